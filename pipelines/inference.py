@@ -1,0 +1,188 @@
+"""Our models under Beam's RunInference: loading once per worker, sharing and metrics are Beam's, batches are ours.
+
+An element is a whole unit of work (a passage shard, a block of questions), so Beam's own batching is held at one: what
+is computed together must depend on the unit alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from apache_beam.ml.inference.base import ModelHandler
+
+from pipelines.metrics import StepCounters
+
+logger = logging.getLogger("ragbeam")
+E = TypeVar("E")
+P = TypeVar("P")
+M = TypeVar("M")
+
+
+class UnitHandler(ModelHandler[E, P, M], Generic[E, P, M]):
+    """A ModelHandler that works on one unit at a time; subclasses say how to load and what to do with a unit."""
+
+    def __init__(self, step: str):
+        super().__init__(min_batch_size=1, max_batch_size=1)
+        self._step = step
+
+    def load(self) -> M:
+        """Loads the model in this process."""
+        raise NotImplementedError
+
+    def work(self, unit: E, model: M, counters: StepCounters) -> P:
+        """The result of one unit."""
+        raise NotImplementedError
+
+    def load_model(self) -> M:
+        """Loads the model once per worker process, and logs how long it took."""
+        started = time.perf_counter()
+        model = self.load()
+        seconds = time.perf_counter() - started
+        logger.info("%s: model loaded in %.1f s", self._step, seconds)
+        StepCounters(self._step).add(model_loads=1)
+        return model
+
+    def run_inference(self, batch: Sequence[E], model: M, inference_args: dict[str, Any] | None = None) -> list[P]:
+        """The results of a batch; a list, because errors in a generator would escape Beam's error handling."""
+        counters = StepCounters(self._step)
+        with counters.timed():
+            return [self.work(unit, model, counters) for unit in batch]
+
+    def get_metrics_namespace(self) -> str:
+        """Where Beam's own inference metrics go."""
+        return f"beam.{self._step}"
+
+    def batch_elements_kwargs(self) -> Mapping[str, Any]:
+        """One unit a batch."""
+        return {"min_batch_size": 1, "max_batch_size": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and how a worker runs it.
+
+    Attributes:
+        name: directory, fsspec URL or hub id.
+        device: "auto", "cpu" or "cuda".
+        threads: torch threads.
+        batch_tokens: tokens of a batch; None for what suits the device.
+        max_tokens: cut of the input; None for the model's own.
+    """
+
+    name: str
+    device: str
+    threads: int
+    batch_tokens: int | None
+    max_tokens: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TextUnit:
+    """A unit of texts to encode: `key` tells whose they are; `columns` has one column (texts) or two (title, text)."""
+
+    key: Any
+    table: pa.Table
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorUnit:
+    """The vectors of a unit, (rows, dimension), with the table that they came from."""
+
+    key: Any
+    table: pa.Table
+    vectors: np.ndarray
+    truncated: np.ndarray
+
+
+class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
+    """Encodes the columns of a unit with the context or the question encoder.
+
+    Args:
+        step: label for the counters.
+        settings: the model.
+        role: "context" or "question".
+        columns: the columns to encode: a text, or a title and a text.
+        dtype: of the vectors, a NumPy name.
+    """
+
+    def __init__(self, step: str, settings: ModelSettings, role: str, columns: Sequence[str], dtype: str):
+        super().__init__(step)
+        self._settings, self._role, self._columns, self._dtype = settings, role, list(columns), dtype
+
+    def load(self) -> Any:
+        """Loads the encoder."""
+        from rag_ops import checkpoints, encoding
+
+        settings = self._settings
+        return encoding.Encoder.load(
+            checkpoints.find_model(settings.name),
+            role=self._role,
+            device=settings.device,
+            threads=settings.threads,
+            max_tokens=settings.max_tokens,
+        )
+
+    def work(self, unit: TextUnit, model: Any, counters: StepCounters) -> VectorUnit:
+        """Encodes one unit."""
+        texts = [unit.table[column].to_pylist() for column in self._columns]
+        vectors, truncated = model.encode(
+            *texts, batch_tokens=self._settings.batch_tokens, dtype=np.dtype(self._dtype), on_rows=counters.tick
+        )
+        counters.add(rows_in=len(vectors), rows_out=len(vectors), bytes=vectors.nbytes, truncated=int(truncated.sum()))
+        return VectorUnit(unit.key, unit.table, vectors, truncated)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerUnit:
+    """A block of questions with what was found for them: `passages[i]`, best first, and `scores`, (questions, k)."""
+
+    block: int
+    questions: list[str]
+    passages: list[list[Any]]
+    scores: np.ndarray
+    truncated: np.ndarray
+
+
+class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any]):
+    """Answers the questions of a block with the RAG-Token generator.
+
+    Args:
+        step: label for the counters.
+        settings: the model.
+        generation: `rag_ops.generation.GenerationSettings` as keyword arguments.
+    """
+
+    def __init__(self, step: str, settings: ModelSettings, generation: Mapping[str, Any]):
+        super().__init__(step)
+        self._settings, self._generation = settings, dict(generation)
+
+    def load(self) -> Any:
+        """Loads generator and tokenizers."""
+        from rag_ops import checkpoints
+        from rag_ops.generation import GenerationSettings, RagTokenGenerator
+
+        settings = self._settings
+        return RagTokenGenerator.load(
+            checkpoints.find_model(settings.name),
+            GenerationSettings(**self._generation),
+            device=settings.device,
+            threads=settings.threads,
+        )
+
+    def work(self, unit: AnswerUnit, model: Any, counters: StepCounters) -> tuple[AnswerUnit, list[Any]]:
+        """Answers one block."""
+        found = model.answer(
+            unit.questions,
+            unit.passages,
+            unit.scores,
+            batch_tokens=self._settings.batch_tokens,
+            on_rows=counters.tick,
+        )
+        counters.add(rows_in=len(found), rows_out=len(found), errors=sum(answer.error is not None for answer in found))
+        return unit, found

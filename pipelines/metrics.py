@@ -1,0 +1,83 @@
+"""Counters of every transform (rows in and out, bytes, milliseconds), as Beam metrics and for run.json."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from apache_beam.metrics import Metrics
+
+NAMESPACE = "ragbeam."
+
+_live: Counter[str] = Counter()  # rows done in this process, by step; only a local run's launcher shares it
+_live_lock = threading.Lock()
+
+
+class StepCounters:
+    """The counters of one labelled step.
+
+    >>> counters = StepCounters("ReadSplits")
+    >>> with counters.timed():
+    ...     counters.add(rows_in=3, rows_out=2, bytes=100)
+    """
+
+    def __init__(self, step: str):
+        self.step = step
+
+    def add(self, **counts: int) -> None:
+        """Adds to the named counters: rows_in, rows_out, bytes, or a step's own."""
+        for name, count in counts.items():
+            Metrics.counter(NAMESPACE + self.step, name).inc(count)
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Adds the wall time of the block to the counter `millis`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(millis=round(1000 * (time.perf_counter() - start)))
+
+    def tick(self, rows: int) -> None:
+        """Tells the progress display, when it is in this process, that `rows` more are done."""
+        with _live_lock:
+            _live[self.step] += rows
+
+
+def live_rows(step: str) -> int:
+    """Rows that `tick` has counted for `step` in this process."""
+    with _live_lock:
+        return _live[step]
+
+
+def reset_live() -> None:
+    """Forgets the live counts, at the start of a pipeline."""
+    with _live_lock:
+        _live.clear()
+
+
+def summarise(result: Any) -> dict[str, dict[str, float]]:
+    """All of our counters of a finished pipeline: step to counter to value, with rows per second where time was taken.
+
+    A runner that keeps no metrics gives an empty table.
+    """
+    steps: dict[str, dict[str, float]] = {}
+    try:
+        counters = result.metrics().query()["counters"]
+    except (AttributeError, NotImplementedError):
+        return {}
+    for counter in counters:
+        name = counter.key.metric
+        if name.namespace.startswith(NAMESPACE):
+            value = counter.committed if counter.committed is not None else counter.attempted
+            step = steps.setdefault(name.namespace[len(NAMESPACE) :], {})
+            step[name.name] = step.get(name.name, 0) + value
+    for step in steps.values():
+        rows, millis = step.get("rows_out", step.get("rows_in", 0)), step.get("millis", 0)
+        if millis:
+            step["rows_per_sec"] = round(1000 * rows / millis, 1)
+    return dict(sorted(steps.items()))

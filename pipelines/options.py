@@ -1,0 +1,130 @@
+"""What each job is told, as dataclasses that check themselves when they are made, and the flags that fill them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from rag_ops.questions import QuestionOptions
+from rag_ops.readers import InputOptions
+
+from rag_ops.errors import InputError
+from rag_ops.splitting import check_lengths
+
+DEFAULT_THREADS = 2  # a setting, not a guess: vectors must not depend on how many cores a machine has
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}  # tokens of a batch: fits the caches of a core; fills an accelerator
+
+
+@dataclasses.dataclass(frozen=True)
+class ChunkOptions:
+    """chunk: `inputs` to passages in `output`."""
+
+    inputs: Sequence[str]
+    output: str
+    reading: InputOptions = dataclasses.field(default_factory=InputOptions)
+    passage_words: int = 100
+    passage_overlap: int = 0
+    num_shards: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_lengths(self.passage_words, self.passage_overlap)
+        check_count("--num_shards", self.num_shards)
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedOptions:
+    """embed: `passages` to vectors of the context encoder in `output`."""
+
+    passages: str
+    encoder: str
+    output: str
+    dtype: str = "float16"
+    device: str = "auto"
+    threads: int = DEFAULT_THREADS
+    batch_tokens: int | None = None
+    max_tokens: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("--dtype", self.dtype, ("float16", "float32"))
+        check_choice("--device", self.device, ("auto", "cpu", "cuda"))
+        check_count("--threads", self.threads)
+        check_count("--batch_tokens", self.batch_tokens)
+        check_count("--max_tokens", self.max_tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexOptions:
+    """index: `embeddings` to a FAISS index in `output`."""
+
+    embeddings: str
+    output: str
+    spec: str = "auto"
+    num_shards: int | None = None
+    threads: int = DEFAULT_THREADS
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("--num_shards", self.num_shards)
+        check_count("--threads", self.threads)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerOptions:
+    """answer: `questions` to answers in `output`, by `index` and `model`."""
+
+    questions: Sequence[str]
+    index: str
+    model: str
+    output: str
+    reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
+    n_docs: int = 5
+    num_beams: int = 1
+    min_length: int = 1
+    max_new_tokens: int = 50
+    length_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    max_combined_length: int | None = None
+    block_questions: int = 256
+    num_shards: int | None = None
+    nprobe: int | None = None
+    ef_search: int | None = None
+    device: str = "auto"
+    threads: int = DEFAULT_THREADS
+    batch_tokens: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for flag in ("n_docs", "num_beams", "max_new_tokens", "block_questions", "threads"):
+            check_count("--" + flag, getattr(self, flag))
+        for flag in ("num_shards", "nprobe", "ef_search", "batch_tokens", "max_combined_length"):
+            check_count("--" + flag, getattr(self, flag))
+        check_choice("--device", self.device, ("auto", "cpu", "cuda"))
+        if not 0 <= self.min_length <= self.max_new_tokens:
+            raise InputError("--min_length is out of range", value=self.min_length, expected="0 to --max_new_tokens")
+        if self.no_repeat_ngram_size < 0:
+            raise InputError(
+                "--no_repeat_ngram_size is negative", value=self.no_repeat_ngram_size, expected="0 or more"
+            )
+
+
+def check_count(flag: str, value: int | None) -> None:
+    """Checks that a count is 1 or more, or not given.
+
+    Raises:
+        InputError: it is less.
+    """
+    if value is not None and value < 1:
+        raise InputError(f"{flag} is too small", value=value, expected="1 or more")
+
+
+def check_choice(flag: str, value: Any, choices: Sequence[Any]) -> None:
+    """Checks that `value` is one of `choices`.
+
+    Raises:
+        InputError: it is not.
+    """
+    if value not in choices:
+        raise InputError(f"{flag} is unknown", value=value, expected=" or ".join(map(str, choices)))

@@ -1,0 +1,95 @@
+"""Runners by name, and one way to run a pipeline: options in, metrics out, every failure one line."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+
+from pipelines import metrics
+from rag_ops.errors import InputError, JobError, RagbeamError
+
+LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
+# Beam's DirectRunner of today downloads another runner's binary before it falls back; this one is in the package.
+LOCAL_RUNNER_CLASS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+_OUR_ERROR = re.compile(r"rag_ops\.errors\.(InputError|JobError): ([^\n]*)")
+_LAST_ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)[\w.]*): ?.*$", re.MULTILINE)
+
+
+def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
+    """Beam's options from the arguments that our own parser did not know.
+
+    Raises:
+        InputError: a flag that no installed part of Beam knows either, on the local runner.
+    """
+    known, runner = _runner_of(arguments)
+    if runner in LOCAL_RUNNERS:
+        _refuse_unknown_flags(known)
+        runner = LOCAL_RUNNER_CLASS
+    options = PipelineOptions(known, runner=runner)
+    options.view_as(SetupOptions).save_main_session = False  # all of our code is importable on the workers
+    return options
+
+
+def run(build: Callable[[beam.Pipeline], Any], arguments: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Builds a pipeline, runs it, waits for its end, and returns the counters of its steps.
+
+    Raises:
+        InputError, JobError: what a worker raised, as the worker said it, or the runner's own last line.
+    """
+    options = pipeline_options(arguments)
+    metrics.reset_live()
+    pipeline = beam.Pipeline(options=options)
+    try:
+        build(pipeline)
+        result = pipeline.run()
+        state = result.wait_until_finish()
+    except RagbeamError:
+        raise
+    except Exception as error:
+        raise translate(error) from error
+    if state not in (None, "DONE"):
+        raise JobError("the job did not finish", value=state, remedy="see the runner's log")
+    return metrics.summarise(result)
+
+
+def translate(error: BaseException) -> RagbeamError:
+    """A runner's failure as one of our errors: runners hand a worker's exception on as the text of its traceback."""
+    text = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+    if ours := _OUR_ERROR.findall(text):
+        kind, message = ours[-1]
+        message = re.sub(r" \[while running '.*$", "", message)
+        return (InputError if kind == "InputError" else JobError)(message)
+    lines = _LAST_ERROR.findall(text)
+    return JobError(
+        f"the job failed: {lines[-1] if lines else text.strip().splitlines()[-1]}", remedy="--debug shows the traceback"
+    )
+
+
+def quiet_logging() -> None:
+    """Keeps Beam's own information lines from the terminal; warnings and errors stay."""
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+
+
+def _runner_of(arguments: Sequence[str]) -> tuple[list[str], str]:
+    runner = PipelineOptions(list(arguments)).view_as(StandardOptions).runner or "DirectRunner"
+    return list(arguments), runner
+
+
+def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
+    known = set(PipelineOptions([]).get_all_options(drop_default=False))
+    for argument in arguments:
+        flag = argument.split("=")[0]
+        name = flag.lstrip("-")
+        if flag.startswith("--") and name not in known and name.removeprefix("no_") not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean --{close[0]}?" if close else "see --help"
+            raise InputError(
+                "unknown flag", value=flag, expected="one of this command's flags or of Beam's", remedy=hint
+            )

@@ -1,0 +1,1 @@
+"""Transforms that more than one job uses."""

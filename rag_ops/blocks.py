@@ -1,0 +1,158 @@
+"""Question files into blocks: each distinct question once, a few hundred to a block, and every row that asks it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from rag_ops import storage
+from rag_ops.questions import Question
+from schemas import answers, questions
+
+BLOCK_BYTES = 4 << 20  # a block of very long questions ends early, so that a block's memory is bounded
+MAX_SHARDS = 256  # of answers: parts of one question file are read by each, so more would mean many tiny reads
+DIGEST_BYTES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A block of distinct questions: its number, the number of questions, and a digest of their texts, in order."""
+
+    number: int
+    questions: int
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What `prepare` wrote: the blocks in order, and the number of rows of the files and of those with an error."""
+
+    blocks: tuple[Block, ...]
+    rows: int
+    errors: int
+
+
+def block_name(number: int) -> str:
+    """The file name of a block of questions."""
+    return f"block-{number:05d}.parquet"
+
+
+def rows_name(number: int) -> str:
+    """The file name of the rows that were read while block `number` filled up."""
+    return f"rows-{number:05d}.parquet"
+
+
+def prepare(source: Iterable[Question], directory: str, block_questions: int) -> Prepared:
+    """Writes the questions of all files, read once and streamed, as blocks and rows.
+
+    A distinct question goes to the block that is open when it first comes; later rows with its text refer to it.
+    Memory is one block and 16 bytes a distinct question.
+
+    Args:
+        source: rows of the question files, in order.
+        directory: where `block-*.parquet` and `rows-*.parquet` go.
+        block_questions: most questions of a block.
+    """
+    seen: dict[bytes, tuple[int, int]] = {}
+    blocks: list[Block] = []
+    texts: list[str] = []
+    rows: list[dict[str, object]] = []
+    row_count = error_count = text_bytes = 0
+
+    def close() -> None:
+        nonlocal texts, rows, text_bytes
+        number = len(blocks)
+        table = pa.table({"question": pa.array(texts, pa.string())}, schema=questions.BLOCK)
+        _write(directory, block_name(number), table)
+        _write(directory, rows_name(number), pa.Table.from_pylist(rows, schema=questions.OCCURRENCES))
+        digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        blocks.append(Block(number, len(texts), digest))
+        texts, rows, text_bytes = [], [], 0
+
+    for question in source:
+        place: tuple[int, int] | tuple[None, None] = (None, None)
+        if question.error is None:
+            key = hashlib.blake2b(question.question.encode(), digest_size=DIGEST_BYTES).digest()
+            if key not in seen:
+                seen[key] = (len(blocks), len(texts))
+                texts.append(question.question)
+            place = seen[key]
+        row_count += 1
+        error_count += question.error is not None
+        rows.append(
+            {
+                "question_id": question.question_id,
+                "question": question.question,
+                "answers": None if question.answers is None else list(question.answers),
+                "error": question.error,
+                "block": place[0],
+                "position": place[1],
+            }
+        )
+        text_bytes += len(question.question)
+        if len(texts) >= block_questions or len(rows) >= 16 * block_questions or text_bytes >= BLOCK_BYTES:
+            close()
+    if rows or not blocks:
+        close()
+    return Prepared(tuple(blocks), row_count, error_count)
+
+
+def cut_shards(blocks: Sequence[Block], num_shards: int | None) -> list[list[int]]:
+    """The numbers of the blocks of each answer shard: consecutive, even, at most `MAX_SHARDS` unless told otherwise."""
+    count = min(len(blocks), num_shards or MAX_SHARDS)
+    return [part.tolist() for part in np.array_split(np.arange(len(blocks)), count)]
+
+
+def join_answers(
+    directory: str, results_directory: str, numbers: Sequence[int], digests: dict[str, str]
+) -> Iterator[pa.Table]:
+    """The final rows of an answer shard, one table for each of its blocks, in the order of the question files.
+
+    Args:
+        directory: what `prepare` wrote.
+        results_directory: `result_name(n)` for each block n, rows as in the block (schemas.answers.RESULTS).
+        numbers: blocks of the shard.
+        digests: `model_digest` and `index_digest`, for every row.
+    """
+    for number in numbers:
+        rows = storage.read_parquet(storage.join(directory, rows_name(number)))
+        found = _gather(results_directory, rows["block"].to_pylist(), rows["position"].to_pylist())
+        errors = [
+            own or result for own, result in zip(rows["error"].to_pylist(), found["error"].to_pylist(), strict=True)
+        ]
+        columns = {
+            "question_id": rows["question_id"],
+            "question": rows["question"],
+            "gold_answers": rows["answers"],
+            **{name: pa.array([digest] * rows.num_rows, pa.string()) for name, digest in digests.items()},
+            **{name: found[name] for name in answers.RESULTS.names},
+            "error": pa.array(errors, pa.string()),
+        }
+        yield pa.table([columns[name] for name in answers.SCHEMA.names], schema=answers.SCHEMA)
+
+
+def result_name(number: int) -> str:
+    """The file name of the results of a block."""
+    return f"result-{number:05d}.parquet"
+
+
+def _gather(directory: str, blocks: Sequence[int | None], positions: Sequence[int | None]) -> pa.Table:
+    """The result rows at (block, position), in that order; nulls where there is no block."""
+    needed = sorted({block for block in blocks if block is not None})
+    tables = [storage.read_parquet(storage.join(directory, result_name(block))) for block in needed]
+    starts = dict(zip(needed, np.cumsum([0, *(table.num_rows for table in tables)]).tolist(), strict=False))
+    indices = [
+        None if block is None or position is None else starts[block] + position
+        for block, position in zip(blocks, positions, strict=True)
+    ]
+    whole = pa.concat_tables(tables) if tables else answers.RESULTS.empty_table()
+    return whole.take(pa.array(indices, pa.int64()))
+
+
+def _write(directory: str, name: str, table: pa.Table) -> None:
+    with storage.atomic_write(directory, name) as file:
+        storage.write_parquet(file, iter([table]), table.schema)

@@ -1,0 +1,234 @@
+"""Models on disk: found by hub id or URL, identified by digest, composed into a RAG-Token model, saved and loaded.
+
+The layout is Hugging Face's own for RAG: `config.json` (RagConfig), weights in safetensors, and both tokenizers in
+`question_encoder_tokenizer/` and `generator_tokenizer/`. What transformers has no field for stands in config.json under
+the key `ragbeam`, which transformers keeps and ignores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import hashlib
+import json
+import os
+import posixpath
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rag_ops import storage
+from rag_ops.errors import InputError
+
+OUR_KEY = "ragbeam"
+# The files that decide what a model computes. READMEs and other formats of the same weights don't.
+MODEL_FILES = (
+    "*.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.spm",
+)
+IGNORED_FILES = ("data_config.json", "trainer_state.json", "generation_config.json")
+POOLINGS = ("pooler", "mean", "cls", "max")
+# Modules of the sentence-transformers format that do nothing to the vector beyond pooling and normalisation.
+_KNOWN_MODULES = {"Transformer", "Pooling", "Normalize"}
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """How a text becomes one vector.
+
+    Attributes:
+        pooling: "pooler" (the model's own pooled output, as DPR), "mean" (over tokens), "cls" or "max".
+        normalize: whether vectors are scaled to length 1.
+        max_tokens: longest input in tokens; longer ones are cut.
+        zero_token_types: whether the segment ids are all 0, as DPR's encoders were trained, also for title and text.
+    """
+
+    pooling: str
+    normalize: bool
+    max_tokens: int
+    zero_token_types: bool
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise InputError("unknown pooling", value=self.pooling, expected=" or ".join(POOLINGS))
+
+
+def find_model(name: str) -> str:
+    """The local directory of a model, given as a directory, an fsspec URL, or a hub id such as facebook/rag-token-nq.
+
+    A remote directory is copied to the cache; a hub id is downloaded by `huggingface_hub`, into its own cache.
+
+    Raises:
+        InputError: there is no such directory and the hub does not have it, or cannot be reached.
+    """
+    if "://" in name and not storage.is_local(name):
+        return _download(name)
+    path = storage.filesystem(name)[1] if "://" in name else os.path.expanduser(name)
+    if os.path.isdir(path):
+        if not os.path.isfile(os.path.join(path, "config.json")):
+            raise InputError(
+                "the model directory has no config.json", value=name, expected="a Hugging Face model directory"
+            )
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    patterns = [*MODEL_FILES, *(f"*/{pattern}" for pattern in MODEL_FILES)]
+    try:
+        return snapshot_download(name, allow_patterns=patterns)
+    except HFValidationError as error:
+        raise InputError("no such model directory", value=name, expected="a directory or a hub id") from error
+    except Exception as error:  # the hub client raises its own, requests' and the operating system's errors
+        raise InputError(
+            f"no such model directory, and the hub does not give it ({type(error).__name__})",
+            value=name,
+            expected="a directory with config.json, an fsspec URL, or a hub id",
+            remedy="check the name, the network and HF_TOKEN",
+        ) from error
+
+
+def model_digest(directory: str, subfolder: str = "") -> str:
+    """Digest (32 hex digits) of the weights, tokenizer and configuration files of a local model directory."""
+    digest = hashlib.sha256()
+    root = os.path.join(directory, subfolder)
+    for name in model_files(root):
+        digest.update(f"{name}\0{storage.sha256_of(os.path.join(root, name))}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def model_files(directory: str) -> Iterator[str]:
+    """The files of a model directory that decide what it computes, relative to it, sorted; forward slashes."""
+    for path in sorted(Path(directory).rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        wanted = any(fnmatch.fnmatch(path.name, pattern) for pattern in MODEL_FILES)
+        if path.is_file() and wanted and not hidden and path.name not in IGNORED_FILES:
+            yield name
+
+
+def read_config(directory: str) -> dict[str, Any]:
+    """config.json of a local model directory."""
+    try:
+        config = json.loads(Path(directory, "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"config.json cannot be read ({error})", value=directory, expected="a model directory"
+        ) from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise InputError("config.json names no model_type", value=directory, expected="a Hugging Face model directory")
+    return config
+
+
+def encoder_config(directory: str, role: str = "context") -> EncoderConfig:
+    """How the encoder in a local directory makes its vectors, read from its own files.
+
+    Args:
+        directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model (its question encoder).
+        role: "context" or "question"; the side of a DPR checkpoint that is wanted.
+
+    Raises:
+        InputError: a DPR checkpoint of the other side, or a model whose files don't tell the pooling.
+    """
+    config = read_config(directory)
+    if config["model_type"] == "rag":
+        return _rag_encoder_config(config)
+    if config["model_type"] == "dpr":
+        wanted = {"context": "DPRContextEncoder", "question": "DPRQuestionEncoder"}[role]
+        found = (config.get("architectures") or [wanted])[0]
+        if found != wanted:
+            raise InputError(f"the checkpoint is no {role} encoder", value=f"{directory} ({found})", expected=wanted)
+        return EncoderConfig("pooler", False, config.get("max_position_embeddings", 512), True)
+    if os.path.isfile(os.path.join(directory, "modules.json")):
+        return _sentence_encoder_config(directory, config)
+    raise InputError(
+        "the encoder's files don't tell how its vectors are pooled",
+        value=f"{directory} (model_type {config['model_type']})",
+        expected="a DPR checkpoint or a sentence-transformers directory with modules.json",
+    )
+
+
+def dimension(directory: str) -> int:
+    """Numbers of a vector of the encoder (of a RAG model: the question encoder) in a local directory."""
+    config = read_config(directory)
+    config = config.get("question_encoder", config) if config["model_type"] == "rag" else config
+    return int(config.get("projection_dim") or config["hidden_size"])
+
+
+def context_digest(directory: str) -> str | None:
+    """Digest of the context encoder that a RAG model's question encoder was made to go with; None if unrecorded."""
+    return read_config(directory).get(OUR_KEY, {}).get("context_encoder_digest")
+
+
+def _rag_encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
+    ours = config.get(OUR_KEY, {}).get("question_encoder")
+    if ours:
+        return EncoderConfig(**ours)
+    question_encoder = config.get("question_encoder", {})
+    if question_encoder.get("model_type") == "dpr":
+        return EncoderConfig("pooler", False, question_encoder.get("max_position_embeddings", 512), True)
+    raise InputError(
+        "the RAG model does not tell how its question encoder pools",
+        value=question_encoder.get("model_type"),
+        expected="a DPR question encoder, or a model made by ragbeam compose",
+    )
+
+
+def _sentence_encoder_config(directory: str, config: Mapping[str, Any]) -> EncoderConfig:
+    modules = _read_json(os.path.join(directory, "modules.json"))
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    if unknown := [kind for kind in kinds if kind not in _KNOWN_MODULES]:
+        raise InputError(
+            "the encoder has a module that ragbeam does not know",
+            value=f"{directory} ({unknown[0]})",
+            expected=" and ".join(sorted(_KNOWN_MODULES)),
+        )
+    pooling_files = [module["path"] for module in modules if module["type"].endswith("Pooling")]
+    modes = _read_json(os.path.join(directory, pooling_files[0], "config.json")) if pooling_files else {}
+    names = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
+    active = [key for key, on in modes.items() if key.startswith("pooling_mode_") and on is True]
+    if len(active) != 1 or active[0] not in names:
+        raise InputError(
+            "the encoder's pooling is not one that ragbeam knows", value=active, expected="mean, cls or max"
+        )
+    lengths_file = os.path.join(directory, "sentence_bert_config.json")
+    limit = config.get("max_position_embeddings", 512)
+    if os.path.isfile(lengths_file):
+        limit = _read_json(lengths_file).get("max_seq_length") or limit
+    return EncoderConfig(names[active[0]], "Normalize" in kinds, limit, False)
+
+
+def _read_json(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"a file of the model cannot be read ({error})", value=path) from error
+
+
+def _download(url: str) -> str:
+    """Copies a remote model directory to the local cache, by the files' own sizes and names."""
+    fs, root = storage.filesystem(url)
+    files = {path: info for path, info in fs.find(root, detail=True).items() if info["type"] == "file"}
+    if not files:
+        raise InputError(
+            "no such model directory", value=url, expected="an fsspec URL of a Hugging Face model directory"
+        )
+    identity = json.dumps(
+        [
+            [path, info.get("size"), str(info.get("ETag") or info.get("etag") or info.get("md5Hash"))]
+            for path, info in sorted(files.items())
+        ]
+    )
+    digest = hashlib.sha256(f"{url}\0{identity}".encode()).hexdigest()[:32]
+    base = root.rstrip("/")
+    directory = ""
+    for path in sorted(files):
+        relative = posixpath.relpath(path, base)
+        folder = posixpath.dirname(relative)
+        copy = storage.local_copy(storage.join(url, relative), posixpath.join(digest, folder))
+        directory = copy[: -len(relative)].rstrip("/")
+    return directory

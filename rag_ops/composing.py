@@ -1,0 +1,164 @@
+"""A RAG-Token model composed from a question encoder and a generator, saved in Hugging Face's own layout."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    RagConfig,
+    RagTokenForGeneration,
+    RagTokenizer,
+)
+
+from rag_ops import checkpoints
+from rag_ops.encoding import load_encoder_model
+from rag_ops.errors import InputError
+
+BART_POSITION_OFFSET = 2  # BART's position table begins with two rows that it never uses
+DECODER_LAYERS = 2
+SEED = 20201
+
+
+def compose(question_encoder: str, generator: str, output: str, *, context_encoder: str | None = None) -> None:
+    """Composes and saves a RAG-Token model.
+
+    Args:
+        question_encoder: directory, URL or hub id of a DPR question encoder or a sentence-transformers model.
+        generator: directory, URL or hub id of any `AutoModelForSeq2SeqLM`.
+        output: local directory to save to.
+        context_encoder: the encoder of the passages; its digest is kept, and `answer` refuses an index of another. A
+            sentence-transformers model encodes both sides, so there it is known.
+
+    Raises:
+        InputError: a part is missing or of the wrong kind.
+    """
+    generator_directory = checkpoints.find_model(generator)
+    try:
+        model = AutoModelForSeq2SeqLM.from_pretrained(generator_directory, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(generator_directory)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"the generator cannot be loaded ({error})", value=generator, expected="a seq2seq model"
+        ) from error
+    save(question_encoder, model, tokenizer, output, context_encoder=context_encoder)
+
+
+def compose_warm_started(encoder: str, output: str, *, notes: Mapping[str, Any] | None = None) -> None:
+    """Composes a RAG-Token model from an encoder alone: its generator is a BART that starts from the encoder's weights.
+
+    Such a generator is untrained: it has never learned to write. `notes` go to config.json, for whoever prints answers.
+    """
+    directory = checkpoints.find_model(encoder)
+    generator = warm_start_generator(load_encoder_model(directory, "context"))
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    save(encoder, generator, tokenizer, output, notes={"generator": "untrained", **(notes or {})})
+
+
+def save(
+    question_encoder: str,
+    generator: Any,
+    generator_tokenizer: Any,
+    output: str,
+    *,
+    context_encoder: str | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """Saves question encoder and generator as one RAG-Token model, with both tokenizers in their subfolders."""
+    directory = checkpoints.find_model(question_encoder)
+    encoding = checkpoints.encoder_config(directory, "question")
+    encoder = load_encoder_model(directory, "question")
+    config = RagConfig.from_question_encoder_generator_configs(
+        encoder.config, generator.config, n_docs=5, retrieval_vector_size=checkpoints.dimension(directory)
+    )
+    if context_encoder is not None:
+        digest = checkpoints.model_digest(checkpoints.find_model(context_encoder))
+    elif checkpoints.read_config(directory)["model_type"] == "dpr":
+        digest = None  # the other half of a DPR pair is another checkpoint, which nobody named
+    else:
+        digest = checkpoints.model_digest(directory)
+    ours = {"question_encoder": dataclasses.asdict(encoding), "context_encoder_digest": digest, **(notes or {})}
+    setattr(config, checkpoints.OUR_KEY, ours)
+    model = RagTokenForGeneration(config=config, question_encoder=encoder, generator=generator)
+    os.makedirs(output, exist_ok=True)
+    model.save_pretrained(output)
+    RagTokenizer(AutoTokenizer.from_pretrained(directory), generator_tokenizer).save_pretrained(output)
+
+
+def warm_start_generator(encoder: Any, decoder_layers: int = DECODER_LAYERS) -> BartForConditionalGeneration:
+    """A BART whose encoder computes what a BERT encoder does, and whose decoder starts from its first layers.
+
+    BART and BERT share the post-norm layer, so embeddings, self-attention, feed-forward and norms are copied; the
+    decoder's cross-attention starts from the same layer's self-attention. BERT's segment-0 embedding is folded into the
+    positions. Weights that have no source are drawn with a fixed seed. The encoder's states match BERT's to about 2e-3:
+    BART's layer norms add 1e-5 to the variance where BERT's add 1e-12, and BartConfig has no field for it.
+
+    Args:
+        encoder: a `BertModel`.
+        decoder_layers: how many of its layers the decoder takes.
+
+    Raises:
+        InputError: the encoder is no BERT.
+    """
+    bert = encoder.config
+    if bert.model_type != "bert":
+        raise InputError("only a BERT encoder can warm-start a BART", value=bert.model_type, expected="model_type bert")
+    config = BartConfig(
+        vocab_size=bert.vocab_size,
+        d_model=bert.hidden_size,
+        encoder_layers=bert.num_hidden_layers,
+        decoder_layers=decoder_layers,
+        encoder_attention_heads=bert.num_attention_heads,
+        decoder_attention_heads=bert.num_attention_heads,
+        encoder_ffn_dim=bert.intermediate_size,
+        decoder_ffn_dim=bert.intermediate_size,
+        max_position_embeddings=bert.max_position_embeddings,
+        activation_function="gelu",
+        pad_token_id=0,
+        bos_token_id=101,  # [CLS] and [SEP] of BERT's vocabulary
+        eos_token_id=102,
+        decoder_start_token_id=102,
+        forced_eos_token_id=None,
+    )
+    torch.manual_seed(SEED)
+    model = BartForConditionalGeneration(config)
+    with torch.no_grad():
+        for part in (model.model.encoder, model.model.decoder):
+            _copy_embeddings(encoder.embeddings, part)
+            for source, target in zip(encoder.encoder.layer, part.layers, strict=False):
+                _copy_layer(source, target)
+    return model.eval()
+
+
+def _copy_embeddings(source: Any, target: Any) -> None:
+    target.embed_tokens.weight.copy_(source.word_embeddings.weight)
+    positions = source.position_embeddings.weight + source.token_type_embeddings.weight[0]
+    target.embed_positions.weight[BART_POSITION_OFFSET:].copy_(positions)
+    _copy(source.LayerNorm, target.layernorm_embedding)
+
+
+def _copy_layer(source: Any, target: Any) -> None:
+    attentions = [(target.self_attn, target.self_attn_layer_norm)]
+    if hasattr(target, "encoder_attn"):
+        attentions.append((target.encoder_attn, target.encoder_attn_layer_norm))
+    for attention, norm in attentions:
+        _copy(source.attention.self.query, attention.q_proj)
+        _copy(source.attention.self.key, attention.k_proj)
+        _copy(source.attention.self.value, attention.v_proj)
+        _copy(source.attention.output.dense, attention.out_proj)
+        _copy(source.attention.output.LayerNorm, norm)
+    _copy(source.intermediate.dense, target.fc1)
+    _copy(source.output.dense, target.fc2)
+    _copy(source.output.LayerNorm, target.final_layer_norm)
+
+
+def _copy(source: Any, target: Any) -> None:
+    target.weight.copy_(source.weight)
+    target.bias.copy_(source.bias)

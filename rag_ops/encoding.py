@@ -1,0 +1,281 @@
+"""Texts to vectors: any DPR checkpoint or sentence-transformers directory, in length-sorted token-budget batches."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
+
+from rag_ops.checkpoints import EncoderConfig, encoder_config, read_config
+from rag_ops.errors import InputError, JobError
+
+WINDOW_ROWS = 4096  # rows tokenised and length-sorted together: bounds memory, and leaves under 1% padding
+RAG_ENCODER_PREFIX = "rag.question_encoder."
+
+
+def pick_device(wanted: str) -> str:
+    """The device, "cpu" or "cuda", that --device auto, cpu or cuda means here.
+
+    Raises:
+        JobError: cuda is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise JobError(
+            "no CUDA device on this worker", value=wanted, remedy="use --device cpu, or give the worker a GPU"
+        )
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+@contextlib.contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Runs the block with `threads` torch threads; the setting is the process's, so it is put back after."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def token_batches(lengths: Sequence[int], budget_tokens: int) -> Iterator[np.ndarray]:
+    """Cuts rows, shortest first, into batches whose padded size stays within a budget.
+
+    Args:
+        lengths: tokens of each row.
+        budget_tokens: most tokens of a batch: rows times its longest row. A single longer row is a batch of its own.
+
+    Yields:
+        int64 arrays of row numbers. Rows of equal length keep their order, so batches depend on the rows alone.
+
+    >>> [batch.tolist() for batch in token_batches([3, 9, 2, 3], budget_tokens=9)]
+    [[2, 0, 3], [1]]
+    """
+    order = np.argsort(np.asarray(lengths), kind="stable")
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * lengths[order[end]] > budget_tokens:
+            yield order[start:end]
+            start = end
+
+
+@dataclasses.dataclass
+class Tokens:
+    """Tokenised rows: ragged ids and token types, and which rows were cut."""
+
+    ids: list[list[int]]
+    types: list[list[int]] | None
+    truncated: np.ndarray  # bool (rows,)
+
+
+class Encoder:
+    """A loaded encoder.
+
+    Attributes:
+        config: pooling, normalisation, longest input.
+        dimension: numbers of a vector.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, config: EncoderConfig, device: str, threads: int):
+        self.config = config
+        self._model = model.to(device).eval()
+        self._tokenizer = tokenizer
+        self._device = device
+        self._threads = threads
+        self.dimension = _dimension(model)
+
+    @classmethod
+    def load(
+        cls, directory: str, *, role: str, device: str = "auto", threads: int = 2, max_tokens: int | None = None
+    ) -> Encoder:
+        """Loads the encoder in a local directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model.
+
+        Args:
+            directory: see `checkpoints.find_model`.
+            role: "context" or "question".
+            device: "auto", "cpu" or "cuda".
+            threads: torch threads on a CPU.
+            max_tokens: cuts inputs shorter than the model's own limit does.
+
+        Raises:
+            InputError: not an encoder, or the wrong side of a DPR pair.
+            JobError: the device is absent.
+        """
+        config = encoder_config(directory, role)
+        model = load_encoder_model(directory, role)
+        config = dataclasses.replace(config, max_tokens=_limit(config, model, max_tokens))
+        subfolder = "question_encoder_tokenizer" if read_config(directory)["model_type"] == "rag" else ""
+        tokenizer = AutoTokenizer.from_pretrained(directory, subfolder=subfolder)
+        return cls(model, tokenizer, config, pick_device(device), threads)
+
+    def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tokens:
+        """Token ids of texts, or of (title, text) pairs, cut to the model's length, the longer side of a pair first."""
+        encoded = self._tokenizer(
+            list(texts),
+            list(pairs) if pairs is not None else None,
+            truncation=True,
+            max_length=self.config.max_tokens,
+            padding=False,
+            return_attention_mask=False,
+        )
+        ids = encoded["input_ids"]
+        types = encoded.get("token_type_ids")
+        if self.config.zero_token_types:
+            types = None
+        cut = np.array([bool(encoding.overflowing) for encoding in encoded.encodings or []], dtype=bool)
+        return Tokens(ids, types, cut if len(cut) else np.zeros(len(ids), dtype=bool))
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        batch_tokens: int | None = None,
+        dtype: Any = np.float32,
+        on_rows: Callable[[int], None] = lambda rows: None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors of texts, or of (title, text) pairs.
+
+        Args:
+            texts: questions, or passages' titles.
+            pairs: passages' texts, as many.
+            batch_tokens: tokens of a batch; by default what suits the device.
+            dtype: of the result; the model computes in float32.
+            on_rows: told after each batch how many rows it had.
+
+        Returns:
+            Vectors, `dtype` (rows, dimension), in the order given; and whether each text was cut, bool (rows,).
+        """
+        budget = batch_tokens or (65_536 if self._device == "cuda" else 4096)
+        vectors = np.empty((len(texts), self.dimension), dtype=dtype)
+        truncated = np.zeros(len(texts), dtype=bool)
+        starts = range(0, len(texts), WINDOW_ROWS)
+
+        def window(start: int) -> Tokens:
+            rows = slice(start, start + WINDOW_ROWS)
+            return self.tokenize(texts[rows], pairs[rows] if pairs is not None else None)
+
+        with torch_threads(self._threads), torch.inference_mode(), ThreadPoolExecutor(1) as ahead:
+            pending = ahead.submit(window, 0) if len(texts) else None
+            for start in starts:
+                assert pending is not None
+                tokens = pending.result()
+                if start + WINDOW_ROWS < len(texts):  # tokenised while the device works on this window
+                    pending = ahead.submit(window, start + WINDOW_ROWS)
+                truncated[start : start + len(tokens.ids)] = tokens.truncated
+                for rows in token_batches([len(ids) for ids in tokens.ids], budget):
+                    vectors[start + rows] = self._encode_batch(tokens, rows)
+                    on_rows(len(rows))
+        if not np.isfinite(vectors).all():
+            row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise JobError(
+                "a vector is not finite",
+                value=f"row {row}: {texts[row][:80]}",
+                remedy="use --dtype float32, or check the model",
+            )
+        return vectors, truncated
+
+    def _encode_batch(self, tokens: Tokens, rows: np.ndarray) -> np.ndarray:
+        length = max(len(tokens.ids[row]) for row in rows)
+        ids = torch.full((len(rows), length), self._tokenizer.pad_token_id or 0, dtype=torch.long)
+        mask = torch.zeros((len(rows), length), dtype=torch.long)
+        types = torch.zeros((len(rows), length), dtype=torch.long)
+        for place, row in enumerate(rows):
+            count = len(tokens.ids[row])
+            ids[place, :count] = torch.tensor(tokens.ids[row])
+            mask[place, :count] = 1
+            if tokens.types is not None:
+                types[place, :count] = torch.tensor(tokens.types[row])
+        inputs = {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)}
+        if tokens.types is not None or self.config.zero_token_types:
+            inputs["token_type_ids"] = types.to(self._device)
+        pooled = pool(self._model(**inputs), inputs["attention_mask"], self.config)
+        return pooled.float().cpu().numpy()
+
+
+def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor:
+    """One vector a text from an encoder's output.
+
+    Args:
+        output: a transformers model output.
+        mask: 1 for tokens, 0 for padding, (rows, tokens).
+        config: pooling and normalisation.
+
+    Returns:
+        (rows, dimension), in the model's dtype.
+    """
+    if config.pooling == "pooler":
+        vectors = output.pooler_output
+    elif config.pooling == "cls":
+        vectors = output.last_hidden_state[:, 0]
+    else:
+        states = output.last_hidden_state
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        if config.pooling == "mean":
+            vectors = (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+        else:
+            vectors = states.masked_fill(weights == 0, float("-inf")).amax(1)
+    return torch.nn.functional.normalize(vectors, dim=-1) if config.normalize else vectors
+
+
+def load_encoder_model(directory: str, role: str) -> Any:
+    """The bare encoder model of a local directory, in float32; of a RAG model its question encoder alone."""
+    model_type = read_config(directory)["model_type"]
+    try:
+        if model_type == "rag":
+            return _question_encoder_of_rag(directory)
+        if model_type == "dpr":
+            kind = DPRContextEncoder if role == "context" else DPRQuestionEncoder
+            return kind.from_pretrained(directory, dtype=torch.float32)
+        return AutoModel.from_pretrained(directory, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the encoder cannot be loaded ({error})", value=directory) from error
+
+
+def _question_encoder_of_rag(directory: str) -> Any:
+    config = AutoConfig.from_pretrained(directory).question_encoder
+    model = DPRQuestionEncoder(config) if config.model_type == "dpr" else AutoModel.from_config(config)
+    state = {
+        name[len(RAG_ENCODER_PREFIX) :]: tensor for name, tensor in read_weights(directory, RAG_ENCODER_PREFIX).items()
+    }
+    missing, _ = model.load_state_dict(state, strict=False)
+    if missing := [name for name in missing if "position_ids" not in name]:
+        raise InputError(
+            "the RAG model lacks weights of its question encoder", value=missing[0], expected="a whole checkpoint"
+        )
+    return model.float()
+
+
+def read_weights(directory: str, prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint whose names start with `prefix`: from safetensors, or torch files without pickle."""
+    from safetensors import safe_open
+
+    names = sorted(os.listdir(directory))
+    tensors: dict[str, torch.Tensor] = {}
+    for name in [name for name in names if name.endswith(".safetensors")]:
+        with safe_open(os.path.join(directory, name), framework="pt") as file:
+            tensors |= {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
+    if not tensors:
+        for name in [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]:
+            state = torch.load(os.path.join(directory, name), map_location="cpu", weights_only=True)
+            tensors |= {key: tensor for key, tensor in state.items() if key.startswith(prefix)}
+    return tensors
+
+
+def _limit(config: EncoderConfig, model: torch.nn.Module, max_tokens: int | None) -> int:
+    positions = getattr(model.config, "max_position_embeddings", config.max_tokens)
+    limit = min(config.max_tokens, positions)
+    return min(limit, max_tokens) if max_tokens else limit
+
+
+def _dimension(model: Any) -> int:
+    config = model.config
+    return int(getattr(config, "projection_dim", 0) or config.hidden_size)

@@ -1,0 +1,49 @@
+"""Errors that a user sees, each as one line: what is wrong, the value, what was expected, how to mend it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MAX_VALUE_CHARS = 200  # a longer value is cut in the middle: an error stays one readable line
+
+
+class RagbeamError(Exception):
+    """Base of every error that ragbeam raises on purpose.
+
+    Args:
+        what: what is wrong, as a clause: "the dump is cut".
+        value: the offending value, shown with `repr`; omitted when None.
+        expected: what would have been right.
+        remedy: what to do about it, as an imperative: "download it again".
+
+    >>> str(InputError("unknown format", value="docx", expected="mediawiki or jsonl", remedy="give --format"))
+    "unknown format: 'docx'; expected mediawiki or jsonl; give --format"
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, value: Any = None, expected: str | None = None, remedy: str | None = None):
+        line = what if value is None else f"{what}: {_shorten(value)}"
+        if expected:
+            line += f"; expected {expected}"
+        if remedy:
+            line += f"; {remedy}"
+        super().__init__(" ".join(line.split()))
+
+
+class InputError(RagbeamError):
+    """Bad usage or bad input: the user's files, flags or models. Exit code 2."""
+
+    exit_code = 2
+
+
+class JobError(RagbeamError):
+    """The job itself failed: a worker, a device, a disk. Exit code 1."""
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    if len(text) <= MAX_VALUE_CHARS:
+        return text
+    half = MAX_VALUE_CHARS // 2
+    return f"{text[:half]}...{text[-half:]}"

@@ -1,0 +1,259 @@
+"""RAG-Token answers: p(y|x) = prod over t of sum over z of p(z|x) p(y_t|x, z, y_<t) (Lewis et al. 2020, 2.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, RagTokenForGeneration, RagTokenizer
+from transformers.modeling_outputs import BaseModelOutput
+
+from rag_ops.contexts import ContextFormat, Passage, encode_contexts
+from rag_ops.encoding import pick_device, token_batches, torch_threads
+from rag_ops.errors import InputError
+
+NO_HIT = "no passage was found for the question"
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationSettings:
+    """Every setting of decoding, pinned: none is inherited from a model's files or a library's defaults.
+
+    Attributes:
+        num_beams: 1 for greedy decoding.
+        min_length: shortest sequence in tokens, counting the decoder's start token, as transformers does.
+        max_new_tokens: longest answer in tokens, the end token included.
+        length_penalty: a beam's score is its log-probability over length to this power.
+        no_repeat_ngram_size: n-grams of this many tokens come once in an answer; 0 for no such rule.
+        max_combined_length: longest context in tokens; None for the model's own.
+    """
+
+    num_beams: int = 1
+    min_length: int = 1
+    max_new_tokens: int = 50
+    length_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    max_combined_length: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The answer to one question.
+
+    Attributes:
+        text: decoded without special tokens; None with an error.
+        score: marginal log-probability of its tokens, the end token included; natural logarithm.
+        posterior: for each passage given, the mean over the answer's tokens of p(z | x, y_1..t); sums to 1.
+        truncated: whether a context was cut.
+        error: why there is none.
+    """
+
+    text: str | None
+    score: float | None
+    posterior: list[float]
+    truncated: bool
+    error: str | None = None
+
+
+class RagTokenGenerator:
+    """The generator of a RAG-Token model, with its tokenizers; answers blocks of questions.
+
+    Args:
+        model: the composed model.
+        tokenizer: its pair of tokenizers.
+        settings: of decoding.
+        device: "cpu" or "cuda".
+        threads: torch threads.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, settings: GenerationSettings, device: str, threads: int):
+        self._model = model.to(device).eval()
+        self._generator = model.rag.generator
+        self._questions, self._answers = tokenizer.question_encoder, tokenizer.generator
+        self._settings, self._device, self._threads = settings, device, threads
+        config = model.config
+        self._form = ContextFormat(
+            config.title_sep,
+            config.doc_sep,
+            getattr(self._generator.config, "prefix", None) or "",
+            settings.max_combined_length or config.max_combined_length,
+        )
+        self._generation = generation_config(self._generator.config, settings)
+
+    @classmethod
+    def load(
+        cls, directory: str, settings: GenerationSettings, *, device: str = "auto", threads: int = 2
+    ) -> RagTokenGenerator:
+        """Loads a RAG-Token model from a local directory in Hugging Face's layout, in float32.
+
+        Raises:
+            InputError: it is no RAG model, or lacks a part.
+            JobError: the device is absent.
+        """
+        try:
+            model = RagTokenForGeneration.from_pretrained(directory, dtype=torch.float32)
+            tokenizer = RagTokenizer.from_pretrained(directory)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"the RAG model cannot be loaded ({error})", value=directory) from error
+        return cls(model, tokenizer, settings, pick_device(device), threads)
+
+    def answer(
+        self,
+        questions: Sequence[str],
+        passages: Sequence[Sequence[Passage]],
+        scores: np.ndarray,
+        *,
+        batch_tokens: int | None = None,
+        on_rows: Callable[[int], None] = lambda rows: None,
+    ) -> list[Answer]:
+        """Answers questions from their retrieved passages.
+
+        Args:
+            questions: as asked.
+            passages: of each question, best first; a question without any gets an error.
+            scores: inner products, float32 (questions, k); the first len(passages[i]) of row i count.
+            batch_tokens: context tokens of a batch; by default what suits the device.
+            on_rows: told after each batch how many questions it had.
+
+        Returns:
+            One answer a question, in the order given.
+        """
+        answers = [Answer(None, None, [], False, NO_HIT) for _ in questions]
+        answerable = [number for number, found in enumerate(passages) if found]
+        contexts = self._contexts(questions, passages, answerable)
+        budget = batch_tokens or (131_072 if self._device == "cuda" else 8192)
+        sizes = [len(contexts[number]) * max(len(ids) for ids, _ in contexts[number]) for number in answerable]
+        with torch_threads(self._threads), torch.inference_mode():
+            for batch in token_batches(sizes, budget):
+                numbers = [answerable[place] for place in batch]
+                found = self._answer_batch(
+                    [contexts[number] for number in numbers], [scores[number] for number in numbers]
+                )
+                for number, answer in zip(numbers, found, strict=True):
+                    answers[number] = answer
+                on_rows(len(numbers))
+        return answers
+
+    def _contexts(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], answerable: Sequence[int]
+    ) -> dict[int, list[tuple[list[int], bool]]]:
+        """Token ids of each answerable question's contexts, best passage first."""
+        asked = self._as_tokenizer_sees([questions[number] for number in answerable])
+        pairs = [
+            (passage, text) for number, text in zip(answerable, asked, strict=True) for passage in passages[number]
+        ]
+        encoded = iter(encode_contexts(self._answers, self._form, [p for p, _ in pairs], [text for _, text in pairs]))
+        return {number: [next(encoded) for _ in passages[number]] for number in answerable}
+
+    def _as_tokenizer_sees(self, questions: Sequence[str]) -> list[str]:
+        """The questions as the question tokenizer decodes them (lower case for DPR): the generator was trained on that."""
+        if not questions:
+            return []
+        limit = min(getattr(self._questions, "model_max_length", 512), 512)
+        ids = self._questions(list(questions), truncation=True, max_length=limit)["input_ids"]
+        return self._questions.batch_decode(ids, skip_special_tokens=True)
+
+    def _answer_batch(
+        self, contexts: Sequence[Sequence[tuple[list[int], bool]]], scores: Sequence[np.ndarray]
+    ) -> list[Answer]:
+        docs = max(map(len, contexts))
+        length = max(len(ids) for found in contexts for ids, _ in found)
+        ids = torch.full((len(contexts), docs, length), self._generation.pad_token_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        doc_scores = torch.full((len(contexts), docs), float("-inf"))
+        for row, found in enumerate(contexts):
+            for doc in range(docs):
+                # A missing passage is filled by the first one, and its probability is 0.
+                tokens = found[doc if doc < len(found) else 0][0]
+                ids[row, doc, : len(tokens)] = torch.tensor(tokens)
+                mask[row, doc, : len(tokens)] = 1
+            doc_scores[row, : len(found)] = torch.from_numpy(np.asarray(scores[row][: len(found)], np.float32))
+        ids, mask, doc_scores = (tensor.to(self._device) for tensor in (ids, mask, doc_scores))
+        sequences = self._model.generate(
+            context_input_ids=ids.flatten(0, 1),
+            context_attention_mask=mask.flatten(0, 1),
+            doc_scores=doc_scores,
+            n_docs=docs,
+            generation_config=self._generation,
+        )
+        token_scores, posteriors = self._score(ids, mask, doc_scores, sequences)
+        texts = self._answers.batch_decode(sequences, skip_special_tokens=True)
+        return [
+            Answer(
+                text.strip(),
+                float(token_scores[row]),
+                posteriors[row, : len(contexts[row])].tolist(),
+                any(cut for _, cut in contexts[row]),
+            )
+            for row, text in enumerate(texts)
+        ]
+
+    def _score(
+        self, ids: torch.Tensor, mask: torch.Tensor, doc_scores: torch.Tensor, sequences: torch.Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Marginal log-probability of each sequence, and the mean posterior over its passages.
+
+        Args:
+            ids: contexts, (questions, docs, tokens).
+            mask: 1 for tokens, the same shape.
+            doc_scores: (questions, docs).
+            sequences: decoder start token, answer, end token, padding; (questions, length).
+        """
+        questions, docs = doc_scores.shape
+        flat_mask = mask.flatten(0, 1)
+        states = self._generator.get_encoder()(input_ids=ids.flatten(0, 1), attention_mask=flat_mask).last_hidden_state
+        logits = self._generator(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=flat_mask,
+            decoder_input_ids=sequences[:, :-1].repeat_interleave(docs, dim=0),
+            use_cache=False,
+        ).logits
+        targets = sequences[:, 1:]
+        log_probs = logits.float().log_softmax(-1).view(questions, docs, targets.shape[1], -1)
+        chosen = log_probs.gather(-1, targets[:, None, :, None].expand(-1, docs, -1, -1)).squeeze(-1)
+        joint = doc_scores.log_softmax(-1)[:, :, None] + chosen  # log p(z|x) + log p(y_t|x,z,y_<t)
+        real = self._real_tokens(targets)
+        marginal = (joint.logsumexp(1) * real).sum(1)
+        posterior = (joint.softmax(1) * real[:, None]).sum(-1) / real.sum(1, keepdim=True)
+        return marginal.cpu().numpy(), posterior.cpu().numpy()
+
+    def _real_tokens(self, targets: torch.Tensor) -> torch.Tensor:
+        """1 up to and with the first end token, 0 after it; float (questions, length)."""
+        ended = (targets == self._generation.eos_token_id).cumsum(1)
+        return ((ended - (targets == self._generation.eos_token_id).long()) == 0).float()
+
+
+def generation_config(config: Any, settings: GenerationSettings) -> GenerationConfig:
+    """Transformers' settings from ours; only the special tokens' ids come from the model.
+
+    Raises:
+        InputError: the model does not name its end or start token.
+    """
+    start = getattr(config, "decoder_start_token_id", None)
+    start = start if start is not None else getattr(config, "bos_token_id", None)
+    eos, pad = getattr(config, "eos_token_id", None), getattr(config, "pad_token_id", None)
+    if start is None or eos is None:
+        raise InputError(
+            "the generator's configuration lacks a token",
+            value=f"start {start}, end {eos}",
+            expected="both as token ids",
+        )
+    return GenerationConfig(
+        bos_token_id=getattr(config, "bos_token_id", None),
+        eos_token_id=eos,
+        pad_token_id=pad if pad is not None else eos,
+        decoder_start_token_id=start,
+        forced_bos_token_id=None,
+        forced_eos_token_id=None,
+        do_sample=False,
+        num_beams=settings.num_beams,
+        min_length=settings.min_length,
+        max_length=settings.max_new_tokens + 1,
+        length_penalty=settings.length_penalty,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
+        early_stopping=False,
+        use_cache=True,
+    )

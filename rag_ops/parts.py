@@ -1,0 +1,187 @@
+"""Parts: chunk's shuffle by files. Each input split writes one part; each shard is put together from all parts.
+
+A part is an Arrow IPC file in which every record batch belongs to one shard. So passages' text meets no GroupByKey, and
+the memory for a shard is the shard.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rag_ops import storage
+from rag_ops.readers import Article, InputOptions, ReadyPassage, Split, read_split
+from rag_ops.splitting import shard_of, split_words
+from rag_ops.wikitext import to_text
+from schemas import passages
+
+ROUND_PASSAGES = 16_384  # rows buffered before a round of batches is written: about 12 MB of text
+SOURCE_BITS = 40  # of a source number: the article's place in its split; the split's ordinal is above them
+_SOURCE = pa.field("source", pa.int64(), nullable=False)
+SCHEMA = passages.SCHEMA.append(_SOURCE)
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+
+
+@dataclasses.dataclass(frozen=True)
+class PartRecord:
+    """What a part holds: its URL, the record batches of each shard, and the counts of its split."""
+
+    url: str
+    batches: dict[int, list[int]]
+    articles: int
+    passages: int
+    text_bytes: int
+    dropped: dict[str, int]
+
+    def to_json(self) -> str:
+        """For the sidecar that marks the part complete."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> PartRecord:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        data["batches"] = {int(shard): numbers for shard, numbers in data["batches"].items()}
+        return cls(**data)
+
+
+def write_part(
+    directory: str,
+    name: str,
+    sources: Iterable[Article | ReadyPassage],
+    dropped: Counter[str],
+    *,
+    ordinal: int,
+    num_shards: int,
+    words: int,
+    overlap: int,
+) -> PartRecord:
+    """Splits the articles of one input split into passages and writes them as `directory/name`.
+
+    Args:
+        directory: where parts go; the sidecar `name + ".json"` is written last.
+        name: the part's file name.
+        sources: articles in plain text, or ready passages; read once, streamed.
+        dropped: counted by reason, partly by the reader while `sources` is read.
+        ordinal: the split's position among all splits: an article that comes twice is kept from the first.
+        num_shards: number of shards over which articles are hashed.
+        words: whitespace words of a passage.
+        overlap: words that a passage repeats from the one before.
+    """
+    batches: dict[int, list[int]] = {}
+    articles = rows = text_bytes = batch_number = 0
+    with storage.atomic_write(directory, name) as file, pa.ipc.new_file(file, SCHEMA, options=_OPTIONS) as writer:
+        for buffers in _rounds(_passages(sources, dropped, words, overlap), num_shards, ordinal << SOURCE_BITS):
+            for shard in sorted(buffers):
+                batch = pa.RecordBatch.from_pylist(buffers[shard], schema=SCHEMA)
+                writer.write_batch(batch)
+                batches.setdefault(shard, []).append(batch_number)
+                batch_number += 1
+                rows += batch.num_rows
+                articles += sum(row["position"] == 0 for row in buffers[shard])
+                text_bytes += sum(len(row["text"]) for row in buffers[shard])
+    record = PartRecord(
+        storage.join(directory, name), batches, articles, rows, text_bytes, dict(sorted(dropped.items()))
+    )
+    storage.write_bytes(directory, name + ".json", record.to_json().encode())
+    return record
+
+
+def plain_articles(split: Split, options: InputOptions, dropped: Counter[str]) -> Iterator[Article | ReadyPassage]:
+    """The articles of a split in plain text: a dump's markup is rendered, other formats come as they are."""
+    for source in read_split(split, options, dropped):
+        if split.format == "mediawiki":
+            yield dataclasses.replace(source, text=to_text(source.text))
+        else:
+            yield source
+
+
+def read_shard(parts: Sequence[tuple[str, Sequence[int]]]) -> tuple[pa.Table, int]:
+    """All passages of one shard, in their final order, and the number of articles dropped because their id came before.
+
+    Args:
+        parts: URL of each part and its batches that belong to the shard.
+
+    Returns:
+        A table of `schemas.passages.SCHEMA`, sorted by article id (shorter ids first: so numbers are in order), then by
+        position; of two articles with one id the first in input order is kept whole.
+    """
+    batches = [batch for url, numbers in parts for batch in _read_batches(url, numbers)]
+    table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
+    if not table.num_rows:
+        return passages.SCHEMA.empty_table(), 0
+    table = table.append_column("id_length", pc.binary_length(table["article_id"]))
+    keys = [(name, "ascending") for name in ("id_length", "article_id", "source", "position")]
+    table = table.take(pc.sort_indices(table, sort_keys=keys))
+    ids = table["article_id"].combine_chunks()
+    sources = table["source"].to_numpy()
+    first_of_id = np.concatenate([[True], pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)])
+    first_source = sources[np.maximum.accumulate(np.where(first_of_id, np.arange(len(ids)), 0))]
+    kept = sources == first_source
+    duplicates = len(np.unique(sources[~kept]))
+    return table.filter(pa.array(kept)).select(passages.SCHEMA.names).cast(passages.SCHEMA), duplicates
+
+
+def _read_batches(url: str, numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    with storage.open_read(url) as file, pa.ipc.open_file(file) as reader:
+        for number in numbers:
+            yield reader.get_batch(number)
+
+
+def _passages(
+    sources: Iterable[Article | ReadyPassage], dropped: Counter[str], words: int, overlap: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number of each article in its split, and its passages as rows."""
+    for number, source in enumerate(sources):
+        if isinstance(source, ReadyPassage):
+            yield number, _row(source.passage_id, source.title, source.text, source.passage_id, 0)
+            continue
+        position = -1
+        for position, text in enumerate(split_words(source.text, words, overlap)):
+            yield number, _row(f"{source.article_id}:{position}", source.title, text, source.article_id, position)
+        if position < 0:
+            dropped["empty"] += 1
+
+
+def _row(passage_id: str, title: str, text: str, article_id: str, position: int) -> dict[str, Any]:
+    return {
+        "id": passage_id,
+        "title": title,
+        "text": text,
+        "article_id": article_id,
+        "position": position,
+        "content_hash": passages.content_hash(title, text),
+    }
+
+
+def _rounds(
+    rows: Iterable[tuple[int, dict[str, Any]]], num_shards: int, first_source: int
+) -> Iterator[dict[int, list[dict[str, Any]]]]:
+    """Rows by shard, some thousands at a time."""
+    buffers: dict[int, list[dict[str, Any]]] = {}
+    buffered = 0
+    for number, row in rows:
+        row["source"] = first_source + number
+        buffers.setdefault(shard_of(row["article_id"], num_shards), []).append(row)
+        buffered += 1
+        if buffered >= ROUND_PASSAGES:
+            yield buffers
+            buffers, buffered = {}, 0
+    if buffers:
+        yield buffers
+
+
+def find_part(directory: str, name: str) -> PartRecord | None:
+    """The record of a part that an earlier run completed, else None."""
+    try:
+        record = PartRecord.from_json(storage.read_text(storage.join(directory, name + ".json")))
+        return dataclasses.replace(record, url=storage.join(directory, name))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,279 @@
+"""Files behind URLs: any fsspec URL is read and written here, and nowhere else.
+
+A path without a scheme is local. Writing is atomic: to a temporary name first, then renamed, so that a file under its
+final name is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import posixpath
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rag_ops.errors import InputError, JobError
+
+INCOMPLETE = "_incomplete"  # folder of a stage's output for all that is not final; gone once the manifest is written
+COPY_BYTES = 1 << 20
+ROW_GROUP_ROWS = (
+    1000  # a passage or vector is fetched by reading its row group: about 0.5 MB of text, 1.5 MB of vectors
+)
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The fsspec filesystem of `url` and the path within it.
+
+    Raises:
+        InputError: the scheme is unknown, or its package is not installed.
+    """
+    try:
+        return fsspec.core.url_to_fs(os.path.expanduser(url))
+    except ImportError as error:
+        raise InputError("the URL needs a package that is not installed", value=url, remedy=str(error)) from error
+    except ValueError as error:
+        raise InputError(
+            "unknown URL", value=url, expected="a path or an fsspec URL such as gs://bucket/dir"
+        ) from error
+
+
+def is_local(url: str) -> bool:
+    """Whether `url` is on this machine's own disk."""
+    protocol = filesystem(url)[0].protocol
+    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+
+def join(base: str, *names: str) -> str:
+    """`base` with `names` appended, by forward slashes.
+
+    >>> join("gs://bucket/run/", "passages", "manifest.json")
+    'gs://bucket/run/passages/manifest.json'
+    """
+    return "/".join([base.rstrip("/") or "/", *names])
+
+
+def relative_url(target: str, base: str) -> str:
+    """`target` as seen from directory `base` where both lie in one parent directory, else `target` made absolute.
+
+    So a workspace can be moved or copied whole, and what lies elsewhere is still found.
+
+    >>> relative_url("gs://b/run/passages", "gs://b/run/embeddings")
+    '../passages'
+    >>> relative_url("/data/passages", "/tmp/run/embeddings")
+    '/data/passages'
+    """
+    if is_local(target) and is_local(base):
+        target, base = os.path.abspath(filesystem(target)[1]), os.path.abspath(filesystem(base)[1])
+    target, base = target.rstrip("/"), base.rstrip("/")
+    if posixpath.dirname(target) == posixpath.dirname(base):
+        return "../" + posixpath.basename(target)
+    return target
+
+
+def resolve_url(url: str, base: str) -> str:
+    """The inverse of `relative_url`: `url` as a manifest in directory `base` gives it, as an address of its own.
+
+    >>> resolve_url("../passages", "gs://b/run/embeddings")
+    'gs://b/run/passages'
+    """
+    if not url.startswith("../"):
+        return url
+    if is_local(base):
+        base = os.path.abspath(filesystem(base)[1])
+    return join(posixpath.dirname(base.rstrip("/")), url[3:])
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file or directory at `url`."""
+    fs, path = filesystem(url)
+    return bool(fs.exists(path))
+
+
+def size_bytes(url: str) -> int:
+    """The size of the file at `url` in bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    fs, path = filesystem(url)
+    return int(fs.size(path))
+
+
+def open_read(url: str) -> IO[bytes]:
+    """Opens the file at `url` for reading bytes, seekable."""
+    fs, path = filesystem(url)
+    return fs.open(path, "rb")
+
+
+def read_text(url: str) -> str:
+    """The whole of a small UTF-8 file."""
+    with open_read(url) as file:
+        return file.read().decode()
+
+
+def remove(url: str) -> None:
+    """Removes the file or directory at `url` with all it holds; nothing happens where there is none."""
+    fs, path = filesystem(url)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def names_in(url: str) -> list[str]:
+    """The names of the files in directory `url`, sorted; empty where there is no directory."""
+    fs, path = filesystem(url)
+    try:
+        fs.invalidate_cache(path)
+        return sorted(posixpath.basename(name.rstrip("/")) for name in fs.ls(path, detail=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+class HashingFile(io.RawIOBase):
+    """A writable file that counts and digests what goes through it; for writers that never seek."""
+
+    def __init__(self, raw: IO[bytes]):
+        self._raw = raw
+        self._sha256 = hashlib.sha256()
+        self.bytes_written = 0
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Writes and digests `data` (bytes-like); returns its length in bytes."""
+        view = memoryview(data).cast("B")
+        self._raw.write(view)
+        self._sha256.update(view)
+        self.bytes_written += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.bytes_written
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of all that was written."""
+        return self._sha256.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_write(directory: str, name: str) -> Iterator[HashingFile]:
+    """Yields a file that appears as `directory/name` when the block ends well, and leaves nothing when it raises.
+
+    The temporary file lies in `directory/_incomplete`, on the same filesystem.
+
+    Raises:
+        JobError: the disk is full or writing is not permitted.
+    """
+    fs, path = filesystem(directory)
+    temporary = join(path, INCOMPLETE, f"{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        fs.makedirs(posixpath.dirname(temporary), exist_ok=True)
+        try:
+            with fs.open(temporary, "wb") as raw:
+                file = HashingFile(raw)
+                yield file
+            if is_local(directory):
+                os.replace(temporary, join(path, name))
+            else:
+                fs.mv(temporary, join(path, name))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                fs.rm(temporary)
+            raise
+    except OSError as error:
+        raise JobError(
+            f"cannot write {join(directory, name)}: {error.strerror or error}",
+            remedy="free the disk or check permissions",
+        ) from error
+
+
+def write_bytes(directory: str, name: str, data: bytes) -> None:
+    """Writes a small file atomically."""
+    with atomic_write(directory, name) as file:
+        file.write(data)
+
+
+def write_parquet(
+    file: Any, batches: Iterator[pa.Table], schema: pa.Schema, row_group_rows: int = ROW_GROUP_ROWS
+) -> int:
+    """Writes tables of `schema` to an open file as Parquet (text and vectors in zstd); returns the number of rows.
+
+    The same tables give the same bytes: no dictionary guesses across tables, no time stamps.
+    """
+    rows = 0
+    with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer:
+        for table in batches:
+            writer.write_table(table, row_group_size=row_group_rows)
+            rows += table.num_rows
+    return rows
+
+
+@contextlib.contextmanager
+def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file of our own.
+
+    Raises:
+        InputError: there is none, or it is cut or not Parquet.
+    """
+    try:
+        with open_read(url) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+            yield parquet
+    except FileNotFoundError as error:
+        raise InputError("a file is missing", value=url, remedy="run the stage that writes it again") from error
+    except pa.ArrowInvalid as error:
+        raise InputError(f"not a whole Parquet file ({error})", value=url, remedy="run its stage again") from error
+
+
+def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:
+    """The whole of a Parquet file of our own, or the named columns."""
+    with open_parquet(url) as parquet:
+        return parquet.read(columns=columns)
+
+
+def sha256_of(url: str) -> str:
+    """Hex SHA-256 of a file's content.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open_read(url) as file:
+            while chunk := file.read(COPY_BYTES):
+                digest.update(chunk)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError("no such file", value=url, expected="a readable file") from error
+    return digest.hexdigest()
+
+
+def local_copy(url: str, digest: str) -> str:
+    """A path on this machine for the file at `url`: its own when local, else a cached copy named by `digest`.
+
+    The cache lies under RAGBEAM_CACHE, else the system's temporary directory. Several processes can ask for the same
+    file: each downloads to a name of its own and the rename decides.
+    """
+    fs, path = filesystem(url)
+    if is_local(url):
+        return path
+    cache = os.environ.get("RAGBEAM_CACHE") or os.path.join(tempfile.gettempdir(), "ragbeam-cache")
+    target = os.path.join(cache, digest[:32], posixpath.basename(path))
+    if os.path.exists(target):
+        return target
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    temporary = f"{target}.{uuid.uuid4().hex}.tmp"
+    with fs.open(path, "rb") as source, open(temporary, "wb") as sink:
+        shutil.copyfileobj(source, sink, COPY_BYTES)
+    os.replace(temporary, target)
+    return target

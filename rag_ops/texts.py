@@ -1,0 +1,90 @@
+"""Texts of the found passages: each passage shard is read once for all questions, and what is needed of it is kept.
+
+Like chunk's parts: one file for each passage shard, in it one record batch for each answer shard, so that neither
+article text nor a join of candidates goes through a shuffle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from rag_ops import storage
+from rag_ops.contexts import Passage
+
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+
+
+def needed_rows(rows: np.ndarray, starts: Sequence[int]) -> dict[int, np.ndarray]:
+    """Which rows of which passage shard a block needs.
+
+    Args:
+        rows: int64, any shape; -1 for no hit.
+        starts: first row of each passage shard, then the number of rows.
+
+    Returns:
+        Shard to distinct rows of the corpus, int64 ascending.
+    """
+    distinct = np.unique(rows[rows >= 0])
+    shards = np.searchsorted(np.asarray(starts), distinct, side="right") - 1
+    return {int(shard): distinct[shards == shard] for shard in np.unique(shards)}
+
+
+def fetch(
+    passages_url: str, first_row: int, wanted: Mapping[int, np.ndarray], directory: str, name: str
+) -> dict[int, int]:
+    """Reads a passage shard once and writes the wanted rows, a record batch for each answer shard.
+
+    Args:
+        passages_url: the shard.
+        first_row: its first row in the corpus.
+        wanted: answer shard to rows of the corpus, ascending, all within this passage shard.
+        directory: where the file goes.
+        name: the file's name.
+
+    Returns:
+        Answer shard to number of its record batch.
+    """
+    everything = np.unique(np.concatenate(list(wanted.values())))
+    table = _read_rows(passages_url, everything - first_row)
+    with storage.atomic_write(directory, name) as file, pa.ipc.new_file(file, SCHEMA, options=_OPTIONS) as writer:
+        for shard in sorted(wanted):
+            taken = table.take(pa.array(np.searchsorted(everything, wanted[shard])))
+            columns = [pa.array(wanted[shard]), *(taken[field].combine_chunks() for field in SCHEMA.names[1:])]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
+    return {shard: number for number, shard in enumerate(sorted(wanted))}
+
+
+def load(references: Iterable[tuple[str, int]]) -> dict[int, Passage]:
+    """Row to passage, from the record batches (file URL, number) of one answer shard."""
+    found: dict[int, Passage] = {}
+    for url, number in references:
+        with storage.open_read(url) as file, pa.ipc.open_file(file) as reader:
+            batch = reader.get_batch(number).to_pydict()
+        for row, passage_id, title, text in zip(batch["row"], batch["id"], batch["title"], batch["text"], strict=True):
+            found[row] = Passage(passage_id, title, text)
+    return found
+
+
+def _read_rows(url: str, rows: np.ndarray) -> pa.Table:
+    """The given rows (ascending, within the shard) of a passage shard; only their row groups are read."""
+    tables = []
+    start = 0
+    with storage.open_parquet(url) as parquet:
+        for group in range(parquet.num_row_groups):
+            count = parquet.metadata.row_group(group).num_rows
+            here = rows[(rows >= start) & (rows < start + count)] - start
+            if len(here):
+                tables.append(parquet.read_row_group(group, columns=["id", "title", "text"]).take(pa.array(here)))
+            start += count
+    return pa.concat_tables(tables)

@@ -1,0 +1,37 @@
+"""Answers: one row for each row of the question files, in their order; the rows of `answers/`."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+PASSAGE = pa.struct(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),  # inner product of question and passage vectors
+        pa.field("posterior", pa.float32()),  # share of the answer's tokens owed to this passage; sums to 1
+    ]
+)
+
+# What the generator finds for one distinct question, before it is joined with the rows that ask it.
+RESULT_FIELDS = [
+    pa.field("answer", pa.string()),  # null with an error
+    pa.field("score", pa.float32()),  # marginal log-probability of the answer's tokens, natural logarithm
+    pa.field("passages", pa.list_(PASSAGE)),  # best first
+    pa.field("truncated", pa.bool_()),  # the question or a passage was cut to fit a model's length
+    pa.field("error", pa.string()),
+]
+RESULTS = pa.schema(RESULT_FIELDS)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("question_id", pa.string(), nullable=False),
+        pa.field("question", pa.string(), nullable=False),
+        *RESULT_FIELDS[:3],
+        pa.field("gold_answers", pa.list_(pa.string())),  # as the question file gave them, else null
+        pa.field("model_digest", pa.string(), nullable=False),
+        pa.field("index_digest", pa.string(), nullable=False),
+        *RESULT_FIELDS[3:],
+    ]
+)

@@ -1,0 +1,145 @@
+"""The manifest: what a stage wrote, and the only way in for its reader.
+
+`manifest.json` is written last, so a directory that has one is whole. It lists every shard in order with its rows,
+bytes, SHA-256 and fingerprint; row numbers count across the shards in that order.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SCHEMA_VERSION = 1
+FILE_NAME = "manifest.json"
+STAGES = ("chunk", "embed", "index", "answer")
+
+
+class ManifestError(ValueError):
+    """The text is no manifest that this version can read; the message says what is wrong, without the file's name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardRecord:
+    """One complete shard: its file name relative to the manifest, rows, size, digest, and the fingerprint it holds for.
+
+    >>> ShardRecord("passages-00000-of-00001.parquet", 10, 2048, "ab" * 32, "cd" * 16).rows
+    10
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        if self.rows < 0 or self.bytes < 0:
+            raise ManifestError(
+                f"shard {self.path!r} has {self.rows} rows and {self.bytes} bytes; neither can be negative"
+            )
+        if "/" in self.path or "\\" in self.path or self.path in ("", ".", ".."):
+            raise ManifestError(f"shard path {self.path!r} must be a plain file name beside the manifest")
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What one stage wrote.
+
+    Attributes:
+        stage: "chunk", "embed", "index" or "answer".
+        fingerprint: digest of the stage's configuration and of the digests of its inputs.
+        config: the settings that decide the shards' content; what the fingerprint is made from.
+        inputs: name to URL of the stages read, relative to this manifest's directory where they share a parent.
+        shards: in row order.
+        info: what a reader needs to know (dimension, pooling, counts); decides nothing.
+    """
+
+    stage: str
+    fingerprint: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    shards: Sequence[ShardRecord]
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards together."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """Digest (32 hex digits) of what the stage is and holds: fingerprint and shard digests, in order."""
+        return digest_of({"fingerprint": self.fingerprint, "shards": [shard.sha256 for shard in self.shards]})
+
+    def row_starts(self) -> list[int]:
+        """The first row of each shard, then the number of rows: length `len(shards) + 1`."""
+        starts = [0]
+        for shard in self.shards:
+            starts.append(starts[-1] + shard.rows)
+        return starts
+
+    def to_json(self) -> str:
+        """The text of manifest.json: sorted keys, two spaces, so that equal manifests are equal bytes."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Parses and checks the text of a manifest.json.
+
+        Raises:
+            ManifestError: not JSON, another schema version, a key missing or of the wrong kind.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ManifestError(f"it is not JSON ({error})") from error
+        if not isinstance(data, dict) or "schema_version" not in data:
+            raise ManifestError("it has no schema_version")
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise ManifestError(
+                f"its schema_version is {data['schema_version']!r}, this ragbeam reads {SCHEMA_VERSION}"
+            )
+        try:
+            shards = tuple(ShardRecord(**shard) for shard in data.pop("shards"))
+            manifest = cls(**data, shards=shards)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ManifestError(f"a key is missing or unknown ({error})") from error
+        if manifest.stage not in STAGES:
+            raise ManifestError(f"its stage is {manifest.stage!r}, which is none of {', '.join(STAGES)}")
+        return manifest
+
+
+def digest_of(value: Any) -> str:
+    """Digest of a JSON value: the first 32 hex digits of SHA-256 over its canonical JSON (sorted keys, no spaces).
+
+    >>> digest_of({"b": 1, "a": [2.5, None]}) == digest_of({"a": [2.5, None], "b": 1})
+    True
+    """
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def shard_name(stem: str, number: int, count: int, suffix: str) -> str:
+    """The file name of a shard.
+
+    >>> shard_name("passages", 3, 64, "parquet")
+    'passages-00003-of-00064.parquet'
+    """
+    return f"{stem}-{number:05d}-of-{count:05d}.{suffix}"
+
+
+def locate(row: int, starts: Sequence[int]) -> tuple[int, int]:
+    """The shard that holds `row` and the row within it, given `Manifest.row_starts()`.
+
+    >>> locate(7, [0, 5, 5, 9])
+    (2, 2)
+    """
+    if not 0 <= row < starts[-1]:
+        raise IndexError(f"row {row} is outside of 0 to {starts[-1] - 1}")
+    shard = bisect.bisect_right(starts, row) - 1
+    return shard, row - starts[shard]

