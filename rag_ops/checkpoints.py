@@ -224,11 +224,10 @@ def _download(url: str) -> str:
         ]
     )
     digest = hashlib.sha256(f"{url}\0{identity}".encode()).hexdigest()[:32]
-    base = root.rstrip("/")
-    directory = ""
+    copies = []
     for path in sorted(files):
-        relative = posixpath.relpath(path, base)
-        folder = posixpath.dirname(relative)
-        copy = storage.local_copy(storage.join(url, relative), posixpath.join(digest, folder))
-        directory = copy[: -len(relative)].rstrip("/")
-    return directory
+        relative = posixpath.relpath(path, root.rstrip("/"))
+        copies.append(
+            storage.local_copy(storage.join(url, relative), digest, posixpath.dirname(relative))[: -len(relative)]
+        )
+    return copies[0].rstrip("/")

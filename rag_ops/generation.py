@@ -49,6 +49,7 @@ class Answer:
         posterior: for each passage given, the mean over the answer's tokens of p(z | x, y_1..t); sums to 1.
         truncated: whether a context was cut.
         error: why there is none.
+        token_ids: the answer's tokens as generated, without the start token, with the end token where there is one.
     """
 
     text: str | None
@@ -56,6 +57,7 @@ class Answer:
     posterior: list[float]
     truncated: bool
     error: str | None = None
+    token_ids: Sequence[int] = ()
 
 
 class RagTokenGenerator:
@@ -149,7 +151,7 @@ class RagTokenGenerator:
         return {number: [next(encoded) for _ in passages[number]] for number in answerable}
 
     def _as_tokenizer_sees(self, questions: Sequence[str]) -> list[str]:
-        """The questions as the question tokenizer decodes them (lower case for DPR): the generator was trained on that."""
+        """The questions as the question tokenizer decodes them: lower case for DPR, as the generator learned them."""
         if not questions:
             return []
         limit = min(getattr(self._questions, "model_max_length", 512), 512)
@@ -179,7 +181,8 @@ class RagTokenGenerator:
             n_docs=docs,
             generation_config=self._generation,
         )
-        token_scores, posteriors = self._score(ids, mask, doc_scores, sequences)
+        real = self._real_tokens(sequences[:, 1:])
+        token_scores, posteriors = self._score(ids, mask, doc_scores, sequences, real)
         texts = self._answers.batch_decode(sequences, skip_special_tokens=True)
         return [
             Answer(
@@ -187,12 +190,18 @@ class RagTokenGenerator:
                 float(token_scores[row]),
                 posteriors[row, : len(contexts[row])].tolist(),
                 any(cut for _, cut in contexts[row]),
+                token_ids=sequences[row, 1:][real[row] > 0].tolist(),
             )
             for row, text in enumerate(texts)
         ]
 
     def _score(
-        self, ids: torch.Tensor, mask: torch.Tensor, doc_scores: torch.Tensor, sequences: torch.Tensor
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        doc_scores: torch.Tensor,
+        sequences: torch.Tensor,
+        real: torch.Tensor,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Marginal log-probability of each sequence, and the mean posterior over its passages.
 
@@ -201,6 +210,7 @@ class RagTokenGenerator:
             mask: 1 for tokens, the same shape.
             doc_scores: (questions, docs).
             sequences: decoder start token, answer, end token, padding; (questions, length).
+            real: 1 for answer and end token, 0 for padding; (questions, length - 1).
         """
         questions, docs = doc_scores.shape
         flat_mask = mask.flatten(0, 1)
@@ -215,7 +225,6 @@ class RagTokenGenerator:
         log_probs = logits.float().log_softmax(-1).view(questions, docs, targets.shape[1], -1)
         chosen = log_probs.gather(-1, targets[:, None, :, None].expand(-1, docs, -1, -1)).squeeze(-1)
         joint = doc_scores.log_softmax(-1)[:, :, None] + chosen  # log p(z|x) + log p(y_t|x,z,y_<t)
-        real = self._real_tokens(targets)
         marginal = (joint.logsumexp(1) * real).sum(1)
         posterior = (joint.softmax(1) * real[:, None]).sum(-1) / real.sum(1, keepdim=True)
         return marginal.cpu().numpy(), posterior.cpu().numpy()

@@ -20,6 +20,7 @@ from typing import IO, Any
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.utils import get_protocol
 
 from rag_ops.errors import InputError, JobError
 
@@ -48,8 +49,7 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 def is_local(url: str) -> bool:
     """Whether `url` is on this machine's own disk."""
-    protocol = filesystem(url)[0].protocol
-    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+    return get_protocol(url) in ("file", "local")
 
 
 def join(base: str, *names: str) -> str:
@@ -258,8 +258,8 @@ def sha256_of(url: str) -> str:
     return digest.hexdigest()
 
 
-def local_copy(url: str, digest: str) -> str:
-    """A path on this machine for the file at `url`: its own when local, else a cached copy named by `digest`.
+def local_copy(url: str, digest: str, folder: str = "") -> str:
+    """A path on this machine for the file at `url`: its own when local, else a cached copy below `digest` and `folder`.
 
     The cache lies under RAGBEAM_CACHE, else the system's temporary directory. Several processes can ask for the same
     file: each downloads to a name of its own and the rename decides.
@@ -268,7 +268,7 @@ def local_copy(url: str, digest: str) -> str:
     if is_local(url):
         return path
     cache = os.environ.get("RAGBEAM_CACHE") or os.path.join(tempfile.gettempdir(), "ragbeam-cache")
-    target = os.path.join(cache, digest[:32], posixpath.basename(path))
+    target = os.path.join(cache, digest[:32], folder, posixpath.basename(path))
     if os.path.exists(target):
         return target
     os.makedirs(os.path.dirname(target), exist_ok=True)

@@ -16,7 +16,32 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 EXCERPT = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-WORDS = "the of a in is was and to on by what who where when which how many river city king war moon sun ice".split()
+WORDS = [
+    "the",
+    "of",
+    "a",
+    "in",
+    "is",
+    "was",
+    "and",
+    "to",
+    "on",
+    "by",
+    "what",
+    "who",
+    "where",
+    "when",
+    "which",
+    "how",
+    "many",
+    "river",
+    "city",
+    "king",
+    "war",
+    "moon",
+    "sun",
+    "ice",
+]
 
 
 def package_file(package: str, name: str) -> str:
@@ -80,7 +105,9 @@ def sentence_encoder(tmp_path_factory, tokenizer, tiny_bert_config) -> str:
     return make_sentence_encoder(tmp_path_factory.mktemp("sentence"), tokenizer, tiny_bert_config, seed=1)
 
 
-def make_sentence_encoder(directory: Path, tokenizer, config: dict, *, seed: int, mode: str = "mean_tokens", normalize=True) -> str:
+def make_sentence_encoder(
+    directory: Path, tokenizer, config: dict, *, seed: int, mode: str = "mean_tokens", normalize=True
+) -> str:
     """Writes a random sentence-transformers directory."""
     import torch
     from transformers import BertConfig, BertModel

@@ -1,0 +1,105 @@
+"""Files behind URLs: atomic, hashed, the same for every scheme."""
+
+import doctest
+import hashlib
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pytest
+
+from rag_ops import errors, splitting, storage
+from rag_ops.errors import InputError, JobError
+
+
+@pytest.fixture(params=["local", "memory"])
+def directory(request, tmp_path):
+    yield str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.mark.parametrize("module", [storage, errors, splitting])
+def test_examples_in_docstrings_run(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_a_written_file_is_whole_and_its_digest_is_its_contents(directory):
+    with storage.atomic_write(directory, "a.bin") as file:
+        file.write(b"one")
+        file.write(memoryview(b"two"))
+    url = storage.join(directory, "a.bin")
+    assert storage.open_read(url).read() == b"onetwo"
+    assert file.sha256 == hashlib.sha256(b"onetwo").hexdigest() == storage.sha256_of(url)
+    assert file.bytes_written == storage.size_bytes(url) == 6
+
+
+def test_a_failed_write_leaves_neither_the_file_nor_a_temporary_one(directory):
+    def fail():
+        with storage.atomic_write(directory, "a.bin") as file:
+            file.write(b"half")
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail()
+    assert not storage.exists(storage.join(directory, "a.bin"))
+    assert storage.names_in(storage.join(directory, storage.INCOMPLETE)) == []
+
+
+def test_a_failed_write_keeps_the_file_that_was_there(directory):
+    storage.write_bytes(directory, "a.bin", b"old")
+
+    def fail():
+        with storage.atomic_write(directory, "a.bin") as file:
+            file.write(b"new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert storage.open_read(storage.join(directory, "a.bin")).read() == b"old"
+
+
+def test_writing_below_a_file_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JobError, match="cannot write"), storage.atomic_write(str(tmp_path / "file"), "a.bin") as file:
+        file.write(b"x")
+
+
+def test_parquet_is_the_same_bytes_each_time_and_in_row_groups(directory):
+    table = pa.table({"n": pa.array(range(2500))})
+    digests = set()
+    for name in ("a.parquet", "b.parquet"):
+        with storage.atomic_write(directory, name) as file:
+            assert storage.write_parquet(file, iter([table]), table.schema) == 2500
+        digests.add(file.sha256)
+    assert len(digests) == 1
+    with storage.open_parquet(storage.join(directory, "a.parquet")) as parquet:
+        assert [parquet.metadata.row_group(n).num_rows for n in range(parquet.num_row_groups)] == [1000, 1000, 500]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 and no more"])
+def test_a_missing_or_cut_parquet_file_is_named(directory, content):
+    if content is not None:
+        storage.write_bytes(directory, "a.parquet", content)
+    with pytest.raises(InputError, match=r"a\.parquet"):
+        storage.read_parquet(storage.join(directory, "a.parquet"))
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(InputError, match="nosuch"):
+        storage.exists("nosuch://bucket/x")
+
+
+def test_relative_urls_survive_a_move_of_the_workspace(tmp_path):
+    relative = storage.relative_url(str(tmp_path / "ws" / "passages"), str(tmp_path / "ws" / "index"))
+    assert storage.resolve_url(relative, str(tmp_path / "moved" / "index")) == str(tmp_path / "moved" / "passages")
+
+
+def test_a_remote_file_is_copied_to_the_cache_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAGBEAM_CACHE", str(tmp_path))
+    storage.write_bytes("memory://cached", "x.faiss", b"data")
+    first = storage.local_copy("memory://cached/x.faiss", "d" * 32)
+    storage.remove("memory://cached/x.faiss")
+    assert storage.local_copy("memory://cached/x.faiss", "d" * 32) == first
+    assert Path(first).read_bytes() == b"data"

@@ -1,0 +1,88 @@
+"""The manifest: round trip, row arithmetic, and refusal of what it cannot read."""
+
+import doctest
+import json
+
+import pytest
+
+from schemas import manifest, passages
+from schemas.manifest import Manifest, ManifestError, ShardRecord, digest_of, locate, shard_name
+
+
+def example(**changes) -> Manifest:
+    shards = tuple(
+        ShardRecord(shard_name("passages", n, 3, "parquet"), rows, 10, "ab" * 32, "f")
+        for n, rows in enumerate((4, 0, 3))
+    )
+    return Manifest(
+        **{"stage": "chunk", "fingerprint": "f", "config": {"a": 1}, "inputs": {}, "shards": shards, **changes}
+    )
+
+
+@pytest.mark.parametrize("module", [manifest, passages])
+def test_examples_in_docstrings_run(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_text_and_back_is_the_same_manifest():
+    assert Manifest.from_json(example().to_json()) == example()
+
+
+def test_equal_manifests_are_equal_text_whatever_the_order_of_keys():
+    assert example(config={"a": 1, "b": 2}).to_json() == example(config={"b": 2, "a": 1}).to_json()
+
+
+def test_rows_are_counted_across_shards():
+    assert example().rows == 7
+    assert example().row_starts() == [0, 4, 4, 7]
+
+
+@pytest.mark.parametrize(("row", "place"), [(0, (0, 0)), (3, (0, 3)), (4, (2, 0)), (6, (2, 2))])
+def test_locate_skips_empty_shards(row, place):
+    assert locate(row, example().row_starts()) == place
+
+
+@pytest.mark.parametrize("row", [-1, 7])
+def test_locate_refuses_rows_outside(row):
+    with pytest.raises(IndexError, match=str(row)):
+        locate(row, example().row_starts())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no schema_version"),
+        ('{"schema_version": 99}', "99"),
+        ('{"schema_version": 1, "shards": []}', "key"),
+        ('{"schema_version": 1, "shards": [{"path": "x"}]}', "key"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(text, message):
+    with pytest.raises(ManifestError, match=message):
+        Manifest.from_json(text)
+
+
+def test_an_unknown_stage_is_refused():
+    data = json.loads(example().to_json()) | {"stage": "bake"}
+    with pytest.raises(ManifestError, match="bake"):
+        Manifest.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("path", ["../passages.parquet", "a/b", "", "..", "c\\d"])
+def test_a_shard_path_cannot_leave_its_directory(path):
+    with pytest.raises(ManifestError, match="plain file name"):
+        ShardRecord(path, 1, 1, "", "")
+
+
+def test_digest_tells_values_apart_and_not_their_order_of_keys():
+    assert digest_of({"a": 1, "b": [1, 2]}) == digest_of({"b": [1, 2], "a": 1})
+    assert digest_of({"a": [1, 2]}) != digest_of({"a": [2, 1]})
+    assert digest_of({"a": 1}) != digest_of({"a": "1"})
+
+
+def test_a_manifests_digest_changes_with_a_shard():
+    changed = example(shards=(ShardRecord("x", 1, 1, "cd" * 32, "f"),))
+    assert changed.digest != example().digest
