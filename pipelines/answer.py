@@ -25,10 +25,10 @@ from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import AnswerOptions
 from pipelines.progress import Progress
 from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
-from rag_ops import blocks, checkpoints, indexing, storage, texts
+from rag_ops import blocks, checkpoints, storage, texts
 from rag_ops.errors import InputError, RagbeamError
-from rag_ops.search import IndexShard, TopK, merge
 from rag_ops.stages import StageOutput, read_manifest, write_shard
+from rag_ops.topk import TopK, merge
 from schemas import answers
 from schemas.manifest import Manifest, ShardRecord, shard_name
 
@@ -223,6 +223,9 @@ class SearchShards(beam.DoFn):
 
     def process(self, element: tuple[ShardRecord, int], encoded: list[int]) -> Iterator[tuple[int, TopK]]:
         """See the class."""
+        from rag_ops import indexing
+        from rag_ops.search import IndexShard
+
         shard, first_row = element
         options = self._options
         index = IndexShard(

@@ -7,7 +7,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from rag_ops.search import TopK
+from rag_ops.topk import TopK
 
 
 class TableCoder(beam.coders.Coder):

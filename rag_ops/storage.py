@@ -137,6 +137,37 @@ def names_in(url: str) -> list[str]:
         return []
 
 
+def expand(url: str, kind: str) -> list[str]:
+    """The files that a URL, a glob or a directory names, sorted.
+
+    Args:
+        url: a file; a pattern with `*`, `?` or `[`; or a directory, whose visible files are meant.
+        kind: what is looked for, for the message.
+
+    Raises:
+        InputError: there are none.
+    """
+    fs, path = filesystem(url)
+    scheme = url.split("://")[0] + "://" if "://" in url else ""
+
+    def full(found: str) -> str:
+        return scheme + found.removeprefix(scheme).lstrip("/") if scheme and scheme != "file://" else found
+
+    if fs.isfile(path):
+        return [url]
+    if fs.isdir(path):
+        pattern = path.rstrip("/") + "/*"
+    elif any(character in path for character in "*?["):
+        pattern = path
+    else:
+        raise InputError(f"no such {kind}", value=url, expected="a file, a directory or a glob")
+    visible = [found for found in fs.glob(pattern) if not posixpath.basename(found).startswith((".", "_"))]
+    files = sorted(found for found in visible if fs.isfile(found))
+    if not files:
+        raise InputError(f"no {kind} there", value=url, expected="at least one file")
+    return [full(found) for found in files]
+
+
 class HashingFile(io.RawIOBase):
     """A writable file that counts and digests what goes through it; for writers that never seek."""
 

@@ -6,9 +6,10 @@ import itertools
 import numpy as np
 import pytest
 
-from rag_ops import indexing, search, storage
+from rag_ops import indexing, storage, topk
 from rag_ops.errors import InputError
-from rag_ops.search import IndexShard, TopK, merge
+from rag_ops.search import IndexShard
+from rag_ops.topk import TopK, merge
 
 
 def brute_force(questions: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarray:
@@ -30,7 +31,7 @@ def write(tmp_path, vectors: np.ndarray, cuts: list[int], spec: str = "Flat") ->
 
 
 def test_examples_in_docstrings_run():
-    assert doctest.testmod(search, extraglobs={"np": np}).failed == 0
+    assert doctest.testmod(topk, extraglobs={"np": np}).failed == 0
 
 
 @pytest.mark.parametrize("cuts", [[0, 500], [0, 100, 100, 350, 500], [0, 3, 500]])

@@ -1,0 +1,282 @@
+"""MediaWiki XML dumps, streamed: pages of any byte range, each exactly once whatever the cuts."""
+
+from __future__ import annotations
+
+import bisect
+import bz2
+import dataclasses
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from xml.parsers import expat
+
+from rag_ops import storage, streams
+from rag_ops.errors import InputError
+from rag_ops.wikitext import is_disambiguation, is_redirect
+
+logger = logging.getLogger(__name__)
+
+OPEN_TAG, CLOSE_TAG, END_TAG = b"<page>", b"</page>", b"</mediawiki>"
+ROOT = "mediawiki"
+_INDEX_SUFFIX = re.compile(r"\.xml(\.bz2)$")
+_TEXT_FIELDS = {"title", "ns", "id", "text"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a dump.
+
+    Attributes:
+        page_id: MediaWiki's page id, decimal.
+        namespace: 0 for articles.
+        title: as shown, without a namespace prefix for articles.
+        redirect: whether the page has a <redirect/> element.
+        wikitext: of the last revision in the dump; empty when it is deleted.
+    """
+
+    page_id: str
+    namespace: int
+    title: str
+    redirect: bool
+    wikitext: str
+
+
+def drop_reason(page: Page) -> str | None:
+    """Why a page is no article: "namespace", "redirect", "empty" or "disambiguation"; None for an article."""
+    if page.namespace != 0:
+        return "namespace"
+    if page.redirect or is_redirect(page.wikitext):
+        return "redirect"
+    if not page.wikitext.strip():
+        return "empty"
+    return "disambiguation" if is_disambiguation(page.title, page.wikitext) else None
+
+
+def cut_dump(url: str, split_bytes: int) -> list[tuple[int, int | None]]:
+    """Byte ranges (start, end) into which a dump is split; the end of the last is None.
+
+    Plain XML and multistream bz2 are cut every `split_bytes`, the latter at the streams of its companion index where
+    that lies beside it. A single-stream file is one range, and a line in the log says so.
+
+    Raises:
+        InputError: the file is empty.
+    """
+    size = storage.size_bytes(url)
+    if size == 0:
+        raise InputError("the dump is empty", value=url, expected="a MediaWiki XML export", remedy="download it again")
+    if url.endswith(".gz") or (url.endswith(".bz2") and not streams.is_multistream(url)):
+        logger.info(
+            "%s is a single compressed stream, so one worker reads it; a multistream dump (or .xml) is read by all", url
+        )
+        return [(0, None)]
+    starts = list(range(0, size, split_bytes))
+    if url.endswith(".bz2") and (offsets := companion_offsets(url)):
+        starts = sorted({offsets[min(bisect.bisect_left(offsets, start), len(offsets) - 1)] for start in starts})
+    return [(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
+
+
+def companion_offsets(url: str) -> list[int]:
+    """The offsets of the streams of a multistream dump, from its `-index.txt.bz2` (or `.txt`); empty without one."""
+    for suffix in ("-index.txt.bz2", "-index.txt"):
+        companion = _INDEX_SUFFIX.sub(suffix, url)
+        if companion != url and storage.exists(companion):
+            with storage.open_read(companion) as raw:
+                lines = bz2.BZ2File(raw) if suffix.endswith(".bz2") else raw
+                try:
+                    return sorted({0, *(int(line.split(b":", 1)[0]) for line in lines if line.strip())})
+                except (ValueError, OSError, EOFError) as error:
+                    raise InputError(
+                        f"the dump's index cannot be read ({error})",
+                        value=companion,
+                        expected="lines of offset:page id:title",
+                        remedy="download it again, or remove it: the streams are then found without it",
+                    ) from error
+    return []
+
+
+def read_pages(url: str, start: int = 0, end: int | None = None) -> Iterator[Page]:
+    """The pages that a byte range owns: those whose "<page>" begins in its bytes, or in its bz2 streams.
+
+    Args:
+        url: `.xml`, `.xml.gz` or `.xml.bz2`.
+        start: first byte as stored; a .bz2 range begins with the first stream at or after it.
+        end: byte after the last; None for the end of the file, which must then be the end of the dump.
+
+    Raises:
+        InputError: cut, malformed, not XML or no MediaWiki export; with the file and the position where known.
+    """
+    if url.endswith(".bz2"):
+        chunks = streams.bz2_chunks(url, start, end)
+    elif url.endswith(".gz"):
+        chunks = streams.gzip_chunks(url)
+    else:
+        chunks = streams.plain_chunks(url, start, end)
+    parser = _PageParser(url, start)
+    if start == 0:
+        yield from parser.feed_all(_up_to_last_page(chunks, end), whole=end is None)
+    else:
+        parser.feed(b"<mediawiki>")
+        yield from parser.feed_all(_up_to_last_page(_from_first_page(chunks), end), whole=end is None)
+
+
+def _from_first_page(chunks: Iterable[tuple[bytes, bool]]) -> Iterator[tuple[bytes, bool]]:
+    """Skips to the first "<page>" that begins in an owned piece; nothing if there is none."""
+    pending = b""
+    found = False
+    for piece, owned in chunks:
+        if found:
+            yield piece, owned
+            continue
+        window = pending + piece
+        place = window.find(OPEN_TAG)
+        if place >= 0 and (owned or place < len(pending)):
+            found = True
+            yield window[place:], owned
+        elif not owned:
+            return
+        else:
+            pending = _tag_start(window)
+
+
+def _up_to_last_page(chunks: Iterable[tuple[bytes, bool]], end: int | None) -> Iterator[bytes]:
+    """Passes owned pieces on; of what lies beyond, just enough to close a page that began before."""
+    tail = b""  # what follows the last "</page>" so far: a page is open if "<page>" stands in it, or begins at its end
+    beyond = False
+    for piece, owned in chunks:
+        if owned or end is None:
+            yield piece
+            tail = _after_last_close(tail + piece)
+            continue
+        if not beyond:
+            beyond = True
+            if OPEN_TAG not in tail:
+                begun = _tag_start(tail)
+                joined = (begun + piece)[: len(OPEN_TAG)]
+                if not begun or not OPEN_TAG.startswith(joined):
+                    return
+        window = tail + piece
+        place = window.find(CLOSE_TAG)
+        if place >= 0:
+            yield window[len(tail) : place + len(CLOSE_TAG)]
+            return
+        yield piece
+        tail = window[-(len(CLOSE_TAG) - 1) :]
+
+
+def _after_last_close(text: bytes) -> bytes:
+    """What must be remembered of `text` to know whether a page is open: bounded, whatever the page's length."""
+    place = text.rfind(CLOSE_TAG)
+    rest = text[place + len(CLOSE_TAG) :] if place >= 0 else text
+    if (opened := rest.find(OPEN_TAG)) >= 0:
+        return OPEN_TAG + rest[max(opened + len(OPEN_TAG), len(rest) - len(CLOSE_TAG) + 1) :]
+    return rest[-(len(CLOSE_TAG) - 1) :]
+
+
+def _tag_start(text: bytes) -> bytes:
+    """The longest end of `text` that begins "<page>" without being the whole of it."""
+    for length in range(min(len(OPEN_TAG) - 1, len(text)), 0, -1):
+        if OPEN_TAG.startswith(text[-length:]):
+            return text[-length:]
+    return b""
+
+
+class _PageParser:
+    """Expat, told what a MediaWiki export looks like."""
+
+    def __init__(self, url: str, start: int):
+        self._url, self._start = url, start
+        self._pages: list[Page] = []
+        self._path: list[str] = []
+        self._fields: dict[str, str] = {}
+        self._text: list[str] | None = None
+        self._ended = False
+        self._parser = expat.ParserCreate("utf-8")
+        self._parser.buffer_text = True
+        self._parser.buffer_size = 1 << 16
+        self._parser.StartElementHandler = self._open
+        self._parser.EndElementHandler = self._close
+        self._parser.StartDoctypeDeclHandler = self._refuse_doctype
+
+    def feed(self, data: bytes) -> None:
+        """Parses some bytes."""
+        try:
+            self._parser.Parse(data, False)
+        except expat.ExpatError as error:
+            raise InputError(
+                f"the dump is not well-formed XML ({expat.errors.messages[error.code]})",
+                value=f"{self._url}, byte {self._parser.ErrorByteIndex} of the text from byte {self._start} on",
+                expected="a MediaWiki XML export",
+                remedy="download it again, or check --format",
+            ) from error
+
+    def feed_all(self, pieces: Iterable[bytes], *, whole: bool) -> Iterator[Page]:
+        """Parses all pieces, giving pages as they close; `whole` says that the dump must end with them."""
+        seen = False
+        for piece in pieces:
+            seen = True
+            self.feed(piece)
+            yield from self._pages
+            self._pages.clear()
+        if (self._fields or "page" in self._path) or (whole and seen and not self._ended):
+            raise InputError(
+                "the dump is cut: it ends without </mediawiki>",
+                value=self._url,
+                expected="a whole file",
+                remedy="download it again",
+            )
+
+    def _open(self, name: str, attributes: dict[str, str]) -> None:
+        name = name.rsplit(":", 1)[-1]
+        if not self._path and name != ROOT:
+            raise InputError(
+                "not a MediaWiki export",
+                value=f"{self._url} (root element <{name}>)",
+                expected=f"<{ROOT}>",
+                remedy="check --input and --format",
+            )
+        self._path.append(name)
+        depth = len(self._path)
+        if name == "page" and depth == 2:
+            self._fields = {"page": ""}
+        elif name == "redirect" and depth == 3:
+            self._fields["redirect"] = "yes"
+        elif name in _TEXT_FIELDS and (depth == 3 or (name == "text" and depth == 4)):
+            self._text = []
+            self._parser.CharacterDataHandler = self._text.append
+
+    def _close(self, name: str) -> None:
+        name = name.rsplit(":", 1)[-1]
+        self._path.pop()
+        if self._text is not None and name in _TEXT_FIELDS:
+            self._fields[name] = "".join(self._text)  # of several revisions the last one stays
+            self._text = None
+            self._parser.CharacterDataHandler = None
+        elif name == "page" and len(self._path) == 1:
+            self._pages.append(self._page())
+            self._fields = {}
+        elif not self._path:
+            self._ended = True
+
+    def _page(self) -> Page:
+        fields = self._fields
+        try:
+            return Page(
+                fields["id"].strip(),
+                int(fields.get("ns", "0")),
+                fields["title"],
+                "redirect" in fields,
+                fields.get("text", ""),
+            )
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"a page of the dump lacks a field ({error})",
+                value=f"{self._url}, page {fields.get('title', fields.get('id', '?'))!r}",
+                expected="title, ns and id",
+            ) from error
+
+    def _refuse_doctype(self, name: str, *_: object) -> None:
+        raise InputError(
+            "the dump declares a document type, which can hide an entity bomb",
+            value=f"{self._url} (<!DOCTYPE {name}>)",
+            expected="a MediaWiki XML export, which has none",
+        )
