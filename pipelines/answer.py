@@ -17,7 +17,6 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import RunInference
-from rag_ops.questions import expand_question_files, read_questions
 
 from pipelines import coders, runners
 from pipelines.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit, VectorUnit
@@ -27,6 +26,7 @@ from pipelines.progress import Progress
 from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from rag_ops import blocks, checkpoints, storage, texts
 from rag_ops.errors import InputError, RagbeamError
+from rag_ops.questions import expand_question_files, read_questions
 from rag_ops.stages import StageOutput, read_manifest, write_shard
 from rag_ops.topk import TopK, merge
 from schemas import answers

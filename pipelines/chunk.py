@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import apache_beam as beam
-from rag_ops.readers import Split, plan_splits
 
 from pipelines import runners
 from pipelines.metrics import StepCounters, live_rows
@@ -25,6 +24,7 @@ from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from rag_ops import parts, storage
 from rag_ops.errors import InputError, RagbeamError
 from rag_ops.parts import PartRecord
+from rag_ops.readers import Split, plan_splits
 from rag_ops.stages import StageOutput, write_shard
 from schemas import passages
 from schemas.manifest import digest_of, shard_name

@@ -190,9 +190,8 @@ def _compose_flags(parser: argparse.ArgumentParser) -> None:
 
 def chunk_options(flags: argparse.Namespace, output: str) -> Any:
     """ChunkOptions from parsed flags."""
-    from rag_ops.readers import InputOptions
-
     from pipelines.options import ChunkOptions
+    from rag_ops.readers import InputOptions
 
     reading = InputOptions(
         flags.format,
@@ -227,9 +226,8 @@ def embed_options(flags: argparse.Namespace, passages: str, output: str) -> Any:
 
 def answer_options(flags: argparse.Namespace, index: str, output: str, num_shards: int | None) -> Any:
     """AnswerOptions from parsed flags."""
-    from rag_ops.questions import QuestionOptions
-
     from pipelines.options import AnswerOptions
+    from rag_ops.questions import QuestionOptions
 
     same: tuple[str, ...] = (
         "n_docs",

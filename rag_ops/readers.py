@@ -350,7 +350,7 @@ def _line_source(split: Split, lines_before: int) -> str:
 
 
 def _line_number(split: Split, lines_before: int) -> int:
-    """The number of a line in the whole file, from 1; counts the lines before the split, which only errors are worth."""
+    """The number of a line in the whole file, from 1; counts the lines before the split, for errors alone."""
     if not split.start:
         return lines_before + 1
     count, position = 0, 0

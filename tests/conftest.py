@@ -16,32 +16,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 EXCERPT = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-WORDS = [
-    "the",
-    "of",
-    "a",
-    "in",
-    "is",
-    "was",
-    "and",
-    "to",
-    "on",
-    "by",
-    "what",
-    "who",
-    "where",
-    "when",
-    "which",
-    "how",
-    "many",
-    "river",
-    "city",
-    "king",
-    "war",
-    "moon",
-    "sun",
-    "ice",
-]
+WORDS = "the of a in is was and to on by what who where when which how many river city king war moon sun ice".split()
 
 
 def package_file(package: str, name: str) -> str:

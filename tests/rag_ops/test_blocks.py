@@ -1,9 +1,9 @@
 """Questions into blocks and back: every row comes out, in order, duplicates answered once."""
 
 import pyarrow as pa
-from rag_ops.questions import Question
 
 from rag_ops import blocks, storage
+from rag_ops.questions import Question
 from schemas import answers
 
 DIGESTS = {"model_digest": "m", "index_digest": "i"}
