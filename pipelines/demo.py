@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -79,8 +80,8 @@ def table(answers_url: str, untrained: bool) -> Iterator[str]:
     found = asked = exact = 0
     for row in _rows(answers_url):
         yield ""
-        yield textwrap.shorten(f"Q  {row['question']}", width)
-        yield textwrap.shorten(f"A  {_shown(row, untrained)}", width)
+        yield _line("Q  ", row["question"], width)
+        yield _line("A  ", _shown(row, untrained), width)
         gold = row["gold_answers"] or []
         if gold:
             asked += 1
@@ -88,10 +89,10 @@ def table(answers_url: str, untrained: bool) -> Iterator[str]:
             place = _place(row["passages"], gold)
             found += place is not None
             where = f"in passage {place}" if place else "in none of the passages"
-            yield textwrap.shorten(f"   gold: {' | '.join(gold)} ({where})", width)
+            yield _line("   ", f"gold: {' | '.join(gold)} ({where})", width)
         for number, passage in enumerate(row["passages"] or [], 1):
-            head = f"   {number}  {passage['score']:.3f}  {passage['title']}: "
-            yield textwrap.shorten(head + passage["text"], width, placeholder=" ...")
+            head = f"   {number}  {passage['score']:.3f}  "
+            yield _line(head, f"{passage['title']}: {passage['text']}", width)
     yield ""
     if untrained:
         yield "The generator is untrained (it has the encoder's weights, never learned to write): look at the passages."
@@ -102,6 +103,10 @@ def table(answers_url: str, untrained: bool) -> Iterator[str]:
 def _rows(answers_url: str) -> Iterator[dict[str, Any]]:
     for shard in read_manifest(answers_url, "answer").shards:
         yield from storage.read_parquet(storage.join(answers_url, shard.path)).to_pylist()
+
+
+def _line(head: str, text: str, width: int) -> str:
+    return head + textwrap.shorten(text, width - len(head), placeholder=" ...")
 
 
 def _shown(row: dict[str, Any], untrained: bool) -> str:
@@ -115,10 +120,10 @@ def _same(answer: str | None, gold: Sequence[str]) -> bool:
 
 
 def _place(passages: Sequence[dict[str, Any]] | None, gold: Sequence[str]) -> int | None:
-    """The first passage, from 1, in which a gold answer stands, case ignored."""
+    """The first passage, from 1, in whose text a gold answer stands as whole words, case ignored."""
+    wanted = re.compile("|".join(rf"(?<!\w){re.escape(answer)}(?!\w)" for answer in gold), re.IGNORECASE)
     for number, passage in enumerate(passages or [], 1):
-        text = f"{passage['title']} {passage['text']}".casefold()
-        if any(answer.casefold() in text for answer in gold):
+        if wanted.search(passage["text"]):
             return number
     return None
 

@@ -84,6 +84,8 @@ class RagTokenGenerator:
             settings.max_combined_length or config.max_combined_length,
         )
         self._generation = generation_config(self._generator.config, settings)
+        self._states = torch.empty(0)  # of the last batch's contexts: decoding makes them, scoring needs them again
+        self._generator.get_encoder().register_forward_hook(self._keep_states)
 
     @classmethod
     def load(
@@ -182,7 +184,7 @@ class RagTokenGenerator:
             generation_config=self._generation,
         )
         real = self._real_tokens(sequences[:, 1:])
-        token_scores, posteriors = self._score(ids, mask, doc_scores, sequences, real)
+        token_scores, posteriors = self._score(mask, doc_scores, sequences, real)
         texts = self._answers.batch_decode(sequences, skip_special_tokens=True)
         return [
             Answer(
@@ -197,7 +199,6 @@ class RagTokenGenerator:
 
     def _score(
         self,
-        ids: torch.Tensor,
         mask: torch.Tensor,
         doc_scores: torch.Tensor,
         sequences: torch.Tensor,
@@ -206,18 +207,15 @@ class RagTokenGenerator:
         """Marginal log-probability of each sequence, and the mean posterior over its passages.
 
         Args:
-            ids: contexts, (questions, docs, tokens).
-            mask: 1 for tokens, the same shape.
+            mask: 1 for tokens of the contexts of the batch just decoded, (questions, docs, tokens).
             doc_scores: (questions, docs).
             sequences: decoder start token, answer, end token, padding; (questions, length).
             real: 1 for answer and end token, 0 for padding; (questions, length - 1).
         """
         questions, docs = doc_scores.shape
-        flat_mask = mask.flatten(0, 1)
-        states = self._generator.get_encoder()(input_ids=ids.flatten(0, 1), attention_mask=flat_mask).last_hidden_state
         logits = self._generator(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=flat_mask,
+            encoder_outputs=BaseModelOutput(last_hidden_state=self._states),
+            attention_mask=mask.flatten(0, 1),
             decoder_input_ids=sequences[:, :-1].repeat_interleave(docs, dim=0),
             use_cache=False,
         ).logits
@@ -228,6 +226,9 @@ class RagTokenGenerator:
         marginal = (joint.logsumexp(1) * real).sum(1)
         posterior = (joint.softmax(1) * real[:, None]).sum(-1) / real.sum(1, keepdim=True)
         return marginal.cpu().numpy(), posterior.cpu().numpy()
+
+    def _keep_states(self, _module: Any, _inputs: Any, output: Any) -> None:
+        self._states = output.last_hidden_state
 
     def _real_tokens(self, targets: torch.Tensor) -> torch.Tensor:
         """1 up to and with the first end token, 0 after it; float (questions, length)."""

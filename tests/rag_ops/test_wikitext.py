@@ -112,7 +112,7 @@ def test_hostile_markup_ends(markup):
 
 PIECES = st.sampled_from(
     ["{{", "}}", "[[", "]]", "|", "<ref>", "</ref>", "<ref", "{|\n", "\n|}", "''", "\n== References ==\n", "\n* ",
-     "convert", "=", "<math>", "</math>", "<nowiki>", "</nowiki>", "<!--", "-->", "val", "1", "km", "mi", "frac", "nowrap",
+     "convert", "=", "<math>", "</math>", "<nowiki>", "</nowiki>", "<!--", "-->", "val", "1", "km", "mi", "frac",
      "http://x", "[", "]", "File:", "<sup>", "</sup>", "(", ")", ",", " ", "\ue000", "0", "\ue001", "text", "&lt;", "é"]
 )  # fmt: skip
 
@@ -141,10 +141,10 @@ def pages(excerpt):
 SENTENCES = {
     "Alabama": "At 1,300 miles (2,100 km), Alabama has one of the longest navigable inland waterways",
     "Albedo": "range from up to 0.9 for fresh snow to about 0.04 for charcoal",
-    "Alkane": "Alkanes (technically, always acyclic or open-chain compounds) have the general chemical formula CnH2n+2.",
+    "Alkane": "(technically, always acyclic or open-chain compounds) have the general chemical formula CnH2n+2.",
     "Alaska": "the largest state in the United States in land area at 663,268 square miles (1,717,856 km2)",
     "Andorra": "Andorra is the sixth-smallest nation in Europe, having an area of 468 km2 (181 sq mi)",
-    "Aardwolf": "An adult aardwolf weighs approximately 7–10 kilograms (15–22 lb), sometimes reaching 15 kilograms (33 lb).",
+    "Aardwolf": "aardwolf weighs approximately 7–10 kilograms (15–22 lb), sometimes reaching 15 kilograms (33 lb).",
     "Ampere": "The ampere is equivalent to one coulomb (roughly 6.241×10^18 times the elementary charge) per second.",
     "Apollo 11": "and collected 47.5 pounds (21.5 kg) of lunar material for return to Earth.",
     "Atlantic Ocean": "With a total area of about 106,400,000 square kilometres (41,100,000 sq mi), it covers",

@@ -1,0 +1,186 @@
+"""Dumps: every page exactly once, whatever the compression and wherever the cuts."""
+
+import bz2
+import gzip
+import itertools
+import random
+import re
+from collections import Counter
+
+import pytest
+
+from rag_ops import storage, streams
+from rag_ops.errors import InputError
+from rag_ops.wikipedia import Page, cut_dump, drop_reason, read_pages
+
+HEAD = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="en">\n'
+HEAD += "  <siteinfo><sitename>W</sitename></siteinfo>\n"
+
+
+def page_xml(number: int) -> str:
+    body = f"Text of page {number}: &lt;page&gt; &amp; é日本 " + "word " * (number * 37 % 211)
+    return (
+        f"  <page>\n    <title>Title {number} &amp; é</title>\n    <ns>0</ns>\n    <id>{number}</id>\n    <revision>\n"
+        f"      <id>{9000 + number}</id>\n      <contributor><id>7</id></contributor>\n"
+        f'      <text bytes="1" xml:space="preserve">{body}</text>\n    </revision>\n  </page>\n'
+    )
+
+
+PAGES = [page_xml(number) for number in range(1, 121)]
+DUMP = (HEAD + "".join(PAGES) + "</mediawiki>\n").encode()
+EXPECTED = [(str(number), f"Title {number} & é") for number in range(1, 121)]
+
+
+def multistream(pages_each: int = 10) -> tuple[bytes, list[int]]:
+    """A dump as Wikimedia makes it, and the offset of every stream with pages."""
+    data, offsets = bz2.compress(HEAD.encode()), []
+    for start in range(0, len(PAGES), pages_each):
+        offsets.append(len(data))
+        data += bz2.compress("".join(PAGES[start : start + pages_each]).encode())
+    return data + bz2.compress(b"</mediawiki>\n"), offsets
+
+
+def parallel_bz2(piece_bytes: int) -> bytes:
+    """A dump as pbzip2 makes it: streams that know nothing of pages."""
+    pieces = (DUMP[start : start + piece_bytes] for start in range(0, len(DUMP), piece_bytes))
+    return b"".join(bz2.compress(piece) for piece in pieces)
+
+
+def read_all(url: str, cuts: list[tuple[int, int | None]]) -> list[tuple[str, str]]:
+    return [(page.page_id, page.title) for start, end in cuts for page in read_pages(url, start, end)]
+
+
+def test_fields_are_the_pages_own_and_not_the_revisions(tmp_path):
+    (tmp_path / "d.xml").write_bytes(DUMP)
+    first = next(read_pages(str(tmp_path / "d.xml")))
+    assert (first.page_id, first.namespace, first.title, first.redirect) == ("1", 0, "Title 1 & é", False)
+    assert first.wikitext.startswith("Text of page 1: <page> & é日本 word")
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".xml.gz", ".xml.bz2"])
+def test_a_whole_file(tmp_path, suffix):
+    data = {".xml": DUMP, ".xml.gz": gzip.compress(DUMP), ".xml.bz2": bz2.compress(DUMP)}[suffix]
+    path = tmp_path / f"d{suffix}"
+    path.write_bytes(data)
+    assert read_all(str(path), cut_dump(str(path), 1 << 30)) == EXPECTED
+
+
+@pytest.mark.parametrize("kind", ["plain", "multistream", "pbzip2", "tiny streams"])
+def test_every_page_comes_once_whatever_the_cuts(tmp_path, kind):
+    data = {
+        "plain": DUMP,
+        "multistream": multistream()[0],
+        "pbzip2": parallel_bz2(5000),
+        "tiny streams": parallel_bz2(23),  # "<page>" and "</page>" themselves lie across streams
+    }[kind]
+    path = tmp_path / ("d.xml" if kind == "plain" else "d.xml.bz2")
+    path.write_bytes(data)
+    generator = random.Random(0)
+    for _ in range(25):
+        inner = sorted(generator.sample(range(1, len(data)), generator.randint(0, 9)))
+        cuts = list(itertools.pairwise([0, *inner, None]))
+        assert read_all(str(path), cuts) == EXPECTED, cuts
+
+
+def test_cuts_at_every_byte_of_a_page_tag(tmp_path):
+    path = tmp_path / "d.xml"
+    path.write_bytes(DUMP)
+    place = DUMP.index(b"<page>", 3000)
+    for cut in range(place - 2, place + 9):
+        assert read_all(str(path), [(0, cut), (cut, None)]) == EXPECTED
+        begun = len([match for match in re.finditer(b"<page>", DUMP) if match.start() < cut])
+        assert len(list(read_pages(str(path), 0, cut))) == begun
+
+
+def test_a_small_read_size_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "READ_BYTES", 17)
+    for name, data in (("d.xml", DUMP[:6000] + b"</mediawiki>"), ("d.xml.bz2", multistream()[0])):
+        if name == "d.xml":
+            cut = DUMP.rindex(b"<page>", 0, 6000)
+            data = DUMP[:cut] + b"</mediawiki>"
+        path = tmp_path / name
+        path.write_bytes(data)
+        count = data.count(b"<page>") if name == "d.xml" else 120
+        assert len(read_all(str(path), [(0, 1000), (1000, 2000), (2000, None)])) == count
+
+
+@pytest.mark.parametrize("companion", ["none", "txt.bz2", "txt"])
+def test_a_multistream_dump_is_cut_at_its_streams(tmp_path, companion):
+    data, offsets = multistream()
+    path = tmp_path / "enwiki-multistream.xml.bz2"
+    path.write_bytes(data)
+    index = "".join(f"{offsets[n // 10]}:{n + 1}:Title {n + 1}\n" for n in range(120)).encode()
+    if companion != "none":
+        written = bz2.compress(index) if companion == "txt.bz2" else index
+        (tmp_path / f"enwiki-multistream-index.{companion}").write_bytes(written)
+    cuts = cut_dump(str(path), 1500)
+    assert len(cuts) > 3
+    if companion != "none":
+        assert {start for start, _ in cuts} <= {0, *offsets}
+    assert read_all(str(path), cuts) == EXPECTED
+
+
+def test_a_broken_companion_is_named(tmp_path):
+    (tmp_path / "d-multistream.xml.bz2").write_bytes(multistream()[0])
+    (tmp_path / "d-multistream-index.txt").write_text("no offsets here\n")
+    with pytest.raises(InputError, match=r"d-multistream-index\.txt"):
+        cut_dump(str(tmp_path / "d-multistream.xml.bz2"), 1000)
+
+
+def test_a_single_stream_says_so(tmp_path, caplog):
+    path = tmp_path / "d.xml.bz2"
+    path.write_bytes(bz2.compress(DUMP))
+    with caplog.at_level("INFO"):
+        assert cut_dump(str(path), 100) == [(0, None)]
+    assert "single compressed stream" in caplog.text
+
+
+def test_the_last_of_several_revisions_counts(tmp_path):
+    page = "<page><title>A</title><ns>0</ns><id>1</id>" + "".join(
+        f"<revision><id>{n}</id><text>version {n}</text></revision>" for n in range(3)
+    )
+    (tmp_path / "d.xml").write_text(f"<mediawiki>{page}</page></mediawiki>")
+    assert [page.wikitext for page in read_pages(str(tmp_path / "d.xml"))] == ["version 2"]
+
+
+def test_a_deleted_text_is_empty(tmp_path):
+    page = '<page><title>A</title><ns>0</ns><id>1</id><revision><text deleted="deleted" /></revision></page>'
+    (tmp_path / "d.xml").write_text(f"<mediawiki>{page}</mediawiki>")
+    (found,) = read_pages(str(tmp_path / "d.xml"))
+    assert drop_reason(found) == "empty"
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        (Page("1", 1, "Talk:A", False, "x"), "namespace"),
+        (Page("1", 0, "A", True, "x"), "redirect"),
+        (Page("1", 0, "A", False, "#redirect [[B]]"), "redirect"),
+        (Page("1", 0, "A", False, " \n"), "empty"),
+        (Page("1", 0, "A", False, "may mean {{disambig}}"), "disambiguation"),
+        (Page("1", 0, "A", False, "is a letter"), None),
+    ],
+)
+def test_reasons_for_dropping(page, reason):
+    assert drop_reason(page) == reason
+
+
+def test_the_excerpt_has_106_articles_of_which_8_are_disambiguation_pages(excerpt):
+    reasons = Counter(drop_reason(page) for page in read_pages(excerpt))
+    assert reasons == {None: 98, "disambiguation": 8, "redirect": 99, "namespace": 1}
+
+
+def test_a_dump_is_read_from_any_file_system(tmp_path):
+    storage.write_bytes("memory://dumps", "d.xml.bz2", multistream()[0])
+    url = "memory://dumps/d.xml.bz2"
+    assert read_all(url, cut_dump(url, 1000)) == EXPECTED
+
+
+@pytest.mark.parametrize("place", [0.001, 0.2, 0.5, 0.99])
+@pytest.mark.parametrize("kind", ["multistream", "single"])
+def test_a_cut_bz2_is_an_error_in_whichever_split_it_ends(tmp_path, place, kind):
+    data = multistream()[0] if kind == "multistream" else bz2.compress(DUMP)
+    path = tmp_path / "d.xml.bz2"
+    path.write_bytes(data[: int(len(data) * place)])
+    with pytest.raises(InputError, match=r"cut|not bz2"):
+        read_all(str(path), [(0, 900), (900, 2000), (2000, None)])
