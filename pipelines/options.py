@@ -101,8 +101,10 @@ class AnswerOptions:
         for flag in ("num_shards", "nprobe", "ef_search", "batch_tokens", "max_combined_length"):
             check_count("--" + flag, getattr(self, flag))
         check_choice("--device", self.device, ("auto", "cpu", "cuda"))
-        if not 0 <= self.min_length <= self.max_new_tokens:
-            raise InputError("--min_length is out of range", value=self.min_length, expected="0 to --max_new_tokens")
+        if not 0 <= self.min_length <= self.max_new_tokens + 1:
+            raise InputError(
+                "--min_length is out of range", value=self.min_length, expected="0 to --max_new_tokens + 1"
+            )
         if self.no_repeat_ngram_size < 0:
             raise InputError(
                 "--no_repeat_ngram_size is negative", value=self.no_repeat_ngram_size, expected="0 or more"

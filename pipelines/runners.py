@@ -19,6 +19,7 @@ LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 LOCAL_RUNNER_CLASS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 _OUR_ERROR = re.compile(r"rag_ops\.errors\.(InputError|JobError): ([^\n]*)")
+_WHERE = re.compile(r" \[while running '.*$", re.DOTALL)  # what Beam adds to a worker's message
 _LAST_ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)[\w.]*): ?.*$", re.MULTILINE)
 
 
@@ -50,8 +51,6 @@ def run(build: Callable[[beam.Pipeline], Any], arguments: Sequence[str]) -> dict
         build(pipeline)
         result = pipeline.run()
         state = result.wait_until_finish()
-    except RagbeamError:
-        raise
     except Exception as error:
         raise translate(error) from error
     if state not in (None, "DONE"):
@@ -61,11 +60,12 @@ def run(build: Callable[[beam.Pipeline], Any], arguments: Sequence[str]) -> dict
 
 def translate(error: BaseException) -> RagbeamError:
     """A runner's failure as one of our errors: runners hand a worker's exception on as the text of its traceback."""
+    if isinstance(error, RagbeamError):
+        return type(error)(_WHERE.sub("", str(error)))
     text = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
     if ours := _OUR_ERROR.findall(text):
         kind, message = ours[-1]
-        message = re.sub(r" \[while running '.*$", "", message)
-        return (InputError if kind == "InputError" else JobError)(message)
+        return (InputError if kind == "InputError" else JobError)(_WHERE.sub("", message))
     lines = _LAST_ERROR.findall(text)
     return JobError(
         f"the job failed: {lines[-1] if lines else text.strip().splitlines()[-1]}", remedy="--debug shows the traceback"

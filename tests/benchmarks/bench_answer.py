@@ -1,0 +1,76 @@
+"""answer next to a bare loop of RagTokenForGeneration.generate over the same questions and passages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import RagTokenForGeneration, RagTokenizer
+
+from pipelines import demo
+from rag_ops import composing, storage
+from rag_ops.stages import read_manifest
+from tests.benchmarks.common import THREADS, Result, batches, encoder, excerpt, ragbeam, side_by_side
+
+N_DOCS = 5
+NEW_TOKENS = 10
+BATCH = 8
+COPIES = 4  # of the demo's questions, each with words of its own: a job of some size, as batch jobs are
+
+
+def run(directory: Path) -> list[Result]:
+    """Questions per second of the whole job, retrieval and marginals included, as a ratio."""
+    model_directory = str(directory / "model")
+    composing.compose_warm_started(encoder(), model_directory)
+    questions = directory / "questions.jsonl"
+    with open(demo.QUESTIONS, encoding="utf-8") as file:
+        asked = [json.loads(line)["question"] for line in file]
+    endings = ["", ", please", " as far as we know", " in short"]
+    questions.write_text("".join(json.dumps({"question": q + end}) + "\n" for end in endings[:COPIES] for q in asked))
+    ragbeam("chunk", "--input", excerpt(), "--output", directory / "all", "--num_shards", 10)
+    part = read_manifest(str(directory / "all"), "chunk").shards[0].path
+    rows = storage.read_parquet(str(directory / "all" / part)).select(["id", "title", "text"]).to_pandas()
+    rows.to_json(directory / "some.jsonl", orient="records", lines=True, force_ascii=False)
+    chunk = ["chunk", "--input", directory / "some.jsonl", "--output", directory / "passages", "--passage_words", 1000]
+    ragbeam(*chunk)
+    ragbeam("embed", "--passages", directory / "passages", "--encoder", encoder(), "--output", directory / "embeddings")
+    ragbeam("index", "--embeddings", directory / "embeddings", "--output", directory / "index")
+
+    def ours() -> None:
+        shutil.rmtree(directory / "answers", ignore_errors=True)
+        command = ["answer", "--questions", questions, "--index", directory / "index", "--model", model_directory]
+        command += ["--n_docs", N_DOCS, "--max_new_tokens", NEW_TOKENS, "--min_length", NEW_TOKENS + 1]
+        ragbeam(*command, "--threads", THREADS, "--output", directory / "answers")
+
+    ours()
+    found = storage.read_parquet(str(directory / "answers" / "answers-00000-of-00001.parquet")).to_pylist()
+    model, tokenizer = (
+        RagTokenForGeneration.from_pretrained(model_directory).eval(),
+        RagTokenizer.from_pretrained(model_directory),
+    )
+
+    def bare() -> None:
+        torch.set_num_threads(THREADS)
+        ordered = sorted(found, key=lambda row: max(len(p["text"]) for p in row["passages"]))
+        for batch in batches(ordered, BATCH):
+            texts = [f"{p['title']} / {p['text']} // {row['question']}" for row in batch for p in row["passages"]]
+            encoded = tokenizer.generator(texts, padding=True, truncation=True, max_length=300, return_tensors="pt")
+            model.generate(
+                context_input_ids=encoded["input_ids"],
+                context_attention_mask=encoded["attention_mask"],
+                doc_scores=torch.tensor([[p["score"] for p in row["passages"]] for row in batch]),
+                n_docs=N_DOCS,
+                num_beams=1,
+                max_length=NEW_TOKENS + 1,
+                min_length=NEW_TOKENS + 1,
+            )
+
+    seconds, bare_seconds = side_by_side(ours, bare)
+    ratio = bare_seconds / seconds
+    count = len(found)
+    figures = (
+        f"{count / seconds:.2f} questions/s, bare loop {count / bare_seconds:.2f}; {N_DOCS} docs, {NEW_TOKENS} tokens"
+    )
+    return [Result("answer / bare loop of generate, questions per second", ratio, ">= 0.90", ratio >= 0.9, figures)]

@@ -1,0 +1,100 @@
+"""What the benchmarks share: inputs, the demo's encoder, side-by-side timing, and peak memory of a command."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipelines import demo
+from pipelines.cli import main
+
+THREADS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One line of the report: a ratio, what it must be, and the figures that it comes from."""
+
+    name: str
+    ratio: float
+    wanted: str
+    ok: bool
+    figures: str
+
+
+def excerpt() -> str:
+    """The Wikipedia excerpt of the demo."""
+    return demo.package_path(*demo.EXCERPT)
+
+
+def encoder() -> str:
+    """The encoder of the demo."""
+    return demo.package_path(*demo.ENCODER)
+
+
+def repeat_excerpt(path: Path, times: int) -> Path:
+    """Writes a plain XML dump with the excerpt's pages `times` over, each copy with page ids and titles of its own."""
+    text = bz2.BZ2File(excerpt()).read().decode()
+    start, end = text.index("  <page>"), text.rindex("</mediawiki>")
+    pages = text[start:end]
+    with path.open("w") as file:
+        file.write(text[:start])
+        for copy in range(times):
+            numbered = re.sub(r"(<ns>\d+</ns>\s*<id>)(\d+)", rf"\g<1>{copy}0\g<2>", pages)
+            file.write(re.sub(r"(<title>)([^<]*)", rf"\g<1>\g<2> {copy}" if copy else r"\g<1>\g<2>", numbered))
+        file.write(text[end:])
+    return path
+
+
+def ragbeam(*arguments: object) -> None:
+    """Runs a command in this process, its output kept from the report.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
+        code = main([str(argument) for argument in arguments])
+    if code:
+        raise RuntimeError(errors.getvalue())
+
+
+def side_by_side(ours: Callable[[], None], theirs: Callable[[], None], rounds: int = 2) -> tuple[float, float]:
+    """Seconds of the best of some rounds of each, run in turn so that the machine's moods touch both."""
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(rounds):
+        for name, work in (("theirs", theirs), ("ours", ours)):
+            start = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - start)
+    return min(times["ours"]), min(times["theirs"])
+
+
+def peak_memory_bytes(*arguments: object) -> int:
+    """The peak resident memory of a command in a process of its own.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    code = (
+        "import resource, sys; from pipelines.cli import main; code = main(sys.argv[1:]);"
+        "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=os.environ)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return int(next(line for line in done.stdout.splitlines() if line.startswith("PEAK")).split()[1])
+
+
+def batches(items: list, size: int) -> Iterator[list]:
+    """Consecutive parts of a list."""
+    return (items[start : start + size] for start in range(0, len(items), size))

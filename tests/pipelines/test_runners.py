@@ -1,0 +1,57 @@
+"""Runners by name, unknown flags, and failures as one line."""
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import StandardOptions
+
+from pipelines import runners
+from rag_ops.errors import InputError, JobError
+
+
+@pytest.mark.parametrize("arguments", [[], ["--runner=DirectRunner"], ["--runner", "DirectRunner"]])
+def test_the_local_runner_is_beams_in_process_one(arguments):
+    options = runners.pipeline_options(arguments)
+    assert options.view_as(StandardOptions).runner == runners.LOCAL_RUNNER_CLASS
+
+
+@pytest.mark.parametrize("name", ["FlinkRunner", "DataflowRunner", "PrismRunner", "PortableRunner"])
+def test_other_runners_keep_their_name_and_their_flags(name):
+    options = runners.pipeline_options([f"--runner={name}", "--a_flag_of_its_own=1"])
+    assert options.view_as(StandardOptions).runner == name
+
+
+def test_a_local_run_knows_its_flags():
+    with pytest.raises(InputError, match="did you mean --direct_running_mode"):
+        runners.pipeline_options(["--direct_runing_mode=in_memory"])
+
+
+def run(function) -> None:
+    runners.run(lambda pipeline: pipeline | beam.Create([1]) | beam.Map(function), [])
+
+
+@pytest.mark.parametrize("kind", [InputError, JobError])
+def test_a_workers_error_comes_out_as_it_was_raised(kind):
+    def fail(_):
+        raise kind("the row is bad", value="x", expected="y", remedy="mend it")
+
+    with pytest.raises(kind) as caught:
+        run(fail)
+    assert str(caught.value) == "the row is bad: 'x'; expected y; mend it"
+
+
+def test_another_failure_is_told_by_its_last_line():
+    def fail(_):
+        raise ValueError("first\nsecond")
+
+    with pytest.raises(JobError, match="ValueError"):
+        run(fail)
+
+
+def test_counters_come_back():
+    from pipelines.metrics import StepCounters
+
+    def count(_):
+        StepCounters("Step").add(rows_in=2, rows_out=1)
+
+    metrics = runners.run(lambda pipeline: pipeline | beam.Create([1, 2, 3]) | beam.Map(count), [])
+    assert metrics["Step"] == {"rows_in": 6, "rows_out": 3}

@@ -1,0 +1,73 @@
+"""Composed models: Hugging Face's own classes load them; a warm start computes what the encoder computes."""
+
+import pytest
+import torch
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    RagTokenForGeneration,
+    RagTokenizer,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from rag_ops import checkpoints, composing
+from rag_ops.encoding import load_encoder_model
+from rag_ops.errors import InputError
+
+
+def test_transformers_loads_what_we_save(tmp_path, dpr_pair, tiny_bart):
+    composing.compose(dpr_pair[1], tiny_bart, str(tmp_path), context_encoder=dpr_pair[0])
+    model, tokenizer = RagTokenForGeneration.from_pretrained(tmp_path), RagTokenizer.from_pretrained(tmp_path)
+    question_encoder = load_encoder_model(dpr_pair[1], "question")
+    for name, tensor in question_encoder.state_dict().items():
+        assert torch.equal(model.rag.question_encoder.state_dict()[name], tensor), name
+    assert tokenizer.question_encoder("the moon")["input_ids"] == tokenizer.generator("the moon")["input_ids"]
+    assert checkpoints.context_digest(str(tmp_path)) == checkpoints.model_digest(dpr_pair[0])
+    assert model.config.n_docs == 5
+
+
+def test_a_dpr_question_encoder_alone_does_not_know_its_other_half(tmp_path, dpr_pair, tiny_bart):
+    composing.compose(dpr_pair[1], tiny_bart, str(tmp_path))
+    assert checkpoints.context_digest(str(tmp_path)) is None
+
+
+def test_t5_can_be_the_generator(tmp_path, sentence_encoder, tokenizer):
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    config = T5Config(vocab_size=len(tokenizer), **sizes, decoder_start_token_id=0, eos_token_id=3, pad_token_id=0)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    tokenizer.save_pretrained(tmp_path / "t5")
+    composing.compose(sentence_encoder, str(tmp_path / "t5"), str(tmp_path / "rag"))
+    assert RagTokenForGeneration.from_pretrained(tmp_path / "rag").rag.generator.config.model_type == "t5"
+
+
+def test_a_warm_started_generator_encodes_as_minilm_does(minilm):
+    bert = AutoModel.from_pretrained(minilm).eval()
+    bart = composing.warm_start_generator(bert)
+    inputs = AutoTokenizer.from_pretrained(minilm)(
+        ["who wrote animal farm", "the moon"], padding=True, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        ours = bart.model.encoder(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state
+        theirs = bert(**inputs).last_hidden_state
+    real = inputs["attention_mask"].bool()
+    assert (ours - theirs)[real].abs().max() < 5e-3
+    assert torch.equal(bart.get_output_embeddings().weight, bart.model.shared.weight)
+
+
+def test_a_warm_started_model_says_that_it_is_untrained_and_is_the_same_each_time(tmp_path, sentence_encoder):
+    for name in ("a", "b"):
+        composing.compose_warm_started(sentence_encoder, str(tmp_path / name))
+    assert checkpoints.read_config(str(tmp_path / "a"))["ragbeam"]["generator"] == "untrained"
+    assert checkpoints.model_digest(str(tmp_path / "a")) == checkpoints.model_digest(str(tmp_path / "b"))
+
+
+def test_only_bert_warm_starts_a_bart(tiny_bart):
+    with pytest.raises(InputError, match="bart"):
+        composing.warm_start_generator(AutoModel.from_pretrained(tiny_bart))
+
+
+def test_a_generator_that_is_none_is_refused(tmp_path, sentence_encoder):
+    with pytest.raises(InputError, match="generator cannot be loaded"):
+        composing.compose(sentence_encoder, sentence_encoder, str(tmp_path))

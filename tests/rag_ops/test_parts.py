@@ -1,0 +1,113 @@
+"""Parts: articles to passages by shard, put together in one order whatever the splits, duplicates dropped whole."""
+
+from collections import Counter
+
+import pytest
+
+from rag_ops import parts
+from rag_ops.readers import Article, InputOptions, ReadyPassage, Split
+from schemas import passages
+
+ARTICLES = [Article(str(n), f"T{n}", " ".join(f"w{n}.{k}" for k in range(n * 7 % 31))) for n in range(1, 60)]
+
+
+def write(tmp_path, groups, *, num_shards=3, words=5, overlap=0):
+    return [
+        parts.write_part(
+            str(tmp_path),
+            f"p{n}.arrow",
+            iter(g),
+            Counter(),
+            ordinal=n,
+            num_shards=num_shards,
+            words=words,
+            overlap=overlap,
+        )
+        for n, g in enumerate(groups)
+    ]
+
+
+def shards(records, num_shards=3):
+    return [
+        parts.read_shard([(record.url, record.batches[n]) for record in records if n in record.batches])
+        for n in range(num_shards)
+    ]
+
+
+def test_the_cut_into_splits_does_not_show(tmp_path):
+    whole = shards(write(tmp_path / "a", [ARTICLES]))
+    cut = shards(write(tmp_path / "b", [ARTICLES[:20], ARTICLES[20:21], ARTICLES[21:]]))
+    assert [table.to_pylist() for table, _ in whole] == [table.to_pylist() for table, _ in cut]
+    assert sum(table.num_rows for table, _ in whole) == sum(-(-len(a.text.split()) // 5) for a in ARTICLES)
+
+
+def test_rounds_do_not_show_either(tmp_path, monkeypatch):
+    whole = shards(write(tmp_path / "a", [ARTICLES]))
+    monkeypatch.setattr(parts, "ROUND_PASSAGES", 7)
+    records = write(tmp_path / "b", [ARTICLES])
+    assert max(len(numbers) for numbers in records[0].batches.values()) > 3
+    assert [table.to_pylist() for table, _ in whole] == [table.to_pylist() for table, _ in shards(records)]
+
+
+def test_passages_are_in_order_of_article_and_position_with_ids_and_hashes(tmp_path):
+    for table, _ in shards(write(tmp_path, [ARTICLES])):
+        assert table.schema == passages.SCHEMA
+        rows = table.to_pylist()
+        keys = [(int(row["article_id"]), row["position"]) for row in rows]
+        assert keys == sorted(keys)
+        for row in rows:
+            assert row["id"] == f"{row['article_id']}:{row['position']}"
+            assert row["content_hash"] == passages.content_hash(row["title"], row["text"])
+            assert len(row["text"].split()) <= 5
+
+
+def test_of_two_articles_with_one_id_the_first_is_kept_whole(tmp_path):
+    long, short = Article("7", "long", "a b c d e f g h"), Article("7", "short", "x")
+    for first, second in ((long, short), (short, long)):
+        records = write(tmp_path / first.title, [[first, Article("8", "t", "y")], [second]], num_shards=1)
+        ((table, duplicates),) = shards(records, 1)
+        assert duplicates == 1
+        assert {row["title"] for row in table.to_pylist() if row["article_id"] == "7"} == {first.title}
+        assert table.num_rows == (3 if first is long else 2)
+
+
+def test_ready_passages_keep_their_ids(tmp_path):
+    ((table, _),) = shards(
+        write(tmp_path, [[ReadyPassage("21", "t", "one two three four five six seven")]], num_shards=1), 1
+    )
+    assert [(row["id"], row["text"]) for row in table.to_pylist()] == [("21", "one two three four five six seven")]
+
+
+def test_an_article_without_a_word_is_counted(tmp_path):
+    dropped = Counter()
+    articles = [Article("1", "t", " \n"), ARTICLES[3]]
+    record = parts.write_part(str(tmp_path), "p", articles, dropped, ordinal=0, num_shards=1, words=5, overlap=0)
+    assert record.dropped == {"empty": 1}
+    assert record.articles == 1
+
+
+def test_a_finished_part_is_found_with_its_counts_even_when_moved(tmp_path):
+    (record,) = write(tmp_path / "a", [ARTICLES])
+    assert parts.find_part(str(tmp_path / "a"), "p0.arrow") == record
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert parts.find_part(str(tmp_path / "b"), "p0.arrow").url == str(tmp_path / "b" / "p0.arrow")
+    assert parts.find_part(str(tmp_path / "a"), "p0.arrow") is None
+
+
+def test_an_empty_shard_has_the_schema():
+    table, duplicates = parts.read_shard([])
+    assert table.schema == passages.SCHEMA
+    assert (table.num_rows, duplicates) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["mediawiki", "jsonl"])
+def test_only_a_dumps_markup_is_rendered(tmp_path, kind):
+    if kind == "mediawiki":
+        path = tmp_path / "d.xml"
+        page = "<page><title>A</title><ns>0</ns><id>1</id><revision><text>'''B'''</text></revision></page>"
+        path.write_text(f"<mediawiki>{page}</mediawiki>")
+    else:
+        path = tmp_path / "d.jsonl"
+        path.write_text('{"id": 1, "title": "A", "text": "\'\'\'B\'\'\'"}\n')
+    (article,) = parts.plain_articles(Split(0, kind, str(path)), InputOptions(), Counter())
+    assert article.text == ("B" if kind == "mediawiki" else "'''B'''")
