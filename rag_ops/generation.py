@@ -11,10 +11,14 @@ import torch
 from transformers import GenerationConfig, RagTokenForGeneration, RagTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
+from rag_ops.bart import BartDecoder
 from rag_ops.contexts import ContextFormat, Passage, encode_contexts
 from rag_ops.encoding import pick_device, token_batches, torch_threads
 from rag_ops.errors import InputError
+from rag_ops.greedy import Limits, greedy
 
+Contexts = Sequence[tuple[list[int], bool]]  # of one question: token ids of each context, and whether it was cut
+ENCODER_TOKENS = {"cpu": 2048, "cuda": 65_536}  # of one encoder batch
 NO_HIT = "no passage was found for the question"
 
 
@@ -84,6 +88,7 @@ class RagTokenGenerator:
             settings.max_combined_length or config.max_combined_length,
         )
         self._generation = generation_config(self._generator.config, settings)
+        self._decoder = BartDecoder(self._generator) if BartDecoder.fits(self._generator) else None
         self._states = torch.empty(0)  # of the last batch's contexts: decoding makes them, scoring needs them again
         self._generator.get_encoder().register_forward_hook(self._keep_states)
 
@@ -143,7 +148,7 @@ class RagTokenGenerator:
 
     def _contexts(
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], answerable: Sequence[int]
-    ) -> dict[int, list[tuple[list[int], bool]]]:
+    ) -> dict[int, Contexts]:
         """Token ids of each answerable question's contexts, best passage first."""
         asked = self._as_tokenizer_sees([questions[number] for number in answerable])
         pairs = [
@@ -160,9 +165,40 @@ class RagTokenGenerator:
         ids = self._questions(list(questions), truncation=True, max_length=limit)["input_ids"]
         return self._questions.batch_decode(ids, skip_special_tokens=True)
 
-    def _answer_batch(
-        self, contexts: Sequence[Sequence[tuple[list[int], bool]]], scores: Sequence[np.ndarray]
-    ) -> list[Answer]:
+    def _answer_batch(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[Answer]:
+        ids, mask, doc_scores = self._pad(contexts, scores)
+        if self._decoder is not None and self._settings.num_beams == 1:
+            limits = self._limits()
+            found = greedy(self._decoder, self._encode(ids, mask), mask.flatten(0, 1), doc_scores, limits)
+            tokens, token_scores, posteriors = found.tokens, found.scores.numpy(), found.posterior.numpy()
+        else:
+            tokens, token_scores, posteriors = self._generate(ids, mask, doc_scores)
+        texts = self._answers.batch_decode(tokens, skip_special_tokens=True)
+        return [
+            Answer(
+                text.strip(),
+                float(token_scores[row]),
+                posteriors[row, : len(contexts[row])].tolist(),
+                any(cut for _, cut in contexts[row]),
+                token_ids=tokens[row],
+            )
+            for row, text in enumerate(texts)
+        ]
+
+    def _limits(self) -> Limits:
+        settings, config = self._settings, self._generation
+        return Limits(
+            config.decoder_start_token_id,
+            config.eos_token_id,
+            settings.max_new_tokens,
+            settings.min_length,
+            settings.no_repeat_ngram_size,
+        )
+
+    def _pad(
+        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Context ids and mask, (questions, docs, tokens), and scores, (questions, docs), on the device."""
         docs = max(map(len, contexts))
         length = max(len(ids) for found in contexts for ids, _ in found)
         ids = torch.full((len(contexts), docs, length), self._generation.pad_token_id, dtype=torch.long)
@@ -175,7 +211,34 @@ class RagTokenGenerator:
                 ids[row, doc, : len(tokens)] = torch.tensor(tokens)
                 mask[row, doc, : len(tokens)] = 1
             doc_scores[row, : len(found)] = torch.from_numpy(np.asarray(scores[row][: len(found)], np.float32))
-        ids, mask, doc_scores = (tensor.to(self._device) for tensor in (ids, mask, doc_scores))
+        return ids.to(self._device), mask.to(self._device), doc_scores.to(self._device)
+
+    def _encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The encoder's states of padded contexts, (questions * docs, tokens, width), each computed at its own length.
+
+        Contexts go through the encoder shortest first, in batches that are padded to their longest; the rest of a row
+        is 0, which the mask hides.
+        """
+        flat_ids, flat_mask = ids.flatten(0, 1), mask.flatten(0, 1)
+        lengths = flat_mask.sum(1)
+        states = None
+        for batch in token_batches(lengths.tolist(), ENCODER_TOKENS[self._device]):
+            rows = torch.from_numpy(batch).to(self._device)
+            longest = int(lengths[rows].max())
+            part = self._generator.get_encoder()(
+                input_ids=flat_ids[rows, :longest], attention_mask=flat_mask[rows, :longest]
+            ).last_hidden_state
+            if states is None:
+                states = part.new_zeros((*flat_ids.shape, part.shape[-1]))
+            states[rows, :longest] = part
+        assert states is not None
+        return states
+
+    def _generate(
+        self, ids: torch.Tensor, mask: torch.Tensor, doc_scores: torch.Tensor
+    ) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
+        """Tokens, scores and posteriors by transformers' own decoding: beams, and generators without a fast path."""
+        docs = doc_scores.shape[1]
         sequences = self._model.generate(
             context_input_ids=ids.flatten(0, 1),
             context_attention_mask=mask.flatten(0, 1),
@@ -185,17 +248,8 @@ class RagTokenGenerator:
         )
         real = self._real_tokens(sequences[:, 1:])
         token_scores, posteriors = self._score(mask, doc_scores, sequences, real)
-        texts = self._answers.batch_decode(sequences, skip_special_tokens=True)
-        return [
-            Answer(
-                text.strip(),
-                float(token_scores[row]),
-                posteriors[row, : len(contexts[row])].tolist(),
-                any(cut for _, cut in contexts[row]),
-                token_ids=sequences[row, 1:][real[row] > 0].tolist(),
-            )
-            for row, text in enumerate(texts)
-        ]
+        tokens = [sequences[row, 1:][real[row] > 0].tolist() for row in range(len(sequences))]
+        return tokens, token_scores, posteriors
 
     def _score(
         self,

@@ -17,7 +17,7 @@ from tests.benchmarks.common import THREADS, Result, batches, encoder, excerpt, 
 N_DOCS = 5
 NEW_TOKENS = 10
 BATCH = 8
-COPIES = 4  # of the demo's questions, each with words of its own: a job of some size, as batch jobs are
+COPIES = 2  # of the demo's questions, the second with words of its own: a job of some size, as batch jobs are
 
 
 def run(directory: Path) -> list[Result]:
@@ -27,7 +27,7 @@ def run(directory: Path) -> list[Result]:
     questions = directory / "questions.jsonl"
     with open(demo.QUESTIONS, encoding="utf-8") as file:
         asked = [json.loads(line)["question"] for line in file]
-    endings = ["", ", please", " as far as we know", " in short"]
+    endings = ["", ", please"]
     questions.write_text("".join(json.dumps({"question": q + end}) + "\n" for end in endings[:COPIES] for q in asked))
     ragbeam("chunk", "--input", excerpt(), "--output", directory / "all", "--num_shards", 10)
     part = read_manifest(str(directory / "all"), "chunk").shards[0].path

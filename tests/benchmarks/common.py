@@ -85,14 +85,15 @@ def peak_memory_bytes(*arguments: object) -> int:
         RuntimeError: it failed.
     """
     code = (
-        "import resource, sys; from pipelines.cli import main; code = main(sys.argv[1:]);"
-        "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024); sys.exit(code)"
+        # Not getrusage: its peak is inherited from the process that forked.
+        "import sys; from pipelines.cli import main; code = main(sys.argv[1:]);"
+        "print('PEAK', next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM'))); sys.exit(code)"
     )
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=os.environ)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return int(next(line for line in done.stdout.splitlines() if line.startswith("PEAK")).split()[1])
+    return int(next(line for line in done.stdout.splitlines() if line.startswith("PEAK")).split()[1]) * 1024
 
 
 def batches(items: list, size: int) -> Iterator[list]:
