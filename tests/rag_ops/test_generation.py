@@ -47,9 +47,13 @@ def context_texts(number: int, count: int = 3) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("num_beams", [1, 3])
-def test_answers_are_transformers_own_token_for_token(tiny_rag, oracle, scores, num_beams):
-    found = generator(tiny_rag, num_beams=num_beams).answer(
+@pytest.mark.parametrize(
+    "rules",
+    [{}, {"num_beams": 3}, {"min_length": 7}, {"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 1}],
+    ids=str,
+)
+def test_answers_are_transformers_own_token_for_token(tiny_rag, oracle, scores, rules):
+    found = generator(tiny_rag, **rules).answer(
         QUESTIONS, [passages_for(n) for n in range(len(QUESTIONS))], scores, batch_tokens=700
     )
     model, tokenizer = oracle
@@ -60,13 +64,24 @@ def test_answers_are_transformers_own_token_for_token(tiny_rag, oracle, scores, 
             context_attention_mask=encoded["attention_mask"],
             doc_scores=torch.from_numpy(scores[number : number + 1]),
             n_docs=3,
-            num_beams=num_beams,
             max_length=9,
-            min_length=1,
             early_stopping=False,
+            **{"min_length": 1, "num_beams": 1, **rules},
         )
         assert found[number].text == tokenizer.batch_decode(sequences, skip_special_tokens=True)[0].strip()
     assert len({answer.text for answer in found}) > 3, "the random model answers all alike: the test shows nothing"
+
+
+def test_our_decoder_scores_as_transformers_does_and_lets_finished_questions_go(tiny_rag, scores):
+    fast, slow = generator(tiny_rag), generator(tiny_rag)
+    slow._decoder = None
+    passages = [passages_for(n) for n in range(len(QUESTIONS))]
+    ours, theirs = (model.answer(QUESTIONS, passages, scores, batch_tokens=100_000) for model in (fast, slow))
+    assert len({len(answer.token_ids) for answer in ours}) > 1, "all answers are equally long: none leaves the batch"
+    for left, right in zip(ours, theirs, strict=True):
+        assert list(left.token_ids) == list(right.token_ids)
+        assert left.score == pytest.approx(right.score, abs=1e-4)
+        np.testing.assert_allclose(left.posterior, right.posterior, atol=1e-5)
 
 
 def test_score_and_posterior_are_the_papers_formula(tiny_rag, oracle, scores):

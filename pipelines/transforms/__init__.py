@@ -1,1 +1,0 @@
-"""Transforms that more than one job uses."""
