@@ -22,7 +22,7 @@ from rag_ops.splitting import shard_of, split_words
 from rag_ops.wikitext import to_text
 from schemas import passages
 
-ROUND_PASSAGES = 16_384  # rows buffered before a round of batches is written: about 12 MB of text
+ROUND_PASSAGES = 4096  # rows buffered before a round of batches is written: about 3 MB of text
 SOURCE_BITS = 40  # of a source number: the article's place in its split; the split's ordinal is above them
 _SOURCE = pa.field("source", pa.int64(), nullable=False)
 SCHEMA = passages.SCHEMA.append(_SOURCE)
