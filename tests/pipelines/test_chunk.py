@@ -1,0 +1,93 @@
+"""chunk on the real excerpt, and on every kind of input: counts, limits, same bytes."""
+
+import bz2
+import json
+import shutil
+
+import pyarrow as pa
+import pytest
+
+from rag_ops import storage
+from rag_ops.stages import read_manifest
+from tests.pipelines.workspace import digests, ragbeam, write_articles
+from tests.rag_ops.test_wikipedia import multistream
+
+
+@pytest.fixture(scope="module")
+def chunked(tmp_path_factory, excerpt):
+    directory = tmp_path_factory.mktemp("excerpt") / "passages"
+    ragbeam("chunk", "--input", excerpt, "--output", directory)
+    return directory
+
+
+def read(directory) -> pa.Table:
+    shards = read_manifest(str(directory), "chunk").shards
+    return pa.concat_tables(storage.read_parquet(storage.join(str(directory), shard.path)) for shard in shards)
+
+
+def test_the_excerpt_gives_98_articles_and_tells_what_it_dropped(chunked):
+    info = read_manifest(str(chunked), "chunk").info
+    assert info["articles"] == 98
+    assert info["dropped"] == {"disambiguation": 8, "namespace": 1, "redirect": 99}
+    assert json.loads((chunked / "run.json").read_text())["info"] == info
+
+
+def test_passages_have_at_most_100_words_and_no_markup(chunked):
+    table = read(chunked)
+    assert len(set(table["article_id"].to_pylist())) == 98
+    last_of_article = 0
+    for row in table.to_pylist():
+        words = row["text"].split(" ")
+        assert 1 <= len(words) <= 100
+        last_of_article += len(words) < 100
+        assert not any(mark in row["text"] for mark in ("|", "{{", "[[", "<ref")), row
+    assert last_of_article <= 98, "only the last passage of an article is short"
+    assert len(set(table["id"].to_pylist())) == table.num_rows > 4000
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_excerpt_gives_the_same_bytes_in_other_processes(chunked, tmp_path, excerpt, workers):
+    command = ["chunk", "--input", excerpt, "--output", tmp_path / "p", "--direct_running_mode=multi_processing"]
+    ragbeam(*command, f"--direct_num_workers={workers}")
+    assert digests(tmp_path / "p", "chunk") == digests(chunked, "chunk")
+
+
+def test_a_multistream_dump_gives_what_its_plain_xml_gives(tmp_path):
+    data, _ = multistream()
+    (tmp_path / "d.xml.bz2").write_bytes(data)
+    (tmp_path / "d.xml").write_bytes(bz2.decompress(data))
+    for name, extra in (("a", ["d.xml"]), ("b", ["d.xml.bz2"]), ("c", ["d.xml.bz2", "--split_bytes", 700])):
+        ragbeam("chunk", "--input", tmp_path / extra[0], *extra[1:], "--output", tmp_path / name, "--num_shards", 3)
+    assert digests(tmp_path / "a", "chunk") == digests(tmp_path / "b", "chunk") == digests(tmp_path / "c", "chunk")
+
+
+def test_an_article_that_comes_twice_is_kept_once_and_counted(tmp_path, capsys):
+    write_articles(tmp_path / "a.jsonl")
+    shutil.copy(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    ragbeam("chunk", "--input", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--output", tmp_path / "p")
+    assert "30 duplicate id" in capsys.readouterr().out
+    ragbeam("chunk", "--input", tmp_path / "a.jsonl", "--output", tmp_path / "once")
+    assert [digest for _, digest in digests(tmp_path / "p", "chunk")] == [
+        d for _, d in digests(tmp_path / "once", "chunk")
+    ]
+
+
+def test_a_changed_input_is_read_again(tmp_path):
+    write_articles(tmp_path / "a.jsonl", count=5)
+    ragbeam("chunk", "--input", tmp_path / "a.jsonl", "--output", tmp_path / "p")
+    before = digests(tmp_path / "p", "chunk")
+    write_articles(tmp_path / "a.jsonl", count=6)
+    ragbeam("chunk", "--input", tmp_path / "a.jsonl", "--output", tmp_path / "p")
+    assert digests(tmp_path / "p", "chunk") != before
+    assert read_manifest(str(tmp_path / "p"), "chunk").info["articles"] == 6
+
+
+def test_python_m_runs_a_job_too(tmp_path):
+    import subprocess
+    import sys
+
+    write_articles(tmp_path / "a.jsonl", count=3)
+    command = [sys.executable, "-m", "pipelines.chunk", "--input", "a.jsonl", "--output", "p", "--passage-words=7"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "from 3 articles" in done.stdout
+    assert read_manifest(str(tmp_path / "p"), "chunk").config["passage_words"] == 7
