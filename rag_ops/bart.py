@@ -25,12 +25,14 @@ POSITION_OFFSET = 2  # the first two rows of BART's position table are never use
 
 @dataclasses.dataclass
 class Memory:
-    """What a step looks back on, for N = questions x passages rows.
+    """What a step looks back on, for N = questions x passages rows with K beams each.
+
+    The beams of a question read the same passages, so keys and values of a passage stand there once.
 
     Attributes:
         passage: for each layer, keys and values of the passage: two tensors (N, heads, tokens, head size).
         mask: 0 for a passage's tokens and -inf for its padding, (N, 1, 1, tokens).
-        past: for each layer, keys and values of the answer so far: two tensors (N, heads, longest answer, head size).
+        past: for each layer, keys and values of the answer so far: two tensors (N, K, heads, longest, head size).
         length: how many tokens of `past` are filled.
     """
 
@@ -38,6 +40,13 @@ class Memory:
     mask: torch.Tensor
     past: list[tuple[torch.Tensor, torch.Tensor]]
     length: int = 0
+
+    def reorder(self, parents: torch.Tensor) -> None:
+        """Gives each beam the past of its parent, int64 (N, K)."""
+        rows = torch.arange(len(parents), device=parents.device)[:, None]
+        for keys, values in self.past:
+            keys[:, :, :, : self.length] = keys[rows, parents, :, : self.length]
+            values[:, :, :, : self.length] = values[rows, parents, :, : self.length]
 
     def keep(self, rows: torch.Tensor) -> None:
         """Keeps the given rows (int64): those of questions that are not finished."""
@@ -67,24 +76,25 @@ class BartDecoder:
         """Whether `model` is a BART as this file writes it down."""
         return model.config.model_type == "bart" and hasattr(model, "lm_head")
 
-    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int) -> Memory:
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Memory:
         """Reads the encoded passages once.
 
         Args:
             states: the encoder's output, (N, tokens, width).
             mask: 1 for tokens, 0 for padding, (N, tokens).
             longest: most tokens of an answer.
+            beams: sequences that are followed for each question.
         """
         padding = torch.zeros(mask.shape, dtype=states.dtype, device=states.device).masked_fill(
             mask == 0, float("-inf")
         )
         passage = [layer.read(states) for layer in self._layers]
-        shape = (len(states), self._layers[0].heads, longest, self._layers[0].head_size)
+        shape = (len(states), beams, self._layers[0].heads, longest, self._layers[0].head_size)
         past = [(states.new_empty(shape), states.new_empty(shape)) for _ in self._layers]
         return Memory(passage, padding[:, None, None, :], past)
 
     def step(self, tokens: torch.Tensor, memory: Memory) -> torch.Tensor:
-        """Logits of the next token, (N, vocabulary), after the newest `tokens`, int64 (N,); `memory` grows by one."""
+        """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `memory` grows by one."""
         x = self._tokens[tokens] * self._scale + self._positions[memory.length + POSITION_OFFSET]
         x = self._norm(x)
         for layer, past, passage in zip(self._layers, memory.past, memory.passage, strict=True):
@@ -116,22 +126,27 @@ class _Layer:
         passage: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor,
     ) -> torch.Tensor:
-        """One position through the layer, (N, width)."""
+        """One position through the layer, (N, K, width)."""
         layer = self._layer
-        query, key, value = functional.linear(x, self._qkv, self._qkv_bias).view(len(x), 3, self.heads, -1).unbind(1)
-        past[0][:, :, length], past[1][:, :, length] = key, value
-        keys, values = past[0][:, :, : length + 1], past[1][:, :, : length + 1]
-        x = layer.self_attn_layer_norm(x + layer.self_attn.out_proj(self._attend(query, keys, values)))
-        query = layer.encoder_attn.q_proj(x).view(len(x), self.heads, -1)
-        x = layer.encoder_attn_layer_norm(x + layer.encoder_attn.out_proj(self._attend(query, *passage, mask)))
+        x = layer.self_attn_layer_norm(x + layer.self_attn.out_proj(self._look_back(x, past, length)))
+        x = layer.encoder_attn_layer_norm(x + layer.encoder_attn.out_proj(self._look_up(x, passage, mask)))
         return layer.final_layer_norm(x + layer.fc2(self._activation(layer.fc1(x))))
 
-    def _attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """(N, heads, head size) over (N, heads, tokens, head size), to (N, width)."""
-        found = functional.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=mask)
-        return found.flatten(1)
+    def _look_back(self, x: torch.Tensor, past: tuple[torch.Tensor, torch.Tensor], length: int) -> torch.Tensor:
+        """Self-attention: each beam over its own tokens so far, the newest included."""
+        query, key, value = (
+            functional.linear(x, self._qkv, self._qkv_bias).view(*x.shape[:2], 3, self.heads, -1).unbind(2)
+        )
+        past[0][:, :, :, length], past[1][:, :, :, length] = key, value
+        keys, values = (kept[:, :, :, : length + 1].flatten(0, 1) for kept in past)
+        found = functional.scaled_dot_product_attention(query.flatten(0, 1)[:, :, None], keys, values)
+        return found.view(x.shape)
+
+    def _look_up(self, x: torch.Tensor, passage: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+        """Attention over the passage: the beams are so many queries, for there is no order among them to mask."""
+        query = self._layer.encoder_attn.q_proj(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        found = functional.scaled_dot_product_attention(query, *passage, attn_mask=mask)
+        return found.transpose(1, 2).reshape(x.shape)
 
     def _split(self, states: torch.Tensor) -> torch.Tensor:
         return states.view(*states.shape[:2], self.heads, -1).transpose(1, 2).contiguous()

@@ -12,6 +12,7 @@ from transformers import GenerationConfig, RagTokenForGeneration, RagTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
 from rag_ops.bart import BartDecoder
+from rag_ops.beams import beam_search
 from rag_ops.contexts import ContextFormat, Passage, encode_contexts
 from rag_ops.encoding import pick_device, token_batches, torch_threads
 from rag_ops.errors import InputError
@@ -167,9 +168,13 @@ class RagTokenGenerator:
 
     def _answer_batch(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[Answer]:
         ids, mask, doc_scores = self._pad(contexts, scores)
-        if self._decoder is not None and self._settings.num_beams == 1:
-            limits = self._limits()
-            found = greedy(self._decoder, self._encode(ids, mask), mask.flatten(0, 1), doc_scores, limits)
+        if self._decoder is not None:
+            inputs = (self._decoder, self._encode(ids, mask), mask.flatten(0, 1), doc_scores, self._limits())
+            if self._settings.num_beams == 1:
+                found = greedy(*inputs)
+            else:
+                penalty = self._settings.length_penalty
+                found = beam_search(*inputs, beams=self._settings.num_beams, length_penalty=penalty)
             tokens, token_scores, posteriors = found.tokens, found.scores.numpy(), found.posterior.numpy()
         else:
             tokens, token_scores, posteriors = self._generate(ids, mask, doc_scores)

@@ -65,14 +65,11 @@ def greedy(
     active = torch.arange(questions, device=states.device)
     newest = torch.full((questions,), limits.start, device=states.device)
     for place in range(limits.longest):
-        logits = decoder.step(newest.repeat_interleave(docs), memory).float().view(len(active), docs, -1)
+        logits = decoder.step(newest.repeat_interleave(docs)[:, None], memory).float().view(len(active), docs, -1)
         given = logits - logits.logsumexp(-1, keepdim=True) + prior[active, :, None]
         mixture = given.logsumexp(1)
-        allowed = (
-            mixture if place + 1 >= limits.shortest else mixture.index_fill(1, _id(limits.end, mixture), float("-inf"))
-        )
-        if limits.no_repeat:
-            allowed = _forbid_repeats(allowed, [found[question] for question in active.tolist()], limits)
+        so_far = torch.tensor([[limits.start, *found[question]] for question in active.tolist()])
+        allowed = forbid(mixture[:, None], so_far[:, None], place, limits)[:, 0]
         newest = allowed.argmax(-1)
         chosen = mixture.gather(1, newest[:, None])
         scores[active] += chosen[:, 0]
@@ -89,21 +86,25 @@ def greedy(
     return Decoded(found, scores.cpu(), (posterior / counts[:, None]).cpu())
 
 
-def _id(token: int, like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([token], device=like.device)
+def forbid(scores: torch.Tensor, tokens: torch.Tensor, place: int, limits: Limits) -> torch.Tensor:
+    """Scores of next tokens with -inf where a rule forbids the token.
 
-
-def _forbid_repeats(scores: torch.Tensor, found: list[list[int]], limits: Limits) -> torch.Tensor:
-    """Scores without the tokens that would end an n-gram which the sequence (start token included) already has."""
-    scores = scores.clone()
+    Args:
+        scores: (B, K, vocabulary).
+        tokens: sequences so far, the start token first, int64 (B, K, at least place + 1).
+        place: how many tokens after the start token there are.
+        limits: the end token may not come before `shortest` tokens; n-grams of `no_repeat` tokens come once.
+    """
+    if place + 1 < limits.shortest:
+        scores = scores.clone()
+        scores[:, :, limits.end] = float("-inf")
     size = limits.no_repeat
-    for row, tokens in enumerate(found):
-        sequence = [limits.start, *tokens]
-        if len(sequence) + 1 < size:
-            continue
-        ending = sequence[len(sequence) - size + 1 :]
-        banned = [
-            sequence[n + size - 1] for n in range(len(sequence) - size + 1) if sequence[n : n + size - 1] == ending
-        ]
-        scores[row, banned] = float("-inf")
+    if size and place + 2 > size:
+        scores = scores.clone()
+        for row, beams in enumerate(tokens[:, :, : place + 1].tolist()):
+            for beam, sequence in enumerate(beams):
+                ending = sequence[len(sequence) - size + 1 :]
+                starts = range(len(sequence) - size + 1)
+                banned = [sequence[n + size - 1] for n in starts if sequence[n : n + size - 1] == ending]
+                scores[row, beam, banned] = float("-inf")
     return scores

@@ -49,7 +49,17 @@ def context_texts(number: int, count: int = 3) -> list[str]:
 
 @pytest.mark.parametrize(
     "rules",
-    [{}, {"num_beams": 3}, {"min_length": 7}, {"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 1}],
+    [
+        {},
+        {"min_length": 7},
+        {"no_repeat_ngram_size": 2},
+        {"no_repeat_ngram_size": 1},
+        {"num_beams": 2},
+        {"num_beams": 4},
+        {"num_beams": 4, "length_penalty": 2.0},
+        {"num_beams": 4, "length_penalty": -1.0, "min_length": 4},
+        {"num_beams": 3, "no_repeat_ngram_size": 2},
+    ],
     ids=str,
 )
 def test_answers_are_transformers_own_token_for_token(tiny_rag, oracle, scores, rules):
@@ -72,8 +82,9 @@ def test_answers_are_transformers_own_token_for_token(tiny_rag, oracle, scores, 
     assert len({answer.text for answer in found}) > 3, "the random model answers all alike: the test shows nothing"
 
 
-def test_our_decoder_scores_as_transformers_does_and_lets_finished_questions_go(tiny_rag, scores):
-    fast, slow = generator(tiny_rag), generator(tiny_rag)
+@pytest.mark.parametrize("beams", [1, 2, 4])
+def test_our_decoder_scores_as_transformers_does_and_lets_finished_questions_go(tiny_rag, scores, beams):
+    fast, slow = generator(tiny_rag, num_beams=beams), generator(tiny_rag, num_beams=beams)
     slow._decoder = None
     for model in (fast, slow):  # the random model hardly ever ends an answer: make the end token likelier
         model._generator.final_logits_bias[0, 3] += 5
