@@ -90,6 +90,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self._device = device
         self._threads = threads
+        self._ahead = ThreadPoolExecutor(1)  # tokenises; one for all calls, for each new thread would grow the heap
         self.dimension = _dimension(model)
 
     @classmethod
@@ -163,13 +164,13 @@ class Encoder:
             rows = slice(start, start + WINDOW_ROWS)
             return self.tokenize(texts[rows], pairs[rows] if pairs is not None else None)
 
-        with torch_threads(self._threads), torch.inference_mode(), ThreadPoolExecutor(1) as ahead:
-            pending = ahead.submit(window, 0) if len(texts) else None
+        with torch_threads(self._threads), torch.inference_mode():
+            pending = self._ahead.submit(window, 0) if len(texts) else None
             for start in starts:
                 assert pending is not None
                 tokens = pending.result()
                 if start + WINDOW_ROWS < len(texts):  # tokenised while the device works on this window
-                    pending = ahead.submit(window, start + WINDOW_ROWS)
+                    pending = self._ahead.submit(window, start + WINDOW_ROWS)
                 truncated[start : start + len(tokens.ids)] = tokens.truncated
                 for rows in token_batches([len(ids) for ids in tokens.ids], budget):
                     vectors[start + rows] = self._encode_batch(tokens, rows)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rag_ops import storage
+from rag_ops import memory, storage
 from rag_ops.readers import Article, InputOptions, ReadyPassage, Split, read_split
 from rag_ops.splitting import shard_of, split_words
 from rag_ops.wikitext import to_text
@@ -79,14 +79,15 @@ def write_part(
     articles = rows = text_bytes = batch_number = 0
     with storage.atomic_write(directory, name) as file, pa.ipc.new_file(file, SCHEMA, options=_OPTIONS) as writer:
         for buffers in _rounds(_passages(sources, dropped, words, overlap), num_shards, ordinal << SOURCE_BITS):
-            for shard in sorted(buffers):
+            for shard in sorted(buffers):  # emptied on the way, or two rounds would be in memory
                 batch = pa.RecordBatch.from_pylist(buffers[shard], schema=SCHEMA)
                 writer.write_batch(batch)
                 batches.setdefault(shard, []).append(batch_number)
                 batch_number += 1
                 rows += batch.num_rows
                 articles += sum(row["position"] == 0 for row in buffers[shard])
-                text_bytes += sum(len(row["text"]) for row in buffers[shard])
+                text_bytes += sum(len(row["text"]) for row in buffers.pop(shard))
+            memory.release()
     record = PartRecord(
         storage.join(directory, name), batches, articles, rows, text_bytes, dict(sorted(dropped.items()))
     )

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rag_ops import storage
+from rag_ops import memory, storage
 from rag_ops.errors import InputError
 from schemas import manifest as manifests
 from schemas.manifest import Manifest, ManifestError, ShardRecord, digest_of
@@ -61,6 +61,7 @@ def write_shard(url: str, name: str, fingerprint: str, write: Callable[[Any], in
         rows = write(file)
     record = ShardRecord(name, rows, file.bytes_written, file.sha256, fingerprint)
     _write_record(url, record)
+    memory.release()
     return record
 
 

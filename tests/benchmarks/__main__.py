@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("chunk", "embed", "answer", "memory")
+NAMES = ("chunk", "embed", "answer", "decode", "memory")
 
 
 def main(names: list[str]) -> int:

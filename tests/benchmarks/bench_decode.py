@@ -1,0 +1,99 @@
+"""Our decoder next to RagTokenForGeneration.generate on a model of BART-base's size: 5 passages, 10 new tokens, fp32.
+
+Hugging Face stands twice: fed as its own retriever feeds it (padded to 300 tokens) and with padding to the longest.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from transformers import BartConfig, BartForConditionalGeneration, DPRConfig, DPRQuestionEncoder, RagConfig
+from transformers import RagTokenForGeneration as Rag
+
+from rag_ops.generation import GenerationSettings, RagTokenGenerator
+from tests.benchmarks.common import THREADS, Result
+
+DOCS, NEW_TOKENS, PADDED, BATCH = 5, 10, 300, 8
+QUESTIONS = {1: 16, 4: 8}  # by number of beams: some tens of seconds for the slowest
+WANTED = {
+    (1, "padded to 300"): 2.1,
+    (1, "dynamic padding"): 1.3,
+    (4, "padded to 300"): 10.0,
+    (4, "dynamic padding"): 7.5,
+}
+
+
+def run(directory: Path) -> list[Result]:
+    """Questions per second as ratios; identical tokens are checked on the way."""
+    torch.manual_seed(0)
+    bart = BartForConditionalGeneration(BartConfig(**BASE, init_std=0.1, forced_eos_token_id=None))
+    question_encoder = DPRQuestionEncoder(DPRConfig(num_hidden_layers=1, hidden_size=64, num_attention_heads=2))
+    config = RagConfig.from_question_encoder_generator_configs(question_encoder.config, bart.config)
+    model = Rag(config=config, question_encoder=question_encoder, generator=bart).eval()
+    torch.set_num_threads(THREADS)
+    return [result for beams, count in QUESTIONS.items() for result in _compare(model, beams, count)]
+
+
+BASE = {"encoder_layers": 6, "decoder_layers": 6, "d_model": 768, "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072}
+BASE |= {"encoder_attention_heads": 12, "decoder_attention_heads": 12}
+
+
+def _compare(model: Rag, beams: int, count: int) -> list[Result]:
+    generator = np.random.default_rng(beams)
+    lengths = generator.normal(165, 25, (count, DOCS)).clip(60, 290).astype(int)
+    contexts = [[(generator.integers(4, 50_000, n).tolist(), False) for n in row] for row in lengths]
+    scores = generator.standard_normal((count, DOCS)).astype(np.float32) * 2
+    settings = GenerationSettings(num_beams=beams, min_length=NEW_TOKENS + 1, max_new_tokens=NEW_TOKENS)
+    nothing = SimpleNamespace(batch_decode=lambda tokens, **_: ["" for _ in tokens])
+    ours = RagTokenGenerator(
+        model, SimpleNamespace(question_encoder=nothing, generator=nothing), settings, "cpu", THREADS
+    )
+    start = time.perf_counter()
+    with torch.inference_mode():
+        found = [
+            answer
+            for part in range(0, count, BATCH)
+            for answer in ours._answer_batch(contexts[part : part + BATCH], scores[part : part + BATCH])
+        ]
+    own_seconds = time.perf_counter() - start
+    results = []
+    for name in ("padded to 300", "dynamic padding"):
+        start = time.perf_counter()
+        tokens = [
+            row
+            for part in range(0, count, BATCH)
+            for row in _theirs(model, contexts[part : part + BATCH], scores[part : part + BATCH], beams, name)
+        ]
+        seconds = time.perf_counter() - start
+        same = sum(list(a.token_ids) == row[1 : NEW_TOKENS + 1].tolist() for a, row in zip(found, tokens, strict=True))
+        ratio, wanted = seconds / own_seconds, WANTED[beams, name]
+        label = "greedy" if beams == 1 else f"{beams} beams"
+        figures = (
+            f"{count / own_seconds:.2f} questions/s, transformers {count / seconds:.2f}; {same} of {count} identical"
+        )
+        ok = ratio >= wanted and same == count
+        results.append(Result(f"decode, {label}, transformers {name}", ratio, f">= {wanted:.1f}", ok, figures))
+    return results
+
+
+def _theirs(model: Rag, contexts: list, scores: np.ndarray, beams: int, padding: str) -> torch.Tensor:
+    length = PADDED if padding == "padded to 300" else max(len(ids) for row in contexts for ids, _ in row)
+    ids = torch.full((len(contexts) * DOCS, length), 1)
+    mask = torch.zeros_like(ids)
+    for place, (tokens, _) in enumerate(context for row in contexts for context in row):
+        ids[place, : len(tokens)] = torch.tensor(tokens)
+        mask[place, : len(tokens)] = 1
+    return model.generate(
+        context_input_ids=ids,
+        context_attention_mask=mask,
+        doc_scores=torch.from_numpy(scores),
+        n_docs=DOCS,
+        num_beams=beams,
+        min_length=NEW_TOKENS + 1,
+        max_length=NEW_TOKENS + 1,
+        early_stopping=False,
+    )
