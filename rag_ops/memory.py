@@ -18,7 +18,7 @@ def release() -> None:
 
 @functools.cache
 def _trim() -> Callable[[int], int]:
-    """glibc's malloc_trim, or nothing to do."""
+    """The malloc_trim of glibc, or nothing to do."""
     try:
         return ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # another C library, or Windows
