@@ -1,14 +1,14 @@
-"""BART's decoder, one token at a time, written to be read beside the paper (Lewis et al. 2019; Vaswani et al. 2017).
+"""BART for inference, written to be read beside the paper (Lewis et al. 2019; Vaswani et al. 2017).
 
-    x = norm(token + position)
-    for each layer:
-        x = norm(x + self-attention over the tokens so far)
-        x = norm(x + attention over the passage)
-        x = norm(x + feed-forward)
-    logits = x · token embeddings + bias
+    encoder: x = norm(token + position)
+             for each layer:  x = norm(x + attention over the passage);  x = norm(x + feed-forward)
+    decoder: x = norm(token + position)
+             for each layer:  x = norm(x + attention over the answer so far)
+                              x = norm(x + attention over the passage);  x = norm(x + feed-forward)
+             logits = x · token embeddings + bias
 
-Weights are those of transformers' `BartForConditionalGeneration`, used in place. Keys and values of a passage are made
-once, those of the tokens so far are kept, so that a step computes one position.
+Weights are those of transformers' `BartForConditionalGeneration`. Keys and values of a passage are made once, those of
+the answer so far are kept, so that a step computes one position.
 """
 
 from __future__ import annotations
@@ -17,36 +17,43 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch.nn import functional
-from transformers.activations import ACT2FN
+from torch.nn.functional import scaled_dot_product_attention
 
-POSITION_OFFSET = 2  # the first two rows of BART's position table are never used
+from rag_ops.packing import PackedLinear
+
+POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
+ACTIVATIONS = ("gelu", "relu")
+
+Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 
 
 @dataclasses.dataclass
 class Memory:
-    """What a step looks back on, for N = questions x passages rows with K beams each.
+    """What a step looks back on, for N = questions x passages rows with K beams each; K is 1 before the first step.
 
     The beams of a question read the same passages, so keys and values of a passage stand there once.
 
     Attributes:
-        passage: for each layer, keys and values of the passage: two tensors (N, heads, tokens, head size).
+        passage: for each layer, keys and values of the passage: (N, heads, tokens, head size).
         mask: 0 for a passage's tokens and -inf for its padding, (N, 1, 1, tokens).
-        past: for each layer, keys and values of the answer so far: two tensors (N, K, heads, longest, head size).
+        past: for each layer, keys and values of the answer so far: (N, K, heads, longest, head size).
         length: how many tokens of `past` are filled.
     """
 
-    passage: list[tuple[torch.Tensor, torch.Tensor]]
+    passage: list[Pair]
     mask: torch.Tensor
-    past: list[tuple[torch.Tensor, torch.Tensor]]
+    past: list[Pair]
     length: int = 0
 
     def reorder(self, parents: torch.Tensor) -> None:
-        """Gives each beam the past of its parent, int64 (N, K)."""
+        """Gives each beam the past of its parent, int64 (N, K); from then on there are K beams."""
         rows = torch.arange(len(parents), device=parents.device)[:, None]
-        for keys, values in self.past:
-            keys[:, :, :, : self.length] = keys[rows, parents, :, : self.length]
-            values[:, :, :, : self.length] = values[rows, parents, :, : self.length]
+        if parents.shape[1] != self.past[0][0].shape[1]:
+            self.past = [(keys[rows, parents], values[rows, parents]) for keys, values in self.past]
+            return
+        for pair in self.past:
+            for kept in pair:
+                kept[:, :, :, : self.length] = kept[rows, parents, :, : self.length]
 
     def keep(self, rows: torch.Tensor) -> None:
         """Keeps the given rows (int64): those of questions that are not finished."""
@@ -55,98 +62,117 @@ class Memory:
         self.mask = self.mask[rows]
 
 
-class BartDecoder:
-    """The decoder of a `BartForConditionalGeneration`.
+class Bart:
+    """Encoder and decoder of a `BartForConditionalGeneration`.
 
     Args:
-        model: in evaluation mode, on its device, in its dtype.
+        model: in evaluation mode, on its device, in its dtype; not needed afterwards.
     """
 
     def __init__(self, model: Any):
-        decoder, config = model.model.decoder, model.config
-        self._layers = [_Layer(layer, config) for layer in decoder.layers]
-        self._tokens = decoder.embed_tokens.weight
+        config, parts = model.config, (model.model.encoder, model.model.decoder)
+        self._heads = (config.encoder_attention_heads, config.decoder_attention_heads)
         self._scale = config.d_model**0.5 if config.scale_embedding else 1.0
-        self._positions = decoder.embed_positions.weight
-        self._norm = decoder.layernorm_embedding
-        self._output, self._bias = model.lm_head.weight, model.final_logits_bias[0]
+        self._tokens = parts[1].embed_tokens.weight.detach()
+        self._positions = [part.embed_positions.weight.detach()[POSITION_OFFSET:] for part in parts]
+        self._norms = [part.layernorm_embedding for part in parts]
+        activation = config.activation_function
+        self._encoder = [_EncoderLayer(layer, self._heads[0], activation) for layer in parts[0].layers]
+        self._decoder = [_DecoderLayer(layer, self._heads[1], activation) for layer in parts[1].layers]
+        self._output = PackedLinear(model.lm_head.weight, model.final_logits_bias[0].to(self._tokens.dtype))
 
     @staticmethod
     def fits(model: Any) -> bool:
         """Whether `model` is a BART as this file writes it down."""
-        return model.config.model_type == "bart" and hasattr(model, "lm_head")
+        config = model.config
+        return config.model_type == "bart" and hasattr(model, "lm_head") and config.activation_function in ACTIVATIONS
 
-    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Memory:
+    def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """States of passages, (N, tokens, width), from token ids and a mask that is 1 for tokens, int64 (N, tokens)."""
+        x = self._norms[0](self._tokens[ids] * self._scale + self._positions[0][: ids.shape[1]])
+        hidden = _additive(mask, x.dtype) if not bool(mask.all()) else None
+        for layer in self._encoder:
+            x = layer(x, hidden)
+        return x
+
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int) -> Memory:
         """Reads the encoded passages once.
 
         Args:
-            states: the encoder's output, (N, tokens, width).
+            states: what `encode` gave, (N, tokens, width).
             mask: 1 for tokens, 0 for padding, (N, tokens).
             longest: most tokens of an answer.
-            beams: sequences that are followed for each question.
         """
-        padding = torch.zeros(mask.shape, dtype=states.dtype, device=states.device).masked_fill(
-            mask == 0, float("-inf")
-        )
-        passage = [layer.read(states) for layer in self._layers]
-        shape = (len(states), beams, self._layers[0].heads, longest, self._layers[0].head_size)
-        past = [(states.new_empty(shape), states.new_empty(shape)) for _ in self._layers]
-        return Memory(passage, padding[:, None, None, :], past)
+        passage = [layer.read(states) for layer in self._decoder]
+        shape = (len(states), 1, self._heads[1], longest, states.shape[-1] // self._heads[1])
+        past = [(states.new_empty(shape), states.new_empty(shape)) for _ in self._decoder]
+        return Memory(passage, _additive(mask, states.dtype), past)
 
     def step(self, tokens: torch.Tensor, memory: Memory) -> torch.Tensor:
         """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `memory` grows by one."""
-        x = self._tokens[tokens] * self._scale + self._positions[memory.length + POSITION_OFFSET]
-        x = self._norm(x)
-        for layer, past, passage in zip(self._layers, memory.past, memory.passage, strict=True):
-            x = layer.step(x, past, memory.length, passage, memory.mask)
+        x = self._norms[1](self._tokens[tokens] * self._scale + self._positions[1][memory.length])
+        for layer, past, passage in zip(self._decoder, memory.past, memory.passage, strict=True):
+            x = layer(x, past, memory.length, passage, memory.mask)
         memory.length += 1
-        return functional.linear(x, self._output) + self._bias
+        return self._output(x)
 
 
-class _Layer:
-    """One decoder layer; transformers scales queries by the head size, and so does `scaled_dot_product_attention`."""
+class _EncoderLayer:
+    def __init__(self, layer: Any, heads: int, activation: str):
+        self._heads, own = heads, layer.self_attn
+        self._qkv, self._out = _joined(own.q_proj, own.k_proj, own.v_proj), _joined(own.out_proj)
+        self._up, self._down = _joined(layer.fc1, activation=activation), _joined(layer.fc2)
+        self._norms = (layer.self_attn_layer_norm, layer.final_layer_norm)
 
-    def __init__(self, layer: Any, config: Any):
-        own = layer.self_attn
-        self._qkv = torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight])
-        self._qkv_bias = torch.cat([own.q_proj.bias, own.k_proj.bias, own.v_proj.bias])
-        self._layer, self._activation = layer, ACT2FN[config.activation_function]
-        self.heads, self.head_size = own.num_heads, own.head_dim
+    def __call__(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(N, tokens, width)."""
+        query, key, value = self._qkv(x).view(*x.shape[:2], 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        found = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = self._norms[0](x + self._out(found.transpose(1, 2).reshape(x.shape)))
+        return self._norms[1](x + self._down(self._up(x)))
 
-    def read(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+
+class _DecoderLayer:
+    def __init__(self, layer: Any, heads: int, activation: str):
+        self._heads, own, other = heads, layer.self_attn, layer.encoder_attn
+        self._qkv, self._out = _joined(own.q_proj, own.k_proj, own.v_proj), _joined(own.out_proj)
+        self._query, self._keys, self._values = (_joined(part) for part in (other.q_proj, other.k_proj, other.v_proj))
+        self._found = _joined(other.out_proj)
+        self._up, self._down = _joined(layer.fc1, activation=activation), _joined(layer.fc2)
+        self._norms = (layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, layer.final_layer_norm)
+
+    def read(self, states: torch.Tensor) -> Pair:
         """Keys and values of the passages."""
-        attention = self._layer.encoder_attn
-        return self._split(attention.k_proj(states)), self._split(attention.v_proj(states))
+        shape = (*states.shape[:2], self._heads, -1)
+        keys, values = self._keys(states).view(shape), self._values(states).view(shape)
+        return keys.transpose(1, 2).contiguous(), values.transpose(1, 2).contiguous()
 
-    def step(
-        self,
-        x: torch.Tensor,
-        past: tuple[torch.Tensor, torch.Tensor],
-        length: int,
-        passage: tuple[torch.Tensor, torch.Tensor],
-        mask: torch.Tensor,
-    ) -> torch.Tensor:
-        """One position through the layer, (N, K, width)."""
-        layer = self._layer
-        x = layer.self_attn_layer_norm(x + layer.self_attn.out_proj(self._look_back(x, past, length)))
-        x = layer.encoder_attn_layer_norm(x + layer.encoder_attn.out_proj(self._look_up(x, passage, mask)))
-        return layer.final_layer_norm(x + layer.fc2(self._activation(layer.fc1(x))))
+    def __call__(self, x: torch.Tensor, past: Pair, length: int, passage: Pair, mask: torch.Tensor) -> torch.Tensor:
+        """One position, (N, K, width)."""
+        x = self._norms[0](x + self._out(self._look_back(x, past, length)))
+        x = self._norms[1](x + self._found(self._look_up(x, passage, mask)))
+        return self._norms[2](x + self._down(self._up(x)))
 
-    def _look_back(self, x: torch.Tensor, past: tuple[torch.Tensor, torch.Tensor], length: int) -> torch.Tensor:
+    def _look_back(self, x: torch.Tensor, past: Pair, length: int) -> torch.Tensor:
         """Self-attention: each beam over its own tokens so far, the newest included."""
-        query, key, value = (
-            functional.linear(x, self._qkv, self._qkv_bias).view(*x.shape[:2], 3, self.heads, -1).unbind(2)
-        )
+        query, key, value = self._qkv(x).view(*x.shape[:2], 3, self._heads, -1).unbind(2)
         past[0][:, :, :, length], past[1][:, :, :, length] = key, value
         keys, values = (kept[:, :, :, : length + 1].flatten(0, 1) for kept in past)
-        found = functional.scaled_dot_product_attention(query.flatten(0, 1)[:, :, None], keys, values)
-        return found.view(x.shape)
+        return scaled_dot_product_attention(query.flatten(0, 1)[:, :, None], keys, values).view(x.shape)
 
-    def _look_up(self, x: torch.Tensor, passage: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+    def _look_up(self, x: torch.Tensor, passage: Pair, mask: torch.Tensor) -> torch.Tensor:
         """Attention over the passage: the beams are so many queries, for there is no order among them to mask."""
-        query = self._layer.encoder_attn.q_proj(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
-        found = functional.scaled_dot_product_attention(query, *passage, attn_mask=mask)
-        return found.transpose(1, 2).reshape(x.shape)
+        query = self._query(x).view(*x.shape[:2], self._heads, -1).transpose(1, 2)
+        return scaled_dot_product_attention(query, *passage, attn_mask=mask).transpose(1, 2).reshape(x.shape)
 
-    def _split(self, states: torch.Tensor) -> torch.Tensor:
-        return states.view(*states.shape[:2], self.heads, -1).transpose(1, 2).contiguous()
+
+def _joined(*layers: Any, activation: str = "none") -> PackedLinear:
+    """Linear layers of one input as one."""
+    weight = torch.cat([layer.weight for layer in layers]) if len(layers) > 1 else layers[0].weight
+    bias = torch.cat([layer.bias for layer in layers]) if len(layers) > 1 else layers[0].bias
+    return PackedLinear(weight, bias.detach(), activation)
+
+
+def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """0 where the mask is 1, -inf where it is 0; (N, tokens) to (N, 1, 1, tokens)."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask == 0, -torch.inf)[:, None, None]

@@ -10,8 +10,8 @@ import dataclasses
 
 import torch
 
-from rag_ops.bart import BartDecoder
-from rag_ops.greedy import Decoded, Limits, forbid
+from rag_ops.decoding import Found, Mixture, Rules
+from rag_ops.seq2seq import Generator
 
 NEVER = -1.0e9  # the score of what is not to be chosen; finite, as transformers has it, so that ties resolve alike
 
@@ -23,18 +23,29 @@ class _Sequences:
     Attributes:
         tokens: int64 (B, K, longest + 1), the start token first.
         scores: what they are compared by, float32 (B, K).
-        marginals: marginal log-probability, float32 (B, K).
-        posteriors: sum over the tokens of the posterior over passages, float32 (B, K, D).
+        log_probs: of each token, float32 (B, K, longest).
+        posteriors: over the passages, for each token, float32 (B, K, longest, D).
         lengths: tokens without the start token, int64 (B, K).
         done: whether the sequence is finished, bool (B, K).
     """
 
     tokens: torch.Tensor
     scores: torch.Tensor
-    marginals: torch.Tensor
+    log_probs: torch.Tensor
     posteriors: torch.Tensor
     lengths: torch.Tensor
     done: torch.Tensor
+
+    @classmethod
+    def started(cls, prior: torch.Tensor, beams: int, rules: Rules) -> _Sequences:
+        """Sequences of the start token alone, with the score 0."""
+        (questions, docs), device = prior.shape, prior.device
+        tokens = torch.full((questions, beams, rules.longest + 1), rules.end, device=device)
+        tokens[:, :, 0] = rules.start
+        zeros = torch.zeros((questions, beams), device=device)
+        log_probs = zeros.new_zeros((questions, beams, rules.longest))
+        posteriors = zeros.new_zeros((questions, beams, rules.longest, docs))
+        return cls(tokens, zeros, log_probs, posteriors, zeros.long(), zeros.bool())
 
     def best(self, scores: torch.Tensor, count: int) -> tuple[_Sequences, torch.Tensor]:
         """The `count` best by `scores`, with these scores, and where they stood, int64 (B, count)."""
@@ -55,64 +66,66 @@ class _Sequences:
         pairs = ((getattr(self, field.name), getattr(others, field.name)) for field in dataclasses.fields(self))
         return _Sequences(*(torch.cat(pair, 1) for pair in pairs))
 
+    def found(self, row: int, count: int) -> list[Found]:
+        """The `count` best of one question."""
+        answers = []
+        for beam in range(count):
+            length = int(self.lengths[row, beam])
+            log_probs, posterior = self.log_probs[row, beam, :length], self.posteriors[row, beam, :length]
+            tokens, score = self.tokens[row, beam, 1 : length + 1].tolist(), float(self.scores[row, beam])
+            answers.append(Found(tokens, score, log_probs.cpu().numpy(), posterior.cpu().numpy()))
+        return answers
+
 
 def beam_search(
-    decoder: BartDecoder,
+    generator: Generator,
     states: torch.Tensor,
     mask: torch.Tensor,
-    doc_scores: torch.Tensor,
-    limits: Limits,
+    prior: torch.Tensor,
+    rules: Rules,
     *,
     beams: int,
     length_penalty: float = 1.0,
     early_stopping: bool = False,
-) -> Decoded:
-    """Decodes a batch of questions with K beams each; a question that cannot improve any more leaves the batch.
+    n_best: int = 1,
+) -> list[list[Found]]:
+    """Decodes a batch of B questions with K beams each; a question that cannot improve any more leaves the batch.
 
     Args:
-        decoder: of the generator.
+        generator: made the states.
         states: encoded contexts, (B * D, tokens, width), a question's passages together.
         mask: 1 for tokens, (B * D, tokens).
-        doc_scores: (B, D); -inf for a passage that only fills up.
-        limits: tokens and lengths.
+        prior: p(z|x), float32 (B, D); 0 for a passage that only fills up.
+        rules: tokens and lengths.
         beams: K.
         length_penalty: power of the length by which a finished sequence's score is divided.
         early_stopping: whether a question is finished as soon as K of its sequences are.
+        n_best: how many sequences to give, at most K.
 
     Returns:
-        The best sequence of each question.
+        For each question its best sequences, best first.
     """
-    questions, docs = doc_scores.shape
-    memory = decoder.start(states, mask, limits.longest, beams)
-    prior = doc_scores.float().log_softmax(-1)
-    running = _start(questions, docs, beams, limits, states.device)
-    running.scores[:, 1:] = NEVER  # all beams begin alike: only the first may be continued
-    finished = _start(questions, docs, beams, limits, states.device)
+    questions, docs = prior.shape
+    memory = generator.start(states, mask, rules.longest)
+    running = _Sequences.started(prior, beams, rules)
+    running.scores[:, 1:] = NEVER  # all beams begin alike: only the first is continued, and only it is computed
+    finished = _Sequences.started(prior, beams, rules)
     finished.scores[:] = NEVER
     active = torch.arange(questions, device=states.device)
-    results: list[tuple[list[int], float, torch.Tensor] | None] = [None] * questions
-    for place in range(limits.longest):
-        newest = running.tokens[:, :, place].repeat_interleave(docs, 0)
-        logits = decoder.step(newest, memory).float().view(len(active), docs, beams, -1)
-        given = logits - logits.logsumexp(-1, keepdim=True) + prior[active][:, :, None, None]
-        mixture = given.logsumexp(1)
-        candidates, parents = _continue(running, given, mixture, forbid(mixture, running.tokens, place, limits), place)
-        ends = (candidates.tokens[:, :, place + 1] == limits.end) | (place + 1 == limits.longest)
+    results: list[list[Found]] = [[] for _ in range(questions)]
+    for place in range(rules.longest):
+        newest = running.tokens[:, : beams if place else 1, place].repeat_interleave(docs, 0)
+        mixture = Mixture(generator.step(newest, memory), prior[active])
+        candidates, parents = _continue(running, mixture, rules, place)
+        ends = (candidates.tokens[:, :, place + 1] == rules.end) | (place + 1 == rules.longest)
         running, chosen = candidates.best(candidates.scores + ends * NEVER, beams)
         finished = _finish(finished, candidates, ends, place + 1, length_penalty, early_stopping)
         hopeful = running.scores[:, 0] / (place + 1) ** length_penalty
         worst = torch.where(finished.done.all(1), finished.scores.amin(1), NEVER)
         going = (hopeful > worst) & ~(early_stopping & finished.done.all(1))
-        # Transformers asks each of the finished ones, done or not: one that is not done can always be improved on.
-        going &= torch.tensor(place + 1 < limits.longest, device=going.device)
+        going &= torch.tensor(place + 1 < rules.longest, device=going.device)
         for row in (~going).nonzero()[:, 0].tolist():
-            count = int(finished.lengths[row, 0])
-            tokens = finished.tokens[row, 0, 1 : count + 1].tolist()
-            results[int(active[row])] = (
-                tokens,
-                float(finished.marginals[row, 0]),
-                finished.posteriors[row, 0] / max(count, 1),
-            )
+            results[int(active[row])] = finished.found(row, n_best)
         kept = going.nonzero()[:, 0]
         if not len(kept):
             break
@@ -120,34 +133,23 @@ def beam_search(
         if len(kept) < len(active):
             active, running, finished = active[kept], running.rows(kept), finished.rows(kept)
             memory.keep((kept[:, None] * docs + torch.arange(docs, device=kept.device)).flatten())
-    whole = [result for result in results if result is not None]
-    scores = torch.tensor([score for _, score, _ in whole])
-    return Decoded([tokens for tokens, _, _ in whole], scores, torch.stack([part for *_, part in whole]).cpu())
-
-
-def _start(questions: int, docs: int, beams: int, limits: Limits, device: torch.device) -> _Sequences:
-    tokens = torch.full((questions, beams, limits.longest + 1), limits.end, device=device)
-    tokens[:, :, 0] = limits.start
-    zeros = torch.zeros((questions, beams), device=device)
-    posteriors = torch.zeros((questions, beams, docs), device=device)
-    return _Sequences(tokens, zeros.clone(), zeros.clone(), posteriors, zeros.long(), zeros.bool())
+    return results
 
 
 def _continue(
-    running: _Sequences, given: torch.Tensor, mixture: torch.Tensor, allowed: torch.Tensor, place: int
+    running: _Sequences, mixture: Mixture, rules: Rules, place: int
 ) -> tuple[_Sequences, torch.Tensor]:
     """The 2K best continuations of the running beams, and the beam that each continues, int64 (B, 2K)."""
-    beams, vocabulary = mixture.shape[1:]
-    scores, places = (allowed + running.scores[:, :, None]).flatten(1).topk(2 * beams)
+    beams = running.scores.shape[1]
+    computed, vocabulary = mixture.log_probs.shape[1:]
+    allowed = rules.apply(mixture.log_probs, running.tokens, place)
+    scores, places = (allowed + running.scores[:, :computed, None]).flatten(1).topk(2 * beams)
     parents, tokens = places // vocabulary, places % vocabulary
     candidates = dataclasses.replace(running.pick(parents), scores=scores)
     candidates.tokens[:, :, place + 1] = tokens
     candidates.lengths += 1
-    rows = torch.arange(len(parents), device=parents.device)[:, None]
-    chosen = mixture[rows, parents, tokens]
-    candidates.marginals += chosen
-    joint = given.permute(0, 2, 3, 1)[rows, parents, tokens]  # (B, 2K, D)
-    candidates.posteriors += (joint - chosen[:, :, None]).exp()
+    candidates.log_probs[:, :, place] = mixture.log_probs.flatten(1).gather(1, places)
+    candidates.posteriors[:, :, place] = mixture.posterior(parents, tokens)
     return candidates, parents
 
 

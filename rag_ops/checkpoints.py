@@ -164,6 +164,15 @@ def context_digest(directory: str) -> str | None:
     return read_config(directory).get(OUR_KEY, {}).get("context_encoder_digest")
 
 
+def score_scale(config: Any) -> float:
+    """What a RAG model multiplies inner products by before the softmax over passages; 1, the paper's, if unrecorded.
+
+    Args:
+        config: a RagConfig.
+    """
+    return float((getattr(config, OUR_KEY, None) or {}).get("score_scale", 1.0))
+
+
 def _rag_encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
     ours = config.get(OUR_KEY, {}).get("question_encoder")
     if ours:

@@ -35,12 +35,15 @@ class ContextFormat:
         doc_sep: between passage and question.
         prefix: before all, for generators such as T5 that want a task's name.
         max_tokens: longest context, special tokens included (RagConfig.max_combined_length).
+        keep_question: whether a context that is too long loses words of the passage; else it loses its end, which is the
+            question, as in transformers.
     """
 
     title_sep: str
     doc_sep: str
     prefix: str
     max_tokens: int
+    keep_question: bool = True
 
     def render(self, passage: Passage, question: str) -> tuple[str, int]:
         """The text of a context, and where in it (in characters) the part with the question begins.
@@ -88,25 +91,29 @@ def encode_contexts(
         if len(ids) <= form.max_tokens:
             contexts.append((list(ids), False))
         else:
-            contexts.append((_cut(list(ids), offsets, question_start, form.max_tokens), True))
+            kept_from = question_start if form.keep_question else None
+            contexts.append((_cut(list(ids), offsets, kept_from, form.max_tokens), True))
     return contexts
 
 
-def _cut(ids: list[int], offsets: Sequence[tuple[int, int]], question_start: int, limit: int) -> list[int]:
-    """Takes tokens from the end of the passage, so that what follows it (separator, question, specials) stays."""
-    # Special tokens have the empty span (0, 0): those before the text belong to the head, those after it to the tail.
-    first_text = next(place for place, (start, end) in enumerate(offsets) if end > start)
-    tail_start = next(
-        place
-        for place, (start, end) in enumerate(offsets)
-        if place >= first_text and (start >= question_start or end == start)
-    )
-    tail = ids[tail_start:]
+def _cut(ids: list[int], offsets: Sequence[tuple[int, int]], question_start: int | None, limit: int) -> list[int]:
+    """Shortens a context to `limit` tokens.
+
+    Args:
+        ids: of the whole context.
+        offsets: first character of each token and the one after its last; special tokens have the empty span.
+        question_start: the character from which on all is kept; None to cut the end, as transformers does.
+        limit: tokens to keep, special tokens included.
+    """
+    closing = next((n for n, (start, end) in enumerate(reversed(offsets)) if end > start), 0)  # special tokens
+    specials = ids[len(ids) - closing :]
+    if question_start is None:
+        return ids[: limit - closing] + specials
+    after = (place for place, (start, end) in enumerate(offsets) if start >= question_start and end > start)
+    tail = ids[next(after, len(ids) - closing) :]
     room = limit - len(tail)
     if room >= min(MIN_PASSAGE_TOKENS, limit // 2):
         return ids[:room] + tail
     # The question alone is too long: it keeps its beginning and the closing special tokens.
-    closing = next((n for n, (start, end) in enumerate(reversed(offsets)) if end > start), 0)
     head = ids[: min(MIN_PASSAGE_TOKENS, limit // 2)]
-    kept = limit - len(head) - closing
-    return head + tail[:kept] + (tail[-closing:] if closing else [])
+    return head + tail[: limit - len(head) - closing] + specials

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, DPRContextEncoder
 
 from rag_ops.checkpoints import EncoderConfig, encoder_config, read_config
 from rag_ops.errors import InputError, JobError
+from rag_ops.packing import pack_linears
 
 WINDOW_ROWS = 4096  # rows tokenised and length-sorted together: bounds memory, and leaves under 1% padding
 RAG_ENCODER_PREFIX = "rag.question_encoder."
@@ -87,6 +88,7 @@ class Encoder:
     def __init__(self, model: Any, tokenizer: Any, config: EncoderConfig, device: str, threads: int):
         self.config = config
         self._model = model.to(device).eval()
+        pack_linears(self._model)
         self._tokenizer = tokenizer
         self._device = device
         self._threads = threads

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, RagTokenForGeneration, RagTokenizer
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import RagTokenForGeneration, RagTokenizer
 
-from rag_ops.bart import BartDecoder
+from rag_ops import checkpoints
 from rag_ops.beams import beam_search
 from rag_ops.contexts import ContextFormat, Passage, encode_contexts
+from rag_ops.decoding import Found, Rules
 from rag_ops.encoding import pick_device, token_batches, torch_threads
 from rag_ops.errors import InputError
-from rag_ops.greedy import Limits, greedy
+from rag_ops.greedy import greedy
+from rag_ops.seq2seq import generator_of
+
+logger = logging.getLogger(__name__)
 
 Contexts = Sequence[tuple[list[int], bool]]  # of one question: token ids of each context, and whether it was cut
-ENCODER_TOKENS = {"cpu": 2048, "cuda": 65_536}  # of one encoder batch
+BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions
+ENCODER_TOKENS = {"cpu": 2048, "cuda": 65_536}  # of one encoder batch: on a CPU, what its caches hold
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NO_HIT = "no passage was found for the question"
 
 
@@ -33,7 +39,13 @@ class GenerationSettings:
         max_new_tokens: longest answer in tokens, the end token included.
         length_penalty: a beam's score is its log-probability over length to this power.
         no_repeat_ngram_size: n-grams of this many tokens come once in an answer; 0 for no such rule.
+        early_stopping: whether a question is finished as soon as `num_beams` of its sequences are.
+        n_best: answers for a question, at most `num_beams`.
+        forbidden_words: words that may not come in an answer, as they are written.
         max_combined_length: longest context in tokens; None for the model's own.
+        truncation: "question" keeps the question whole and cuts the passage; "hf" cuts the end, which is the question,
+            as transformers does.
+        score_scale: what inner products are multiplied by before the softmax over passages; None for the model's own.
     """
 
     num_beams: int = 1
@@ -41,7 +53,21 @@ class GenerationSettings:
     max_new_tokens: int = 50
     length_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    early_stopping: bool = False
+    n_best: int = 1
+    forbidden_words: tuple[str, ...] = ()
     max_combined_length: int | None = None
+    truncation: str = "question"
+    score_scale: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Token:
+    """One token of an answer: its text, log p(y_t | x, y_<t), and p(z | x, y_1..t) for each passage."""
+
+    text: str
+    log_probability: float
+    posterior: list[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +80,9 @@ class Answer:
         posterior: for each passage given, the mean over the answer's tokens of p(z | x, y_1..t); sums to 1.
         truncated: whether a context was cut.
         error: why there is none.
-        token_ids: the answer's tokens as generated, without the start token, with the end token where there is one.
+        tokens: of the answer as generated, the end token included where there is one.
+        token_ids: of the same.
+        others: text and score of the next best answers, best first.
     """
 
     text: str | None
@@ -62,53 +90,72 @@ class Answer:
     posterior: list[float]
     truncated: bool
     error: str | None = None
+    tokens: Sequence[Token] = ()
     token_ids: Sequence[int] = ()
+    others: Sequence[tuple[str, float]] = ()
 
 
 class RagTokenGenerator:
     """The generator of a RAG-Token model, with its tokenizers; answers blocks of questions.
 
     Args:
-        model: the composed model.
+        model: the composed model; its generator is taken over, and is not to be used otherwise.
         tokenizer: its pair of tokenizers.
         settings: of decoding.
         device: "cpu" or "cuda".
         threads: torch threads.
+        dtype: "float32", "bfloat16" or "float16", of the weights and the arithmetic; probabilities are float32.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, settings: GenerationSettings, device: str, threads: int):
-        self._model = model.to(device).eval()
-        self._generator = model.rag.generator
+    def __init__(
+        self, model: Any, tokenizer: Any, settings: GenerationSettings, device: str, threads: int, dtype: str = "float32"
+    ):
+        config, generator = model.config, model.rag.generator.to(device, DTYPES[dtype]).eval()
         self._questions, self._answers = tokenizer.question_encoder, tokenizer.generator
         self._settings, self._device, self._threads = settings, device, threads
-        config = model.config
         self._form = ContextFormat(
             config.title_sep,
             config.doc_sep,
-            getattr(self._generator.config, "prefix", None) or "",
+            getattr(generator.config, "prefix", None) or "",
             settings.max_combined_length or config.max_combined_length,
+            settings.truncation == "question",
         )
-        self._generation = generation_config(self._generator.config, settings)
-        self._decoder = BartDecoder(self._generator) if BartDecoder.fits(self._generator) else None
-        self._states = torch.empty(0)  # of the last batch's contexts: decoding makes them, scoring needs them again
-        self._generator.get_encoder().register_forward_hook(self._keep_states)
+        self._scale = settings.score_scale or checkpoints.score_scale(config)
+        self._pad_id, self._rules = rules_of(generator.config, settings, self._answers)
+        self._generator = generator_of(generator)
 
     @classmethod
     def load(
-        cls, directory: str, settings: GenerationSettings, *, device: str = "auto", threads: int = 2
+        cls,
+        directory: str,
+        settings: GenerationSettings,
+        *,
+        device: str = "auto",
+        threads: int = 2,
+        dtype: str = "auto",
     ) -> RagTokenGenerator:
-        """Loads a RAG-Token model from a local directory in Hugging Face's layout, in float32.
+        """Loads a RAG-Token model from a local directory in Hugging Face's layout.
+
+        Args:
+            directory: see `checkpoints.find_model`.
+            settings: of decoding.
+            device: "auto", "cpu" or "cuda".
+            threads: torch threads.
+            dtype: of `DTYPES`, or "auto": float32 on a CPU, bfloat16 on a GPU.
 
         Raises:
             InputError: it is no RAG model, or lacks a part.
             JobError: the device is absent.
         """
+        device = pick_device(device)
+        if dtype == "auto":
+            dtype = "bfloat16" if device == "cuda" else "float32"
         try:
-            model = RagTokenForGeneration.from_pretrained(directory, dtype=torch.float32)
+            model = RagTokenForGeneration.from_pretrained(directory, dtype=DTYPES[dtype])
             tokenizer = RagTokenizer.from_pretrained(directory)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"the RAG model cannot be loaded ({error})", value=directory) from error
-        return cls(model, tokenizer, settings, pick_device(device), threads)
+        return cls(model, tokenizer, settings, device, threads, dtype)
 
     def answer(
         self,
@@ -120,6 +167,8 @@ class RagTokenGenerator:
         on_rows: Callable[[int], None] = lambda rows: None,
     ) -> list[Answer]:
         """Answers questions from their retrieved passages.
+
+        A batch that does not fit a GPU's memory is halved; a question that fails alone gets the error in its answer.
 
         Args:
             questions: as asked.
@@ -134,12 +183,11 @@ class RagTokenGenerator:
         answers = [Answer(None, None, [], False, NO_HIT) for _ in questions]
         answerable = [number for number, found in enumerate(passages) if found]
         contexts = self._contexts(questions, passages, answerable)
-        budget = batch_tokens or (131_072 if self._device == "cuda" else 8192)
         sizes = [len(contexts[number]) * max(len(ids) for ids, _ in contexts[number]) for number in answerable]
         with torch_threads(self._threads), torch.inference_mode():
-            for batch in token_batches(sizes, budget):
+            for batch in token_batches(sizes, batch_tokens or BATCH_TOKENS[self._device]):
                 numbers = [answerable[place] for place in batch]
-                found = self._answer_batch(
+                found = self._answer_or_halve(
                     [contexts[number] for number in numbers], [scores[number] for number in numbers]
                 )
                 for number, answer in zip(numbers, found, strict=True):
@@ -151,53 +199,64 @@ class RagTokenGenerator:
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], answerable: Sequence[int]
     ) -> dict[int, Contexts]:
         """Token ids of each answerable question's contexts, best passage first."""
-        asked = self._as_tokenizer_sees([questions[number] for number in answerable])
+        asked = as_tokenizer_sees(self._questions, [questions[number] for number in answerable])
         pairs = [
             (passage, text) for number, text in zip(answerable, asked, strict=True) for passage in passages[number]
         ]
         encoded = iter(encode_contexts(self._answers, self._form, [p for p, _ in pairs], [text for _, text in pairs]))
         return {number: [next(encoded) for _ in passages[number]] for number in answerable}
 
-    def _as_tokenizer_sees(self, questions: Sequence[str]) -> list[str]:
-        """The questions as the question tokenizer decodes them: lower case for DPR, as the generator learned them."""
-        if not questions:
-            return []
-        limit = min(getattr(self._questions, "model_max_length", 512), 512)
-        ids = self._questions(list(questions), truncation=True, max_length=limit)["input_ids"]
-        return self._questions.batch_decode(ids, skip_special_tokens=True)
-
-    def _answer_batch(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[Answer]:
-        ids, mask, doc_scores = self._pad(contexts, scores)
-        if self._decoder is not None:
-            inputs = (self._decoder, self._encode(ids, mask), mask.flatten(0, 1), doc_scores, self._limits())
-            if self._settings.num_beams == 1:
-                found = greedy(*inputs)
-            else:
-                penalty = self._settings.length_penalty
-                found = beam_search(*inputs, beams=self._settings.num_beams, length_penalty=penalty)
-            tokens, token_scores, posteriors = found.tokens, found.scores.numpy(), found.posterior.numpy()
-        else:
-            tokens, token_scores, posteriors = self._generate(ids, mask, doc_scores)
-        texts = self._answers.batch_decode(tokens, skip_special_tokens=True)
+    def _answer_or_halve(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[Answer]:
+        try:
+            return self._answer_batch(contexts, scores)
+        except Exception as error:  # whatever the model raises, it is one question's fault or the batch's size
+            failure = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        if self._device == "cuda":  # outside of the handler, whose traceback holds the batch's tensors
+            torch.cuda.empty_cache()
+        if len(contexts) == 1:
+            logger.error("a question could not be answered: %s", failure)
+            return [Answer(None, None, [], False, f"the model failed ({failure})")]
+        logger.warning("a batch of %d questions failed and is halved: %s", len(contexts), failure)
+        half = len(contexts) // 2
         return [
-            Answer(
-                text.strip(),
-                float(token_scores[row]),
-                posteriors[row, : len(contexts[row])].tolist(),
-                any(cut for _, cut in contexts[row]),
-                token_ids=tokens[row],
-            )
-            for row, text in enumerate(texts)
+            *self._answer_or_halve(contexts[:half], scores[:half]),
+            *self._answer_or_halve(contexts[half:], scores[half:]),
         ]
 
-    def _limits(self) -> Limits:
-        settings, config = self._settings, self._generation
-        return Limits(
-            config.decoder_start_token_id,
-            config.eos_token_id,
-            settings.max_new_tokens,
-            settings.min_length,
-            settings.no_repeat_ngram_size,
+    def _answer_batch(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[Answer]:
+        found = self._decode(contexts, scores)
+        texts = [self._answers.batch_decode([one.tokens for one in best], skip_special_tokens=True) for best in found]
+        answers = []
+        for best, written, given in zip(found, texts, contexts, strict=True):
+            first = best[0]
+            posterior = first.posterior[:, : len(given)]
+            pieces = self._answers.batch_decode([[token] for token in first.tokens])
+            tokens = [
+                Token(text, float(log_probability), shares.tolist())
+                for text, log_probability, shares in zip(pieces, first.log_probs, posterior, strict=True)
+            ]
+            score, mean = float(first.log_probs.sum()), posterior.mean(0).tolist()
+            others = [
+                (text.strip(), float(one.log_probs.sum())) for text, one in zip(written[1:], best[1:], strict=True)
+            ]
+            cut = any(was_cut for _, was_cut in given)
+            answers.append(Answer(written[0].strip(), score, mean, cut, None, tokens, first.tokens, others))
+        return answers
+
+    def _decode(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[list[Found]]:
+        """The best sequences of each question of a batch."""
+        ids, mask, doc_scores = self._pad(contexts, scores)
+        prior = (doc_scores * self._scale).softmax(-1)
+        inputs = (self._generator, self._encode(ids, mask), mask.flatten(0, 1), prior, self._rules)
+        settings = self._settings
+        if settings.num_beams == 1:
+            return [[one] for one in greedy(*inputs)]
+        return beam_search(
+            *inputs,
+            beams=settings.num_beams,
+            length_penalty=settings.length_penalty,
+            early_stopping=settings.early_stopping,
+            n_best=settings.n_best,
         )
 
     def _pad(
@@ -206,7 +265,7 @@ class RagTokenGenerator:
         """Context ids and mask, (questions, docs, tokens), and scores, (questions, docs), on the device."""
         docs = max(map(len, contexts))
         length = max(len(ids) for found in contexts for ids, _ in found)
-        ids = torch.full((len(contexts), docs, length), self._generation.pad_token_id, dtype=torch.long)
+        ids = torch.full((len(contexts), docs, length), self._pad_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         doc_scores = torch.full((len(contexts), docs), float("-inf"))
         for row, found in enumerate(contexts):
@@ -230,99 +289,54 @@ class RagTokenGenerator:
         for batch in token_batches(lengths.tolist(), ENCODER_TOKENS[self._device]):
             rows = torch.from_numpy(batch).to(self._device)
             longest = int(lengths[rows].max())
-            part = self._generator.get_encoder()(
-                input_ids=flat_ids[rows, :longest], attention_mask=flat_mask[rows, :longest]
-            ).last_hidden_state
+            part = self._generator.encode(flat_ids[rows, :longest], flat_mask[rows, :longest])
             if states is None:
                 states = part.new_zeros((*flat_ids.shape, part.shape[-1]))
             states[rows, :longest] = part
         assert states is not None
         return states
 
-    def _generate(
-        self, ids: torch.Tensor, mask: torch.Tensor, doc_scores: torch.Tensor
-    ) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
-        """Tokens, scores and posteriors by transformers' own decoding: beams, and generators without a fast path."""
-        docs = doc_scores.shape[1]
-        sequences = self._model.generate(
-            context_input_ids=ids.flatten(0, 1),
-            context_attention_mask=mask.flatten(0, 1),
-            doc_scores=doc_scores,
-            n_docs=docs,
-            generation_config=self._generation,
-        )
-        real = self._real_tokens(sequences[:, 1:])
-        token_scores, posteriors = self._score(mask, doc_scores, sequences, real)
-        tokens = [sequences[row, 1:][real[row] > 0].tolist() for row in range(len(sequences))]
-        return tokens, token_scores, posteriors
 
-    def _score(
-        self,
-        mask: torch.Tensor,
-        doc_scores: torch.Tensor,
-        sequences: torch.Tensor,
-        real: torch.Tensor,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Marginal log-probability of each sequence, and the mean posterior over its passages.
-
-        Args:
-            mask: 1 for tokens of the contexts of the batch just decoded, (questions, docs, tokens).
-            doc_scores: (questions, docs).
-            sequences: decoder start token, answer, end token, padding; (questions, length).
-            real: 1 for answer and end token, 0 for padding; (questions, length - 1).
-        """
-        questions, docs = doc_scores.shape
-        logits = self._generator(
-            encoder_outputs=BaseModelOutput(last_hidden_state=self._states),
-            attention_mask=mask.flatten(0, 1),
-            decoder_input_ids=sequences[:, :-1].repeat_interleave(docs, dim=0),
-            use_cache=False,
-        ).logits
-        targets = sequences[:, 1:]
-        log_probs = logits.float().log_softmax(-1).view(questions, docs, targets.shape[1], -1)
-        chosen = log_probs.gather(-1, targets[:, None, :, None].expand(-1, docs, -1, -1)).squeeze(-1)
-        joint = doc_scores.log_softmax(-1)[:, :, None] + chosen  # log p(z|x) + log p(y_t|x,z,y_<t)
-        marginal = (joint.logsumexp(1) * real).sum(1)
-        posterior = (joint.softmax(1) * real[:, None]).sum(-1) / real.sum(1, keepdim=True)
-        return marginal.cpu().numpy(), posterior.cpu().numpy()
-
-    def _keep_states(self, _module: Any, _inputs: Any, output: Any) -> None:
-        self._states = output.last_hidden_state
-
-    def _real_tokens(self, targets: torch.Tensor) -> torch.Tensor:
-        """1 up to and with the first end token, 0 after it; float (questions, length)."""
-        ended = (targets == self._generation.eos_token_id).cumsum(1)
-        return ((ended - (targets == self._generation.eos_token_id).long()) == 0).float()
+def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:
+    """The questions as the question tokenizer decodes them: lower case for DPR, as the generator learned them."""
+    if not questions:
+        return []
+    limit = min(getattr(tokenizer, "model_max_length", 512), 512)
+    ids = tokenizer(list(questions), truncation=True, max_length=limit)["input_ids"]
+    return tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
-def generation_config(config: Any, settings: GenerationSettings) -> GenerationConfig:
-    """Transformers' settings from ours; only the special tokens' ids come from the model.
+def rules_of(config: Any, settings: GenerationSettings, tokenizer: Any) -> tuple[int, Rules]:
+    """The padding token's id, and the rules of decoding; only the special tokens' ids come from the model.
+
+    Args:
+        config: of the generator.
+        settings: of decoding.
+        tokenizer: of the generator, for forbidden words.
 
     Raises:
         InputError: the model does not name its end or start token.
     """
     start = getattr(config, "decoder_start_token_id", None)
     start = start if start is not None else getattr(config, "bos_token_id", None)
-    eos, pad = getattr(config, "eos_token_id", None), getattr(config, "pad_token_id", None)
-    if start is None or eos is None:
+    end, pad = getattr(config, "eos_token_id", None), getattr(config, "pad_token_id", None)
+    if start is None or end is None:
         raise InputError(
             "the generator's configuration lacks a token",
-            value=f"start {start}, end {eos}",
+            value=f"start {start}, end {end}",
             expected="both as token ids",
         )
-    return GenerationConfig(
-        bos_token_id=getattr(config, "bos_token_id", None),
-        eos_token_id=eos,
-        pad_token_id=pad if pad is not None else eos,
-        decoder_start_token_id=start,
-        forced_bos_token_id=None,
-        forced_eos_token_id=None,
-        do_sample=False,
-        num_beams=settings.num_beams,
-        min_length=settings.min_length,
-        max_length=settings.max_new_tokens + 1,
-        length_penalty=settings.length_penalty,
-        no_repeat_ngram_size=settings.no_repeat_ngram_size,
-        early_stopping=False,
-        use_cache=True,
+    forbidden = {
+        tuple(tokenizer(form, add_special_tokens=False)["input_ids"])
+        for word in settings.forbidden_words
+        for form in (word, " " + word)  # a byte-level tokenizer knows a word at the beginning and one after a space
+    }
+    rules = Rules(
+        start,
+        end,
+        settings.max_new_tokens,
+        settings.min_length,
+        settings.no_repeat_ngram_size,
+        tuple(sorted(sequence for sequence in forbidden if sequence)),
     )
+    return pad if pad is not None else end, rules
