@@ -7,8 +7,11 @@
                               x = norm(x + attention over the passage);  x = norm(x + feed-forward)
              logits = x · token embeddings + bias
 
-Weights are those of transformers' `BartForConditionalGeneration`. Keys and values of a passage are made once, those of
-the answer so far are kept, so that a step computes one position.
+Weights are those of transformers' `BartForConditionalGeneration`. Keys and values of the answer so far are kept, so that a
+step computes one position. Those of a passage are not made at first. A query q meets a token's state s as
+q·(Ws + b) = (Wᵀq)·s + q·b, and q·b is the same for all tokens, so softmax drops it; likewise the weights' mean of Ws + b is
+W (mean of s) + b. So a look at the passage works on the encoder's states themselves, which all layers, heads and beams
+share. It costs a head size-th of what keys and values of the whole passage cost: short answers never pay for these.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from rag_ops.packing import PackedLinear
 
 POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
 ACTIVATIONS = ("gelu", "relu")
+DIRECT_LOOKS = 40  # queries for each passage until its keys and values are made: these cost as much as some 40 to 64
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 
@@ -31,19 +35,23 @@ Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 class Memory:
     """What a step looks back on, for N = questions x passages rows with K beams each; K is 1 before the first step.
 
-    The beams of a question read the same passages, so keys and values of a passage stand there once.
+    The beams of a question read the same passages, so a passage stands there once.
 
     Attributes:
-        passage: for each layer, keys and values of the passage: (N, heads, tokens, head size).
-        mask: 0 for a passage's tokens and -inf for its padding, (N, 1, 1, tokens).
+        states: of the passages, (N, tokens, width); padding is 0.
+        mask: 0 for a passage's tokens and -inf for its padding, (N, 1, tokens).
         past: for each layer, keys and values of the answer so far: (N, K, heads, longest, head size).
+        passage: for each layer, keys and values of the passage, (N, heads, tokens, head size); empty until they pay.
         length: how many tokens of `past` are filled.
+        looks: how many queries each row has put to its passage.
     """
 
-    passage: list[Pair]
+    states: torch.Tensor
     mask: torch.Tensor
     past: list[Pair]
+    passage: list[Pair] = dataclasses.field(default_factory=list)
     length: int = 0
+    looks: int = 0
 
     def reorder(self, parents: torch.Tensor) -> None:
         """Gives each beam the past of its parent, int64 (N, K); from then on there are K beams."""
@@ -57,9 +65,9 @@ class Memory:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Keeps the given rows (int64): those of questions that are not finished."""
-        self.passage = [(keys[rows], values[rows]) for keys, values in self.passage]
+        self.states, self.mask = self.states[rows], self.mask[rows]
         self.past = [(keys[rows], values[rows]) for keys, values in self.past]
-        self.mask = self.mask[rows]
+        self.passage = [(keys[rows], values[rows]) for keys, values in self.passage]
 
 
 class Bart:
@@ -96,23 +104,25 @@ class Bart:
         return x
 
     def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int) -> Memory:
-        """Reads the encoded passages once.
+        """The memory before the first step.
 
         Args:
             states: what `encode` gave, (N, tokens, width).
             mask: 1 for tokens, 0 for padding, (N, tokens).
             longest: most tokens of an answer.
         """
-        passage = [layer.read(states) for layer in self._decoder]
         shape = (len(states), 1, self._heads[1], longest, states.shape[-1] // self._heads[1])
         past = [(states.new_empty(shape), states.new_empty(shape)) for _ in self._decoder]
-        return Memory(passage, _additive(mask, states.dtype), past)
+        return Memory(states, _additive(mask, states.dtype)[:, 0], past)
 
     def step(self, tokens: torch.Tensor, memory: Memory) -> torch.Tensor:
         """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `memory` grows by one."""
         x = self._norms[1](self._tokens[tokens] * self._scale + self._positions[1][memory.length])
-        for layer, past, passage in zip(self._decoder, memory.past, memory.passage, strict=True):
-            x = layer(x, past, memory.length, passage, memory.mask)
+        memory.looks += tokens.shape[1]
+        if memory.looks > DIRECT_LOOKS and not memory.passage:
+            memory.passage = [layer.read(memory.states) for layer in self._decoder]
+        for number, layer in enumerate(self._decoder):
+            x = layer(x, number, memory)
         memory.length += 1
         return self._output(x)
 
@@ -136,21 +146,24 @@ class _DecoderLayer:
     def __init__(self, layer: Any, heads: int, activation: str):
         self._heads, own, other = heads, layer.self_attn, layer.encoder_attn
         self._qkv, self._out = _joined(own.q_proj, own.k_proj, own.v_proj), _joined(own.out_proj)
-        self._query, self._keys, self._values = (_joined(part) for part in (other.q_proj, other.k_proj, other.v_proj))
-        self._found = _joined(other.out_proj)
+        self._query, self._found = _joined(other.q_proj), _joined(other.out_proj)
+        self._key, self._value = other.k_proj, other.v_proj
         self._up, self._down = _joined(layer.fc1, activation=activation), _joined(layer.fc2)
         self._norms = (layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, layer.final_layer_norm)
 
     def read(self, states: torch.Tensor) -> Pair:
-        """Keys and values of the passages."""
-        shape = (*states.shape[:2], self._heads, -1)
-        keys, values = self._keys(states).view(shape), self._values(states).view(shape)
-        return keys.transpose(1, 2).contiguous(), values.transpose(1, 2).contiguous()
+        """Keys and values of the passages, (N, heads, tokens, head size)."""
+        return self._split(self._key(states)).contiguous(), self._split(self._value(states)).contiguous()
 
-    def __call__(self, x: torch.Tensor, past: Pair, length: int, passage: Pair, mask: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, number: int, memory: Memory) -> torch.Tensor:
         """One position, (N, K, width)."""
-        x = self._norms[0](x + self._out(self._look_back(x, past, length)))
-        x = self._norms[1](x + self._found(self._look_up(x, passage, mask)))
+        x = self._norms[0](x + self._out(self._look_back(x, memory.past[number], memory.length)))
+        query = self._query(x)
+        if memory.passage:
+            found = self._look_up(query, memory.passage[number], memory.mask)
+        else:
+            found = self._look_directly(query, memory.states, memory.mask)
+        x = self._norms[1](x + self._found(found))
         return self._norms[2](x + self._down(self._up(x)))
 
     def _look_back(self, x: torch.Tensor, past: Pair, length: int) -> torch.Tensor:
@@ -160,10 +173,27 @@ class _DecoderLayer:
         keys, values = (kept[:, :, :, : length + 1].flatten(0, 1) for kept in past)
         return scaled_dot_product_attention(query.flatten(0, 1)[:, :, None], keys, values).view(x.shape)
 
-    def _look_up(self, x: torch.Tensor, passage: Pair, mask: torch.Tensor) -> torch.Tensor:
+    def _look_up(self, query: torch.Tensor, passage: Pair, mask: torch.Tensor) -> torch.Tensor:
         """Attention over the passage: the beams are so many queries, for there is no order among them to mask."""
-        query = self._query(x).view(*x.shape[:2], self._heads, -1).transpose(1, 2)
-        return scaled_dot_product_attention(query, *passage, attn_mask=mask).transpose(1, 2).reshape(x.shape)
+        found = scaled_dot_product_attention(self._split(query), *passage, attn_mask=mask[:, None])
+        return found.transpose(1, 2).reshape(query.shape)
+
+    def _look_directly(self, query: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The same without keys and values; see the top of this file."""
+        rows, beams, width = query.shape
+        heads = query.view(rows * beams, self._heads, -1).transpose(0, 1)  # (heads, N * K, head size)
+        keys = self._key.weight.view(self._heads, -1, width)
+        asked = torch.bmm(heads, keys) * heads.shape[2] ** -0.5  # (heads, N * K, width)
+        asked = asked.view(self._heads, rows, beams, width).transpose(0, 1).reshape(rows, -1, width)
+        weights = torch.baddbmm(mask, asked, states.transpose(1, 2)).softmax(-1)  # (N, heads * K, tokens)
+        means = torch.bmm(weights, states).view(rows, self._heads, beams, width)
+        values = self._value.weight.view(self._heads, -1, width)
+        found = torch.bmm(means.transpose(0, 1).reshape(self._heads, -1, width), values.transpose(1, 2))
+        return found.transpose(0, 1).reshape(query.shape) + self._value.bias
+
+    def _split(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, tokens, width) to (N, heads, tokens, head size)."""
+        return x.view(*x.shape[:2], self._heads, -1).transpose(1, 2)
 
 
 def _joined(*layers: Any, activation: str = "none") -> PackedLinear:

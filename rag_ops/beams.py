@@ -136,9 +136,7 @@ def beam_search(
     return results
 
 
-def _continue(
-    running: _Sequences, mixture: Mixture, rules: Rules, place: int
-) -> tuple[_Sequences, torch.Tensor]:
+def _continue(running: _Sequences, mixture: Mixture, rules: Rules, place: int) -> tuple[_Sequences, torch.Tensor]:
     """The 2K best continuations of the running beams, and the beam that each continues, int64 (B, 2K)."""
     beams = running.scores.shape[1]
     computed, vocabulary = mixture.log_probs.shape[1:]

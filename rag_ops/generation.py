@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 Contexts = Sequence[tuple[list[int], bool]]  # of one question: token ids of each context, and whether it was cut
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions
-ENCODER_TOKENS = {"cpu": 2048, "cuda": 65_536}  # of one encoder batch: on a CPU, what its caches hold
+ENCODER_TOKENS = {"cpu": 1024, "cuda": 65_536}  # of one encoder batch: on a CPU, what its caches hold
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NO_HIT = "no passage was found for the question"
 
@@ -108,7 +108,13 @@ class RagTokenGenerator:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, settings: GenerationSettings, device: str, threads: int, dtype: str = "float32"
+        self,
+        model: Any,
+        tokenizer: Any,
+        settings: GenerationSettings,
+        device: str,
+        threads: int,
+        dtype: str = "float32",
     ):
         config, generator = model.config, model.rag.generator.to(device, DTYPES[dtype]).eval()
         self._questions, self._answers = tokenizer.question_encoder, tokenizer.generator

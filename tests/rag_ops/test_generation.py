@@ -1,5 +1,6 @@
 """Answers against transformers' own RagTokenForGeneration, and marginals against one forward pass a token."""
 
+import copy
 import shutil
 
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 import torch
 from transformers import RagTokenForGeneration, RagTokenizer
 
+from rag_ops import bart
+from rag_ops.bart import Bart
 from rag_ops.contexts import Passage
 from rag_ops.errors import InputError
-from rag_ops.generation import NO_HIT, GenerationSettings, RagTokenGenerator, generation_config
+from rag_ops.generation import NO_HIT, GenerationSettings, RagTokenGenerator, rules_of
+from rag_ops.seq2seq import Seq2Seq
 
 TOPICS = ["the moon", "river", "king of ice", "city", "war", "sun"]
 QUESTIONS = [f"{word} is the {topic}" for topic in TOPICS for word in ("what", "Where", "who")]
@@ -59,6 +63,8 @@ def context_texts(number: int, count: int = 3) -> list[str]:
         {"num_beams": 4, "length_penalty": 2.0},
         {"num_beams": 4, "length_penalty": -1.0, "min_length": 4},
         {"num_beams": 3, "no_repeat_ngram_size": 2},
+        {"num_beams": 4, "early_stopping": True},
+        {"num_beams": 3, "early_stopping": True, "length_penalty": 0.5},
     ],
     ids=str,
 )
@@ -75,26 +81,39 @@ def test_answers_are_transformers_own_token_for_token(tiny_rag, oracle, scores, 
             doc_scores=torch.from_numpy(scores[number : number + 1]),
             n_docs=3,
             max_length=9,
-            early_stopping=False,
-            **{"min_length": 1, "num_beams": 1, **rules},
+            **{"min_length": 1, "num_beams": 1, "early_stopping": False, **rules},
         )
         assert found[number].text == tokenizer.batch_decode(sequences, skip_special_tokens=True)[0].strip()
     assert len({answer.text for answer in found}) > 3, "the random model answers all alike: the test shows nothing"
 
 
 @pytest.mark.parametrize("beams", [1, 2, 4])
-def test_our_decoder_scores_as_transformers_does_and_lets_finished_questions_go(tiny_rag, scores, beams):
-    fast, slow = generator(tiny_rag, num_beams=beams), generator(tiny_rag, num_beams=beams)
-    slow._decoder = None
-    for model in (fast, slow):  # the random model hardly ever ends an answer: make the end token likelier
-        model._generator.final_logits_bias[0, 3] += 5
+def test_our_bart_scores_as_its_own_modules_do_and_lets_finished_questions_go(tiny_rag, scores, beams):
+    model, tokenizer = RagTokenForGeneration.from_pretrained(tiny_rag).eval(), RagTokenizer.from_pretrained(tiny_rag)
+    model.rag.generator.final_logits_bias[0, 3] += 5  # the random model hardly ever ends an answer: make that likelier
+    settings = GenerationSettings(num_beams=beams, max_new_tokens=8)
+    fast, slow = (RagTokenGenerator(copy.deepcopy(model), tokenizer, settings, "cpu", 2) for _ in range(2))
+    slow._generator = Seq2Seq(copy.deepcopy(model.rag.generator))
+    assert isinstance(fast._generator, Bart)
     passages = [passages_for(n) for n in range(len(QUESTIONS))]
-    ours, theirs = (model.answer(QUESTIONS, passages, scores, batch_tokens=100_000) for model in (fast, slow))
+    ours, theirs = (one.answer(QUESTIONS, passages, scores, batch_tokens=100_000) for one in (fast, slow))
     assert len({len(answer.token_ids) for answer in ours}) > 1, "all answers are equally long: none leaves the batch"
     for left, right in zip(ours, theirs, strict=True):
         assert list(left.token_ids) == list(right.token_ids)
         assert left.score == pytest.approx(right.score, abs=1e-4)
         np.testing.assert_allclose(left.posterior, right.posterior, atol=1e-5)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_looking_directly_or_at_keys_and_values_is_the_same(tiny_rag, scores, beams, monkeypatch):
+    passages = [passages_for(n) for n in range(len(QUESTIONS))]
+    found = []
+    for looks in (0, 7, 1000):  # always keys and values; directly at first; always directly
+        monkeypatch.setattr(bart, "DIRECT_LOOKS", looks)
+        found.append(generator(tiny_rag, num_beams=beams).answer(QUESTIONS, passages, scores, batch_tokens=100_000))
+    for other in found[1:]:
+        assert [answer.token_ids for answer in other] == [answer.token_ids for answer in found[0]]
+        np.testing.assert_allclose([a.score for a in other], [a.score for a in found[0]], atol=1e-4)
 
 
 def test_score_and_posterior_are_the_papers_formula(tiny_rag, oracle, scores):
@@ -161,15 +180,99 @@ def test_the_longest_answer_has_max_new_tokens(tiny_rag, scores):
 
 
 def test_a_models_own_generation_defaults_are_not_inherited(oracle):
-    config = oracle[0].rag.generator.config
-    pinned = generation_config(config, GenerationSettings())
-    assert (pinned.num_beams, pinned.do_sample, pinned.no_repeat_ngram_size, pinned.length_penalty) == (
-        1,
-        False,
-        0,
-        1.0,
+    config = copy.deepcopy(oracle[0].rag.generator.config)
+    config.min_length, config.no_repeat_ngram_size, config.max_length = 9, 3, 2
+    pad, rules = rules_of(config, GenerationSettings(), oracle[1].generator)
+    assert (pad, rules.start, rules.end) == (0, 2, 3)
+    assert (rules.longest, rules.shortest, rules.no_repeat, rules.forbidden) == (50, 1, 0, ())
+
+
+def test_forbidden_words_do_not_come_and_the_rest_is_as_transformers_has_it(tiny_rag, oracle, scores):
+    free = generator(tiny_rag).answer(QUESTIONS, [passages_for(n) for n in range(18)], scores)
+    word = max((answer.text for answer in free), key=len).split()[0]
+    model, tokenizer = oracle
+    for rules in ({"num_beams": 1}, {"num_beams": 4}):
+        found = generator(tiny_rag, forbidden_words=(word, "the king"), **rules).answer(
+            QUESTIONS, [passages_for(n) for n in range(18)], scores
+        )
+        assert not any(f" {word} " in f" {answer.text} " or "the king" in answer.text for answer in found)
+        bad = [tokenizer.generator(text, add_special_tokens=False)["input_ids"] for text in (word, "the king")]
+        for number in range(0, 18, 3):
+            encoded = tokenizer.generator(context_texts(number), return_tensors="pt", padding=True)
+            sequences = model.generate(
+                context_input_ids=encoded["input_ids"],
+                context_attention_mask=encoded["attention_mask"],
+                doc_scores=torch.from_numpy(scores[number : number + 1]),
+                n_docs=3,
+                max_length=9,
+                min_length=1,
+                bad_words_ids=bad,
+                early_stopping=False,
+                **rules,
+            )
+            assert found[number].text == tokenizer.batch_decode(sequences, skip_special_tokens=True)[0].strip()
+
+
+def test_the_next_best_answers_are_transformers_own(tiny_rag, oracle, scores):
+    found = generator(tiny_rag, num_beams=4, n_best=3).answer(QUESTIONS[:6], [passages_for(n) for n in range(6)], scores)
+    model, tokenizer = oracle
+    for number in range(6):
+        encoded = tokenizer.generator(context_texts(number), return_tensors="pt", padding=True)
+        output = model.generate(
+            context_input_ids=encoded["input_ids"],
+            context_attention_mask=encoded["attention_mask"],
+            doc_scores=torch.from_numpy(scores[number : number + 1]),
+            n_docs=3,
+            max_length=9,
+            min_length=1,
+            num_beams=4,
+            num_return_sequences=3,
+            early_stopping=False,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        texts = [text.strip() for text in tokenizer.batch_decode(output.sequences, skip_special_tokens=True)]
+        answer = found[number]
+        assert [answer.text, *(text for text, _ in answer.others)] == texts
+        assert answer.score / len(answer.token_ids) == pytest.approx(output.sequences_scores[0].item(), abs=1e-4)
+
+
+def test_tokens_carry_their_probability_and_posterior(tiny_rag, scores):
+    for answer in generator(tiny_rag, num_beams=2).answer(QUESTIONS, [passages_for(n) for n in range(18)], scores):
+        assert len(answer.tokens) == len(answer.token_ids)
+        assert sum(token.log_probability for token in answer.tokens) == pytest.approx(answer.score, abs=1e-4)
+        for token in answer.tokens:
+            assert sum(token.posterior) == pytest.approx(1, abs=1e-5)
+        np.testing.assert_allclose(answer.posterior, np.mean([t.posterior for t in answer.tokens], 0), atol=1e-5)
+
+
+def test_score_scale_sharpens_the_choice_of_passages(tiny_rag, scores):
+    plain, scaled = (
+        generator(tiny_rag, score_scale=scale).answer(QUESTIONS[:1], [passages_for(0)], given)[0]
+        for scale, given in ((None, scores[:1] * 3), (3.0, scores[:1]))
     )
-    assert pinned.forced_bos_token_id is None
+    assert plain.text == scaled.text
+    assert plain.score == pytest.approx(scaled.score, abs=1e-5)
+
+
+def test_a_batch_that_fails_is_halved_and_one_question_alone_gets_the_error(tiny_rag, scores, monkeypatch):
+    model = generator(tiny_rag)
+    passages = [passages_for(n) for n in range(len(QUESTIONS))]
+    whole = model.answer(QUESTIONS, passages, scores)
+    real, sizes = model._answer_batch, []
+
+    def small_memory(contexts, given):
+        sizes.append(len(contexts))
+        if len(contexts) > 2 or any(np.array_equal(row, scores[5]) for row in given):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(contexts, given)
+
+    monkeypatch.setattr(model, "_answer_batch", small_memory)
+    found = model.answer(QUESTIONS, passages, scores, batch_tokens=100_000)
+    assert max(sizes) == len(QUESTIONS)
+    assert found[5].text is None
+    assert "out of memory" in found[5].error
+    assert [answer.text for n, answer in enumerate(found) if n != 5] == [a.text for n, a in enumerate(whole) if n != 5]
 
 
 def test_a_directory_without_weights_is_one_clear_error(tmp_path, tiny_rag):
