@@ -27,7 +27,7 @@ from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from rag_ops import blocks, checkpoints, storage, texts
 from rag_ops.errors import InputError, RagbeamError
 from rag_ops.questions import expand_question_files, read_questions
-from rag_ops.stages import StageOutput, read_manifest, write_shard
+from rag_ops.stages import StageOutput, check_passages, read_manifest, write_shard
 from rag_ops.topk import TopK, merge
 from schemas import answers
 from schemas.manifest import Manifest, ShardRecord, shard_name
@@ -142,7 +142,9 @@ class Plan:
     def settings(self) -> ModelSettings:
         """How a worker runs the model."""
         options = self.options
-        return ModelSettings(options.model, options.device, options.threads, options.batch_tokens)
+        return ModelSettings(
+            options.model, options.device, options.threads, options.batch_tokens, dtype=options.compute_dtype
+        )
 
     @property
     def shard_of_block(self) -> dict[int, int]:
@@ -352,7 +354,12 @@ GENERATION_FIELDS = (
     "max_new_tokens",
     "length_penalty",
     "no_repeat_ngram_size",
+    "early_stopping",
+    "n_best",
+    "forbidden_words",
     "max_combined_length",
+    "truncation",
+    "score_scale",
 )
 
 
@@ -403,6 +410,12 @@ class WriteResults(beam.DoFn):
                     }
                     for place, passage in enumerate(unit.passages[number])
                 ],
+                "tokens": [dataclasses.asdict(token) for token in answer.tokens] if answer.error is None else None,
+                "alternatives": (
+                    [{"answer": text, "score": score} for text, score in answer.others]
+                    if answer.error is None
+                    else None
+                ),
                 "truncated": bool(answer.truncated or unit.truncated[number]),
                 "error": answer.error,
             }
@@ -443,21 +456,7 @@ def open_corpus(index_url: str) -> Corpus:
     """
     index = read_manifest(index_url, "index")
     passages_url = storage.resolve_url(index.inputs["passages"], index_url)
-    passages = read_manifest(passages_url, "chunk")
-    if index.info["passages_digest"] != passages.digest:
-        raise InputError(
-            "the index was made from other passages",
-            value=passages_url,
-            expected=f"passages of digest {index.info['passages_digest']}, not {passages.digest}",
-            remedy="run embed and index again",
-        )
-    if index.rows != passages.rows or not index.rows:
-        raise InputError(
-            "the index does not hold one vector a passage",
-            value=f"{index.rows} vectors",
-            expected=f"{passages.rows}, not 0",
-        )
-    return Corpus(index_url, index, passages_url, passages)
+    return Corpus(index_url, index, passages_url, check_passages(index, passages_url))
 
 
 def check_parts(question_files: Sequence[str], model: str, encoder: str) -> None:
@@ -522,7 +521,7 @@ def check_model(name: str, made_with: Mapping[str, Any]) -> str:
 
 def _config(options: AnswerOptions, files: Sequence[str], model_digest: str, corpus: Corpus) -> dict[str, Any]:
     reading = dataclasses.asdict(options.reading)
-    decisive = ("n_docs", *GENERATION_FIELDS, "block_questions", "num_shards", "nprobe", "ef_search")
+    decisive = ("n_docs", *GENERATION_FIELDS, "block_questions", "num_shards", "nprobe", "ef_search", "compute_dtype")
     return {
         "questions": [posixpath.basename(url) for url in files],
         "reading": reading,

@@ -59,6 +59,18 @@ def _index_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", default="auto", help="auto (Flat), or any FAISS factory string")
 
 
+ANSWER_FLAGS = (  # those that a preset may set; their defaults are AnswerOptions' own
+    ("n_docs", int, "passages for a question (default: 5)"),
+    ("num_beams", int, "beams; 1 is greedy decoding (default: 1)"),
+    ("min_length", int, "shortest answer in tokens, the start token counted (default: 1)"),
+    ("max_new_tokens", int, "longest answer in tokens (default: 50)"),
+    ("length_penalty", float, "power of the length by which a beam's score is divided (default: 1.0)"),
+    ("no_repeat_ngram_size", int, "n-grams that come only once; 0 for no rule (default: 0)"),
+    ("early_stopping", bool, "finish a question as soon as it has as many finished answers as beams"),
+    ("n_best", int, "answers for a question, at most as many as beams; the others go to alternatives (default: 1)"),
+)
+
+
 def _answer_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("questions")
     group.add_argument("--questions", nargs="+", required=True, metavar="URL", help="question files or globs")
@@ -68,15 +80,28 @@ def _answer_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--question_column", default="question", help="column or key of the question")
     group.add_argument("--question_id_column", default="id", help="column or key of the question's id")
     group.add_argument("--answer_column", default="answer", help="column or key of the gold answers")
-    group = parser.add_argument_group("answers")
-    group.add_argument("--n_docs", type=int, default=5, help="passages for a question")
-    group.add_argument("--num_beams", type=int, default=1, help="beams; 1 is greedy decoding")
-    group.add_argument("--min_length", type=int, default=1, help="shortest answer in tokens, the start token counted")
-    group.add_argument("--max_new_tokens", type=int, default=50, help="longest answer in tokens")
-    group.add_argument(
-        "--length_penalty", type=float, default=1.0, help="power of the length by which a beam's score is divided"
+    group = parser.add_argument_group(
+        "answers", "A preset sets some of these at once; a flag that is given overrules it."
     )
-    group.add_argument("--no_repeat_ngram_size", type=int, default=0, help="n-grams that come only once; 0 for no rule")
+    group.add_argument(
+        "--preset",
+        default=None,
+        help="paper: 15 passages, greedy; hf: 5 passages, 4 beams, lengths 1 to 50 with the start token counted",
+    )
+    for flag, kind, text in ANSWER_FLAGS:
+        settings: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
+        group.add_argument("--" + flag, default=argparse.SUPPRESS, help=text, **settings)
+    group.add_argument("--forbidden_words", nargs="+", default=[], metavar="WORD", help="words that no answer may have")
+    group.add_argument("--truncation", default="question", help="what a too long context keeps: question, or hf's way")
+    group.add_argument(
+        "--score_scale",
+        type=float,
+        default=None,
+        help="factor of inner products before the softmax over passages; by default the model's own, else 1",
+    )
+    group.add_argument(
+        "--compute_dtype", default="auto", help="of the generator: auto, float32, bfloat16, float16; auto is by device"
+    )
     group.add_argument(
         "--max_combined_length", type=int, default=None, help="longest context in tokens; by default the model's"
     )
@@ -185,6 +210,12 @@ def _compose_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--context_encoder", default=None, metavar="MODEL", help="encoder of the passages that it goes with"
     )
+    parser.add_argument(
+        "--score_scale",
+        type=float,
+        default=1.0,
+        help="factor of inner products before the softmax over passages; 1 is the paper's, unit vectors want more",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="local directory to save to")
 
 
@@ -226,27 +257,16 @@ def embed_options(flags: argparse.Namespace, passages: str, output: str) -> Any:
 
 def answer_options(flags: argparse.Namespace, index: str, output: str, num_shards: int | None) -> Any:
     """AnswerOptions from parsed flags."""
-    from pipelines.options import AnswerOptions
+    from pipelines.options import PRESETS, AnswerOptions, check_choice
     from rag_ops.questions import QuestionOptions
 
-    same: tuple[str, ...] = (
-        "n_docs",
-        "num_beams",
-        "min_length",
-        "max_new_tokens",
-        "length_penalty",
-        "no_repeat_ngram_size",
-    )
-    same += (
-        "max_combined_length",
-        "block_questions",
-        "nprobe",
-        "ef_search",
-        "device",
-        "threads",
-        "batch_tokens",
-        "overwrite",
-    )
+    preset = getattr(flags, "preset", None)
+    if preset is not None:
+        check_choice("--preset", preset, tuple(PRESETS))
+    chosen: dict[str, Any] = dict(PRESETS[preset]) if preset else {}
+    chosen |= {flag: getattr(flags, flag) for flag, *_ in ANSWER_FLAGS if hasattr(flags, flag)}
+    same = ("forbidden_words", "truncation", "score_scale", "compute_dtype", "max_combined_length", "block_questions")
+    same += ("nprobe", "ef_search", "device", "threads", "batch_tokens", "overwrite")
     reading = QuestionOptions(
         flags.questions_format, flags.question_column, flags.question_id_column, flags.answer_column
     )
@@ -258,6 +278,7 @@ def answer_options(flags: argparse.Namespace, index: str, output: str, num_shard
         reading=reading,
         num_shards=num_shards,
         **{name: getattr(flags, name) for name in same},
+        **chosen,
     )
 
 
@@ -331,7 +352,13 @@ def _run_compose(flags: argparse.Namespace, rest: Sequence[str]) -> int:
 
     if not storage.is_local(flags.output):
         raise InputError("--output must be on this machine", value=flags.output, expected="a local directory")
-    composing.compose(flags.question_encoder, flags.generator, flags.output, context_encoder=flags.context_encoder)
+    composing.compose(
+        flags.question_encoder,
+        flags.generator,
+        flags.output,
+        context_encoder=flags.context_encoder,
+        score_scale=flags.score_scale,
+    )
     _say(f"compose: saved to {flags.output}")
     return 0
 

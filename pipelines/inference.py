@@ -73,6 +73,7 @@ class ModelSettings:
         threads: torch threads.
         batch_tokens: tokens of a batch; None for what suits the device.
         max_tokens: cut of the input; None for the model's own.
+        dtype: of a generator's arithmetic; "auto" is float32 on a CPU and bfloat16 on a GPU.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ModelSettings:
     threads: int
     batch_tokens: int | None
     max_tokens: int | None = None
+    dtype: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +175,7 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
             GenerationSettings(**self._generation),
             device=settings.device,
             threads=settings.threads,
+            dtype=settings.dtype,
         )
 
     def work(self, unit: AnswerUnit, model: Any, counters: StepCounters) -> tuple[AnswerUnit, list[Any]]:

@@ -70,6 +70,13 @@ class IndexOptions:
         check_count("--threads", self.threads)
 
 
+PRESETS = {  # of answer's flags; a flag that is given overrules them
+    "paper": {"n_docs": 15, "num_beams": 1},  # Lewis et al. 2020, appendix A: 15 documents, greedy decoding
+    # RagConfig's and its evaluation script's settings; a length of 50 counts the start token
+    "hf": {"n_docs": 5, "num_beams": 4, "min_length": 1, "max_new_tokens": 49},
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class AnswerOptions:
     """answer: `questions` to answers in `output`, by `index` and `model`."""
@@ -85,6 +92,12 @@ class AnswerOptions:
     max_new_tokens: int = 50
     length_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    early_stopping: bool = False
+    n_best: int = 1
+    forbidden_words: Sequence[str] = ()
+    truncation: str = "question"
+    score_scale: float | None = None
+    compute_dtype: str = "auto"
     max_combined_length: int | None = None
     block_questions: int = 256
     num_shards: int | None = None
@@ -96,11 +109,22 @@ class AnswerOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for flag in ("n_docs", "num_beams", "max_new_tokens", "block_questions", "threads"):
+        for flag in ("n_docs", "num_beams", "max_new_tokens", "n_best", "block_questions", "threads"):
             check_count("--" + flag, getattr(self, flag))
         for flag in ("num_shards", "nprobe", "ef_search", "batch_tokens", "max_combined_length"):
             check_count("--" + flag, getattr(self, flag))
         check_choice("--device", self.device, ("auto", "cpu", "cuda"))
+        check_choice("--truncation", self.truncation, ("question", "hf"))
+        check_choice("--compute_dtype", self.compute_dtype, ("auto", "float32", "bfloat16", "float16"))
+        if self.n_best > self.num_beams:
+            raise InputError(
+                "--n_best is more than --num_beams",
+                value=self.n_best,
+                expected=f"at most {self.num_beams}",
+                remedy="beam search finds as many answers as it has beams",
+            )
+        if self.score_scale is not None and not 0 < self.score_scale < float("inf"):
+            raise InputError("--score_scale is out of range", value=self.score_scale, expected="more than 0")
         if not 0 <= self.min_length <= self.max_new_tokens + 1:
             raise InputError(
                 "--min_length is out of range", value=self.min_length, expected="0 to --max_new_tokens + 1"

@@ -7,10 +7,10 @@
                               x = norm(x + attention over the passage);  x = norm(x + feed-forward)
              logits = x · token embeddings + bias
 
-Weights are those of transformers' `BartForConditionalGeneration`. Keys and values of the answer so far are kept, so that a
-step computes one position. Those of a passage are not made at first. A query q meets a token's state s as
-q·(Ws + b) = (Wᵀq)·s + q·b, and q·b is the same for all tokens, so softmax drops it; likewise the weights' mean of Ws + b is
-W (mean of s) + b. So a look at the passage works on the encoder's states themselves, which all layers, heads and beams
+Weights are those of transformers' `BartForConditionalGeneration`. Keys and values of the answer so far are kept, so
+that a step computes one position. Those of a passage are not made at first. A query q meets a token's state s as q·(Ws
++ b) = (Wᵀq)·s + q·b, and q·b is the same for all tokens, so softmax drops it; likewise the weights' mean of Ws + b is W
+(mean of s) + b. So a look at the passage works on the encoder's states themselves, which all layers, heads and beams
 share. It costs a head size-th of what keys and values of the whole passage cost: short answers never pay for these.
 """
 

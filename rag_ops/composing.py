@@ -27,7 +27,14 @@ DECODER_LAYERS = 2
 SEED = 20201
 
 
-def compose(question_encoder: str, generator: str, output: str, *, context_encoder: str | None = None) -> None:
+def compose(
+    question_encoder: str,
+    generator: str,
+    output: str,
+    *,
+    context_encoder: str | None = None,
+    score_scale: float = 1.0,
+) -> None:
     """Composes and saves a RAG-Token model.
 
     Args:
@@ -36,6 +43,9 @@ def compose(question_encoder: str, generator: str, output: str, *, context_encod
         output: local directory to save to.
         context_encoder: the encoder of the passages; its digest is kept, and `answer` refuses an index of another. A
             sentence-transformers model encodes both sides, so there it is known.
+        score_scale: what inner products are multiplied by before the softmax over passages. 1 is the paper's; vectors
+        of
+            length 1 have inner products within 1, of which the softmax makes hardly a difference.
 
     Raises:
         InputError: a part is missing or of the wrong kind.
@@ -48,7 +58,10 @@ def compose(question_encoder: str, generator: str, output: str, *, context_encod
         raise InputError(
             f"the generator cannot be loaded ({error})", value=generator, expected="a seq2seq model"
         ) from error
-    save(question_encoder, model, tokenizer, output, context_encoder=context_encoder)
+    if not 0 < score_scale < float("inf"):
+        raise InputError("--score_scale is out of range", value=score_scale, expected="more than 0")
+    notes = {"score_scale": score_scale}
+    save(question_encoder, model, tokenizer, output, context_encoder=context_encoder, notes=notes)
 
 
 def compose_warm_started(encoder: str, output: str, *, notes: Mapping[str, Any] | None = None) -> None:

@@ -35,8 +35,8 @@ class ContextFormat:
         doc_sep: between passage and question.
         prefix: before all, for generators such as T5 that want a task's name.
         max_tokens: longest context, special tokens included (RagConfig.max_combined_length).
-        keep_question: whether a context that is too long loses words of the passage; else it loses its end, which is the
-            question, as in transformers.
+        keep_question: whether a context that is too long loses words of the passage; else it loses its end, which is
+            the question, as in transformers.
     """
 
     title_sep: str

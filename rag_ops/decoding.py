@@ -1,7 +1,7 @@
 """What both searches share: the mixture over passages, the rules for next tokens, and what is found.
 
-p(y_t | x, y_<t) = sum over z of p(z|x) p(y_t | x, z, y_<t), where p(z|x) is the softmax of the passages' scores (Lewis et
-al. 2020, section 2.1).
+p(y_t | x, y_<t) = sum over z of p(z|x) p(y_t | x, z, y_<t), where p(z|x) is the softmax of the passages' scores (Lewis
+et al. 2020, section 2.1).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Linear layers with weights laid out once for the CPU's matrix kernels.
 
-torch's `nn.Linear` hands a plain matrix to the BLAS, which rearranges it at every call. oneDNN, which torch carries, can
-keep the rearranged weights: what torch's own compiler does to frozen models, here without a compiler. Seen on an AMD
-EPYC (Zen 4, 2 cores, 205 GFLOP/s): 165 to 215 GFLOP/s instead of 110 to 175, and 184 instead of 77 for a vocabulary of
-50,265 times 40 rows.
+torch's `nn.Linear` hands a plain matrix to the BLAS, which rearranges it at every call. oneDNN, which torch carries,
+can keep the rearranged weights: what torch's own compiler does to frozen models, here without a compiler. Seen on an
+AMD EPYC (Zen 4, 2 cores, 205 GFLOP/s): 165 to 215 GFLOP/s instead of 110 to 175, and 184 instead of 77 for a vocabulary
+of 50,265 times 40 rows.
 """
 
 from __future__ import annotations

@@ -48,6 +48,29 @@ def read_manifest(url: str, stage: str) -> Manifest:
     return manifest
 
 
+def check_passages(index: Manifest, passages_url: str) -> Manifest:
+    """The passages' manifest, checked to be what the index was made from.
+
+    Raises:
+        InputError: they are missing or have changed since.
+    """
+    passages = read_manifest(passages_url, "chunk")
+    if index.info["passages_digest"] != passages.digest:
+        raise InputError(
+            "the index was made from other passages",
+            value=passages_url,
+            expected=f"passages of digest {index.info['passages_digest']}, not {passages.digest}",
+            remedy="run embed and index again",
+        )
+    if index.rows != passages.rows or not index.rows:
+        raise InputError(
+            "the index does not hold one vector a passage",
+            value=f"{index.rows} vectors",
+            expected=f"{passages.rows}, not 0",
+        )
+    return passages
+
+
 def write_shard(url: str, name: str, fingerprint: str, write: Callable[[Any], int]) -> ShardRecord:
     """Writes shard `name` into stage directory `url`: whole under its name, then its record; or nothing.
 

@@ -14,11 +14,24 @@ PASSAGE = pa.struct(
     ]
 )
 
+TOKEN = pa.struct(
+    [
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("log_probability", pa.float32(), nullable=False),  # under the mixture of all passages
+        pa.field("posterior", pa.list_(pa.float32()), nullable=False),  # p(passage | question, tokens so far), in order
+    ]
+)
+ALTERNATIVE = pa.struct(
+    [pa.field("answer", pa.string(), nullable=False), pa.field("score", pa.float32(), nullable=False)]
+)
+
 # What the generator finds for one distinct question, before it is joined with the rows that ask it.
 RESULT_FIELDS = [
     pa.field("answer", pa.string()),  # null with an error
     pa.field("score", pa.float32()),  # marginal log-probability of the answer's tokens, natural logarithm
     pa.field("passages", pa.list_(PASSAGE)),  # best first
+    pa.field("tokens", pa.list_(TOKEN)),  # of the answer, the end token included
+    pa.field("alternatives", pa.list_(ALTERNATIVE)),  # the next best answers, best first; empty unless asked for
     pa.field("truncated", pa.bool_()),  # the question or a passage was cut to fit a model's length
     pa.field("error", pa.string()),
 ]

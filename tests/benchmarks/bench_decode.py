@@ -1,8 +1,9 @@
 """Our decoder next to RagTokenForGeneration.generate on a model of BART-base's size: 5 passages, 10 new tokens, fp32.
 
-Transformers stands twice: fed as its own retriever feeds it (padded to 300 tokens) and with padding to the longest. Both
-sides get batches of 8 questions, RagConfig's own retrieval_batch_size. The share of the arithmetic limit is the time that
-the needed multiplications would take at the rate of the machine's best matrix product, over the time that we take.
+Transformers stands twice: fed as its own retriever feeds it (padded to 300 tokens) and with padding to the longest.
+Both sides get batches of 8 questions, RagConfig's own retrieval_batch_size. The share of the arithmetic limit is the
+time that the needed multiplications would take at the rate of the machine's best matrix product, over the time that we
+take.
 """
 
 from __future__ import annotations

@@ -214,7 +214,9 @@ def test_forbidden_words_do_not_come_and_the_rest_is_as_transformers_has_it(tiny
 
 
 def test_the_next_best_answers_are_transformers_own(tiny_rag, oracle, scores):
-    found = generator(tiny_rag, num_beams=4, n_best=3).answer(QUESTIONS[:6], [passages_for(n) for n in range(6)], scores)
+    found = generator(tiny_rag, num_beams=4, n_best=3).answer(
+        QUESTIONS[:6], [passages_for(n) for n in range(6)], scores
+    )
     model, tokenizer = oracle
     for number in range(6):
         encoded = tokenizer.generator(context_texts(number), return_tensors="pt", padding=True)
