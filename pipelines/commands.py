@@ -265,7 +265,14 @@ def answer_options(flags: argparse.Namespace, index: str, output: str, num_shard
         check_choice("--preset", preset, tuple(PRESETS))
     chosen: dict[str, Any] = dict(PRESETS[preset]) if preset else {}
     chosen |= {flag: getattr(flags, flag) for flag, *_ in ANSWER_FLAGS if hasattr(flags, flag)}
-    same = ("forbidden_words", "truncation", "score_scale", "compute_dtype", "max_combined_length", "block_questions")
+    same: tuple[str, ...] = (
+        "forbidden_words",
+        "truncation",
+        "score_scale",
+        "compute_dtype",
+        "max_combined_length",
+        "block_questions",
+    )
     same += ("nprobe", "ef_search", "device", "threads", "batch_tokens", "overwrite")
     reading = QuestionOptions(
         flags.questions_format, flags.question_column, flags.question_id_column, flags.answer_column
