@@ -1,0 +1,178 @@
+"""The model card's snippets, and transformers' retriever interface over our index."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from rag_ops import AutoTokenizer, RagRetriever, RagTokenForGeneration, RagTokenizer, storage
+from rag_ops.composing import compose
+from rag_ops.errors import InputError
+from rag_ops.passage_index import PassageIndex
+from rag_ops.retriever import INDEX_VARIABLE, BeamIndex
+from rag_ops.stages import read_manifest
+from tests.pipelines.workspace import ragbeam, write_articles
+
+
+@pytest.fixture(scope="module")
+def indexes(tmp_path_factory, dpr_pair) -> dict[str, str]:
+    """A small index of one shard, "exact", and the same passages in three shards, "legacy"; by the tiny DPR encoder."""
+    directory = tmp_path_factory.mktemp("indexes")
+    articles = directory / "articles.jsonl"
+    write_articles(articles)
+    run = [
+        ["chunk", "--input", articles, "--output", directory / "passages", "--passage_words", 8, "--num_shards", 4],
+        ["embed", "--passages", directory / "passages", "--encoder", dpr_pair[0], "--output", directory / "embeddings"],
+        ["index", "--embeddings", directory / "embeddings", "--output", directory / "exact", "--num_shards", 1],
+        ["index", "--embeddings", directory / "embeddings", "--output", directory / "legacy", "--num_shards", 3],
+    ]
+    for command in run:
+        ragbeam(*command)
+    return {name: str(directory / name) for name in ("exact", "legacy", "passages", "embeddings")}
+
+
+def stored_vectors(indexes: dict[str, str]) -> np.ndarray:
+    """All vectors as embed stored them, in row order, read without our own readers."""
+    url = indexes["embeddings"]
+    tables = [storage.read_parquet(storage.join(url, shard.path)) for shard in read_manifest(url, "embed").shards]
+    return np.array([row for table in tables for row in table["vector"].to_pylist()], np.float32)
+
+
+def stored_passages(indexes: dict[str, str]) -> list[dict]:
+    url = indexes["passages"]
+    shards = read_manifest(url, "chunk").shards
+    return [row for shard in shards for row in storage.read_parquet(storage.join(url, shard.path)).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def card_model(tmp_path_factory, dpr_pair, tiny_bart, indexes) -> str:
+    """What the card's first snippet saves."""
+    directory = str(tmp_path_factory.mktemp("card"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(INDEX_VARIABLE, indexes["exact"])
+        # The card, with our names of models and directory:
+        model = RagTokenForGeneration.from_pretrained_question_encoder_generator(dpr_pair[1], tiny_bart)
+        question_encoder_tokenizer = AutoTokenizer.from_pretrained(dpr_pair[1])
+        generator_tokenizer = AutoTokenizer.from_pretrained(tiny_bart)
+        tokenizer = RagTokenizer(question_encoder_tokenizer, generator_tokenizer)
+        model.config.use_dummy_dataset = True
+        model.config.index_name = "exact"
+        retriever = RagRetriever(model.config, question_encoder_tokenizer, generator_tokenizer)
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        retriever.save_pretrained(directory)
+    return directory
+
+
+def test_the_cards_second_snippet(card_model, indexes, monkeypatch):
+    monkeypatch.setenv(INDEX_VARIABLE, indexes["exact"])
+    tokenizer = RagTokenizer.from_pretrained(card_model)
+    retriever = RagRetriever.from_pretrained(card_model)
+    model = RagTokenForGeneration.from_pretrained(card_model, retriever=retriever)
+    input_dict = tokenizer.prepare_seq2seq_batch("who is the king of ice", "the moon", return_tensors="pt")
+    outputs = model(input_dict["input_ids"], labels=input_dict["labels"])
+    loss = outputs.loss
+    loss.mean().backward()
+    assert loss.item() > 0
+    for part in (model.rag.question_encoder, model.rag.generator):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters()), "no gradient"
+    generated = model.generate(input_ids=input_dict["input_ids"], max_new_tokens=5)
+    assert isinstance(tokenizer.batch_decode(generated, skip_special_tokens=True)[0], str)
+
+
+def test_the_cards_legacy_index_is_the_full_one(card_model, indexes):
+    config = transformers.RagConfig.from_pretrained(card_model)
+    config.index_name, config.use_dummy_dataset, config.index_path = "legacy", False, indexes["legacy"]
+    retriever = RagRetriever.from_pretrained(card_model, config=config)
+    assert len(retriever.index.passages.shards) == 3
+
+
+def test_questions_are_uncased(card_model, indexes, monkeypatch):
+    monkeypatch.setenv(INDEX_VARIABLE, indexes["exact"])
+    retriever = RagRetriever.from_pretrained(card_model)
+    tokens = retriever.question_encoder_tokenizer(["WHO is the King"], return_tensors="pt")["input_ids"]
+    found = retriever(tokens, np.zeros((1, 16), np.float32), n_docs=2, return_tensors="pt")
+    texts = retriever.generator_tokenizer.batch_decode(found["context_input_ids"], skip_special_tokens=True)
+    assert all(text.endswith("/ / who is the king") for text in texts)
+
+
+def test_a_long_context_keeps_the_question(card_model, indexes, monkeypatch):
+    monkeypatch.setenv(INDEX_VARIABLE, indexes["exact"])
+    config = transformers.RagConfig.from_pretrained(card_model)
+    config.max_combined_length = 15
+    retriever = RagRetriever.from_pretrained(card_model, config=config)
+    tokens = retriever.question_encoder_tokenizer(["who is the king"], return_tensors="pt")["input_ids"]
+    found = retriever(tokens, np.zeros((1, 16), np.float32), n_docs=2, return_tensors="pt")
+    assert found["context_input_ids"].shape[1] == 15
+    texts = retriever.generator_tokenizer.batch_decode(found["context_input_ids"], skip_special_tokens=True)
+    assert all(text.endswith("who is the king") for text in texts)
+
+
+@pytest.mark.parametrize("name", ["exact", "legacy"])
+def test_rows_scores_and_texts_are_brute_forces(indexes, name):
+    index = BeamIndex(indexes[name])
+    index.init_index()
+    vectors, passages = stored_vectors(indexes), stored_passages(indexes)
+    questions = np.random.default_rng(3).standard_normal((7, vectors.shape[1])).astype(np.float32)
+    scores = questions @ vectors.T
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    rows, found = index.get_top_docs(questions, 5)
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_array_equal(found, vectors[expected])
+    for question, columns in enumerate(index.get_doc_dicts(rows)):
+        assert columns["text"] == [passages[row]["text"] for row in expected[question]]
+        assert columns["title"] == [passages[row]["title"] for row in expected[question]]
+
+
+def test_theirs_loads_what_we_save_and_ours_what_they_save(card_model, tmp_path, dpr_pair, tiny_bart):
+    ids = torch.tensor([[2, 9, 8, 3]])
+    inputs = {"context_input_ids": ids.repeat(2, 1), "context_attention_mask": torch.ones((2, 4), dtype=torch.long)}
+    inputs |= {"doc_scores": torch.tensor([[1.0, 2.0]]), "decoder_input_ids": ids, "n_docs": 2}
+    theirs, ours = (
+        kind.from_pretrained(card_model).eval() for kind in (transformers.RagTokenForGeneration, RagTokenForGeneration)
+    )
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(**inputs).logits, ours(**inputs).logits)
+    assert isinstance(transformers.RagTokenizer.from_pretrained(card_model), transformers.RagTokenizer)
+    made = transformers.RagTokenForGeneration.from_pretrained_question_encoder_generator(dpr_pair[1], tiny_bart)
+    made.save_pretrained(tmp_path)
+    with torch.inference_mode():
+        expected = made.eval()(**inputs).logits
+        torch.testing.assert_close(RagTokenForGeneration.from_pretrained(tmp_path).eval()(**inputs).logits, expected)
+
+
+def test_a_sentence_encoder_gives_one_vector_a_question(tmp_path, sentence_encoder, tiny_bart):
+    from rag_ops.encoding import Encoder
+
+    compose(sentence_encoder, tiny_bart, str(tmp_path))
+    model, tokenizer = RagTokenForGeneration.from_pretrained(tmp_path).eval(), RagTokenizer.from_pretrained(tmp_path)
+    questions = ["who is the king of ice", "where is the moon"]
+    encoded = tokenizer(questions, return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        found = model.question_encoder(encoded["input_ids"], attention_mask=encoded["attention_mask"])[0].numpy()
+    expected, _ = Encoder.load(str(tmp_path), role="question", device="cpu").encode(questions)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_score_scale_reaches_the_retrievers_scores(indexes, tmp_path, dpr_pair, tiny_bart, monkeypatch):
+    monkeypatch.setenv(INDEX_VARIABLE, indexes["exact"])
+    compose(dpr_pair[1], tiny_bart, str(tmp_path), score_scale=7.0)
+    questions = np.ones((1, 16), np.float32)
+    plain = BeamIndex(indexes["exact"]).get_top_docs(questions, 3)[1]
+    np.testing.assert_allclose(RagRetriever.from_pretrained(tmp_path).index.get_top_docs(questions, 3)[1], 7 * plain)
+
+
+def test_no_index_is_one_clear_error(card_model, monkeypatch):
+    monkeypatch.delenv(INDEX_VARIABLE, raising=False)
+    config = transformers.RagConfig.from_pretrained(card_model)
+    config.use_dummy_dataset = False
+    with pytest.raises(InputError, match="names no index"):
+        RagRetriever.from_pretrained(card_model, config=config)
+
+
+def test_more_passages_than_there_are_or_another_dimension_is_one_clear_error(indexes):
+    index = PassageIndex(indexes["exact"])
+    with pytest.raises(InputError, match="more passages"):
+        index.search(np.zeros((1, 16), np.float32), index.rows + 1)
+    with pytest.raises(InputError, match="does not go with the index"):
+        index.search(np.zeros((1, 8), np.float32), 1)
