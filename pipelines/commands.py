@@ -59,6 +59,15 @@ def _index_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", default="auto", help="auto (Flat), or any FAISS factory string")
 
 
+def _question_columns(group: Any) -> None:
+    group.add_argument(
+        "--questions_format", default="auto", help=f"{', '.join(QUESTION_FORMATS)}; auto tells it from the name"
+    )
+    group.add_argument("--question_column", default="question", help="column or key of the question")
+    group.add_argument("--question_id_column", default="id", help="column or key of the question's id")
+    group.add_argument("--answer_column", default="answer", help="column or key of the gold answers")
+
+
 ANSWER_FLAGS = (  # those that a preset may set; their defaults are AnswerOptions' own
     ("n_docs", int, "passages for a question (default: 5)"),
     ("num_beams", int, "beams; 1 is greedy decoding (default: 1)"),
@@ -74,12 +83,7 @@ ANSWER_FLAGS = (  # those that a preset may set; their defaults are AnswerOption
 def _answer_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("questions")
     group.add_argument("--questions", nargs="+", required=True, metavar="URL", help="question files or globs")
-    group.add_argument(
-        "--questions_format", default="auto", help=f"{', '.join(QUESTION_FORMATS)}; auto tells it from the name"
-    )
-    group.add_argument("--question_column", default="question", help="column or key of the question")
-    group.add_argument("--question_id_column", default="id", help="column or key of the question's id")
-    group.add_argument("--answer_column", default="answer", help="column or key of the gold answers")
+    _question_columns(group)
     group = parser.add_argument_group(
         "answers", "A preset sets some of these at once; a flag that is given overrules it."
     )
@@ -200,6 +204,40 @@ def _demo_flags(parser: argparse.ArgumentParser) -> None:
     _model_flags(parser)
 
 
+def _finetune_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="RAG-Token model to start from: directory, URL or hub id")
+    parser.add_argument("--index", required=True, metavar="DIR", help="output of ragbeam index; its vectors stay")
+    parser.add_argument("--train", nargs="+", required=True, metavar="URL", help="question files with gold answers")
+    parser.add_argument("--eval", nargs="+", default=None, metavar="URL", help="question files to evaluate on")
+    parser.add_argument("--output", required=True, metavar="DIR", help="local directory to save to")
+    _question_columns(parser.add_argument_group("questions"))
+    group = parser.add_argument_group("training")
+    for flag, kind, default, text in FINETUNE_FLAGS:
+        group.add_argument("--" + flag, type=kind, default=default, help=text)
+    group.add_argument(
+        "--freeze", nargs="+", default=[], metavar="NAME", help="beginnings of the names of parameters that stay"
+    )
+    group.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output")
+    group.add_argument("--overwrite", action="store_true", help="throw away what lies in --output")
+    _model_flags(parser, batches=False)
+
+
+FINETUNE_FLAGS: tuple[tuple[str, type, Any, str], ...] = (
+    ("epochs", float, 3.0, "passes over the training questions"),
+    ("max_steps", int, None, "stop after so many steps"),
+    ("learning_rate", float, 3e-5, "peak of the learning rate, which falls linearly to 0"),
+    ("batch_size", int, 8, "questions of a batch"),
+    ("accumulation", int, 1, "batches whose gradients are added up before a step"),
+    ("n_docs", int, 5, "passages for a question"),
+    ("label_smoothing", float, 0.1, "share of the loss that is spread over the vocabulary"),
+    ("eval_fraction", float, 0.1, "share of --train that is held out where --eval is not given"),
+    ("eval_steps", int, None, "steps between evaluations and checkpoints; by default an epoch"),
+    ("max_answer_tokens", int, 32, "longer gold answers are cut"),
+    ("max_question_tokens", int, 64, "longer questions are cut"),
+    ("seed", int, 1, "of the order of the questions, and of dropout"),
+)
+
+
 def _compose_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--question_encoder", required=True, metavar="MODEL", help="DPR question encoder or sentence-transformers model"
@@ -255,10 +293,16 @@ def embed_options(flags: argparse.Namespace, passages: str, output: str) -> Any:
     )
 
 
+def question_options(flags: argparse.Namespace) -> Any:
+    """QuestionOptions from parsed flags."""
+    from rag_ops.questions import QuestionOptions
+
+    return QuestionOptions(flags.questions_format, flags.question_column, flags.question_id_column, flags.answer_column)
+
+
 def answer_options(flags: argparse.Namespace, index: str, output: str, num_shards: int | None) -> Any:
     """AnswerOptions from parsed flags."""
     from pipelines.options import PRESETS, AnswerOptions, check_choice
-    from rag_ops.questions import QuestionOptions
 
     preset = getattr(flags, "preset", None)
     if preset is not None:
@@ -274,9 +318,7 @@ def answer_options(flags: argparse.Namespace, index: str, output: str, num_shard
         "block_questions",
     )
     same += ("nprobe", "ef_search", "device", "threads", "batch_tokens", "overwrite")
-    reading = QuestionOptions(
-        flags.questions_format, flags.question_column, flags.question_id_column, flags.answer_column
-    )
+    reading = question_options(flags)
     return AnswerOptions(
         flags.questions,
         index,
@@ -370,6 +412,12 @@ def _run_compose(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     return 0
 
 
+def _run_finetune(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from pipelines import finetune
+
+    return finetune.run(flags, question_options(flags))
+
+
 COMMANDS = (
     Command(
         "chunk",
@@ -419,6 +467,14 @@ COMMANDS = (
         "Saves a RAG-Token model in Hugging Face's own layout.",
         _compose_flags,
         _run_compose,
+        takes_beam_flags=False,
+    ),
+    Command(
+        "finetune",
+        "trains a RAG-Token model on questions with answers",
+        "Question encoder and generator learn through the marginal loss; the index stays. Needs ragbeam[finetune].",
+        _finetune_flags,
+        _run_finetune,
         takes_beam_flags=False,
     ),
 )

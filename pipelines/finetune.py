@@ -1,0 +1,80 @@
+"""finetune: question files in, a trained RAG-Token model out. One process on one machine: no pipeline."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from typing import Any
+
+from pipelines.options import check_choice, check_count
+from rag_ops import checkpoints, storage
+from rag_ops.errors import InputError
+from rag_ops.questions import expand_question_files, read_questions
+
+COUNTS = ("max_steps", "batch_size", "accumulation", "n_docs", "eval_steps", "max_answer_tokens", "max_question_tokens")
+
+
+def run(flags: argparse.Namespace, reading: Any) -> int:
+    """Trains and says how well.
+
+    Raises:
+        InputError: a flag is out of range, or an input is missing or malformed.
+    """
+    _check(flags)
+    from pipelines.answer import check_model, open_corpus
+
+    training = expand_question_files(flags.train)
+    held_out = expand_question_files(flags.eval) if flags.eval else None
+    check_model(flags.model, open_corpus(flags.index).index.info)
+    from rag_ops.finetuning import FinetuneSettings, finetune
+
+    names = [name for name in FinetuneSettings.__dataclass_fields__ if name != "freeze"]
+    settings = FinetuneSettings(**{name: getattr(flags, name) for name in names}, freeze=tuple(flags.freeze))
+    if flags.overwrite:
+        shutil.rmtree(flags.output, ignore_errors=True)
+    result = finetune(
+        checkpoints.find_model(flags.model),
+        flags.index,
+        read_questions(training, reading),
+        flags.output,
+        settings,
+        held_out=read_questions(held_out, reading) if held_out else None,
+        device=flags.device,
+        threads=flags.threads,
+        resume=flags.resume,
+        progress=sys.stderr.isatty(),
+        on_evaluation=_say,
+    )
+    sys.stdout.write(f"finetune: {len(result.losses)} steps; saved to {flags.output}\n")
+    return 0
+
+
+def _say(figures: dict[str, float]) -> None:
+    step, loss, em, f1 = (figures[name] for name in ("step", "loss", "em", "f1"))
+    sys.stdout.write(f"  step {step:,}: held-out loss {loss:.4f}, EM {em:.2%}, F1 {f1:.2%}\n")
+    sys.stdout.flush()
+
+
+def _check(flags: argparse.Namespace) -> None:
+    for name in COUNTS:
+        check_count("--" + name, getattr(flags, name))
+    check_choice("--device", flags.device, ("auto", "cpu", "cuda"))
+    for name, low, high in (("epochs", 0, 1e6), ("learning_rate", 0, 1), ("eval_fraction", 0, 1)):
+        if not low < getattr(flags, name) <= high:
+            raise InputError(
+                f"--{name} is out of range", value=getattr(flags, name), expected=f"over {low}, to {high:g}"
+            )
+    if not 0 <= flags.label_smoothing < 1:
+        raise InputError("--label_smoothing is out of range", value=flags.label_smoothing, expected="0 to under 1")
+    if not storage.is_local(flags.output):
+        raise InputError("--output must be on this machine", value=flags.output, expected="a local directory")
+    if os.path.exists(flags.output) and not os.path.isdir(flags.output):
+        raise InputError("--output is a file", value=flags.output, expected="a directory")
+
+
+if __name__ == "__main__":
+    from pipelines.cli import main
+
+    sys.exit(main(["finetune", *sys.argv[1:]]))

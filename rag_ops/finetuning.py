@@ -1,0 +1,359 @@
+"""Fine-tuning of a RAG-Token model through its marginal loss, on Hugging Face's Trainer.
+
+Question encoder and generator learn; the passages' vectors stay (Lewis et al. 2020, section 2.4). Each step retrieves
+with the question encoder as it is then. The loss of a question is -log p(y|x) under the mixture of its passages,
+smoothed over the vocabulary as the paper's code does.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from rag_ops import checkpoints
+from rag_ops.encoding import pick_device, torch_threads
+from rag_ops.errors import InputError
+from rag_ops.generation import GenerationSettings, RagTokenGenerator
+from rag_ops.metrics import exact_match, f1
+from rag_ops.questions import Question
+from rag_ops.retriever import BeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
+
+CHECKPOINTS = "checkpoints"  # in the output directory, while training is unfinished
+SETTINGS = "settings.json"  # there: what a resumed training must have been started with
+HISTORY = "training.json"  # in the output directory: loss at each step, and each evaluation
+EVALUATION_BATCH = 64  # questions that are retrieved for and answered together
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneSettings:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training questions.
+        max_steps: stops after so many steps, if not None.
+        learning_rate: its peak; it falls linearly to 0.
+        batch_size: questions of a step, times `accumulation`.
+        accumulation: batches whose gradients are added up before a step.
+        n_docs: passages for a question.
+        label_smoothing: share of the loss spread over the vocabulary; 0.1 in the paper's code.
+        eval_fraction: share of the questions that is held out, chosen by a hash of the question; where no file is
+        given. eval_steps: steps between evaluations, and between checkpoints; None for once an epoch.
+        max_answer_tokens: longer gold answers are cut. max_question_tokens: longer questions are cut. freeze:
+        parameters whose names begin with one of these stay as they are. seed: of the order of the questions, and of
+        dropout.
+    """
+
+    epochs: float = 3.0
+    max_steps: int | None = None
+    learning_rate: float = 3e-5
+    batch_size: int = 8
+    accumulation: int = 1
+    n_docs: int = 5
+    label_smoothing: float = 0.1
+    eval_fraction: float = 0.1
+    eval_steps: int | None = None
+    max_answer_tokens: int = 32
+    max_question_tokens: int = 64
+    freeze: tuple[str, ...] = ()
+    seed: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneResult:
+    """What training came to: evaluations in order, each with step, loss, em and f1 (0 to 1), and each step's loss."""
+
+    evaluations: list[dict[str, float]]
+    losses: list[dict[str, float]]
+
+
+def finetune(
+    model: str,
+    index: str,
+    questions: Iterable[Question],
+    output: str,
+    settings: FinetuneSettings,
+    *,
+    held_out: Iterable[Question] | None = None,
+    device: str = "auto",
+    threads: int = 2,
+    resume: bool = False,
+    progress: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    on_evaluation: Callable[[dict[str, float]], None] = lambda figures: None,
+) -> FinetuneResult:
+    """Trains the RAG-Token model in directory `model` and saves it to local directory `output`.
+
+    Args:
+        model: local directory in Hugging Face's layout.
+        index: output of `ragbeam index`, made with the context encoder that belongs to the model.
+        questions: with gold answers, of which the first is learned; those without are left out.
+        output: gets model and tokenizers, and `training.json`. Checkpoints lie below it until training is finished.
+        settings: how to train.
+        held_out: questions to evaluate on; None to hold out a part of `questions`.
+        device: "auto", "cpu" or "cuda"; bfloat16 arithmetic on a GPU.
+        threads: torch threads.
+        resume: go on from the last checkpoint.
+        progress: show transformers' progress bar.
+        callbacks: further ones for the Trainer.
+        on_evaluation: told of each evaluation.
+
+    Raises:
+        InputError: no question has an answer, or an unfinished training lies in `output` and `resume` is not set.
+    """
+    _check_accelerate()
+    device = pick_device(device)
+    training, evaluation = split_questions(questions, held_out, settings.eval_fraction)
+    identity = {**dataclasses.asdict(settings), "model": checkpoints.model_digest(model), "questions": len(training)}
+    folder = _prepare(output, identity, resume)
+    with torch_threads(threads):
+        torch.manual_seed(settings.seed)
+        tokenizer = RagTokenizer.from_pretrained(model)
+        rag = RagTokenForGeneration.from_pretrained(model, dtype=torch.float32)
+        scale = checkpoints.score_scale(rag.config)
+        retriever = RagRetriever(rag.config, tokenizer.question_encoder, tokenizer.generator, BeamIndex(index, scale))
+        rag.set_retriever(retriever)
+        own_smoothing, rag.config.label_smoothing = rag.config.label_smoothing, settings.label_smoothing
+        for name, parameter in rag.named_parameters():
+            parameter.requires_grad = not name.startswith(settings.freeze or ("\0",))
+        trainer = MarginalTrainer(
+            model=rag,
+            args=_arguments(settings, folder, device, progress),
+            train_dataset=training,
+            eval_dataset=evaluation,
+            data_collator=Collator(tokenizer, rag.config.generator, settings),
+            callbacks=list(callbacks),
+        )
+        trainer.prepare(tokenizer, retriever.index, settings, device, threads, on_evaluation)
+        trainer.train(resume_from_checkpoint=resume and _has_checkpoint(folder))
+        figures = trainer.evaluate()
+        rag.config.label_smoothing = own_smoothing
+        rag.save_pretrained(output)
+        tokenizer.save_pretrained(output)
+    history = trainer.state.log_history
+    result = FinetuneResult(
+        [{**_figures(entry), "step": entry["step"]} for entry in history if "eval_em" in entry and "step" in entry],
+        [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry],
+    )
+    Path(output, HISTORY).write_text(
+        json.dumps({"settings": identity, "final": _figures(figures), **dataclasses.asdict(result)}, indent=1)
+    )
+    shutil.rmtree(folder)
+    return result
+
+
+class MarginalTrainer(Trainer):
+    """The Trainer with the mean marginal loss, and with answers' EM and F1 at each evaluation."""
+
+    def prepare(
+        self,
+        tokenizer: RagTokenizer,
+        index: BeamIndex,
+        settings: FinetuneSettings,
+        device: str,
+        threads: int,
+        on_evaluation: Callable[[dict[str, float]], None],
+    ) -> None:
+        """What evaluation needs besides the model."""
+        self._rag_tokenizer, self._index, self._settings = tokenizer, index, settings
+        self._rag_device, self._threads, self._on_evaluation = device, threads, on_evaluation
+        self.model_accepts_loss_kwargs = False  # or the Trainer would leave out to divide by the accumulated batches
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """-log p(y|x), smoothed, the mean over the batch."""
+        outputs = model(**inputs, n_docs=self._settings.n_docs)
+        loss = outputs.loss.mean()
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Loss, and EM and F1 of greedy answers."""
+        figures = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        questions: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
+        answers = self.answers([question["question"] for question in questions])
+        gold = [question["answers"] for question in questions]
+        found = {
+            f"{metric_key_prefix}_em": float(np.mean([exact_match(a, g) for a, g in zip(answers, gold, strict=True)])),
+            f"{metric_key_prefix}_f1": float(np.mean([f1(a, g) for a, g in zip(answers, gold, strict=True)])),
+            f"{metric_key_prefix}_loss": figures[f"{metric_key_prefix}_loss"],
+        }
+        self.log(found)
+        self._on_evaluation({"step": self.state.global_step, **_figures(found)})
+        return figures | found
+
+    def answers(self, questions: Sequence[str]) -> list[str | None]:
+        """Greedy answers of the model as it is now."""
+        model: Any = self.model
+        was_training = model.training
+        model.eval()
+        parts = SimpleNamespace(config=model.config, rag=SimpleNamespace(generator=copy.deepcopy(model.rag.generator)))
+        decoding = GenerationSettings(max_new_tokens=self._settings.max_answer_tokens)
+        generator = RagTokenGenerator(parts, self._rag_tokenizer, decoding, self._rag_device, self._threads)
+        tokenizer, passages, found = self._rag_tokenizer.question_encoder, self._index.passages, []
+        for start in range(0, len(questions), EVALUATION_BATCH):
+            batch = list(questions[start : start + EVALUATION_BATCH])
+            limit = self._settings.max_question_tokens
+            encoded = tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+            with torch.inference_mode():
+                vectors = model.question_encoder(
+                    encoded["input_ids"].to(model.device), attention_mask=encoded["attention_mask"].to(model.device)
+                )[0]
+            hits = passages.search(vectors.float().cpu().numpy(), self._settings.n_docs)
+            texts = [passages.passages(rows) for rows in hits.rows]
+            found += [answer.text for answer in generator.answer(batch, texts, hits.scores)]
+        model.train(was_training)
+        return found
+
+
+class Collator:
+    """Questions with answers to a batch of tensors.
+
+    Labels are the decoder's start token, the answer's tokens and the end token: the start token is what generation
+    begins with, so the first word is learned from where it will be asked.
+    """
+
+    def __init__(self, tokenizer: Any, generator_config: Any, settings: FinetuneSettings):
+        self._tokenizer, self._config, self._settings = tokenizer, generator_config, settings
+        start = generator_config.decoder_start_token_id
+        self._start = start if start is not None else generator_config.bos_token_id
+
+    def __call__(self, questions: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` and `labels`, int64 (questions, tokens)."""
+        settings = self._settings
+        encoded = self._tokenizer.question_encoder(
+            [question["question"] for question in questions],
+            padding=True,
+            truncation=True,
+            max_length=settings.max_question_tokens,
+            return_tensors="pt",
+        )
+        answers = self._tokenizer.generator(
+            [question["answers"][0] for question in questions],
+            add_special_tokens=False,
+            truncation=True,
+            max_length=settings.max_answer_tokens - 1,
+        )["input_ids"]
+        rows = [torch.tensor([self._start, *ids, self._config.eos_token_id]) for ids in answers]
+        labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self._config.pad_token_id)
+        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
+
+
+def split_questions(
+    questions: Iterable[Question], held_out: Iterable[Question] | None, fraction: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Training and held-out questions, each with its answers; which are held out depends on the question alone.
+
+    Raises:
+        InputError: none is left for one of the two.
+    """
+
+    def usable(rows: Iterable[Question]) -> list[dict[str, Any]]:
+        return [
+            {"question": row.question, "answers": list(row.answers)}
+            for row in rows
+            if row.error is None and row.answers and row.answers[0].strip()
+        ]
+
+    rows = usable(questions)
+    if held_out is not None:
+        training, evaluation = rows, usable(held_out)
+    else:
+        parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+        for row in rows:
+            digest = hashlib.sha256(row["question"].encode()).digest()
+            parts[int.from_bytes(digest[:4], "big") < fraction * 2**32].append(row)
+        training, evaluation = parts
+    for what, part in (("to train on", training), ("held out", evaluation)):
+        if not part:
+            raise InputError(
+                f"no question {what}",
+                value=f"{len(rows)} questions with answers",
+                expected="questions with gold answers",
+                remedy="see --train, --eval, --eval_fraction and --answer_column",
+            )
+    return training, evaluation
+
+
+def _arguments(settings: FinetuneSettings, folder: str, device: str, progress: bool) -> TrainingArguments:
+    when = "steps" if settings.eval_steps else "epoch"
+    return TrainingArguments(
+        output_dir=folder,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        eval_strategy=when,
+        eval_steps=settings.eval_steps,
+        save_strategy=when,
+        save_steps=settings.eval_steps or 500,
+        save_total_limit=2,
+        logging_steps=1,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to="none",
+        disable_tqdm=not progress,
+        use_cpu=device == "cpu",
+        bf16=device == "cuda",
+        seed=settings.seed,
+        dataloader_pin_memory=device == "cuda",
+    )
+
+
+def _prepare(output: str, identity: dict[str, Any], resume: bool) -> str:
+    """The folder for checkpoints, checked to be empty or to be this very training's."""
+    folder = os.path.join(output, CHECKPOINTS)
+    settings = Path(folder, SETTINGS)
+    if os.path.isfile(os.path.join(output, "config.json")):
+        raise InputError("--output holds a model already", value=output, expected="an empty directory")
+    if settings.exists():
+        if not resume:
+            raise InputError(
+                "an unfinished training lies in --output", value=output, remedy="--resume to go on, or --overwrite"
+            )
+        before = json.loads(settings.read_text())
+        now = json.loads(json.dumps(identity))
+        if changed := sorted(name for name in now if before.get(name) != now[name]):
+            name = changed[0]
+            raise InputError(
+                f"the training to resume was started with another {name}",
+                value=now[name],
+                expected=before.get(name),
+                remedy="give what it was started with, or --overwrite",
+            )
+    os.makedirs(folder, exist_ok=True)
+    settings.write_text(json.dumps(identity))
+    return folder
+
+
+def _has_checkpoint(folder: str) -> bool:
+    return any(name.startswith("checkpoint-") for name in os.listdir(folder))
+
+
+def _figures(entry: dict[str, Any]) -> dict[str, float]:
+    return {name: float(entry[f"eval_{name}"]) for name in ("loss", "em", "f1") if f"eval_{name}" in entry}
+
+
+def _check_accelerate() -> None:
+    try:
+        import accelerate  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "fine-tuning needs a package that is not installed",
+            value="accelerate",
+            remedy="pip install 'ragbeam[finetune]'",
+        ) from error
