@@ -218,7 +218,9 @@ def _finetune_flags(parser: argparse.ArgumentParser) -> None:
         "--freeze", nargs="+", default=[], metavar="NAME", help="beginnings of the names of parameters that stay"
     )
     group.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output")
-    group.add_argument("--overwrite", action="store_true", help="throw away what lies in --output")
+    group.add_argument(
+        "--overwrite", action="store_true", help="throw away the model or the unfinished training in --output"
+    )
     _model_flags(parser, batches=False)
 
 

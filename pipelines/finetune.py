@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from typing import Any
 
@@ -32,8 +31,6 @@ def run(flags: argparse.Namespace, reading: Any) -> int:
 
     names = [name for name in FinetuneSettings.__dataclass_fields__ if name != "freeze"]
     settings = FinetuneSettings(**{name: getattr(flags, name) for name in names}, freeze=tuple(flags.freeze))
-    if flags.overwrite:
-        shutil.rmtree(flags.output, ignore_errors=True)
     result = finetune(
         checkpoints.find_model(flags.model),
         flags.index,
@@ -44,6 +41,7 @@ def run(flags: argparse.Namespace, reading: Any) -> int:
         device=flags.device,
         threads=flags.threads,
         resume=flags.resume,
+        overwrite=flags.overwrite,
         progress=sys.stderr.isatty(),
         on_evaluation=_say,
     )

@@ -29,6 +29,8 @@ from rag_ops.generation import GenerationSettings, RagTokenGenerator
 from rag_ops.metrics import exact_match, f1
 from rag_ops.questions import Question
 from rag_ops.retriever import BeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
+from rag_ops.stages import read_manifest
+from schemas.manifest import digest_of
 
 CHECKPOINTS = "checkpoints"  # in the output directory, while training is unfinished
 SETTINGS = "settings.json"  # there: what a resumed training must have been started with
@@ -89,6 +91,7 @@ def finetune(
     device: str = "auto",
     threads: int = 2,
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     on_evaluation: Callable[[dict[str, float]], None] = lambda figures: None,
@@ -105,18 +108,26 @@ def finetune(
         device: "auto", "cpu" or "cuda"; bfloat16 arithmetic on a GPU.
         threads: torch threads.
         resume: go on from the last checkpoint.
+        overwrite: throw away the model and the checkpoints in `output`.
         progress: show transformers' progress bar.
         callbacks: further ones for the Trainer.
         on_evaluation: told of each evaluation.
 
     Raises:
-        InputError: no question has an answer, or an unfinished training lies in `output` and `resume` is not set.
+        InputError: no question has an answer, or `output` holds a model, or an unfinished training that was started
+            otherwise or is not to be resumed.
     """
     _check_accelerate()
     device = pick_device(device)
     training, evaluation = split_questions(questions, held_out, settings.eval_fraction)
-    identity = {**dataclasses.asdict(settings), "model": checkpoints.model_digest(model), "questions": len(training)}
-    folder = _prepare(output, identity, resume)
+    passages = read_manifest(index, "index")
+    identity = {
+        **dataclasses.asdict(settings),
+        "model": checkpoints.model_digest(model),
+        "index": passages.digest,
+        "questions": digest_of([training, evaluation]),
+    }
+    folder = _prepare(output, identity, resume, overwrite)
     with torch_threads(threads):
         torch.manual_seed(settings.seed)
         tokenizer = RagTokenizer.from_pretrained(model)
@@ -314,30 +325,39 @@ def _arguments(settings: FinetuneSettings, folder: str, device: str, progress: b
     )
 
 
-def _prepare(output: str, identity: dict[str, Any], resume: bool) -> str:
-    """The folder for checkpoints, checked to be empty or to be this very training's."""
+def _prepare(output: str, identity: dict[str, Any], resume: bool, overwrite: bool) -> str:
+    """The folder for checkpoints: empty, or this very training's."""
     folder = os.path.join(output, CHECKPOINTS)
     settings = Path(folder, SETTINGS)
-    if os.path.isfile(os.path.join(output, "config.json")):
-        raise InputError("--output holds a model already", value=output, expected="an empty directory")
-    if settings.exists():
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif settings.exists():
         if not resume:
             raise InputError(
                 "an unfinished training lies in --output", value=output, remedy="--resume to go on, or --overwrite"
             )
-        before = json.loads(settings.read_text())
-        now = json.loads(json.dumps(identity))
-        if changed := sorted(name for name in now if before.get(name) != now[name]):
-            name = changed[0]
+        _check_same(json.loads(settings.read_text()), json.loads(json.dumps(identity)))
+    elif os.path.isfile(os.path.join(output, "config.json")):
+        raise InputError(
+            "--output holds a model already",
+            value=output,
+            expected="a directory without one",
+            remedy="give another --output, or --overwrite",
+        )
+    os.makedirs(folder, exist_ok=True)
+    settings.write_text(json.dumps(identity))
+    return folder
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name in sorted(now):
+        if before.get(name) != now[name]:
             raise InputError(
                 f"the training to resume was started with another {name}",
                 value=now[name],
                 expected=before.get(name),
                 remedy="give what it was started with, or --overwrite",
             )
-    os.makedirs(folder, exist_ok=True)
-    settings.write_text(json.dumps(identity))
-    return folder
 
 
 def _has_checkpoint(folder: str) -> bool:

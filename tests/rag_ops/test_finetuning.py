@@ -1,0 +1,261 @@
+"""Fine-tuning: EM rises on questions that were held out, and a training that was interrupted ends as if it was not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import transformers
+from transformers import TrainerCallback
+
+from rag_ops.errors import InputError
+from rag_ops.finetuning import CHECKPOINTS, HISTORY, FinetuneSettings, finetune, split_questions
+from rag_ops.questions import Question, QuestionOptions, read_questions
+from rag_ops.stages import read_manifest
+from tests.pipelines.workspace import fails, ragbeam
+
+SUBJECTS = "moon sun river king city war ice".split()
+SETTINGS = FinetuneSettings(epochs=2, learning_rate=1e-3, batch_size=8, n_docs=2, eval_steps=6, seed=3)
+
+
+@pytest.fixture(scope="module")
+def kingdom(tmp_path_factory, sentence_encoder, tokenizer) -> dict[str, str]:
+    """Passages about numbered things, an index of them, questions with gold answers, and a small RAG-Token model."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    directory = tmp_path_factory.mktemp("kingdom")
+    articles, questions = directory / "articles.jsonl", directory / "questions.jsonl"
+    with articles.open("w") as passages, questions.open("w") as asked:
+        for number in range(105):
+            subject = SUBJECTS[number % 7]
+            text = f"the {subject} of {number} is in the {subject} "
+            passages.write(json.dumps({"id": number, "title": f"{subject} {number}", "text": text}) + "\n")
+            row = {"question": f"what is the {subject} {number}", "answer": [subject, f"the {subject}"]}
+            asked.write(json.dumps(row) + "\n")
+    torch.manual_seed(5)
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=128,
+        init_std=0.1,
+        dropout=0.0,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+        decoder_start_token_id=2,
+        forced_eos_token_id=None,
+    )
+    generator = directory / "bart"
+    BartForConditionalGeneration(config).save_pretrained(generator)
+    tokenizer.save_pretrained(generator)
+    model, index = directory / "model", directory / "index"
+    ragbeam("chunk", "--input", articles, "--output", directory / "passages")
+    ragbeam("embed", "--passages", directory / "passages", "--encoder", sentence_encoder, "--output", directory / "e")
+    ragbeam("index", "--embeddings", directory / "e", "--output", index)
+    ragbeam("compose", "--question_encoder", sentence_encoder, "--generator", generator, "--output", model)
+    return {"questions": str(questions), "index": str(index), "model": str(model)}
+
+
+def questions_of(kingdom: dict[str, str]) -> list[Question]:
+    return list(read_questions([kingdom["questions"]], QuestionOptions()))
+
+
+class StopAt(TrainerCallback):
+    """Ends the training as a killed process would, before the step counts."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def undisturbed(kingdom, tmp_path_factory) -> tuple[str, object]:
+    output = str(tmp_path_factory.mktemp("undisturbed"))
+    return output, finetune(kingdom["model"], kingdom["index"], questions_of(kingdom), output, SETTINGS)
+
+
+def test_an_interrupted_training_resumes_on_the_same_curve(kingdom, undisturbed, tmp_path):
+    arguments = (kingdom["model"], kingdom["index"], questions_of(kingdom), str(tmp_path), SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*arguments, callbacks=[StopAt(9)])
+    assert not (tmp_path / "config.json").exists(), "an unfinished model must not look like a finished one"
+    result = finetune(*arguments, resume=True)
+    assert len(result.losses) > 12
+    assert result == undisturbed[1]
+    ours, theirs = (Path(place, "model.safetensors").read_bytes() for place in (tmp_path, undisturbed[0]))
+    assert ours == theirs
+
+
+def test_checkpoints_go_and_the_history_stays(undisturbed):
+    output, result = undisturbed
+    assert not Path(output, CHECKPOINTS).exists()
+    history = json.loads(Path(output, HISTORY).read_text())
+    assert history["losses"] == result.losses
+    assert history["evaluations"] == result.evaluations
+    assert {"step", "loss", "em", "f1"} == set(result.evaluations[0])
+
+
+def test_em_rises_on_held_out_questions_and_answer_uses_the_result(kingdom, tmp_path, capsys):
+    output, answers = tmp_path / "trained", tmp_path / "answers"
+    ragbeam(
+        *("finetune", "--model", kingdom["model"], "--index", kingdom["index"], "--train", kingdom["questions"]),
+        *(
+            "--output",
+            output,
+            "--epochs",
+            12,
+            "--learning_rate",
+            5e-3,
+            "--eval_steps",
+            30,
+            "--n_docs",
+            2,
+            "--eval_fraction",
+            0.3,
+        ),
+    )
+    printed = capsys.readouterr().out
+    history = json.loads((output / HISTORY).read_text())
+    first, last = history["evaluations"][0], history["final"]
+    assert f"EM {last['em']:.2%}" in printed
+    assert last["loss"] < first["loss"]
+    assert last["em"] >= first["em"] + 0.3
+    assert last["em"] >= 0.5
+    # The saved model answers as it did when it was last evaluated, in our job and in transformers.
+    held_out = split_questions(questions_of(kingdom), None, 0.3)[1]
+    asked = tmp_path / "held_out.jsonl"
+    asked.write_text(
+        "".join(json.dumps({"question": row["question"], "answer": row["answers"]}) + "\n" for row in held_out)
+    )
+    ragbeam(
+        *("answer", "--questions", asked, "--index", kingdom["index"], "--model", output, "--output", answers),
+        *("--n_docs", 2, "--max_new_tokens", 32),
+    )
+    shards = read_manifest(str(answers), "answer").shards
+    rows = [row for shard in shards for row in pq.read_table(answers / shard.path).to_pylist()]
+    right = [any(row["answer"].lower() == gold for gold in row["gold_answers"]) for row in rows]
+    assert len(right) == len(held_out)
+    assert sum(right) / len(right) == pytest.approx(last["em"])
+    transformers.RagTokenForGeneration.from_pretrained(output)
+    transformers.RagTokenizer.from_pretrained(output)
+
+
+def test_frozen_parameters_stay(kingdom, tmp_path):
+    settings = FinetuneSettings(max_steps=2, learning_rate=1e-2, n_docs=2, freeze=("rag.question_encoder",))
+    finetune(kingdom["model"], kingdom["index"], questions_of(kingdom), str(tmp_path), settings)
+    before, after = (
+        transformers.RagTokenForGeneration.from_pretrained(place).state_dict() for place in (kingdom["model"], tmp_path)
+    )
+    same = {name: bool((before[name] == after[name]).all()) for name in before}
+    assert all(same[name] for name in same if name.startswith("rag.question_encoder"))
+    assert not all(same[name] for name in same if name.startswith("rag.generator.model.decoder.layers"))
+
+
+def test_the_question_encoder_learns(kingdom, undisturbed):
+    before, after = (
+        transformers.RagTokenForGeneration.from_pretrained(place).state_dict()
+        for place in (kingdom["model"], undisturbed[0])
+    )
+    name = "rag.question_encoder.encoder.layer.0.output.dense.weight"
+    assert (before[name] != after[name]).any()
+
+
+def test_accumulated_batches_give_the_same_steps_as_one_batch(kingdom, tmp_path):
+    without_dropout = tmp_path / "model"
+    shutil.copytree(kingdom["model"], without_dropout)
+    config = json.loads((without_dropout / "config.json").read_text())
+    for part in ("question_encoder", "generator"):
+        for rate in (
+            "dropout",
+            "attention_dropout",
+            "activation_dropout",
+            "hidden_dropout_prob",
+            "attention_probs_dropout_prob",
+        ):
+            if rate in config[part]:
+                config[part][rate] = 0.0
+    (without_dropout / "config.json").write_text(json.dumps(config))
+    losses = []
+    for batch, accumulation in ((8, 1), (2, 4)):
+        settings = FinetuneSettings(
+            max_steps=4, batch_size=batch, accumulation=accumulation, n_docs=2, learning_rate=1e-3
+        )
+        output = str(tmp_path / f"{batch}")
+        result = finetune(str(without_dropout), kingdom["index"], questions_of(kingdom), output, settings)
+        losses.append([step["loss"] for step in result.losses])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def question(text: str, *answers: str, error: str | None = None) -> Question:
+    return Question(text, text, answers or None, error, "test")
+
+
+def test_which_questions_are_held_out_depends_on_the_question_alone():
+    rows = [question(f"what is {number}", "it") for number in range(400)]
+    training, held_out = split_questions(rows, None, 0.25)
+    assert 60 < len(held_out) < 140
+    assert len(training) + len(held_out) == 400
+    backwards = split_questions(rows[::-1], None, 0.25)[1]
+    assert sorted(row["question"] for row in backwards) == sorted(row["question"] for row in held_out)
+
+
+def test_questions_without_answers_are_left_out():
+    rows = [question("a", "b"), question("c"), question("d", ""), question("", "x", error="empty")]
+    training, held_out = split_questions(rows, [question("e", "f")], 0.1)
+    assert [row["question"] for row in training] == ["a"]
+    assert [row["question"] for row in held_out] == ["e"]
+    with pytest.raises(InputError, match=r"no question to train on.*0 questions with answers"):
+        split_questions([question("c")], [question("e", "f")], 0.1)
+    with pytest.raises(InputError, match="no question held out"):
+        split_questions(rows, [question("e")], 0.1)
+
+
+BAD_USE = [
+    (["--epochs", 0], "--epochs is out of range"),
+    (["--batch_size", 0], "--batch_size is too small"),
+    (["--label_smoothing", 1], "--label_smoothing is out of range"),
+    (["--output", "memory://trained"], "--output must be on this machine"),
+    (["--answer_column", "gold"], "no question to train on"),
+    (["--train", "missing.jsonl"], "missing.jsonl"),
+    (["--n_docs", 1000], "more passages are asked for than there are"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD_USE)
+def test_bad_use_is_one_line(kingdom, tmp_path, capsys, flags, message):
+    given = {
+        "--model": kingdom["model"],
+        "--index": kingdom["index"],
+        "--train": kingdom["questions"],
+        "--output": str(tmp_path / "out"),
+    }
+    given[flags[0]] = flags[1]
+    code, line = fails(capsys, "finetune", *(part for pair in given.items() for part in pair))
+    assert code == 2
+    assert message in line
+
+
+def test_an_unfinished_training_and_a_model_are_not_overwritten(kingdom, undisturbed, tmp_path):
+    arguments = (kingdom["model"], kingdom["index"], questions_of(kingdom))
+    with pytest.raises(InputError, match="holds a model already"):
+        finetune(*arguments, undisturbed[0], SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*arguments, str(tmp_path), SETTINGS, callbacks=[StopAt(1)])
+    with pytest.raises(InputError, match="an unfinished training lies in --output"):
+        finetune(*arguments, str(tmp_path), SETTINGS)
+    other = FinetuneSettings(learning_rate=1.0)
+    with pytest.raises(InputError, match=r"another batch_size|another epochs|another eval_steps"):
+        finetune(*arguments, str(tmp_path), other, resume=True)
+    result = finetune(*arguments, str(tmp_path), FinetuneSettings(max_steps=1, n_docs=1), overwrite=True)
+    assert len(result.losses) == 1
