@@ -244,9 +244,14 @@ def _compose_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--question_encoder", required=True, metavar="MODEL", help="DPR question encoder or sentence-transformers model"
     )
-    parser.add_argument(
-        "--generator", required=True, metavar="MODEL", help="any sequence-to-sequence model, BART first"
+    parts = parser.add_mutually_exclusive_group(required=True)
+    parts.add_argument("--generator", metavar="MODEL", help="any sequence-to-sequence model, BART first")
+    parts.add_argument(
+        "--warm_start",
+        action="store_true",
+        help="make an untrained BART of the weights of --question_encoder, a BERT, to be fine-tuned",
     )
+    parser.add_argument("--decoder_layers", type=int, default=2, help="of the BART that --warm_start makes")
     parser.add_argument(
         "--context_encoder", default=None, metavar="MODEL", help="encoder of the passages that it goes with"
     )
@@ -403,6 +408,15 @@ def _run_compose(flags: argparse.Namespace, rest: Sequence[str]) -> int:
 
     if not storage.is_local(flags.output):
         raise InputError("--output must be on this machine", value=flags.output, expected="a local directory")
+    if flags.warm_start:
+        composing.compose_warm_started(
+            flags.question_encoder,
+            flags.output,
+            decoder_layers=flags.decoder_layers,
+            score_scale=flags.score_scale,
+        )
+        _say(f"compose: an untrained model, saved to {flags.output}")
+        return 0
     composing.compose(
         flags.question_encoder,
         flags.generator,

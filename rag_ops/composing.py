@@ -44,8 +44,7 @@ def compose(
         context_encoder: the encoder of the passages; its digest is kept, and `answer` refuses an index of another. A
             sentence-transformers model encodes both sides, so there it is known.
         score_scale: what inner products are multiplied by before the softmax over passages. 1 is the paper's; vectors
-        of
-            length 1 have inner products within 1, of which the softmax makes hardly a difference.
+            of length 1 have inner products within 1, of which the softmax makes hardly a difference.
 
     Raises:
         InputError: a part is missing or of the wrong kind.
@@ -58,21 +57,37 @@ def compose(
         raise InputError(
             f"the generator cannot be loaded ({error})", value=generator, expected="a seq2seq model"
         ) from error
-    if not 0 < score_scale < float("inf"):
-        raise InputError("--score_scale is out of range", value=score_scale, expected="more than 0")
+    _check_scale(score_scale)
     notes = {"score_scale": score_scale}
     save(question_encoder, model, tokenizer, output, context_encoder=context_encoder, notes=notes)
 
 
-def compose_warm_started(encoder: str, output: str, *, notes: Mapping[str, Any] | None = None) -> None:
+def compose_warm_started(
+    encoder: str, output: str, *, decoder_layers: int = DECODER_LAYERS, score_scale: float = 1.0
+) -> None:
     """Composes a RAG-Token model from an encoder alone: its generator is a BART that starts from the encoder's weights.
 
-    Such a generator is untrained: it has never learned to write. `notes` go to config.json, for whoever prints answers.
+    Such a generator is untrained: it has never learned to write, and config.json says so until it is fine-tuned.
+
+    Args:
+        encoder: directory, URL or hub id of a sentence-transformers model on a BERT.
+        output: local directory to save to.
+        decoder_layers: see `warm_start_generator`.
+        score_scale: see `compose`.
+
+    Raises:
+        InputError: the encoder is missing or no BERT, or a number is out of range.
     """
+    _check_scale(score_scale)
     directory = checkpoints.find_model(encoder)
-    generator = warm_start_generator(load_encoder_model(directory, "context"))
+    generator = warm_start_generator(load_encoder_model(directory, "context"), decoder_layers)
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    save(encoder, generator, tokenizer, output, notes={"generator": "untrained", **(notes or {})})
+    save(encoder, generator, tokenizer, output, notes={"generator": checkpoints.UNTRAINED, "score_scale": score_scale})
+
+
+def _check_scale(score_scale: float) -> None:
+    if not 0 < score_scale < float("inf"):
+        raise InputError("--score_scale is out of range", value=score_scale, expected="more than 0")
 
 
 def save(
@@ -118,11 +133,15 @@ def warm_start_generator(encoder: Any, decoder_layers: int = DECODER_LAYERS) -> 
         decoder_layers: how many of its layers the decoder takes.
 
     Raises:
-        InputError: the encoder is no BERT.
+        InputError: the encoder is no BERT, or has fewer layers.
     """
     bert = encoder.config
     if bert.model_type != "bert":
         raise InputError("only a BERT encoder can warm-start a BART", value=bert.model_type, expected="model_type bert")
+    if not 1 <= decoder_layers <= bert.num_hidden_layers:
+        raise InputError(
+            "--decoder_layers is out of range", value=decoder_layers, expected=f"1 to {bert.num_hidden_layers}"
+        )
     config = BartConfig(
         vocab_size=bert.vocab_size,
         d_model=bert.hidden_size,

@@ -74,7 +74,10 @@ class FinetuneSettings:
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneResult:
-    """What training came to: evaluations in order, each with step, loss, em and f1 (0 to 1), and each step's loss."""
+    """What training came to: evaluations, each with step, loss, em and f1 (0 to 1), and each step's loss; in order.
+
+    The first evaluation, of step 0, is of the model as it was given.
+    """
 
     evaluations: list[dict[str, float]]
     losses: list[dict[str, float]]
@@ -128,6 +131,7 @@ def finetune(
         "questions": digest_of([training, evaluation]),
     }
     folder = _prepare(output, identity, resume, overwrite)
+    started = _has_checkpoint(folder)
     with torch_threads(threads):
         torch.manual_seed(settings.seed)
         tokenizer = RagTokenizer.from_pretrained(model)
@@ -140,26 +144,25 @@ def finetune(
             parameter.requires_grad = not name.startswith(settings.freeze or ("\0",))
         trainer = MarginalTrainer(
             model=rag,
-            args=_arguments(settings, folder, device, progress),
+            args=_arguments(settings, folder, device, progress, started),
             train_dataset=training,
             eval_dataset=evaluation,
             data_collator=Collator(tokenizer, rag.config.generator, settings),
             callbacks=list(callbacks),
         )
         trainer.prepare(tokenizer, retriever.index, settings, device, threads, on_evaluation)
-        trainer.train(resume_from_checkpoint=resume and _has_checkpoint(folder))
-        figures = trainer.evaluate()
+        trainer.train(resume_from_checkpoint=started)
+        history = trainer.state.log_history
+        evaluations = [{"step": e["step"], **_figures(e)} for e in history if "eval_em" in e]
+        if evaluations[-1]["step"] < trainer.state.global_step:
+            evaluations.append({"step": trainer.state.global_step, **_figures(trainer.evaluate())})
         rag.config.label_smoothing = own_smoothing
+        (getattr(rag.config, checkpoints.OUR_KEY, None) or {}).pop("generator", None)  # it is untrained no longer
         rag.save_pretrained(output)
         tokenizer.save_pretrained(output)
-    history = trainer.state.log_history
-    result = FinetuneResult(
-        [{**_figures(entry), "step": entry["step"]} for entry in history if "eval_em" in entry and "step" in entry],
-        [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry],
-    )
-    Path(output, HISTORY).write_text(
-        json.dumps({"settings": identity, "final": _figures(figures), **dataclasses.asdict(result)}, indent=1)
-    )
+    losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry]
+    result = FinetuneResult(evaluations, losses)
+    Path(output, HISTORY).write_text(json.dumps({"settings": identity, **dataclasses.asdict(result)}, indent=1))
     shutil.rmtree(folder)
     return result
 
@@ -297,7 +300,9 @@ def split_questions(
     return training, evaluation
 
 
-def _arguments(settings: FinetuneSettings, folder: str, device: str, progress: bool) -> TrainingArguments:
+def _arguments(
+    settings: FinetuneSettings, folder: str, device: str, progress: bool, started: bool
+) -> TrainingArguments:
     when = "steps" if settings.eval_steps else "epoch"
     return TrainingArguments(
         output_dir=folder,
@@ -308,6 +313,7 @@ def _arguments(settings: FinetuneSettings, folder: str, device: str, progress: b
         per_device_eval_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,
         eval_strategy=when,
+        eval_on_start=not started,
         eval_steps=settings.eval_steps,
         save_strategy=when,
         save_steps=settings.eval_steps or 500,

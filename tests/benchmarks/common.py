@@ -31,6 +31,10 @@ class Result:
     figures: str
 
 
+class NotHereError(Exception):
+    """What a benchmark needs is not here."""
+
+
 def excerpt() -> str:
     """The Wikipedia excerpt of the demo."""
     return demo.package_path(*demo.EXCERPT)
