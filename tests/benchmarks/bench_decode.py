@@ -9,6 +9,7 @@ take.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,27 +31,46 @@ WANTED = {
     (4, "padded to 300"): 10.0,
     (4, "dynamic padding"): 7.5,
 }
-LAYERS, WIDTH, FEED_FORWARD, HEADS, VOCABULARY = 6, 768, 3072, 12, 50_265
-BASE = {"encoder_layers": LAYERS, "decoder_layers": LAYERS, "d_model": WIDTH, "vocab_size": VOCABULARY}
-BASE |= {"encoder_ffn_dim": FEED_FORWARD, "decoder_ffn_dim": FEED_FORWARD}
-BASE |= {"encoder_attention_heads": HEADS, "decoder_attention_heads": HEADS}
+VOCABULARY = 50_265
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Of encoder and of decoder: layers, width, inner width of the feed-forward part, attention heads."""
+
+    layers: int
+    width: int
+    feed_forward: int
+    heads: int
+
+
+BASE, LARGE = Size(6, 768, 3072, 12), Size(12, 1024, 4096, 16)
 
 
 def run(directory: Path) -> list[Result]:
     """Questions per second as ratios; identical tokens are checked on the way."""
-    torch.manual_seed(0)
-    bart = BartForConditionalGeneration(BartConfig(**BASE, init_std=0.1, forced_eos_token_id=None))
-    question_encoder = DPRQuestionEncoder(DPRConfig(num_hidden_layers=1, hidden_size=64, num_attention_heads=2))
-    config = RagConfig.from_question_encoder_generator_configs(question_encoder.config, bart.config)
-    model = Rag(config=config, question_encoder=question_encoder, generator=bart).eval()
     torch.set_num_threads(THREADS)
+    model = random_model(BASE)
     best_rate = matrix_rate()
     return [result for beams, count in QUESTIONS.items() for result in _compare(model, beams, count, best_rate)]
 
 
+def random_model(size: Size) -> Rag:
+    """A RAG-Token model with a random BART of that size; its weights are large enough that tokens differ."""
+    torch.manual_seed(0)
+    parts = {"layers": size.layers, "ffn_dim": size.feed_forward, "attention_heads": size.heads}
+    sizes = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in parts.items()}
+    bart = BartForConditionalGeneration(
+        BartConfig(**sizes, d_model=size.width, vocab_size=VOCABULARY, init_std=0.1, forced_eos_token_id=None)
+    )
+    question_encoder = DPRQuestionEncoder(DPRConfig(num_hidden_layers=1, hidden_size=64, num_attention_heads=2))
+    config = RagConfig.from_question_encoder_generator_configs(question_encoder.config, bart.config)
+    return Rag(config=config, question_encoder=question_encoder, generator=bart).eval()
+
+
 def matrix_rate() -> float:
     """Multiplications and additions a second of the best matrix product that torch or NumPy reach here."""
-    rows, inner, columns = 2048, FEED_FORWARD, WIDTH
+    rows, inner, columns = 2048, BASE.feed_forward, BASE.width
     x, weight = torch.randn(rows, inner), torch.randn(columns, inner)
     layer, x_array, weight_array = PackedLinear(weight, None), x.numpy(), weight.numpy()
     rates = []
@@ -63,26 +83,37 @@ def matrix_rate() -> float:
     return max(rates)
 
 
-def needed_operations(lengths: np.ndarray, beams: int) -> float:
+def needed_operations(size: Size, lengths: np.ndarray, beams: int) -> float:
     """Multiplications and additions of the matrix products that the answers take, each computed once."""
+    layers, width, inner = size.layers, size.width, size.feed_forward
     tokens, squares = float(lengths.sum()), float((lengths.astype(float) ** 2).sum())
-    encoder = LAYERS * (2 * tokens * (4 * WIDTH**2 + 2 * WIDTH * FEED_FORWARD) + 4 * squares * WIDTH)
-    keys_and_values = LAYERS * 2 * tokens * 2 * WIDTH**2
+    encoder = layers * (2 * tokens * (4 * width**2 + 2 * width * inner) + 4 * squares * width)
+    keys_and_values = layers * 2 * tokens * 2 * width**2
     steps = lengths.size * (1 + (NEW_TOKENS - 1) * beams)  # the first step is the same for all beams
-    looking = LAYERS * 4 * tokens * WIDTH * (1 + (NEW_TOKENS - 1) * beams)
-    decoder = LAYERS * 2 * steps * (6 * WIDTH**2 + 2 * WIDTH * FEED_FORWARD) + looking
-    return encoder + keys_and_values + decoder + 2 * steps * WIDTH * VOCABULARY
+    looking = layers * 4 * tokens * width * (1 + (NEW_TOKENS - 1) * beams)
+    decoder = layers * 2 * steps * (6 * width**2 + 2 * width * inner) + looking
+    return encoder + keys_and_values + decoder + 2 * steps * width * VOCABULARY
 
 
-def _compare(model: Rag, beams: int, count: int, best_rate: float) -> list[Result]:
+def make_inputs(beams: int, count: int) -> tuple[np.ndarray, list, np.ndarray]:
+    """Lengths in tokens, (questions, docs); contexts of random tokens; and inner products, (questions, docs)."""
     generator = np.random.default_rng(beams)
     lengths = generator.normal(165, 25, (count, DOCS)).clip(60, 290).astype(int)
     contexts = [[(generator.integers(4, 50_000, n).tolist(), False) for n in row] for row in lengths]
-    scores = generator.standard_normal((count, DOCS)).astype(np.float32) * 2
+    return lengths, contexts, generator.standard_normal((count, DOCS)).astype(np.float32) * 2
+
+
+def our_generator(model: Rag, beams: int, device: str, dtype: str = "float32") -> RagTokenGenerator:
+    """Our decoder over a copy of the model, for exactly NEW_TOKENS tokens."""
     settings = GenerationSettings(num_beams=beams, min_length=NEW_TOKENS + 1, max_new_tokens=NEW_TOKENS)
     nothing = SimpleNamespace(batch_decode=lambda tokens, **_: ["" for _ in tokens])
     tokenizers = SimpleNamespace(question_encoder=nothing, generator=nothing)
-    ours = RagTokenGenerator(copy.deepcopy(model), tokenizers, settings, "cpu", THREADS)
+    return RagTokenGenerator(copy.deepcopy(model), tokenizers, settings, device, THREADS, dtype)
+
+
+def _compare(model: Rag, beams: int, count: int, best_rate: float) -> list[Result]:
+    lengths, contexts, scores = make_inputs(beams, count)
+    ours = our_generator(model, beams, "cpu")
     with torch.inference_mode():
         ours._answer_batch(contexts[:1], scores[:1])  # the first call of all pays for what it sets up
         start = time.perf_counter()
@@ -92,15 +123,15 @@ def _compare(model: Rag, beams: int, count: int, best_rate: float) -> list[Resul
             for answer in ours._answer_batch(contexts[part : part + BATCH], scores[part : part + BATCH])
         ]
         own_seconds = time.perf_counter() - start
-    share = needed_operations(lengths, beams) / best_rate / own_seconds
+    share = needed_operations(BASE, lengths, beams) / best_rate / own_seconds
     results = []
     for name in ("padded to 300", "dynamic padding"):
-        _theirs(model, contexts[:1], scores[:1], beams, name)
+        their_tokens(model, contexts[:1], scores[:1], beams, name)
         start = time.perf_counter()
         tokens = [
             row
             for part in range(0, count, BATCH)
-            for row in _theirs(model, contexts[part : part + BATCH], scores[part : part + BATCH], beams, name)
+            for row in their_tokens(model, contexts[part : part + BATCH], scores[part : part + BATCH], beams, name)
         ]
         seconds = time.perf_counter() - start
         same = sum(list(a.token_ids) == row[1 : NEW_TOKENS + 1].tolist() for a, row in zip(found, tokens, strict=True))
@@ -115,7 +146,8 @@ def _compare(model: Rag, beams: int, count: int, best_rate: float) -> list[Resul
     return results
 
 
-def _theirs(model: Rag, contexts: list, scores: np.ndarray, beams: int, padding: str) -> torch.Tensor:
+def their_tokens(model: Rag, contexts: list, scores: np.ndarray, beams: int, padding: str) -> torch.Tensor:
+    """What transformers' generate gives for a batch, int64 (questions, 1 + tokens), on the model's device."""
     length = PADDED if padding == "padded to 300" else max(len(ids) for row in contexts for ids, _ in row)
     ids = torch.full((len(contexts) * DOCS, length), 1)
     mask = torch.zeros_like(ids)
@@ -123,9 +155,9 @@ def _theirs(model: Rag, contexts: list, scores: np.ndarray, beams: int, padding:
         ids[place, : len(tokens)] = torch.tensor(tokens)
         mask[place, : len(tokens)] = 1
     return model.generate(
-        context_input_ids=ids,
-        context_attention_mask=mask,
-        doc_scores=torch.from_numpy(scores),
+        context_input_ids=ids.to(model.device),
+        context_attention_mask=mask.to(model.device),
+        doc_scores=torch.from_numpy(scores).to(model.device, model.dtype),
         n_docs=DOCS,
         num_beams=beams,
         min_length=NEW_TOKENS + 1,
