@@ -1,0 +1,127 @@
+"""The answer job's flags reach the decoder: presets, n-best, forbidden words, truncation; with BART and T5."""
+
+import math
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from rag_ops import composing
+from rag_ops.stages import read_manifest
+from tests.pipelines.workspace import TOPICS, fails, ragbeam, write_articles, write_questions
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory, sentence_encoder):
+    """Index and questions."""
+    directory = tmp_path_factory.mktemp("answer")
+    write_articles(directory / "articles.jsonl")
+    write_questions(directory / "questions.jsonl")
+    passages, embeddings = directory / "passages", directory / "embeddings"
+    ragbeam("chunk", "--input", directory / "articles.jsonl", "--output", passages, "--passage_words", 20)
+    ragbeam("embed", "--passages", passages, "--encoder", sentence_encoder, "--output", embeddings)
+    ragbeam("index", "--embeddings", embeddings, "--output", directory / "index")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def t5_rag(tmp_path_factory, sentence_encoder, tokenizer) -> str:
+    """A RAG-Token model whose generator is a tiny random T5."""
+    directory = tmp_path_factory.mktemp("t5")
+    torch.manual_seed(4)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "initializer_factor": 4.0}
+    config = T5Config(vocab_size=len(tokenizer), **sizes, decoder_start_token_id=0, eos_token_id=3, pad_token_id=0)
+    T5ForConditionalGeneration(config).save_pretrained(directory / "generator")
+    tokenizer.save_pretrained(directory / "generator")
+    composing.compose(sentence_encoder, str(directory / "generator"), str(directory / "rag"))
+    return str(directory / "rag")
+
+
+def flags(stage, model, output, *more: object) -> list[object]:
+    return [
+        *("answer", "--questions", stage / "questions.jsonl", "--index", stage / "index", "--model", model),
+        *("--output", output, "--threads", 1, *more),
+    ]
+
+
+def answers(stage, model, output, *more: object) -> list[dict]:
+    """The rows that have no error."""
+    ragbeam(*flags(stage, model, output, *more))
+    shards = read_manifest(str(output), "answer").shards
+    rows = [row for shard in shards for row in pq.read_table(output / shard.path).to_pylist()]
+    return [row for row in rows if row["error"] is None]
+
+
+def test_a_preset_sets_what_it_says_and_a_flag_overrules_it(stage, tiny_rag, tmp_path):
+    paper = answers(stage, tiny_rag, tmp_path / "paper", "--preset", "paper", "--max_new_tokens", 5)
+    assert {len(row["passages"]) for row in paper} == {15}
+    assert {len(row["tokens"]) <= 5 for row in paper} == {True}
+    hf = answers(stage, tiny_rag, tmp_path / "hf", "--preset", "hf", "--n_docs", 3, "--max_new_tokens", 5)
+    by_hand = answers(stage, tiny_rag, tmp_path / "hand", "--num_beams", 4, "--n_docs", 3, "--max_new_tokens", 5)
+    assert {len(row["passages"]) for row in hf} == {3}
+    assert [row["answer"] for row in hf] == [row["answer"] for row in by_hand]
+    assert [row["score"] for row in hf] == [row["score"] for row in by_hand]
+
+
+@pytest.mark.parametrize("generator", ["tiny_rag", "t5_rag"])
+def test_tokens_and_alternatives_stand_in_the_table(stage, request, tmp_path, generator):
+    model = request.getfixturevalue(generator)
+    rows = answers(stage, model, tmp_path / "out", "--num_beams", 3, "--n_best", 3, "--max_new_tokens", 4)
+    assert len(rows) == len(TOPICS) + 1
+    for row in rows:
+        assert len(row["alternatives"]) == 2
+        assert sum(token["log_probability"] for token in row["tokens"]) == pytest.approx(row["score"], abs=1e-4)
+        shares = [passage["posterior"] for passage in row["passages"]]
+        assert math.fsum(shares) == pytest.approx(1, abs=1e-5)
+        for place, share in enumerate(shares):
+            mean = sum(token["posterior"][place] for token in row["tokens"]) / len(row["tokens"])
+            assert mean == pytest.approx(share, abs=1e-5)
+
+
+def test_a_forbidden_word_does_not_come(stage, tiny_rag, tmp_path):
+    def tokens(rows: list[dict]) -> set[str]:
+        return {token["text"] for row in rows for token in row["tokens"]}
+
+    free = tokens(answers(stage, tiny_rag, tmp_path / "free", "--max_new_tokens", 6))
+    word = min(text for text in free if text[0] not in "#[")  # no piece, no special token
+    kept = tokens(answers(stage, tiny_rag, tmp_path / "kept", "--max_new_tokens", 6, "--forbidden_words", word))
+    assert word not in kept
+
+
+def test_a_cut_context_is_told_and_truncation_decides_what_is_cut(stage, tiny_rag, tmp_path):
+    short = ("--max_new_tokens", 3, "--max_combined_length", 18)
+    ours = answers(stage, tiny_rag, tmp_path / "ours", *short)
+    hf = answers(stage, tiny_rag, tmp_path / "hf", *short, "--truncation", "hf")
+    assert all(row["truncated"] for row in ours)
+    assert [row["score"] for row in ours] != [row["score"] for row in hf]
+
+
+def test_the_score_scale_weighs_the_passages(stage, tiny_rag, tmp_path):
+    plain, sharp = (
+        answers(stage, tiny_rag, tmp_path / str(scale), "--max_new_tokens", 3, "--score_scale", scale)
+        for scale in (1, 10_000)
+    )
+    assert all(max(p["posterior"] for p in row["passages"]) < 0.9 for row in plain)
+    best = [row["passages"][0] for row in sharp if row["passages"][0]["score"] > row["passages"][1]["score"] + 0.01]
+    assert all(passage["posterior"] > 0.99 for passage in best)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--preset", "best"], "--preset is unknown: 'best'"),
+        (["--n_best", 2], "--n_best is more than --num_beams: 2"),
+        (["--truncation", "middle"], "--truncation is unknown: 'middle'"),
+        (["--score_scale", 0], "--score_scale is out of range: 0"),
+        (["--compute_dtype", "int8"], "--compute_dtype is unknown: 'int8'"),
+        (["--min_length", 9, "--max_new_tokens", 3], "--min_length is out of range: 9"),
+        (["--no_repeat_ngram_size", -1], "--no_repeat_ngram_size is negative: -1"),
+        (["--num_beams", 0], "--num_beams is too small: 0"),
+    ],
+)
+def test_bad_flags_are_one_line(stage, tiny_rag, tmp_path, capsys, more, message):
+    code, line = fails(capsys, *flags(stage, tiny_rag, tmp_path / "out", *more))
+    assert code == 2
+    assert message in line
+    assert not (tmp_path / "out").exists()
