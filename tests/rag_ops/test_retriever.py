@@ -87,6 +87,11 @@ def test_the_cards_legacy_index_is_the_full_one(card_model, indexes):
     assert len(retriever.index.passages.shards) == 3
 
 
+def test_the_index_is_an_argument_too(card_model, indexes):
+    retriever = RagRetriever.from_pretrained(card_model, index_path=indexes["legacy"])
+    assert len(retriever.index.passages.shards) == 3
+
+
 def test_questions_are_uncased(card_model, indexes, monkeypatch):
     monkeypatch.setenv(INDEX_VARIABLE, indexes["exact"])
     retriever = RagRetriever.from_pretrained(card_model)
