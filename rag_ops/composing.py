@@ -63,7 +63,7 @@ def compose(
 
 
 def compose_warm_started(
-    encoder: str, output: str, *, decoder_layers: int = DECODER_LAYERS, score_scale: float = 1.0
+    encoder: str, output: str, *, decoder_layers: int | None = None, score_scale: float = 1.0
 ) -> None:
     """Composes a RAG-Token model from an encoder alone: its generator is a BART that starts from the encoder's weights.
 
@@ -120,7 +120,7 @@ def save(
     RagTokenizer(AutoTokenizer.from_pretrained(directory), generator_tokenizer).save_pretrained(output)
 
 
-def warm_start_generator(encoder: Any, decoder_layers: int = DECODER_LAYERS) -> BartForConditionalGeneration:
+def warm_start_generator(encoder: Any, decoder_layers: int | None = None) -> BartForConditionalGeneration:
     """A BART whose encoder computes what a BERT encoder does, and whose decoder starts from its first layers.
 
     BART and BERT share the post-norm layer, so embeddings, self-attention, feed-forward and norms are copied; the
@@ -130,7 +130,7 @@ def warm_start_generator(encoder: Any, decoder_layers: int = DECODER_LAYERS) -> 
 
     Args:
         encoder: a `BertModel`.
-        decoder_layers: how many of its layers the decoder takes.
+        decoder_layers: how many of its layers the decoder takes; by default 2, where it has them.
 
     Raises:
         InputError: the encoder is no BERT, or has fewer layers.
@@ -138,6 +138,8 @@ def warm_start_generator(encoder: Any, decoder_layers: int = DECODER_LAYERS) -> 
     bert = encoder.config
     if bert.model_type != "bert":
         raise InputError("only a BERT encoder can warm-start a BART", value=bert.model_type, expected="model_type bert")
+    if decoder_layers is None:
+        decoder_layers = min(DECODER_LAYERS, bert.num_hidden_layers)
     if not 1 <= decoder_layers <= bert.num_hidden_layers:
         raise InputError(
             "--decoder_layers is out of range", value=decoder_layers, expected=f"1 to {bert.num_hidden_layers}"
