@@ -8,10 +8,10 @@
              logits = x · token embeddings + bias
 
 Weights are those of transformers' `BartForConditionalGeneration`. Keys and values of the answer so far are kept, so
-that a step computes one position. Those of a passage are not made at first. A query q meets a token's state s as q·(Ws
-+ b) = (Wᵀq)·s + q·b, and q·b is the same for all tokens, so softmax drops it; likewise the weights' mean of Ws + b is W
-(mean of s) + b. So a look at the passage works on the encoder's states themselves, which all layers, heads and beams
-share. It costs a head size-th of what keys and values of the whole passage cost: short answers never pay for these.
+that a step computes one position. Those of a passage are made only if they pay: by beam search, and by long answers.
+Without them, a query q meets a token's state s as q·(Ws + b) = (Wᵀq)·s + q·b, and q·b is the same for all tokens, so
+softmax drops it; likewise the weights' mean of Ws + b is W (mean of s) + b. So a look at the passage works on the
+encoder's states themselves, which all layers and heads share.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from rag_ops.packing import PackedLinear
 
 POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
 ACTIVATIONS = ("gelu", "relu")
-DIRECT_LOOKS = 40  # queries for each passage until its keys and values are made: these cost as much as some 40 to 64
+DIRECT_LOOKS = 24  # queries for each passage that cost about as much as its keys and values
+USUAL_TOKENS = 8  # of an answer
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 
@@ -42,16 +43,16 @@ class Memory:
         mask: 0 for a passage's tokens and -inf for its padding, (N, 1, tokens).
         past: for each layer, keys and values of the answer so far: (N, K, heads, longest, head size).
         passage: for each layer, keys and values of the passage, (N, heads, tokens, head size); empty until they pay.
+        looks: how many queries each row has put to its passage, or is sure to put.
         length: how many tokens of `past` are filled.
-        looks: how many queries each row has put to its passage.
     """
 
     states: torch.Tensor
     mask: torch.Tensor
     past: list[Pair]
     passage: list[Pair] = dataclasses.field(default_factory=list)
-    length: int = 0
     looks: int = 0
+    length: int = 0
 
     def reorder(self, parents: torch.Tensor) -> None:
         """Gives each beam the past of its parent, int64 (N, K); from then on there are K beams."""
@@ -103,24 +104,26 @@ class Bart:
             x = layer(x, hidden)
         return x
 
-    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int) -> Memory:
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Memory:
         """The memory before the first step.
 
         Args:
             states: what `encode` gave, (N, tokens, width).
             mask: 1 for tokens, 0 for padding, (N, tokens).
             longest: most tokens of an answer.
+            beams: how many there will be.
         """
         shape = (len(states), 1, self._heads[1], longest, states.shape[-1] // self._heads[1])
         past = [(states.new_empty(shape), states.new_empty(shape)) for _ in self._decoder]
-        return Memory(states, _additive(mask, states.dtype)[:, 0], past)
+        expected = beams * min(longest, USUAL_TOKENS)
+        return Memory(states, _additive(mask, states.dtype)[:, 0], past, looks=expected if beams > 1 else 0)
 
     def step(self, tokens: torch.Tensor, memory: Memory) -> torch.Tensor:
         """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `memory` grows by one."""
         x = self._norms[1](self._tokens[tokens] * self._scale + self._positions[1][memory.length])
         memory.looks += tokens.shape[1]
         if memory.looks > DIRECT_LOOKS and not memory.passage:
-            memory.passage = [layer.read(memory.states) for layer in self._decoder]
+            memory.passage = [layer.read(memory.states, memory.mask) for layer in self._decoder]
         for number, layer in enumerate(self._decoder):
             x = layer(x, number, memory)
         memory.length += 1
@@ -147,13 +150,17 @@ class _DecoderLayer:
         self._heads, own, other = heads, layer.self_attn, layer.encoder_attn
         self._qkv, self._out = _joined(own.q_proj, own.k_proj, own.v_proj), _joined(own.out_proj)
         self._query, self._found = _joined(other.q_proj), _joined(other.out_proj)
-        self._key, self._value = other.k_proj, other.v_proj
+        self._read, self._key, self._value = _joined(other.k_proj, other.v_proj), other.k_proj, other.v_proj
         self._up, self._down = _joined(layer.fc1, activation=activation), _joined(layer.fc2)
         self._norms = (layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, layer.final_layer_norm)
 
-    def read(self, states: torch.Tensor) -> Pair:
-        """Keys and values of the passages, (N, heads, tokens, head size)."""
-        return self._split(self._key(states)).contiguous(), self._split(self._value(states)).contiguous()
+    def read(self, states: torch.Tensor, mask: torch.Tensor) -> Pair:
+        """Keys and values of the passages, (N, heads, tokens, head size); 0 for padding, which is not computed."""
+        rows, places = (mask[:, 0] == 0).nonzero(as_tuple=True)
+        found = self._read(states[rows, places]).view(len(rows), 2, self._heads, -1)
+        keys, values = states.new_zeros((2, len(states), self._heads, states.shape[1], found.shape[-1]))
+        keys.transpose(1, 2)[rows, places], values.transpose(1, 2)[rows, places] = found.unbind(1)
+        return keys, values
 
     def __call__(self, x: torch.Tensor, number: int, memory: Memory) -> torch.Tensor:
         """One position, (N, K, width)."""
@@ -175,7 +182,12 @@ class _DecoderLayer:
 
     def _look_up(self, query: torch.Tensor, passage: Pair, mask: torch.Tensor) -> torch.Tensor:
         """Attention over the passage: the beams are so many queries, for there is no order among them to mask."""
-        found = scaled_dot_product_attention(self._split(query), *passage, attn_mask=mask[:, None])
+        queries, (keys, values) = self._split(query), passage
+        if query.is_cuda:
+            found = scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None])
+        else:  # for so few queries torch's kernel for CPUs takes longer than the plain products
+            weights = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3) + mask[:, None]
+            found = weights.softmax(-1) @ values
         return found.transpose(1, 2).reshape(query.shape)
 
     def _look_directly(self, query: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

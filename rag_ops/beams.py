@@ -106,7 +106,7 @@ def beam_search(
         For each question its best sequences, best first.
     """
     questions, docs = prior.shape
-    memory = generator.start(states, mask, rules.longest)
+    memory = generator.start(states, mask, rules.longest, beams)
     running = _Sequences.started(prior, beams, rules)
     running.scores[:, 1:] = NEVER  # all beams begin alike: only the first is continued, and only it is computed
     finished = _Sequences.started(prior, beams, rules)

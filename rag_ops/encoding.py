@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
+from rag_ops import memory
 from rag_ops.checkpoints import EncoderConfig, encoder_config, read_config
 from rag_ops.errors import InputError, JobError
 from rag_ops.packing import pack_linears
@@ -89,6 +90,7 @@ class Encoder:
         self.config = config
         self._model = model.to(device).eval()
         pack_linears(self._model)
+        memory.keep()
         self._tokenizer = tokenizer
         self._device = device
         self._threads = threads

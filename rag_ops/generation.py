@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import RagTokenForGeneration, RagTokenizer
 
-from rag_ops import checkpoints
+from rag_ops import checkpoints, memory
 from rag_ops.beams import beam_search
 from rag_ops.contexts import ContextFormat, Passage, encode_contexts
 from rag_ops.decoding import Found, Rules
@@ -129,6 +129,7 @@ class RagTokenGenerator:
         self._scale = settings.score_scale or checkpoints.score_scale(config)
         self._pad_id, self._rules = rules_of(generator.config, settings, self._answers)
         self._generator = generator_of(generator)
+        memory.keep()
 
     @classmethod
     def load(

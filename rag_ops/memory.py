@@ -1,4 +1,4 @@
-"""Memory back to the system between two shards, so that a worker's size follows a shard and not its age."""
+"""The C library's heap: kept within a batch, given back between two shards, so that a worker's size follows a shard."""
 
 from __future__ import annotations
 
@@ -13,13 +13,26 @@ def release() -> None:
     The C heap of Linux keeps what is freed in pieces, which the next shard's larger arrays do not fit in: over many
     shards that grows.
     """
-    _trim()(0)
+    _libc("malloc_trim")(0)
+
+
+def keep() -> None:
+    """Lets large arrays reuse freed memory, until `release`, instead of asking the system for each anew.
+
+    A page that comes from the system is cleared first: seen with beam search of a BART-base, 6% of the time.
+    """
+    set_option = _libc("mallopt")
+    set_option(M_MMAP_MAX, 0)
+    set_option(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 
 @functools.cache
-def _trim() -> Callable[[int], int]:
-    """The malloc_trim of glibc, or nothing to do."""
+def _libc(name: str) -> Callable[..., int]:
+    """A function of glibc, or nothing to do."""
     try:
-        return ctypes.CDLL(None).malloc_trim
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # another C library, or Windows
-        return lambda _: 0
+        return lambda *_: 0

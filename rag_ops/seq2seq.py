@@ -29,7 +29,7 @@ class Generator(Protocol):
     def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Token ids and mask, (N, tokens), to states, (N, tokens, width)."""
 
-    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int) -> Any:
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Any:
         """Reads the states; gives a DecoderMemory with one beam a row."""
 
     def step(self, tokens: torch.Tensor, memory: Any) -> torch.Tensor:
@@ -87,8 +87,8 @@ class Seq2Seq:
         """See `Generator`."""
         return self._model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
 
-    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int) -> CacheMemory:
-        """See `Generator`; `longest` is not needed, for the cache grows."""
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> CacheMemory:
+        """See `Generator`; `longest` and `beams` are not needed, for the cache grows."""
         return CacheMemory(states, mask, EncoderDecoderCache(DynamicCache(), DynamicCache()))
 
     def step(self, tokens: torch.Tensor, memory: CacheMemory) -> torch.Tensor:
