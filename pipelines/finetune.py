@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from typing import Any
 
 from pipelines.options import check_choice, check_count
+from pipelines.progress import PLAIN_LINE_SECS
 from rag_ops import checkpoints, storage
 from rag_ops.errors import InputError
 from rag_ops.questions import expand_question_files, read_questions
@@ -43,10 +45,30 @@ def run(flags: argparse.Namespace, reading: Any) -> int:
         resume=flags.resume,
         overwrite=flags.overwrite,
         progress=sys.stderr.isatty(),
+        on_step=_Steps() if not sys.stderr.isatty() else lambda step, steps: None,
         on_evaluation=_say,
     )
     sys.stdout.write(f"finetune: {len(result.losses)} steps; saved to {flags.output}\n")
     return 0
+
+
+class _Steps:
+    """Says now and then how far the training is."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+        self._first: tuple[float, int] | None = None
+
+    def __call__(self, step: int, steps: int) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, step
+        elif now - self._said >= PLAIN_LINE_SECS:
+            rate = (step - self._first[1]) / (now - self._first[0])
+            sys.stderr.write(
+                f"finetune: {step:,} of {steps:,} steps, {rate:.2f}/s, {(steps - step) / rate:,.0f} s left\n"
+            )
+            self._said = now
 
 
 def _say(figures: dict[str, float]) -> None:

@@ -97,6 +97,7 @@ def finetune(
     overwrite: bool = False,
     progress: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
     on_evaluation: Callable[[dict[str, float]], None] = lambda figures: None,
 ) -> FinetuneResult:
     """Trains the RAG-Token model in directory `model` and saves it to local directory `output`.
@@ -114,6 +115,7 @@ def finetune(
         overwrite: throw away the model and the checkpoints in `output`.
         progress: show transformers' progress bar.
         callbacks: further ones for the Trainer.
+        on_step: told after each step how many are done, and how many there will be.
         on_evaluation: told of each evaluation.
 
     Raises:
@@ -148,7 +150,7 @@ def finetune(
             train_dataset=training,
             eval_dataset=evaluation,
             data_collator=Collator(tokenizer, rag.config.generator, settings),
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, _Steps(on_step)],
         )
         trainer.prepare(tokenizer, retriever.index, settings, device, threads, on_evaluation)
         trainer.train(resume_from_checkpoint=started)
@@ -165,6 +167,14 @@ def finetune(
     Path(output, HISTORY).write_text(json.dumps({"settings": identity, **dataclasses.asdict(result)}, indent=1))
     shutil.rmtree(folder)
     return result
+
+
+class _Steps(TrainerCallback):
+    def __init__(self, told: Callable[[int, int], None]):
+        self._told = told
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._told(state.global_step, state.max_steps)
 
 
 class MarginalTrainer(Trainer):
