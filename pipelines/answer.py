@@ -8,6 +8,7 @@ shuffle is top-k arrays, rows and file names.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import posixpath
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,11 +25,12 @@ from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import AnswerOptions
 from pipelines.progress import Progress
 from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
+from pipelines.transforms.topk import MergeTopK
 from rag_ops import blocks, checkpoints, storage, texts
 from rag_ops.errors import InputError, RagbeamError
 from rag_ops.questions import expand_question_files, read_questions
-from rag_ops.stages import StageOutput, check_passages, read_manifest, write_shard
-from rag_ops.topk import TopK, merge
+from rag_ops.stages import StageOutput, check_embeddings, check_passages, read_manifest, write_shard
+from rag_ops.topk import TopK
 from schemas import answers
 from schemas.manifest import Manifest, ShardRecord, shard_name
 
@@ -43,6 +45,16 @@ class Corpus:
     index: Manifest
     passages_url: str
     passages: Manifest
+    embeddings_url: str
+
+    @functools.cached_property
+    def embeddings(self) -> Manifest:
+        """The embeddings that the index was made from.
+
+        Raises:
+            InputError: they are missing, or others by now.
+        """
+        return check_embeddings(self.index, self.embeddings_url)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +82,8 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     files = expand_question_files(options.questions)
     corpus = open_corpus(options.index)
     model_digest = check_model(options.model, corpus.index.info)
+    if options.rescore:
+        _ = corpus.embeddings  # refused now rather than in the middle
     output = StageOutput(options.output, "answer", _config(options, files, model_digest, corpus), _digests(files))
     if done := reuse_whole(output, started):
         return done
@@ -126,6 +140,8 @@ class Plan:
         coders.register()
         encoded = pipeline | spread("Blocks", self.todo) | "EncodeQuestions" >> EncodeQuestions(self)
         hits = pipeline | spread("IndexShards", self._index_shards()) | "Search" >> Search(self, encoded)
+        if self.options.rescore:
+            hits = hits | "Rescore" >> Rescore(self)
         found = hits | "FetchTexts" >> FetchTexts(self)
         results = (hits, found) | "Answer" >> AnswerQuestions(self)
         _ = (
@@ -137,6 +153,11 @@ class Plan:
     def _index_shards(self) -> list[tuple[ShardRecord, int]]:
         starts = self.corpus.index.row_starts()
         return list(zip(self.corpus.index.shards, starts, strict=False)) if self.todo else []
+
+    @property
+    def candidates(self) -> int:
+        """How many hits of the index are wanted for a question."""
+        return self.options.rescore or self.options.n_docs
 
     @property
     def settings(self) -> ModelSettings:
@@ -212,63 +233,106 @@ class Search(beam.PTransform):
             >> beam.ParDo(SearchShards(self._plan), encoded=beam.pvalue.AsList(self._encoded)).with_output_types(
                 tuple[int, TopK]
             )
-            | "Merge" >> beam.CombinePerKey(MergeTopK(self._plan.options.n_docs)).with_output_types(tuple[int, TopK])
+            | "Merge" >> beam.CombinePerKey(MergeTopK(self._plan.candidates)).with_output_types(tuple[int, TopK])
         )
 
 
 class SearchShards(beam.DoFn):
-    """Loads one index shard and searches it for every block in turn."""
+    """Opens one index shard and searches it for all blocks, many questions at once."""
 
     def __init__(self, plan: Plan):
         self._url, self._work, self._options = plan.corpus.index_url, plan.work, plan.options
+        self._effort, self._candidates = search_effort(plan.options, plan.corpus.index), plan.candidates
         self._counters = StepCounters("SearchShards")
 
     def process(self, element: tuple[ShardRecord, int], encoded: list[int]) -> Iterator[tuple[int, TopK]]:
         """See the class."""
-        from rag_ops import indexing
         from rag_ops.search import IndexShard
 
         shard, first_row = element
-        options = self._options
-        index = IndexShard(
-            storage.join(self._url, shard.path),
-            shard.sha256,
-            first_row,
-            shard.rows,
-            threads=options.threads,
-            nprobe=options.nprobe,
-            ef_search=options.ef_search,
-        )
-        for block in sorted(encoded):
+        url, options = storage.join(self._url, shard.path), self._options
+        index = IndexShard(url, shard.sha256, first_row, shard.rows, threads=options.threads, **self._effort)
+        at_once = max(1, SEARCHED_QUESTIONS // options.block_questions)
+        for start in range(0, len(encoded), at_once):
+            numbers = sorted(encoded)[start : start + at_once]
             with self._counters.timed():
-                table = storage.read_parquet(self._work.path(self._work.name("vectors", block)), ["vector"])
-                hits = index.search(indexing.as_matrix(table["vector"]), options.n_docs)
-            self._counters.add(rows_in=table.num_rows, rows_out=table.num_rows)
-            yield block, hits
+                questions = [question_vectors(self._work, number) for number in numbers]
+                hits = index.search(np.concatenate(questions), self._candidates)
+            self._counters.add(rows_in=len(hits.rows), rows_out=len(hits.rows))
+            ends = np.cumsum([len(block) for block in questions])
+            for number, block, end in zip(numbers, questions, ends, strict=True):
+                here = slice(end - len(block), end)
+                yield number, TopK(hits.scores[here], hits.rows[here])
 
 
-class MergeTopK(beam.CombineFn):
-    """Merges the hits of several index shards for one block."""
+class Rescore(beam.PTransform):
+    """(block, TopK of many candidates) to (block, TopK), scored from the stored vectors: one read per shard of them."""
 
-    def __init__(self, k: int):
-        self._k = k
+    def __init__(self, plan: Plan):
+        super().__init__()
+        self._plan = plan
 
-    def create_accumulator(self) -> list[TopK]:
-        """No hits yet."""
-        return []
+    def expand(self, pcoll: Any) -> Any:
+        """See the class."""
+        starts = self._plan.corpus.embeddings.row_starts()
 
-    def add_input(self, accumulator: list[TopK], element: TopK) -> list[TopK]:
-        """Adds one shard's hits."""
-        return [merge([*accumulator, element], self._k)]
+        def needs(element: tuple[int, TopK]) -> Iterator[tuple[int, tuple[int, bytes]]]:
+            block, hits = element
+            for shard in texts.needed_rows(hits.rows, starts):
+                here = (hits.rows >= starts[shard]) & (hits.rows < starts[shard + 1])
+                yield shard, (block, np.where(here, hits.rows, -1).tobytes())
 
-    def merge_accumulators(self, accumulators: Iterable[list[TopK]]) -> list[TopK]:
-        """Joins several."""
-        parts = [part for accumulator in accumulators for part in accumulator]
-        return [merge(parts, self._k)] if parts else []
+        return (
+            pcoll
+            | "Needs" >> beam.FlatMap(needs).with_output_types(tuple[int, tuple[int, bytes]])
+            | "GroupByEmbeddingShard" >> beam.GroupByKey()
+            | "Score" >> beam.ParDo(ScoreCandidates(self._plan)).with_output_types(tuple[int, TopK])
+            | "Merge" >> beam.CombinePerKey(MergeTopK(self._plan.options.n_docs)).with_output_types(tuple[int, TopK])
+        )
 
-    def extract_output(self, accumulator: list[TopK]) -> TopK:
-        """The best k."""
-        return accumulator[0]
+
+class ScoreCandidates(beam.DoFn):
+    """Scores the candidates that lie in one embedding shard."""
+
+    def __init__(self, plan: Plan):
+        self._url, self._embeddings = plan.corpus.embeddings_url, plan.corpus.embeddings
+        self._work, self._options = plan.work, plan.options
+        self._counters = StepCounters("Rescore")
+
+    def process(self, element: tuple[int, Iterable[tuple[int, bytes]]]) -> Iterator[tuple[int, TopK]]:
+        """See the class."""
+        from rag_ops import indexing
+        from rag_ops.search import rescore
+
+        number, needs = element
+        options, first_row = self._options, self._embeddings.row_starts()[number]
+        wanted = {block: np.frombuffer(data, np.int64) for block, data in needs}
+        with self._counters.timed():
+            rows = np.unique(np.concatenate(list(wanted.values())))
+            rows = rows[rows >= 0]
+            url = storage.join(self._url, self._embeddings.shards[number].path)
+            vectors = indexing.read_rows(url, rows - first_row)
+            for block in sorted(wanted):
+                questions = question_vectors(self._work, block)
+                candidates = wanted[block].reshape(len(questions), -1)
+                yield block, rescore(questions, candidates, rows, vectors, options.n_docs)
+        self._counters.add(rows_in=len(rows), rows_out=len(wanted))
+
+
+def question_vectors(work: Work, block: int) -> np.ndarray:
+    """The vectors of a block, float32 (questions, dimension)."""
+    from rag_ops import indexing
+
+    return indexing.as_matrix(storage.read_parquet(work.path(work.name("vectors", block)), ["vector"])["vector"])
+
+
+def search_effort(options: AnswerOptions, index: Manifest) -> dict[str, int | None]:
+    """Nprobe and efSearch: as told, else what index found to be enough, else None."""
+    found = index.info.get("search", {})
+    return {
+        "nprobe": options.nprobe or found.get("nprobe"),
+        "ef_search": options.ef_search or found.get("ef_search"),
+    }
 
 
 class FetchTexts(beam.PTransform):
@@ -348,6 +412,7 @@ class AnswerQuestions(beam.PTransform):
         )
 
 
+SEARCHED_QUESTIONS = 4096  # at once: their vectors take 12 MB at 768 numbers
 GENERATION_FIELDS = (
     "num_beams",
     "min_length",
@@ -456,7 +521,8 @@ def open_corpus(index_url: str) -> Corpus:
     """
     index = read_manifest(index_url, "index")
     passages_url = storage.resolve_url(index.inputs["passages"], index_url)
-    return Corpus(index_url, index, passages_url, check_passages(index, passages_url))
+    embeddings_url = storage.resolve_url(index.inputs["embeddings"], index_url)
+    return Corpus(index_url, index, passages_url, check_passages(index, passages_url), embeddings_url)
 
 
 def check_parts(question_files: Sequence[str], model: str, encoder: str) -> None:
@@ -521,13 +587,14 @@ def check_model(name: str, made_with: Mapping[str, Any]) -> str:
 
 def _config(options: AnswerOptions, files: Sequence[str], model_digest: str, corpus: Corpus) -> dict[str, Any]:
     reading = dataclasses.asdict(options.reading)
-    decisive = ("n_docs", *GENERATION_FIELDS, "block_questions", "num_shards", "nprobe", "ef_search", "compute_dtype")
+    decisive = ("n_docs", *GENERATION_FIELDS, "block_questions", "num_shards", "rescore", "compute_dtype")
     return {
         "questions": [posixpath.basename(url) for url in files],
         "reading": reading,
         "model_digest": model_digest,
         "index_digest": corpus.index.digest,
         **{field: getattr(options, field) for field in decisive},
+        **search_effort(options, corpus.index),
     }
 
 

@@ -56,7 +56,26 @@ def _encoder_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _index_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--spec", default="auto", help="auto (Flat), or any FAISS factory string")
+    group = parser.add_argument_group("index")
+    group.add_argument(
+        "--spec",
+        default="auto",
+        help="any FAISS factory string (Flat is exact search), or auto: by number of vectors, memory and recall",
+    )
+    group.add_argument("--shard_memory", default="2GiB", help="memory for an index shard; one is open at a time")
+    group.add_argument(
+        "--target_recall",
+        type=float,
+        default=None,
+        help="recall@1, 5, 20 and 100 that the search must reach, with the least effort that does; auto takes 0.95",
+    )
+    group.add_argument(
+        "--queries",
+        default=None,
+        metavar="URL",
+        help="query vectors to measure with (.npy, .parquet); else passages",
+    )
+    group.add_argument("--recall_queries", type=int, default=512, help="passages to measure recall with; 0 for none")
 
 
 def _question_columns(group: Any) -> None:
@@ -112,8 +131,25 @@ def _answer_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--block_questions", type=int, default=256, help="questions that travel and are answered together"
     )
-    group.add_argument("--nprobe", type=int, default=None, help="lists that a search of an IVF index visits")
-    group.add_argument("--ef_search", type=int, default=None, help="candidates that a search of an HNSW index keeps")
+    group.add_argument(
+        "--nprobe",
+        type=int,
+        default=None,
+        help="lists that a search visits; by default what index found",
+    )
+    group.add_argument(
+        "--ef_search",
+        type=int,
+        default=None,
+        help="places of a graph that a search keeps; by default what index found",
+    )
+    group.add_argument(
+        "--rescore",
+        type=int,
+        default=None,
+        metavar="N",
+        help="take so many candidates from the index and score them exactly from the stored vectors",
+    )
 
 
 def _model_flags(parser: argparse.ArgumentParser, *, batches: bool = True) -> None:
@@ -300,6 +336,15 @@ def embed_options(flags: argparse.Namespace, passages: str, output: str) -> Any:
     )
 
 
+def index_options(flags: argparse.Namespace, embeddings: str, output: str, num_shards: int | None) -> Any:
+    """IndexOptions from parsed flags."""
+    from pipelines.options import IndexOptions
+
+    same = ("spec", "shard_memory", "target_recall", "queries", "recall_queries", "threads", "overwrite")
+    given = {name: getattr(flags, name) for name in same}
+    return IndexOptions(embeddings, output, num_shards=num_shards, **given)
+
+
 def question_options(flags: argparse.Namespace) -> Any:
     """QuestionOptions from parsed flags."""
     from rag_ops.questions import QuestionOptions
@@ -324,7 +369,7 @@ def answer_options(flags: argparse.Namespace, index: str, output: str, num_shard
         "max_combined_length",
         "block_questions",
     )
-    same += ("nprobe", "ef_search", "device", "threads", "batch_tokens", "overwrite")
+    same += ("nprobe", "ef_search", "rescore", "device", "threads", "batch_tokens", "overwrite")
     reading = question_options(flags)
     return AnswerOptions(
         flags.questions,
@@ -363,12 +408,16 @@ def _run_embed(flags: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _run_index(flags: argparse.Namespace, rest: Sequence[str]) -> int:
-    from pipelines import index
-    from pipelines.options import IndexOptions
-
-    options = IndexOptions(flags.embeddings, flags.output, flags.spec, flags.num_shards, flags.threads, flags.overwrite)
-    _say(index.run(options, rest).summary("vectors"))
+    _index(index_options(flags, flags.embeddings, flags.output, flags.num_shards), rest)
     return 0
+
+
+def _index(options: Any, rest: Sequence[str]) -> None:
+    from pipelines import index
+
+    done = index.run(options, rest)
+    _say(done.summary("vectors"))
+    _say(f"  {index.describe(done.manifest)}")
 
 
 def _run_answer(flags: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -379,20 +428,19 @@ def _run_answer(flags: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _run_all(flags: argparse.Namespace, rest: Sequence[str]) -> int:
-    from pipelines import answer, embed, index
-    from pipelines.options import IndexOptions
+    from pipelines import answer, embed
 
     passages, embeddings, indexed, answered = (
         storage.join(flags.workspace, name) for name in ("passages", "embeddings", "index", "answers")
     )
     # Everything that can be refused is refused before the first stage starts.
     embedding = embed_options(flags, passages, embeddings)
-    indexing = IndexOptions(embeddings, indexed, flags.spec, None, flags.threads, flags.overwrite)
+    indexing = index_options(flags, embeddings, indexed, None)
     answering = answer_options(flags, indexed, answered, None)
     answer.check_parts(flags.questions, flags.model, flags.encoder)
     _run_chunk(flags, rest, passages)
     _say(embed.run(embedding, rest).summary("passages"))
-    _say(index.run(indexing, rest).summary("vectors"))
+    _index(indexing, rest)
     _say(answer.run(answering, rest).summary("questions"))
     return 0
 

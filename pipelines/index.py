@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -12,16 +12,15 @@ import numpy as np
 
 from pipelines import runners
 from pipelines.metrics import StepCounters
-from pipelines.options import IndexOptions
+from pipelines.options import DEFAULT_TARGET_RECALL, IndexOptions
 from pipelines.progress import Progress
 from pipelines.shards import StageRun, finish, holds, reuse_whole, rows_done, spread
 from rag_ops import storage
 from rag_ops.errors import RagbeamError
-from rag_ops.stages import StageOutput, read_manifest, write_shard
+from rag_ops.stages import StageOutput, finished_shards, read_manifest, write_shard
 from schemas.manifest import Manifest, shard_name
 
 TRAINED = "trained.faiss"
-AUTO_SPEC = "Flat"  # exact; what --spec auto means
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,30 +36,34 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     """Runs the job and returns what it wrote; shards whose embeddings and settings hold are reused.
 
     Raises:
-        InputError: no embeddings, a spec that FAISS does not know, or an output of another configuration.
+        InputError: no embeddings, a spec that does not go with them, or an output of another configuration.
+        JobError: the index does not reach the target recall.
     """
-    from rag_ops import indexing
+    from rag_ops import indexing, specs
 
     started = time.monotonic()
     source = read_manifest(options.embeddings, "embed")
-    dimension = int(source.info["dimension"])
-    spec = AUTO_SPEC if options.spec == "auto" else options.spec
-    indexing.check_spec(spec, dimension, source.rows)
-    training = indexing.needs_training(spec, dimension)
-    num_shards = options.num_shards or indexing.default_shards(source.rows, dimension, len(source.shards))
-    config = {"spec": spec, "metric": "inner_product", "num_shards": num_shards}
+    design = design_of(options, source)
+    cuts = indexing.cut_shards([shard.rows for shard in source.shards], design.num_shards)
+    config = {"spec": design.spec, "metric": "inner_product", "num_shards": design.num_shards}
     output = StageOutput(options.output, "index", config, {"embeddings": source.digest})
-    if done := reuse_whole(output, started):
+    measured_for = {
+        "target_recall": options.target_recall,
+        "queries": storage.sha256_of(options.queries) if options.queries else None,
+        "recall_queries": options.recall_queries,
+    }
+    done = reuse_whole(output, started)
+    if done and done.manifest.info.get("measured_for") == measured_for:
         return done
     finished = output.begin(options.overwrite)
-    tasks = _tasks(options, output, source, indexing.cut_shards([s.rows for s in source.shards], num_shards), training)
+    tasks = _tasks(options, output, source, cuts, design.training)
     reused = [task.name for task in tasks if holds(finished.get(task.name), task.fingerprint)]
     todo = [task for task in tasks if task.name not in reused]
-    builder = BuildShards(options.output, spec, dimension, options.threads, training)
-    trainer = TrainIndex(options, source, spec, output.fingerprint)
+    builder = BuildShards(options.output, design, options.threads)
+    trainer = TrainIndex(options, source, design, output.fingerprint)
 
     def build(pipeline: beam.Pipeline) -> None:
-        samples = [TRAINED] if training and not holds(finished.get(TRAINED), output.fingerprint) else []
+        samples = [TRAINED] if design.training and not holds(finished.get(TRAINED), output.fingerprint) else []
         trained = pipeline | "Sample" >> beam.Create(samples) | "Train" >> beam.ParDo(trainer)
         _ = (
             pipeline
@@ -72,16 +75,23 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     try:
         with Progress("index", rows, rows_done(options.output, [task.name for task in todo]), "vectors"):
             metrics = runners.run(build, beam_arguments) if todo else {}
+        recall = _measure(options, source, design, tasks, cuts, beam_arguments)
     except RagbeamError:
         output.abandon()
         raise
     wanted = {task.name: task.fingerprint for task in tasks}
     info = {
-        "dimension": dimension,
-        "spec": spec,
-        "trained": TRAINED if training else None,
+        "dimension": design.dimension,
+        "spec": design.spec,
+        "stored_as": specs.stored(design.spec, design.dtype),
+        "reason": design.reason,
+        "augmented": design.augmented,
+        "trained": TRAINED if design.training else None,
         "passages_digest": source.info["passages_digest"],
-        **{key: source.info[key] for key in ("encoder", "encoder_digest", "pooling", "normalize")},
+        "embeddings_digest": source.digest,
+        "measured_for": measured_for,
+        **recall,
+        **{key: source.info[key] for key in ("encoder", "encoder_digest", "pooling", "normalize", "dtype")},
     }
     inputs = {"embeddings": options.embeddings, "passages": _passages_url(options.embeddings, source)}
     return finish(
@@ -89,26 +99,119 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     )
 
 
+def describe(manifest: Manifest) -> str:
+    """What was built and how well it finds, in one line."""
+    info = manifest.info
+    recalls = {int(k): value for k, value in info["recall"].items()}
+    if not recalls:
+        found = "recall not measured"
+    elif not info["recall_queries"]:
+        found = "exact: recall is 1"
+    else:
+        setting = " ".join(f"{name} {value}" for name, value in info["search"].items())
+        figures = ", ".join(f"@{k} {recalls[k]:.3f}" for k in sorted(recalls))
+        found = f"recall {figures}{f' at {setting}' if setting else ''}, on {info['recall_queries']} queries"
+    graph = "; a graph over augmented vectors" if info["augmented"] else ""
+    why = f"{info['spec']}" if info["reason"] == "as told" else info["reason"]
+    return f"{why}{graph}; {found}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """What index is to be built.
+
+    Attributes:
+        spec: FAISS factory string.
+        reason: why, in one line.
+        dimension, dtype: of the vectors.
+        num_shards: index shards.
+        training: whether it must be trained.
+        augmented: whether vectors get one more number; see `rag_ops.specs.wants_augmented`.
+    """
+
+    spec: str
+    reason: str
+    dimension: int
+    dtype: str
+    num_shards: int
+    training: bool
+    augmented: bool
+
+
+def design_of(options: IndexOptions, source: Manifest) -> Design:
+    """The index for some embeddings, checked against them before any work.
+
+    Raises:
+        InputError: the spec does not go with the vectors, or no index fits the memory.
+    """
+    from rag_ops import indexing, specs
+
+    dimension, dtype, count = int(source.info["dimension"]), str(source.info["dtype"]), len(source.shards)
+    shard_bytes = specs.parse_size("--shard_memory", options.shard_memory)
+    spec, reason = options.spec, "as told"
+    if spec == specs.AUTO:
+        width = {"float16": 2, "float32": 4}[dtype]
+        target = options.target_recall if options.target_recall is not None else DEFAULT_TARGET_RECALL
+        choice = specs.choose(source.rows, dimension, width, shard_bytes, options.num_shards or count, target)
+        spec, reason = choice.spec, choice.reason
+    augmented = specs.wants_augmented(spec, bool(source.info["normalize"]))
+    width = dimension + augmented
+    specs.check(spec, width, source.rows)
+    per_vector = specs.bytes_per_vector(specs.stored(spec, dtype), width)
+    num_shards = options.num_shards or indexing.default_shards(source.rows, per_vector, count, shard_bytes)
+    return Design(spec, reason, dimension, dtype, num_shards, specs.needs_training(spec, width), augmented)
+
+
+def _measure(
+    options: IndexOptions,
+    source: Manifest,
+    design: Design,
+    tasks: Sequence[IndexTask],
+    cuts: Sequence[range],
+    beam_arguments: Sequence[str],
+) -> dict[str, Any]:
+    """Recall and the settings of the search, for the manifest."""
+    from pipelines import recall as measuring
+    from rag_ops import recall, specs
+
+    auto = options.spec == specs.AUTO
+    target = options.target_recall if options.target_recall is not None or not auto else DEFAULT_TARGET_RECALL
+    if specs.is_exact(design.spec, design.dtype):
+        return {"recall": {str(k): 1.0 for k in recall.DEPTHS}, "recall_queries": 0, "search": {}}
+    if not options.recall_queries and options.queries is None:
+        return {"recall": {}, "recall_queries": 0, "search": {}}
+    starts, records = source.row_starts(), {record.path: record for record in finished_shards(options.output)}
+    shards = [(records[task.name], starts[cut[0]], tuple(cut)) for task, cut in zip(tasks, cuts, strict=True)]
+    measurement = measuring.Measurement(
+        options.output,
+        options.embeddings,
+        source,
+        shards,
+        design.spec,
+        target is not None,
+        options.queries,
+        options.recall_queries,
+        options.threads,
+    )
+    chosen = recall.choose(measuring.run(measurement, beam_arguments), target)
+    return recall.to_info(chosen)
+
+
 class TrainIndex(beam.DoFn):
     """Trains the index on a sample of the embeddings and writes it, empty, as trained.faiss."""
 
-    def __init__(self, options: IndexOptions, source: Manifest, spec: str, fingerprint: str):
-        self._options, self._source, self._spec, self._fingerprint = options, source, spec, fingerprint
+    def __init__(self, options: IndexOptions, source: Manifest, design: Design, fingerprint: str):
+        self._options, self._source, self._design, self._fingerprint = options, source, design, fingerprint
         self._counters = StepCounters("Train")
 
     def process(self, name: str) -> Any:
         """See the class."""
-        from rag_ops import indexing
+        from rag_ops import indexing, specs
 
         with self._counters.timed():
-            starts = self._source.row_starts()
-            rows = indexing.training_rows(self._spec, self._source.rows)
-            sample = []
-            for number, shard in enumerate(self._source.shards):
-                here = rows[(rows >= starts[number]) & (rows < starts[number + 1])] - starts[number]
-                if len(here):
-                    sample.append(indexing.read_rows(storage.join(self._options.embeddings, shard.path), here))
-            index = indexing.train(self._spec, np.concatenate(sample), self._options.threads)
+            rows = specs.training_rows(self._design.spec, self._source.rows)
+            sample = indexing.read_corpus_rows(self._options.embeddings, self._source, rows)
+            index = indexing.train(self._design.spec, sample, self._options.threads, augmented=self._design.augmented)
             write_shard(self._options.output, name, self._fingerprint, lambda file: indexing.write_index(index, file))
         self._counters.add(rows_in=len(rows))
         yield name
@@ -117,23 +220,26 @@ class TrainIndex(beam.DoFn):
 class BuildShards(beam.DoFn):
     """Fills a clone of the trained index with the vectors of one shard, and writes it."""
 
-    def __init__(self, output: str, spec: str, dimension: int, threads: int, training: bool):
-        self._output, self._spec, self._dimension = output, spec, dimension
-        self._threads, self._training = threads, training
+    def __init__(self, output: str, design: Design, threads: int):
+        self._output, self._design, self._threads = output, design, threads
         self._counters = StepCounters("BuildShards")
 
     def process(self, task: IndexTask, trained: list[str]) -> None:
         """See the class; `trained` is there to wait for the training."""
         from rag_ops import indexing
 
+        def vectors() -> Iterator[np.ndarray]:
+            return (batch for url in task.embeddings_urls for batch in indexing.vector_batches(url))
+
+        design = self._design
         with self._counters.timed():
-            if self._training:
+            if design.training:
                 url = storage.join(self._output, TRAINED)
-                index = indexing.read_index(storage.local_copy(url, task.fingerprint))
+                index = indexing.read_index(storage.local_copy(url, task.fingerprint), mapped=False)
             else:
-                index = indexing.empty_index(self._spec, self._dimension)
-            batches = (batch for url in task.embeddings_urls for batch in indexing.vector_batches(url))
-            rows = indexing.fill(index, batches, self._threads)
+                index = indexing.new_index(design.spec, design.dimension, design.dtype, augmented=design.augmented)
+            longest = indexing.longest_vector(vectors()) if design.augmented else None
+            rows = indexing.fill(index, vectors(), self._threads, longest)
             record = write_shard(
                 self._output, task.name, task.fingerprint, lambda file: indexing.write_index(index, file)
             )

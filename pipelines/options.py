@@ -12,6 +12,7 @@ from rag_ops.readers import InputOptions
 from rag_ops.splitting import check_lengths
 
 DEFAULT_THREADS = 2  # a setting, not a guess: vectors must not depend on how many cores a machine has
+DEFAULT_TARGET_RECALL = 0.95  # of --spec auto
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}  # tokens of a batch: fits the caches of a core; fills an accelerator
 
 
@@ -62,12 +63,20 @@ class IndexOptions:
     output: str
     spec: str = "auto"
     num_shards: int | None = None
+    shard_memory: str = "2GiB"
+    target_recall: float | None = None
+    queries: str | None = None
+    recall_queries: int = 512
     threads: int = DEFAULT_THREADS
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         check_count("--num_shards", self.num_shards)
         check_count("--threads", self.threads)
+        if self.target_recall is not None and not 0 < self.target_recall <= 1:
+            raise InputError("--target_recall is out of range", value=self.target_recall, expected="over 0, to 1")
+        if self.recall_queries < 0:
+            raise InputError("--recall_queries is negative", value=self.recall_queries, expected="0 or more")
 
 
 PRESETS = {  # of answer's flags; a flag that is given overrules them
@@ -96,6 +105,7 @@ class AnswerOptions:
     n_best: int = 1
     forbidden_words: Sequence[str] = ()
     truncation: str = "question"
+    rescore: int | None = None
     score_scale: float | None = None
     compute_dtype: str = "auto"
     max_combined_length: int | None = None
@@ -111,7 +121,7 @@ class AnswerOptions:
     def __post_init__(self) -> None:
         for flag in ("n_docs", "num_beams", "max_new_tokens", "n_best", "block_questions", "threads"):
             check_count("--" + flag, getattr(self, flag))
-        for flag in ("num_shards", "nprobe", "ef_search", "batch_tokens", "max_combined_length"):
+        for flag in ("num_shards", "nprobe", "ef_search", "rescore", "batch_tokens", "max_combined_length"):
             check_count("--" + flag, getattr(self, flag))
         check_choice("--device", self.device, ("auto", "cpu", "cuda"))
         check_choice("--truncation", self.truncation, ("question", "hf"))
@@ -122,6 +132,10 @@ class AnswerOptions:
                 value=self.n_best,
                 expected=f"at most {self.num_beams}",
                 remedy="beam search finds as many answers as it has beams",
+            )
+        if self.rescore is not None and self.rescore < self.n_docs:
+            raise InputError(
+                "--rescore is less than --n_docs", value=self.rescore, expected=f"at least {self.n_docs} candidates"
             )
         if self.score_scale is not None and not 0 < self.score_scale < float("inf"):
             raise InputError("--score_scale is out of range", value=self.score_scale, expected="more than 0")

@@ -3,90 +3,51 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import faiss
 import numpy as np
 
-from rag_ops import storage
+from rag_ops import specs, storage
 from rag_ops.errors import InputError
+from schemas.manifest import Manifest
 
-METRIC = faiss.METRIC_INNER_PRODUCT  # what DPR and RAG score passages by; FAISS itself defaults to L2
-TRAIN_ROWS_PER_CENTROID = 64  # FAISS warns below 39 and ignores rows above 256
-MIN_TRAIN_ROWS = 10_000  # for quantisers, which have no list of centroids
 DEFAULT_NPROBE = 64
 DEFAULT_EF_SEARCH = 128
-SEED = 1234
+SHARD_BYTES = 2 << 30  # of an index shard, unless told otherwise
 
 
-def check_spec(spec: str, dimension: int, rows: int) -> None:
-    """Checks a FAISS factory string against the vectors before any work.
+def new_index(spec: str, dimension: int, dtype: str = "float32", *, augmented: bool = False) -> Any:
+    """An empty index for inner product, or, of augmented vectors, for distance; see `specs.wants_augmented`.
 
     Args:
-        spec: such as "Flat", "SQ8", "IVF1024,PQ64" or "HNSW32".
-        dimension: numbers of a vector.
-        rows: number of vectors.
-
-    Raises:
-        InputError: FAISS does not know the string, or it does not go with the dimension or the number of vectors.
+        spec: FAISS factory string.
+        dimension: of the vectors, before they are augmented.
+        dtype: of the vectors, in which Flat stores them.
+        augmented: whether they get one more number.
     """
-    empty_index(spec, dimension)
-    if _lists(spec) > rows:
-        raise InputError(
-            "--spec wants more centroids than there are vectors",
-            value=spec,
-            expected=f"at most {rows} lists for {rows} vectors",
-            remedy="use Flat, or fewer lists",
-        )
+    if augmented:
+        return specs.empty_index(spec, dimension + 1, faiss.METRIC_L2)
+    return specs.empty_index(specs.stored(spec, dtype), dimension)
 
 
-def empty_index(spec: str, dimension: int) -> Any:
-    """An untrained, empty FAISS index for inner product.
-
-    Raises:
-        InputError: FAISS does not know the string, or the dimension does not divide into the sub-quantisers.
-    """
-    try:
-        return faiss.index_factory(dimension, spec, METRIC)
-    except Exception as error:  # FAISS raises RuntimeError and, for some strings, AssertionError or bare Exception
-        reason = str(error).strip().splitlines()[-1][-160:] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"--spec is no index for vectors of {dimension} numbers ({reason})",
-            value=spec,
-            expected="Flat or a FAISS factory string whose parts divide the dimension",
-        ) from error
-
-
-def needs_training(spec: str, dimension: int) -> bool:
-    """Whether an index of this kind must see a sample of the vectors before any is added."""
-    return not empty_index(spec, dimension).is_trained
-
-
-def training_rows(spec: str, rows: int) -> np.ndarray:
-    """The rows of the training sample: evenly spaced over the corpus, so it is the same in every run.
-
-    Returns:
-        int64, ascending, at most `rows` of them.
-    """
-    wanted = min(rows, max(MIN_TRAIN_ROWS, TRAIN_ROWS_PER_CENTROID * _lists(spec)))
-    return np.linspace(0, rows - 1, wanted).astype(np.int64) if rows else np.empty(0, np.int64)
-
-
-def train(spec: str, sample: np.ndarray, threads: int) -> Any:
+def train(spec: str, sample: np.ndarray, threads: int, *, augmented: bool = False) -> Any:
     """A trained, empty index.
 
     Args:
         spec: FAISS factory string.
         sample: float32 (rows, dimension).
         threads: of FAISS.
+        augmented: see `new_index`.
 
     Raises:
         InputError: the sample is too small for the spec.
     """
     faiss.omp_set_num_threads(threads)
-    index = empty_index(spec, sample.shape[1])
+    index = new_index(spec, sample.shape[1], augmented=augmented)
+    if augmented:
+        sample = augment(sample, longest_vector(iter([sample])))
     try:
         index.train(sample)
     except RuntimeError as error:
@@ -99,11 +60,31 @@ def train(spec: str, sample: np.ndarray, threads: int) -> Any:
     return index
 
 
-def fill(index: Any, batches: Iterator[np.ndarray], threads: int) -> int:
-    """Adds vectors in order, so that vector i of the index is the i-th row given; returns the number of rows."""
+def augment(vectors: np.ndarray, longest: float) -> np.ndarray:
+    """Vectors with one more number, which makes all of them `longest` long: float32 (rows, dimension + 1)."""
+    vectors = np.asarray(vectors, np.float32)
+    missing = longest**2 - np.square(vectors, dtype=np.float64).sum(1)
+    return np.concatenate([vectors, np.sqrt(np.maximum(missing, 0))[:, None].astype(np.float32)], 1)
+
+
+def longest_vector(batches: Iterator[np.ndarray]) -> float:
+    """The greatest length among vectors; 0 for none."""
+    return max((float(np.linalg.norm(vectors.astype(np.float32), axis=1).max()) for vectors in batches), default=0.0)
+
+
+def fill(index: Any, batches: Iterator[np.ndarray], threads: int, longest: float | None = None) -> int:
+    """Adds vectors in order, so that vector i of the index is the i-th row given; returns the number of rows.
+
+    Args:
+        index: trained.
+        batches: (rows, dimension) each.
+        threads: of FAISS.
+        longest: length of the longest vector, where vectors are to be augmented.
+    """
     faiss.omp_set_num_threads(threads)
     for vectors in batches:
-        index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+        added = vectors.astype(np.float32) if longest is None else augment(vectors, longest)
+        index.add(np.ascontiguousarray(added))
     return int(index.ntotal)
 
 
@@ -113,14 +94,14 @@ def write_index(index: Any, file: Any) -> int:
     return int(index.ntotal)
 
 
-def read_index(path: str) -> Any:
-    """Reads an index from a local file.
+def read_index(path: str, *, mapped: bool = True) -> Any:
+    """Opens an index in a local file; what FAISS can leave in the file is mapped, unless vectors are to be added.
 
     Raises:
         InputError: it is cut, or not FAISS's.
     """
     try:
-        return faiss.read_index(path)
+        return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except RuntimeError as error:
         raise InputError(
             "an index file cannot be read", value=path, expected="a whole FAISS file", remedy="run index again"
@@ -151,6 +132,33 @@ def read_rows(url: str, rows: np.ndarray) -> np.ndarray:
                 )
             start += count
     return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+
+
+def read_matrix(url: str, rows: int) -> np.ndarray:
+    """All vectors of an embedding shard, (rows, dimension) in the stored dtype; held in memory once."""
+    found, start = None, 0
+    for vectors in vector_batches(url):
+        if found is None:
+            found = np.empty((rows, vectors.shape[1]), vectors.dtype)
+        found[start : start + len(vectors)] = vectors
+        start += len(vectors)
+    return found if found is not None else np.empty((0, 0), np.float32)
+
+
+def read_corpus_rows(url: str, embeddings: Manifest, rows: np.ndarray) -> np.ndarray:
+    """The vectors of the given rows of the corpus (ascending), float32 (rows, dimension).
+
+    Args:
+        url: directory of the embeddings.
+        embeddings: its manifest.
+        rows: int64.
+    """
+    found = []
+    for shard, (start, end) in zip(embeddings.shards, itertools.pairwise(embeddings.row_starts()), strict=True):
+        here = rows[(rows >= start) & (rows < end)] - start
+        if len(here):
+            found.append(read_rows(storage.join(url, shard.path), here))
+    return np.concatenate(found)
 
 
 def as_matrix(column: Any) -> np.ndarray:
@@ -185,21 +193,44 @@ def cut_shards(shard_rows: Sequence[int], num_shards: int) -> list[range]:
     return [range(start, end) for start, end in itertools.pairwise(cuts)]
 
 
-def default_shards(rows: int, dimension: int, embedding_shards: int, shard_bytes: int = 2 << 30) -> int:
-    """The number of index shards when none is given: each at most 2 GiB as float32."""
-    return max(1, min(embedding_shards, -(-rows * dimension * 4 // shard_bytes)))
+def default_shards(rows: int, bytes_per_vector: int, embedding_shards: int, shard_bytes: int = SHARD_BYTES) -> int:
+    """The number of index shards when none is given: as few as keep each within `shard_bytes`."""
+    return max(1, min(embedding_shards, -(-rows * bytes_per_vector // shard_bytes)))
 
 
 def set_search(index: Any, nprobe: int | None, ef_search: int | None) -> None:
     """Sets how many lists (IVF) or candidates (HNSW) a search visits; FAISS's own defaults lose most of the recall."""
-    space = faiss.ParameterSpace()
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
-        space.set_index_parameter(index, "nprobe", min(ivf.nlist, nprobe or DEFAULT_NPROBE))
-    elif "HNSW" in type(faiss.downcast_index(index)).__name__:
-        space.set_index_parameter(index, "efSearch", ef_search or DEFAULT_EF_SEARCH)
+        ivf.nprobe = min(ivf.nlist, nprobe or DEFAULT_NPROBE)
+        quantizer = faiss.downcast_index(ivf.quantizer)
+        if hasattr(quantizer, "hnsw"):  # a graph over the centroids, which must find so many of them
+            quantizer.hnsw.efSearch = max(DEFAULT_EF_SEARCH, 2 * ivf.nprobe)
+    elif (graph := graph_of(index)) is not None:
+        graph.hnsw.efSearch = ef_search or DEFAULT_EF_SEARCH
 
 
-def _lists(spec: str) -> int:
-    match = re.search(r"(?:IVF|IMI)(\d+)(K?)", spec)
-    return int(match[1]) * (1024 if match[2] else 1) if match else 0
+def graph_of(index: Any) -> Any:
+    """The HNSW graph in an index, behind its transforms; None where there is none."""
+    inner = faiss.downcast_index(index)
+    if isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
+    return inner if hasattr(inner, "hnsw") else None
+
+
+def matrix_of(index: Any) -> np.ndarray | None:
+    """The vectors of an index that stores them as they are, (rows, dimension) float32 or float16, not copied; or None.
+
+    The index must outlive what is given.
+    """
+    inner = faiss.downcast_index(index)
+    if inner.metric_type != specs.METRIC or not inner.ntotal:
+        return None
+    if isinstance(inner, faiss.IndexFlat):
+        dtype: Any = np.float32
+    elif isinstance(inner, faiss.IndexScalarQuantizer) and inner.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
+        dtype = np.float16
+    else:
+        return None
+    codes = faiss.rev_swig_ptr(inner.codes.data(), inner.ntotal * inner.code_size)
+    return codes.view(dtype).reshape(inner.ntotal, inner.d)

@@ -64,9 +64,11 @@ class PassageIndex:
     @functools.cached_property
     def shards(self) -> list[IndexShard]:
         """The index shards, open."""
-        starts = self.manifest.row_starts()
+        starts, effort = self.manifest.row_starts(), self.manifest.info.get("search", {})
         return [
-            IndexShard(storage.join(self.url, shard.path), shard.sha256, start, shard.rows, threads=self._threads)
+            IndexShard(
+                storage.join(self.url, shard.path), shard.sha256, start, shard.rows, threads=self._threads, **effort
+            )
             for shard, start in zip(self.manifest.shards, starts, strict=False)
         ]
 

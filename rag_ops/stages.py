@@ -71,6 +71,23 @@ def check_passages(index: Manifest, passages_url: str) -> Manifest:
     return passages
 
 
+def check_embeddings(index: Manifest, embeddings_url: str) -> Manifest:
+    """The embeddings' manifest, checked to be what the index was made from.
+
+    Raises:
+        InputError: they are missing or have changed since.
+    """
+    embeddings = read_manifest(embeddings_url, "embed")
+    if index.info.get("embeddings_digest") != embeddings.digest:
+        raise InputError(
+            "the index was made from other embeddings",
+            value=embeddings_url,
+            expected=f"embeddings of digest {index.info.get('embeddings_digest')}, not {embeddings.digest}",
+            remedy="run index again",
+        )
+    return embeddings
+
+
 def write_shard(url: str, name: str, fingerprint: str, write: Callable[[Any], int]) -> ShardRecord:
     """Writes shard `name` into stage directory `url`: whole under its name, then its record; or nothing.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rag_ops import indexing, storage
+from rag_ops import indexing, specs, storage
 from rag_ops.errors import InputError
 from schemas import embeddings
 
@@ -22,12 +22,8 @@ def test_examples_in_docstrings_run():
 def test_every_spec_is_inner_product_and_finds_most_of_what_is_nearest(spec):
     vectors = np.random.default_rng(0).standard_normal((1200, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    indexing.check_spec(spec, 16, len(vectors))
-    index = (
-        indexing.train(spec, vectors, threads=1)
-        if indexing.needs_training(spec, 16)
-        else indexing.empty_index(spec, 16)
-    )
+    specs.check(spec, 16, len(vectors))
+    index = indexing.train(spec, vectors, threads=1) if specs.needs_training(spec, 16) else specs.empty_index(spec, 16)
     assert index.metric_type == faiss.METRIC_INNER_PRODUCT
     assert indexing.fill(index, iter(np.array_split(vectors, 3)), threads=1) == 1200
     indexing.set_search(index, None, None)
@@ -39,11 +35,16 @@ def test_every_spec_is_inner_product_and_finds_most_of_what_is_nearest(spec):
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [("Flatt", "no index"), ("PQ7", "no index"), ("IVF5000,Flat", "at most 100 lists"), ("", "no index")],
+    [
+        ("Flatt", "no index"),
+        ("PQ7", "a divisor of 16; use PQ4"),
+        ("IVF5000,Flat", "at most 100 lists for 100 vectors; use Flat, or IVF1,Flat"),
+        ("", "no index"),
+    ],
 )
 def test_bad_specs_are_refused_before_any_work(spec, message):
     with pytest.raises(InputError, match=message):
-        indexing.check_spec(spec, 16, 100)
+        specs.check(spec, 16, 100)
 
 
 def test_too_small_a_sample_is_refused():
@@ -52,12 +53,12 @@ def test_too_small_a_sample_is_refused():
 
 
 def test_the_training_sample_is_spread_and_the_same_each_time():
-    rows = indexing.training_rows("IVF1000,Flat", 1_000_000)
+    rows = specs.training_rows("IVF1000,Flat", 1_000_000)
     assert len(rows) == 64_000
     assert rows[0] == 0
     assert rows[-1] == 999_999
     assert (np.diff(rows) > 0).all()
-    assert indexing.training_rows("IVF4,Flat", 50).tolist() == list(range(50))
+    assert specs.training_rows("IVF4,Flat", 50).tolist() == list(range(50))
 
 
 @pytest.mark.parametrize("rows", [[5, 5, 5, 5, 5], [100, 1, 1, 1], [0, 0, 7], [1, 1, 1, 100]])
@@ -74,10 +75,10 @@ def test_more_index_shards_than_embedding_shards_are_refused():
         indexing.cut_shards([5, 5], 3)
 
 
-def test_default_number_of_shards_keeps_a_shard_within_two_gibibytes():
-    assert indexing.default_shards(21_000_000, 768, 420) == 31
-    assert indexing.default_shards(5_000, 384, 4) == 1
-    assert indexing.default_shards(21_000_000, 768, 10) == 10
+def test_default_number_of_shards_keeps_a_shard_within_its_size():
+    assert indexing.default_shards(21_000_000, 1536, 420) == 16
+    assert indexing.default_shards(5_000, 768, 4) == 1
+    assert indexing.default_shards(21_000_000, 1536, 10) == 10
 
 
 def test_chosen_rows_are_read_without_the_others(tmp_path):

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rag_ops import indexing, storage, topk
+from rag_ops import indexing, specs, storage, topk
 from rag_ops.errors import InputError
 from rag_ops.search import IndexShard
 from rag_ops.topk import TopK, merge
@@ -21,7 +21,7 @@ def brute_force(questions: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarra
 def write(tmp_path, vectors: np.ndarray, cuts: list[int], spec: str = "Flat") -> list[IndexShard]:
     shards = []
     for number, (start, end) in enumerate(itertools.pairwise(cuts)):
-        index = indexing.empty_index(spec, vectors.shape[1])
+        index = specs.empty_index(spec, vectors.shape[1])
         indexing.fill(index, iter([vectors[start:end]]), threads=1)
         name = f"index-{number}.faiss"
         with storage.atomic_write(str(tmp_path), name) as file:

@@ -1,0 +1,78 @@
+"""FAISS factory strings: memory, choice, and what is refused."""
+
+import doctest
+import os
+
+import faiss
+import numpy as np
+import pytest
+
+from rag_ops import indexing, specs
+from rag_ops.errors import InputError
+
+GIB = 1 << 30
+SPECS = ["Flat", "SQ8", "SQfp16", "PQ8", "OPQ8,PQ8", "PCAR8,SQ8", "IVF16,Flat", "IVF16,SQ8", "IVF16_HNSW16,PQ8"]
+SPECS += ["OPQ8_16,IVF16,PQ8", "HNSW16", "HNSW16,SQ8", "HNSW8_PQ8"]
+
+
+def test_examples_in_docstrings_run():
+    assert doctest.testmod(specs).failed == 0
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_memory_of_an_index_is_foretold(spec, tmp_path):
+    rows = 12_000
+    vectors = np.random.default_rng(0).standard_normal((rows, 32)).astype(np.float32)
+    index = indexing.train(spec, vectors[:4000], 2)
+    indexing.fill(index, iter([vectors]), 2)
+    faiss.write_index(index, str(tmp_path / "index"))
+    foretold = rows * specs.bytes_per_vector(spec, 32) + specs.fixed_bytes(spec, 32)
+    assert os.path.getsize(tmp_path / "index") == pytest.approx(foretold, rel=0.05)
+
+
+def test_auto_is_exact_where_that_is_cheap_or_wanted():
+    assert specs.choose(1_000_000, 768, 2, 2 * GIB, 64, 0.95).spec == "Flat"
+    assert specs.choose(21_000_000, 768, 2, 2 * GIB, 64, 0.999).spec == "Flat"
+    assert specs.choose(100, 384, 4, GIB, 1, 0.95).spec == "Flat"
+
+
+def test_auto_compresses_as_far_as_memory_wants():
+    large = specs.choose(21_000_000, 768, 2, 2 * GIB, 64, 0.95)
+    assert large.spec == "IVF16384,SQ8"
+    assert "21,000,000 vectors of 768" in large.reason
+    tight = specs.choose(21_000_000, 768, 2, 100 << 20, 64, 0.95)
+    assert tight.spec == "IVF16384,PQ96"
+    specs.check(tight.spec, 768, 21_000_000)
+    with pytest.raises(InputError, match=r"no index fits --shard_memory: '10 MiB'; expected at least"):
+        specs.choose(21_000_000, 768, 2, 10 << 20, 64, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("spec", "dimension", "rows", "remedy"),
+    [
+        ("PQ64", 100, 9999, "use PQ50"),
+        ("OPQ64,PQ64", 100, 9999, "use OPQ50,PQ50"),
+        ("PCAR30,PQ8", 100, 9999, "a divisor of 30"),
+        ("HNSW32_PQ64", 769, 9999, "a divisor of 769"),
+        ("IVF4096,SQ8", 64, 1000, "IVF15,SQ8"),
+        ("PQ8", 64, 100, "at least 256; use Flat"),
+        ("Flat,Flat", 64, 100, "a FAISS factory string"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_what_to_use(spec, dimension, rows, remedy):
+    with pytest.raises(InputError, match=remedy):
+        specs.check(spec, dimension, rows)
+
+
+@pytest.mark.parametrize("text", ["", "2 apples", "-1GiB", "0", "GiB", "1.2.3", "5ib"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InputError, match="--shard_memory is no size"):
+        specs.parse_size("--shard_memory", text)
+
+
+def test_only_graphs_over_vectors_of_different_length_are_augmented():
+    assert specs.wants_augmented("HNSW32", normalized=False)
+    assert specs.wants_augmented("HNSW32_SQ8", normalized=False)
+    assert not specs.wants_augmented("HNSW32", normalized=True)
+    assert not specs.wants_augmented("IVF64_HNSW32,Flat", normalized=False)
+    assert not specs.wants_augmented("Flat", normalized=False)
