@@ -80,7 +80,7 @@ def check(spec: str, dimension: int, rows: int) -> None:
                 "--spec has sub-quantisers that don't divide the dimension",
                 value=spec,
                 expected=f"a divisor of {width}",
-                remedy=f"use {re.sub(rf'PQ{sub}(?!\d)', f'PQ{good[-1]}', spec) if good else 'Flat'}",
+                remedy="use " + (re.sub(rf"PQ{sub}\b", f"PQ{good[-1]}", spec) if good else "Flat"),
             )
     empty_index(spec, dimension)
     if lists(spec) > rows:
