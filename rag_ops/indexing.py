@@ -49,7 +49,7 @@ def train(spec: str, sample: np.ndarray, threads: int, *, augmented: bool = Fals
     if augmented:
         sample = augment(sample, longest_vector(iter([sample])))
     try:
-        index.train(sample)
+        _train(index, sample)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1][-160:]
         raise InputError(
@@ -58,6 +58,26 @@ def train(spec: str, sample: np.ndarray, threads: int, *, augmented: bool = Fals
             remedy="use Flat, or fewer centroids",
         ) from error
     return index
+
+
+def _train(index: Any, sample: np.ndarray) -> None:
+    """Trains transforms, then what follows them; a PCA does not subtract the mean.
+
+    FAISS's own does: it turns q·v into (q - m)·(v - m), which ranks vectors otherwise.
+    """
+    outer = faiss.downcast_index(index)
+    if not isinstance(outer, faiss.IndexPreTransform):
+        index.train(sample)
+        return
+    for number in range(outer.chain.size()):
+        transform = faiss.downcast_VectorTransform(outer.chain.at(number))
+        if not transform.is_trained:
+            transform.train(sample)
+        if isinstance(transform, faiss.PCAMatrix):
+            faiss.copy_array_to_vector(np.zeros(transform.d_out, np.float32), transform.b)
+        sample = transform.apply(sample)
+    outer.index.train(sample)
+    outer.is_trained = True
 
 
 def augment(vectors: np.ndarray, longest: float) -> np.ndarray:

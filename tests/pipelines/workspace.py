@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipelines.cli import main
-from rag_ops import storage
-from rag_ops.stages import read_manifest
+import numpy as np
+import pyarrow as pa
 
+from pipelines.cli import main
+from pipelines.embed import vector_table
+from rag_ops import storage
+from rag_ops.stages import StageOutput, read_manifest, write_shard
+from schemas import passages
+from schemas.manifest import shard_name
+
+CORPUS = (("passages", "chunk"), ("embeddings", "embed"))
 TOPICS = ["moon", "sun", "river", "king", "city", "war", "ice"]
 
 
@@ -56,3 +64,42 @@ def digests(url: object, stage: str) -> list[tuple[str, str]]:
         assert hashlib.sha256(data).hexdigest() == shard.sha256
         found.append((shard.path, shard.sha256))
     return found
+
+
+def write_corpus(directory: Path, shards: Sequence[np.ndarray | Callable[[], np.ndarray]], normalize: bool) -> None:
+    """Passages and embeddings as chunk and embed would leave them, with given vectors, (rows, dimension) a shard."""
+    outputs = [StageOutput(str(directory / name), stage, {}, {}) for name, stage in CORPUS]
+    for output in outputs:
+        output.begin(False)
+    records: list[list] = [[], []]
+    row = 0
+    for number, given in enumerate(shards):
+        vectors = given() if callable(given) else given
+        ids = [str(row + n) for n in range(len(vectors))]
+        hashes = pa.array([hashlib.sha256(name.encode()).digest()[:16] for name in ids], pa.binary(16))
+        columns = {
+            "id": ids,
+            "article_id": ids,
+            "position": [0] * len(ids),
+            "title": ids,
+            "text": [f"passage {name}" for name in ids],
+            "content_hash": hashes,
+        }
+        tables = [
+            pa.table({name: columns[name] for name in passages.SCHEMA.names}, schema=passages.SCHEMA),
+            vector_table(pa.chunked_array([hashes]), vectors, str(vectors.dtype)),
+        ]
+        for (stem, _), output, table, done in zip(CORPUS, outputs, tables, records, strict=True):
+            name = shard_name(stem, number, len(shards), "parquet")
+            done.append(
+                write_shard(
+                    *(output.url, name, "f" * 32),
+                    lambda file, t=table: storage.write_parquet(file, iter([t]), t.schema, 1000),
+                )
+            )
+        row += len(vectors)
+    dimension, dtype = vectors.shape[1], str(vectors.dtype)
+    made = outputs[0].finish(records[0], {}, {})
+    info = {"dimension": dimension, "dtype": dtype, "normalize": normalize, "passages_digest": made.digest}
+    info |= {"encoder": "none", "encoder_digest": "0" * 32, "pooling": "pooler"}
+    outputs[1].finish(records[1], {"passages": outputs[0].url}, info)
