@@ -300,6 +300,30 @@ def _compose_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="local directory to save to")
 
 
+def _import_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", default="dpr", help="dpr (NAME.index.dpr with passages) or wiki_dpr (Parquet)")
+    parser.add_argument(
+        "--index", default=None, metavar="URL", help="of dpr: NAME.index.dpr; its .index_meta.dpr is near"
+    )
+    parser.add_argument(
+        "--passages", default=None, metavar="URL", help="of dpr: psgs_w100.tsv, or the pickled dict of it"
+    )
+    parser.add_argument("--input", nargs="+", default=[], metavar="URL", help="of wiki_dpr: its Parquet files")
+    parser.add_argument("--output", required=True, metavar="DIR", help="workspace: gets passages, embeddings and index")
+    parser.add_argument(
+        "--encoder",
+        default="facebook/dpr-ctx_encoder-single-nq-base",
+        metavar="MODEL",
+        help="context encoder that made the vectors: a name, for the record",
+    )
+    parser.add_argument("--dtype", default=None, help="of the vectors on disk; by default float32 of dpr, else float16")
+
+
+def _export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--index", required=True, metavar="DIR", help="output of ragbeam index")
+    parser.add_argument("--output", required=True, metavar="DIR", help="local directory: gets dataset and index.faiss")
+
+
 def chunk_options(flags: argparse.Namespace, output: str) -> Any:
     """ChunkOptions from parsed flags."""
     from pipelines.options import ChunkOptions
@@ -482,6 +506,34 @@ def _run_finetune(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     return finetune.run(flags, question_options(flags))
 
 
+def _run_import(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from pipelines.options import check_choice
+    from rag_ops import legacy
+
+    check_choice("--format", flags.format, ("dpr", "wiki_dpr"))
+    if flags.dtype is not None:
+        check_choice("--dtype", flags.dtype, ("float16", "float32"))
+    made_with = legacy.MadeWith(flags.encoder)
+    wanted = ("index", "passages") if flags.format == "dpr" else ("input",)
+    if missing := [name for name in wanted if not getattr(flags, name)]:
+        raise InputError(f"--format {flags.format} needs --{missing[0]}")
+    if flags.format == "dpr":
+        made = legacy.import_dpr(flags.index, flags.passages, flags.output, made_with, flags.dtype or "float32")
+    else:
+        made = legacy.import_parquet(flags.input, flags.output, made_with, flags.dtype or "float16")
+    _say(f"import: {made.rows:,} passages with their vectors, in {flags.output}")
+    return 0
+
+
+def _run_export(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from rag_ops import legacy
+
+    if not storage.is_local(flags.output):
+        raise InputError("--output must be on this machine", value=flags.output, expected="a local directory")
+    _say(f"export: {legacy.export_custom(flags.index, flags.output)}")
+    return 0
+
+
 COMMANDS = (
     Command(
         "chunk",
@@ -539,6 +591,22 @@ COMMANDS = (
         "Question encoder and generator learn through the marginal loss; the index stays. Needs ragbeam[finetune].",
         _finetune_flags,
         _run_finetune,
+        takes_beam_flags=False,
+    ),
+    Command(
+        "import",
+        "takes over another project's passages, vectors and index",
+        "DPR's own index files, or the Parquet files of the wiki_dpr dataset. Pickles of plain data only are read.",
+        _import_flags,
+        _run_import,
+        takes_beam_flags=False,
+    ),
+    Command(
+        "export",
+        "writes an index as transformers' RagRetriever opens it",
+        'A datasets directory and a FAISS file, for index_name="custom".',
+        _export_flags,
+        _run_export,
         takes_beam_flags=False,
     ),
 )

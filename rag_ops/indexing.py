@@ -69,8 +69,9 @@ def _train(index: Any, sample: np.ndarray) -> None:
     if not isinstance(outer, faiss.IndexPreTransform):
         index.train(sample)
         return
-    for number in range(outer.chain.size()):
-        transform = faiss.downcast_VectorTransform(outer.chain.at(number))
+    chain: Any = outer.chain
+    for number in range(chain.size()):
+        transform = faiss.downcast_VectorTransform(chain.at(number))
         if not transform.is_trained:
             transform.train(sample)
         if isinstance(transform, faiss.PCAMatrix):
