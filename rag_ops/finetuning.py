@@ -23,7 +23,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from rag_ops import checkpoints
-from rag_ops.encoding import pick_device, torch_threads
+from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError
 from rag_ops.generation import GenerationSettings, RagTokenGenerator
 from rag_ops.metrics import exact_match, f1

@@ -15,7 +15,8 @@ from rag_ops import checkpoints, memory
 from rag_ops.beams import beam_search
 from rag_ops.contexts import ContextFormat, Passage, encode_contexts
 from rag_ops.decoding import Found, Rules
-from rag_ops.encoding import pick_device, token_batches, torch_threads
+from rag_ops.devices import pick_device, torch_threads
+from rag_ops.encoding import token_batches
 from rag_ops.errors import InputError
 from rag_ops.greedy import greedy
 from rag_ops.seq2seq import generator_of

@@ -16,9 +16,9 @@ import numpy as np
 from rag_ops import exact, indexing, specs, storage
 from rag_ops.errors import InputError, JobError
 from rag_ops.search import IndexShard
+from rag_ops.specs import DEPTHS
 from rag_ops.topk import TopK
 
-DEPTHS = (1, 5, 20, 100)  # k
 KEPT = max(DEPTHS) + 1  # one more, for a query's own vector
 QUERIES = 512
 QUERY_GROUPS = 32  # places of the corpus that queries are read from

@@ -20,6 +20,7 @@ EXACT_RECALL = 0.99  # a higher target is met by exact search alone
 LIST_ID_BYTES = 8  # of each vector in an inverted list
 GRAPH_BYTES = 16  # of each vector in a graph, besides its links of 4 bytes
 AUTO = "auto"
+DEPTHS = (1, 5, 20, 100)  # k of recall@k
 
 
 @dataclasses.dataclass(frozen=True)

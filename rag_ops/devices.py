@@ -1,0 +1,36 @@
+"""Where torch computes: the device, and its threads."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from rag_ops.errors import JobError
+
+
+def pick_device(wanted: str) -> str:
+    """The device, "cpu" or "cuda", that --device auto, cpu or cuda means here.
+
+    Raises:
+        JobError: cuda is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise JobError(
+            "no CUDA device on this worker", value=wanted, remedy="use --device cpu, or give the worker a GPU"
+        )
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+@contextlib.contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Runs the block with `threads` torch threads; the setting is the process's, so it is put back after."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

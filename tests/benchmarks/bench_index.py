@@ -1,0 +1,200 @@
+"""The index: exact search next to matrix libraries and FAISS, building next to bare FAISS, memory by corpus size."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from rag_ops import exact, indexing, specs, storage
+from rag_ops.stages import read_manifest
+from tests.benchmarks.common import THREADS, Result, peak_memory_bytes, ragbeam, side_by_side
+from tests.pipelines.workspace import write_corpus
+
+DIMENSION, QUESTIONS, K = 768, 512, 20
+EXACT_ROWS = 200_000
+BUILT_ROWS, BUILT_SPEC = 200_000, "IVF1024,SQ8"
+SHARD_ROWS = 250_000  # of the memory test: 2 and 4 shards, or with RAGBEAM_BENCH_ROWS=2000000 4 and 8
+MEMORY_ROWS = int(os.environ.get("RAGBEAM_BENCH_ROWS", 1_000_000))
+CLUSTERS = 5_000
+RESCORED_SPEC, CANDIDATES, SEARCHED = "PQ64", 200, 1000
+
+
+def run(directory: Path) -> list[Result]:
+    """Exact search, build time, then peak memory and recall of rescored candidates."""
+    results = [*exact_search(), build_time(directory)]
+    gc.collect()
+    return [*results, *memory_and_rescoring(directory)]
+
+
+def exact_search() -> list[Result]:
+    """Ours from float16, the best matrix product alone from float32, and FAISS's IndexFlatIP."""
+    vectors = draw(0, EXACT_ROWS)
+    questions = np.random.default_rng(1).standard_normal((QUESTIONS, DIMENSION)).astype(np.float32)
+    wide = vectors.astype(np.float32)
+    torch.set_num_threads(THREADS)
+    faiss.omp_set_num_threads(THREADS)
+    index = faiss.IndexFlatIP(DIMENSION)
+    index.add(wide)
+    asked, others = torch.from_numpy(questions), torch.from_numpy(wide)
+    products: dict[str, Callable[[], object]] = {
+        "torch": lambda: asked @ others.T,
+        "torch transposed": lambda: others @ asked.T,
+        "numpy": lambda: questions @ wide.T,
+        "numpy transposed": lambda: wide @ questions.T,
+    }
+    operations = 2 * QUESTIONS * EXACT_ROWS * DIMENSION
+    rates = {name: operations / least_seconds(product) / 1e9 for name, product in products.items()}
+    best = max(rates, key=lambda name: rates[name])
+    found = exact.search(questions, vectors, K, threads=THREADS)
+    same = bool((found.rows == index.search(questions, K)[1]).all())
+    ours, theirs = side_by_side(
+        lambda: exact.search(questions, vectors, K, threads=THREADS), lambda: index.search(questions, K), rounds=3
+    )
+    rate, faiss_rate = operations / ours / 1e9, operations / theirs / 1e9
+    figures = f"{rate:.0f} GFLOP/s with top-k from float16; {best} {rates[best]:.0f} GFLOP/s without"
+    share = Result(
+        "exact search / best matrix product", rate / rates[best], ">= 0.85", rate >= 0.85 * rates[best], figures
+    )
+    figures = (
+        f"{QUESTIONS / ours:.0f} questions/s, FAISS {QUESTIONS / theirs:.0f} ({faiss_rate:.0f} GFLOP/s, twice the "
+    )
+    figures += f"memory); {'same rows' if same else 'OTHER ROWS'}; {EXACT_ROWS:,} x {DIMENSION}, k {K}"
+    return [
+        share,
+        Result("exact search / FAISS IndexFlatIP", theirs / ours, ">= 1.00", theirs >= ours and same, figures),
+    ]
+
+
+def build_time(directory: Path) -> Result:
+    """`ragbeam index` next to reading the same Parquet files and calling FAISS."""
+    write_corpus(directory / "built", [lambda n=n: draw(n, BUILT_ROWS // 4) for n in range(4)], normalize=False)
+    embeddings = directory / "built" / "embeddings"
+    rounds = iter(range(100))
+
+    def ours() -> None:
+        ragbeam(
+            *("index", "--embeddings", embeddings, "--output", directory / f"ours-{next(rounds)}"),
+            *("--spec", BUILT_SPEC, "--threads", THREADS, "--recall_queries", 0),
+        )
+
+    def theirs() -> None:
+        faiss.omp_set_num_threads(THREADS)
+        index = faiss.index_factory(DIMENSION, BUILT_SPEC, faiss.METRIC_INNER_PRODUCT)
+        parts = []
+        for shard in read_manifest(str(embeddings), "embed").shards:
+            column = pq.read_table(embeddings / shard.path, columns=["vector"])["vector"].combine_chunks()
+            parts.append(column.flatten().to_numpy(zero_copy_only=False).reshape(-1, DIMENSION).astype(np.float32))
+        vectors = np.concatenate(parts)
+        index.train(vectors[specs.training_rows(BUILT_SPEC, len(vectors))])
+        index.add(vectors)
+        faiss.write_index(index, str(directory / "theirs.faiss"))
+
+    seconds, bare = side_by_side(ours, theirs)
+    figures = f"{seconds:.1f} s, bare FAISS {bare:.1f} s; {BUILT_SPEC} over {BUILT_ROWS:,} x {DIMENSION}"
+    return Result("index / bare FAISS, seconds", seconds / bare, "< 1.10", seconds < 1.1 * bare, figures)
+
+
+def memory_and_rescoring(directory: Path) -> list[Result]:
+    """Peak memory of index and search for twice the vectors in shards of one size; then recall of PQ, rescored."""
+    peaks: dict[int, list[int]] = {}
+    for rows in (MEMORY_ROWS // 2, MEMORY_ROWS):
+        place, shards = directory / f"rows-{rows}", rows // SHARD_ROWS
+        write_corpus(place, [lambda n=n: draw(n, SHARD_ROWS) for n in range(shards)], normalize=False)
+        build = peak_memory_bytes(
+            *("index", "--embeddings", place / "embeddings", "--output", place / "index"),
+            *("--num_shards", shards, "--threads", THREADS),
+        )
+        peaks[rows] = [build, search_peak_bytes(place / "index")]
+    results = []
+    for number, stage in enumerate(("index", f"search of {SEARCHED:,} questions")):
+        small, large = (peaks[rows][number] for rows in sorted(peaks))
+        ok = large < 1.5 * small and large < 3e9
+        figures = f"{small / 1e6:.0f} MB for {MEMORY_ROWS // 2:,} x {DIMENSION}, {large / 1e6:.0f} MB for twice as many"
+        results.append(
+            Result(f"peak memory of {stage}, twice the vectors", large / small, "< 1.5, < 3 GB", ok, figures)
+        )
+    ragbeam(
+        *("index", "--embeddings", place / "embeddings", "--output", place / "pq", "--spec", RESCORED_SPEC),
+        *("--num_shards", shards, "--threads", THREADS, "--recall_queries", 0),
+    )
+    recall, plain = rescored_recall(place)
+    figures = f"{CANDIDATES} candidates of {RESCORED_SPEC}; {plain:.3f} without; {MEMORY_ROWS:,} x {DIMENSION}"
+    return [*results, Result("recall@20 of rescored candidates", recall, ">= 0.95", recall >= 0.95, figures)]
+
+
+def rescored_recall(place: Path) -> tuple[float, float]:
+    """recall@20 against exact search, of candidates that are scored again and of the index alone."""
+    from rag_ops.search import rescore
+
+    questions = ask(SEARCHED)
+    truth = search_all(place / "index", questions, 20)
+    found = search_all(place / "pq", questions, CANDIDATES)
+    rows = np.unique(found[found >= 0])
+    url = str(place / "embeddings")
+    vectors = indexing.read_corpus_rows(url, read_manifest(url, "embed"), rows)
+    again = rescore(questions, found, rows, vectors, 20).rows
+
+    def recall(hits: np.ndarray) -> float:
+        return float(np.mean([len(set(a) & set(b)) / 20 for a, b in zip(hits.tolist(), truth.tolist(), strict=True)]))
+
+    return recall(again), recall(found[:, :20])
+
+
+def search_all(index: Path, questions: np.ndarray, k: int) -> np.ndarray:
+    """Rows of the best k over all shards, one open at a time."""
+    from rag_ops.search import IndexShard
+    from rag_ops.topk import merge
+
+    manifest = read_manifest(str(index), "index")
+    hits = []
+    for shard, start in zip(manifest.shards, manifest.row_starts(), strict=False):
+        opened = IndexShard(storage.join(str(index), shard.path), shard.sha256, start, shard.rows, threads=THREADS)
+        hits = [merge([*hits, opened.search(questions, k)], k)]
+        del opened
+    return hits[0].rows
+
+
+def search_peak_bytes(index: Path) -> int:
+    """Peak memory of a process that searches all shards, one at a time."""
+    code = (
+        "import sys; from pathlib import Path; from tests.benchmarks import bench_index as b;"
+        "b.search_all(Path(sys.argv[1]), b.ask(b.SEARCHED), b.K);"
+        "print('PEAK', next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))"
+    )
+    command = [sys.executable, "-c", code, str(index)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
+    return int(next(line for line in done.stdout.splitlines() if line.startswith("PEAK")).split()[1]) * 1024
+
+
+def draw(seed: int, rows: int) -> np.ndarray:
+    """Clustered vectors of about the spread and length of DPR's, float16 (rows, 768)."""
+    centres = np.random.default_rng(7).standard_normal((CLUSTERS, DIMENSION)).astype(np.float32)
+    generator = np.random.default_rng([seed, rows])
+    found = centres[generator.integers(0, CLUSTERS, rows)]
+    found += generator.standard_normal(found.shape, dtype=np.float32) * 0.6
+    return (found * 0.3).astype(np.float16)
+
+
+def ask(count: int) -> np.ndarray:
+    """Questions near clusters, float32 (count, 768)."""
+    return draw(10_000, count).astype(np.float32)
+
+
+def least_seconds(work: Callable[[], object], rounds: int = 3) -> float:
+    """Of some rounds."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
