@@ -87,6 +87,8 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     output = StageOutput(options.output, "answer", _config(options, files, model_digest, corpus), _digests(files))
     if done := reuse_whole(output, started):
         return done
+    if runners.is_local(beam_arguments):
+        _check_fits(options, corpus)
     finished = output.begin(options.overwrite)
     work = Work(storage.join(options.output, storage.INCOMPLETE, f"work-{output.fingerprint[:16]}"))
     digests = {"model_digest": model_digest, "index_digest": corpus.index.digest}
@@ -583,6 +585,16 @@ def check_model(name: str, made_with: Mapping[str, Any]) -> str:
                 remedy="embed with the encoder that belongs to the model, or use a model that belongs to the vectors",
             )
     return checkpoints.model_digest(directory)
+
+
+def _check_fits(options: AnswerOptions, corpus: Corpus) -> None:
+    """Refuses a job that this machine has no memory for: models and the largest index shard."""
+    from rag_ops import planning
+
+    weights = planning.Model.of(options.model).weight_bytes
+    shard_bytes = max(shard.bytes for shard in corpus.index.shards)
+    memory = planning.MODEL_PROCESS + planning.ANSWER_WEIGHTS * weights + shard_bytes
+    planning.check_fits(planning.StagePlan("answer", 0, 0, memory, None), options.output)
 
 
 def _config(options: AnswerOptions, files: Sequence[str], model_digest: str, corpus: Corpus) -> dict[str, Any]:

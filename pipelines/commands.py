@@ -324,6 +324,35 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="local directory: gets dataset and index.faiss")
 
 
+def _plan_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("corpus", "one of these")
+    group.add_argument("--articles", type=int, default=None, help="articles; a Wikipedia's have 3.6 passages each")
+    group.add_argument("--num_passages", type=int, default=None, help="passages")
+    group.add_argument("--passages", default=None, metavar="DIR", help="output of ragbeam chunk")
+    group.add_argument("--embeddings", default=None, metavar="DIR", help="output of ragbeam embed")
+    group = parser.add_argument_group("job")
+    group.add_argument(
+        "--encoder", default=None, metavar="MODEL", help="context encoder; by default one of BERT-base's size"
+    )
+    group.add_argument("--model", default=None, help="RAG-Token model; by default one of rag-token-nq's size")
+    group.add_argument(
+        "--dimension", type=int, default=None, help="numbers of a vector; by default the encoder's, or 768"
+    )
+    group.add_argument("--dtype", default="float16", help="of the vectors on disk: float16 or float32")
+    group.add_argument("--spec", default="auto", help="auto, or any FAISS factory string")
+    group.add_argument("--shard_memory", default="2GiB", help="memory for an index shard")
+    group.add_argument("--num_shards", type=int, default=None, help="index shards")
+    group.add_argument("--target_recall", type=float, default=None, help="of --spec auto")
+    group.add_argument("--questions", type=int, default=None, help="how many questions there are to answer")
+    group.add_argument("--n_docs", type=int, default=5, help="passages for a question")
+    group = parser.add_argument_group("time")
+    group.add_argument("--workers", type=int, default=1, help="processes of a stage")
+    group.add_argument("--measured", default=None, metavar="DIR", help="workspace of an earlier run, for its rates")
+    group.add_argument(
+        "--rate", nargs="+", default=[], metavar="STAGE=N", help="rows a second of one worker: embed=100 answer=2.5"
+    )
+
+
 def chunk_options(flags: argparse.Namespace, output: str) -> Any:
     """ChunkOptions from parsed flags."""
     from pipelines.options import ChunkOptions
@@ -525,6 +554,12 @@ def _run_import(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     return 0
 
 
+def _run_plan(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from pipelines import plan
+
+    return plan.run(flags)
+
+
 def _run_export(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     from rag_ops import legacy
 
@@ -607,6 +642,14 @@ COMMANDS = (
         'A datasets directory and a FAISS file, for index_name="custom".',
         _export_flags,
         _run_export,
+        takes_beam_flags=False,
+    ),
+    Command(
+        "plan",
+        "says what the stages will take before anything runs",
+        "Disk, peak memory of a worker, and time, for each stage; and the index that fits.",
+        _plan_flags,
+        _run_plan,
         takes_beam_flags=False,
     ),
 )

@@ -25,9 +25,10 @@ TRAINED = "trained.faiss"
 
 @dataclasses.dataclass(frozen=True)
 class IndexTask:
-    """One index shard to fill: the embedding shards' URLs in order, and name and fingerprint of the file."""
+    """One index shard to fill: the embedding shards' URLs in order, their rows; name and fingerprint of the file."""
 
     embeddings_urls: tuple[str, ...]
+    rows: int
     name: str
     fingerprint: str
 
@@ -55,6 +56,8 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     done = reuse_whole(output, started)
     if done and done.manifest.info.get("measured_for") == measured_for:
         return done
+    if runners.is_local(beam_arguments):
+        _check_fits(options, design, source)
     finished = output.begin(options.overwrite)
     tasks = _tasks(options, output, source, cuts, design.training)
     reused = [task.name for task in tasks if holds(finished.get(task.name), task.fingerprint)]
@@ -162,6 +165,21 @@ def design_of(options: IndexOptions, source: Manifest) -> Design:
     return Design(spec, reason, dimension, dtype, num_shards, specs.needs_training(spec, width), augmented)
 
 
+def _check_fits(options: IndexOptions, design: Design, source: Manifest) -> None:
+    from rag_ops import planning
+
+    job = planning.Job(
+        source.rows,
+        design.dimension,
+        design.dtype,
+        design.spec,
+        len(source.shards),
+        design.num_shards,
+        normalize=bool(source.info["normalize"]),
+    )
+    planning.check_fits(planning.plan(job).stage("index"), options.output)
+
+
 def _measure(
     options: IndexOptions,
     source: Manifest,
@@ -241,7 +259,7 @@ class BuildShards(beam.DoFn):
             else:
                 index = indexing.new_index(design.spec, design.dimension, design.dtype, augmented=design.augmented)
             longest = indexing.longest_vector(vectors()) if design.augmented else None
-            rows = indexing.fill(index, vectors(), self._threads, longest)
+            rows = indexing.fill(index, vectors(), self._threads, longest, task.rows)
             record = write_shard(
                 self._output, task.name, task.fingerprint, lambda file: indexing.write_index(index, file)
             )
@@ -259,6 +277,7 @@ def _tasks(
         tasks.append(
             IndexTask(
                 tuple(storage.join(options.embeddings, shard.path) for shard in shards),
+                sum(shard.rows for shard in shards),
                 shard_name("index", number, len(cuts), "faiss"),
                 output.shard_fingerprint([inputs, [shard.sha256 for shard in shards]]),
             )

@@ -58,6 +58,11 @@ def run(build: Callable[[beam.Pipeline], Any], arguments: Sequence[str]) -> dict
     return metrics.summarise(result)
 
 
+def is_local(arguments: Sequence[str]) -> bool:
+    """Whether the job runs on this machine, in this process or in processes beside it."""
+    return _runner_of(arguments)[1] in LOCAL_RUNNERS
+
+
 def translate(error: BaseException) -> RagbeamError:
     """A runner's failure as one of our errors: runners hand a worker's exception on as the text of its traceback."""
     if isinstance(error, RagbeamError):

@@ -93,7 +93,9 @@ def longest_vector(batches: Iterator[np.ndarray]) -> float:
     return max((float(np.linalg.norm(vectors.astype(np.float32), axis=1).max()) for vectors in batches), default=0.0)
 
 
-def fill(index: Any, batches: Iterator[np.ndarray], threads: int, longest: float | None = None) -> int:
+def fill(
+    index: Any, batches: Iterator[np.ndarray], threads: int, longest: float | None = None, rows: int | None = None
+) -> int:
     """Adds vectors in order, so that vector i of the index is the i-th row given; returns the number of rows.
 
     Args:
@@ -101,12 +103,26 @@ def fill(index: Any, batches: Iterator[np.ndarray], threads: int, longest: float
         batches: (rows, dimension) each.
         threads: of FAISS.
         longest: length of the longest vector, where vectors are to be augmented.
+        rows: how many there will be, where that is known: memory for them is taken at once.
     """
     faiss.omp_set_num_threads(threads)
+    if rows is not None:
+        _reserve(index, rows)
     for vectors in batches:
         added = vectors.astype(np.float32) if longest is None else augment(vectors, longest)
         index.add(np.ascontiguousarray(added))
     return int(index.ntotal)
+
+
+def _reserve(index: Any, rows: int) -> None:
+    """Takes memory for the codes of so many vectors; else it is doubled as they come, and copied."""
+    inner = faiss.downcast_index(index)
+    if isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
+    if isinstance(inner, faiss.IndexFlatCodes):
+        codes = getattr(inner.codes, "owned_data", inner.codes)  # a plain vector in older versions
+        codes.resize(rows * inner.code_size)
+        codes.resize(0)  # which keeps what was taken
 
 
 def write_index(index: Any, file: Any) -> int:

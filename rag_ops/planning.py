@@ -1,0 +1,302 @@
+"""What a job will take before it runs: disk, peak memory of a worker, time, for each stage.
+
+Sizes on disk follow from the formats. Memory is a process's own size with its libraries, plus models, plus what a stage
+holds of a shard; the constants were measured on Linux with the versions of constraints.txt (`make bench`, benchmark
+`plan`). Time follows from rates, which depend on the machine: they are read from the `run.json` of an earlier run, or
+given, or left open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from rag_ops import checkpoints, specs, storage
+from rag_ops.errors import InputError
+
+PASSAGES_PER_ARTICLE = 3.6  # of English Wikipedia: 21,015,324 passages (DPR's psgs_w100) of 5.9 million articles
+PASSAGE_BYTES = 277  # of a passage of 100 words on disk, compressed
+VECTOR_PACKING = 0.925  # compressed vectors over plain ones; numbers of an encoder hardly compress
+ROW_OVERHEAD_BYTES = 17  # content hash of a vector's row
+ANSWER_BYTES = 370  # of a passage in an answer's row, compressed, with its share of the rest
+
+CHUNK_ROW_BYTES = 2000  # of a passage while its shard is put together
+CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 205e6, 212e6, 907e6  # a worker before its data: libraries and runner
+TORCH = 700e6  # what index takes more where it measures recall
+EMBED_WEIGHTS, ANSWER_WEIGHTS = 4.0, 3.0  # times the weights: read, laid out anew, and the rest of the old heap
+TOKEN_BYTES = 45  # of activations, for each token of a batch and each number of the feed-forward layer
+INDEX_COPIES = 1.05  # of a shard while it is filled
+EMBED_COPIES = 3.0  # of a shard's vectors while it is embedded and written
+
+STAGES = ("chunk", "embed", "index", "answer")
+FOLDERS = {"chunk": "passages", "embed": "embeddings", "index": "index", "answer": "answers"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What counts of an encoder or a generator: bytes of its weights in float32, numbers of its feed-forward layer."""
+
+    weight_bytes: int
+    feed_forward: int
+
+    @classmethod
+    def of(cls, name: str) -> Model:
+        """Reads a model's files."""
+        directory = checkpoints.find_model(name)
+        config = checkpoints.read_config(directory)
+        part = config.get("generator", config)
+        feed_forward = part.get("intermediate_size") or part.get("encoder_ffn_dim") or part.get("d_ff") or 3072
+        size = sum(os.path.getsize(path) for path in Path(directory).glob("*.safetensors")) or sum(
+            os.path.getsize(path) for path in Path(directory).glob("*.bin")
+        )
+        return cls(size, int(feed_forward))
+
+
+BERT_BASE = Model(438_000_000, 3072)
+RAG_TOKEN = Model(2_060_000_000, 4096)  # rag-token-nq: BERT-base and BART-large
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is to be done.
+
+    Attributes:
+        passages: how many.
+        dimension: numbers of a vector.
+        dtype: of the vectors on disk.
+        spec: FAISS factory string, or "auto".
+        passage_shards, index_shards: files of embeddings and of the index; None for the stages' own choice.
+        shard_bytes: memory for an index shard.
+        target_recall: of --spec auto.
+        normalize: whether vectors have length 1.
+        questions: how many; 0 for none.
+        n_docs: passages for a question.
+        encoder, model: their sizes.
+        embed_batch_tokens: tokens of a batch.
+        workers: processes of each stage.
+    """
+
+    passages: int
+    dimension: int = 768
+    dtype: str = "float16"
+    spec: str = specs.AUTO
+    passage_shards: int | None = None
+    index_shards: int | None = None
+    shard_bytes: int = 2 << 30
+    target_recall: float = 0.95
+    normalize: bool = False
+    questions: int = 0
+    n_docs: int = 5
+    encoder: Model = BERT_BASE
+    model: Model = RAG_TOKEN
+    embed_batch_tokens: int = 4096
+    workers: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class StagePlan:
+    """One stage's needs: rows, bytes on disk, peak bytes of a worker's memory, seconds (None without a rate)."""
+
+    stage: str
+    rows: int
+    disk_bytes: float
+    memory_bytes: float
+    seconds: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All stages, and the index that was chosen."""
+
+    stages: tuple[StagePlan, ...]
+    spec: str
+    reason: str
+    index_shards: int
+
+    def stage(self, name: str) -> StagePlan:
+        """One of them."""
+        return next(stage for stage in self.stages if stage.stage == name)
+
+    def lines(self) -> list[str]:
+        """A table for the terminal."""
+        rows = [("stage", "rows", "disk", "memory of a worker", "time")]
+        rows += [
+            (s.stage, f"{s.rows:,}", specs.size(s.disk_bytes), specs.size(s.memory_bytes), duration(s.seconds))
+            for s in self.stages
+        ]
+        disk = sum(stage.disk_bytes for stage in self.stages)
+        memory = max(stage.memory_bytes for stage in self.stages)
+        known = all(stage.seconds is not None for stage in self.stages)
+        rows.append(
+            (
+                "all",
+                "",
+                specs.size(disk),
+                specs.size(memory),
+                duration(sum(stage.seconds or 0 for stage in self.stages) if known else None),
+            )
+        )
+        widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return [*table, f"index: {self.reason}; {self.index_shards} shards"]
+
+
+def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
+    """What each stage takes.
+
+    Args:
+        job: what is to be done.
+        rates: rows a second of one worker, by stage: passages of chunk and embed, vectors of index, questions of
+            answer.
+
+    Raises:
+        InputError: the spec does not go with the vectors, or no index fits the memory.
+    """
+    rates, width = rates or {}, {"float16": 2, "float32": 4}[job.dtype]
+    files = job.passage_shards or max(1, job.passages // 50_000)
+    spec, reason = job.spec, f"{job.spec}, as told"
+    if spec == specs.AUTO:
+        most = job.index_shards or files
+        choice = specs.choose(job.passages, job.dimension, width, job.shard_bytes, most, job.target_recall)
+        spec, reason = choice.spec, choice.reason
+    augmented = specs.wants_augmented(spec, job.normalize)
+    stored, dimension = specs.stored(spec, job.dtype), job.dimension + augmented
+    specs.check(spec, dimension, job.passages)
+    per_vector = specs.bytes_per_vector(stored, dimension)
+    shards = job.index_shards or max(1, min(files, -(-job.passages * per_vector // job.shard_bytes)))
+    fixed = specs.fixed_bytes(stored, dimension)
+    index_shard = job.passages / shards * per_vector + fixed
+    vector_shard = job.passages / files * job.dimension * 4
+    index_memory = INDEX_PROCESS + INDEX_COPIES * index_shard
+    if not specs.is_exact(spec, job.dtype):
+        index_memory = max(index_memory, INDEX_PROCESS + TORCH + index_shard + vector_shard * width / 4)
+    needs = {
+        "chunk": (job.passages, job.passages * PASSAGE_BYTES, CHUNK_PROCESS + CHUNK_ROW_BYTES * job.passages / files),
+        "embed": (
+            job.passages,
+            job.passages * (job.dimension * width * VECTOR_PACKING + ROW_OVERHEAD_BYTES),
+            MODEL_PROCESS
+            + EMBED_WEIGHTS * job.encoder.weight_bytes
+            + TOKEN_BYTES * job.encoder.feed_forward * job.embed_batch_tokens
+            + EMBED_COPIES * vector_shard * width / 4,
+        ),
+        "index": (
+            job.passages,
+            job.passages * per_vector + shards * fixed + fixed * specs.needs_training(spec, dimension),
+            index_memory,
+        ),
+        "answer": (
+            job.questions,
+            job.questions * job.n_docs * ANSWER_BYTES,
+            MODEL_PROCESS + ANSWER_WEIGHTS * job.model.weight_bytes + index_shard,
+        ),
+    }
+    stages = []
+    for stage, (rows, disk, memory) in needs.items():
+        seconds = rows / rates[stage] / job.workers if stage in rates else None
+        stages.append(StagePlan(stage, rows, disk, memory, 0.0 if not rows else seconds))
+    return Plan(tuple(stages), spec, reason, shards)
+
+
+def measured_rates(workspace: str) -> dict[str, float]:
+    """Rows a second of each stage, from the run.json files of an earlier run in a workspace directory.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = {}
+    for stage, folder in FOLDERS.items():
+        url = storage.join(workspace, folder, "run.json")
+        if storage.exists(url):
+            report = json.loads(storage.read_text(url))
+            if report["shards"]["made"] == report["shards"]["total"]:
+                found[stage] = float(report["rows_per_sec"])
+    if not found:
+        raise InputError(
+            "no rates there", value=workspace, expected="a workspace of ragbeam run, with run.json in its stages"
+        )
+    return found
+
+
+def parse_rates(given: list[str]) -> dict[str, float]:
+    """Rates as a person gives them.
+
+    Raises:
+        InputError: not STAGE=NUMBER.
+
+    >>> parse_rates(["embed=100", "answer=2.5"])
+    {'embed': 100.0, 'answer': 2.5}
+    """
+    rates = {}
+    for text in given:
+        stage, _, number = text.partition("=")
+        try:
+            rates[stage] = float(number)
+        except ValueError:
+            rates[stage] = 0.0
+        if stage not in STAGES or not rates[stage] > 0:
+            raise InputError("--rate is no rate", value=text, expected=f"STAGE=ROWS_PER_SEC, of {', '.join(STAGES)}")
+    return rates
+
+
+def check_fits(stage: StagePlan, output: str) -> None:
+    """Refuses a stage that this machine has no memory or no disk for.
+
+    Args:
+        stage: its needs.
+        output: where it writes.
+
+    Raises:
+        InputError: with the plan's figures.
+    """
+    memory = available_memory_bytes()
+    if memory is not None and stage.memory_bytes > memory:
+        raise InputError(
+            f"{stage.stage} does not fit this machine's memory",
+            value=specs.size(stage.memory_bytes),
+            expected=f"at most {specs.size(memory)}",
+            remedy="less --shard_memory, more --num_shards, or a smaller --spec; see ragbeam plan",
+        )
+    if storage.is_local(output):
+        place = Path(storage.filesystem(output)[1]).absolute()
+        free = shutil.disk_usage(next(parent for parent in (place, *place.parents) if parent.exists())).free
+        if stage.disk_bytes > free:
+            raise InputError(
+                f"{stage.stage} does not fit the disk",
+                value=specs.size(stage.disk_bytes),
+                expected=f"at most {specs.size(free)}, which are free at {output}",
+                remedy="another --output, or a smaller --spec; see ragbeam plan",
+            )
+
+
+def available_memory_bytes() -> int | None:
+    """What a new process may take, by the system and the container; None where that cannot be told."""
+    found = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if limit.isdigit():
+            found.append(int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return min(found) if found else None
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people.
+
+    >>> duration(59), duration(5400), duration(200_000), duration(None)
+    ('59 s', '90.0 min', '2.3 days', '? (--rate)')
+    """
+    if seconds is None:
+        return "? (--rate)"
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            value = seconds / size
+            return f"{value:.0f} {unit}" if unit == "s" else f"{value:.1f} {unit}"
+    return f"{seconds / 86_400:.1f} days"

@@ -1,0 +1,69 @@
+"""What `ragbeam plan` foretells next to what a run takes: disk and peak memory of each stage, for three sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from pipelines import demo
+from rag_ops import composing, planning
+from rag_ops.stages import read_manifest
+from tests.benchmarks.bench_memory import SHARDS
+from tests.benchmarks.common import Result, encoder, peak_memory_bytes, repeat_excerpt
+from tests.conftest import make_sentence_encoder
+
+SIZES = (1, 3, 10)  # copies of the excerpt
+WITHIN = 0.15
+
+
+def run(directory: Path) -> list[Result]:
+    """The measured over the foretold figure that is farthest from 1, of each stage, for disk and for memory."""
+    tokenizer = AutoTokenizer.from_pretrained(encoder())
+    torch.manual_seed(0)
+    (directory / "encoder").mkdir()
+    config = {"vocab_size": len(tokenizer), "hidden_size": 384, "num_hidden_layers": 1, "num_attention_heads": 6}
+    small = make_sentence_encoder(directory / "encoder", tokenizer, config | {"intermediate_size": 384}, seed=0)
+    model = directory / "model"
+    composing.compose_warm_started(small, str(model))
+    ratios: dict[tuple[str, str], list[float]] = {}
+    for times in SIZES:
+        place = directory / f"x{times}"
+        place.mkdir()
+        dump = repeat_excerpt(place / "dump.xml", times)
+        shards = SHARDS * times
+        stages = {
+            "chunk": ["--input", dump, "--output", place / "passages", "--num_shards", shards],
+            "embed": ["--passages", place / "passages", "--encoder", small, "--output", place / "embeddings"],
+            "index": ["--embeddings", place / "embeddings", "--output", place / "index", "--num_shards", SHARDS],
+            "answer": ["--index", place / "index", "--model", model, "--questions", demo.QUESTIONS],
+        }
+        stages["answer"] += ["--output", place / "answers", "--max_new_tokens", 5]
+        peaks = {stage: peak_memory_bytes(stage, *arguments) for stage, arguments in stages.items()}
+        rows = read_manifest(str(place / "passages"), "chunk").rows
+        job = planning.Job(
+            rows,
+            384,
+            passage_shards=shards,
+            index_shards=SHARDS,
+            normalize=True,
+            questions=48,
+            encoder=planning.Model.of(small),
+            model=planning.Model.of(str(model)),
+        )
+        foretold = planning.plan(job)
+        for stage in planning.STAGES:
+            name = planning.FOLDERS[stage]
+            disk = sum(shard.bytes for shard in read_manifest(str(place / name), stage).shards)
+            needs = foretold.stage(stage)
+            if stage != "answer":  # answers' size follows from how alike the found passages are
+                ratios.setdefault((stage, "disk"), []).append(disk / needs.disk_bytes)
+            ratios.setdefault((stage, "memory"), []).append(peaks[stage] / needs.memory_bytes)
+    results = []
+    for (stage, what), found in ratios.items():
+        worst = max(found, key=lambda ratio: abs(ratio - 1))
+        figures = f"{', '.join(f'{ratio:.2f}' for ratio in found)} for {', '.join(map(str, SIZES))} excerpts"
+        ok = abs(worst - 1) <= WITHIN
+        results.append(Result(f"{what} of {stage}, measured / planned", worst, "0.85 to 1.15", ok, figures))
+    return results

@@ -1,0 +1,111 @@
+"""The plan: figures by hand, rates, and refusals before any work. `make bench` measures it against runs."""
+
+import doctest
+import json
+
+import numpy as np
+import pytest
+
+from rag_ops import planning
+from rag_ops.errors import InputError
+from rag_ops.planning import Job, StagePlan, plan
+from tests.pipelines.workspace import fails, ragbeam, write_articles, write_corpus
+
+GIB = 1 << 30
+
+
+def test_examples_in_docstrings_run():
+    assert doctest.testmod(planning).failed == 0
+
+
+def test_all_of_wikipedia_by_hand():
+    found = plan(Job(21_015_324, questions=1000, target_recall=0.999), {"embed": 1000.0, "answer": 2.0})
+    assert (found.spec, found.index_shards) == ("Flat", 16)
+    assert found.stage("index").disk_bytes == 21_015_324 * 768 * 2
+    assert found.stage("embed").disk_bytes == pytest.approx(21_015_324 * 768 * 2, rel=0.1)
+    assert found.stage("embed").seconds == pytest.approx(21_015_324 / 1000)
+    assert found.stage("answer").seconds == 500
+    assert found.stage("chunk").seconds is None
+    assert 2 * GIB < found.stage("index").memory_bytes < 2.5 * GIB
+    text = "\n".join(found.lines())
+    assert "? (--rate)" in text
+    assert "a recall of 0.999 wants exact search" in text
+
+
+def test_workers_share_the_time_and_shards_the_memory():
+    one, four = (plan(Job(10**7, spec="SQ8", workers=n), {"index": 100.0}) for n in (1, 4))
+    assert four.stage("index").seconds == one.stage("index").seconds / 4
+    few, many = (plan(Job(10**7, spec="SQ8", index_shards=n)).stage("index").memory_bytes for n in (2, 20))
+    assert many < few / 2
+
+
+def test_float32_doubles_the_vectors_and_leaves_codes_alone():
+    half, whole = (plan(Job(10**6, spec="SQ8", dtype=dtype)) for dtype in ("float16", "float32"))
+    assert whole.stage("embed").disk_bytes / half.stage("embed").disk_bytes == pytest.approx(2, rel=0.02)
+    assert whole.stage("index").disk_bytes == half.stage("index").disk_bytes
+
+
+def test_what_does_not_fit_memory_or_disk_is_refused(tmp_path, monkeypatch):
+    stage = StagePlan("index", 10, 10.0, 3 * GIB, None)
+    monkeypatch.setattr(planning, "available_memory_bytes", lambda: 2 * GIB)
+    with pytest.raises(InputError, match="index does not fit this machine's memory: '3 GiB'; expected at most 2 GiB"):
+        planning.check_fits(stage, str(tmp_path / "a" / "b"))
+    monkeypatch.setattr(planning, "available_memory_bytes", lambda: None)
+    planning.check_fits(stage, str(tmp_path / "a" / "b"))
+    with pytest.raises(InputError, match="index does not fit the disk"):
+        planning.check_fits(StagePlan("index", 10, 1e18, 0, None), str(tmp_path / "a" / "b"))
+
+
+def test_this_machines_memory_is_known():
+    assert planning.available_memory_bytes() > 100e6
+
+
+def test_index_refuses_what_does_not_fit_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    write_corpus(tmp_path, [np.ones((300, 8), np.float16)], normalize=False)
+    monkeypatch.setattr(planning, "available_memory_bytes", lambda: 10_000_000)
+    code, line = fails(capsys, "index", "--embeddings", tmp_path / "embeddings", "--output", tmp_path / "index")
+    assert code == 2
+    assert "index does not fit this machine's memory" in line
+    assert not (tmp_path / "index").exists()
+
+
+def test_the_command_reads_manifests_models_and_rates(tmp_path, tiny_rag, sentence_encoder, capsys):
+    write_articles(tmp_path / "articles.jsonl")
+    ws = tmp_path / "ws"
+    (tmp_path / "q.txt").write_text("what is the moon\n")
+    ragbeam(
+        *("run", "--workspace", ws, "--input", tmp_path / "articles.jsonl", "--questions", tmp_path / "q.txt"),
+        *("--encoder", sentence_encoder, "--model", tiny_rag, "--max_new_tokens", 3),
+    )
+    capsys.readouterr()
+    ragbeam(
+        *("plan", "--embeddings", ws / "embeddings", "--encoder", sentence_encoder, "--model", tiny_rag),
+        *("--measured", ws, "--questions", 100, "--rate", "answer=4"),
+    )
+    lines = capsys.readouterr().out.splitlines()
+    rows = json.loads((ws / "embeddings" / "run.json").read_text())["rows"]
+    assert [line.split()[0] for line in lines[:6]] == ["stage", "chunk", "embed", "index", "answer", "all"]
+    assert f" {rows} " in lines[1]
+    assert lines[4].split()[-2:] == ["25", "s"]
+    assert "?" not in "".join(lines[1:6])
+    assert "index: Flat: for" in lines[6]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "the corpus is not told"),
+        (["--articles", 10, "--num_passages", 5], "the corpus is not told"),
+        (["--articles", 0], "--articles is too small: 0"),
+        (["--articles", 10, "--rate", "embed"], "--rate is no rate: 'embed'"),
+        (["--articles", 10, "--rate", "cook=3"], "--rate is no rate: 'cook=3'"),
+        (["--num_passages", 1000, "--spec", "PQ50"], "use PQ48"),
+        (["--num_passages", 10**9, "--shard_memory", "1MiB", "--num_shards", 5], "no index fits --shard_memory"),
+        (["--articles", 10, "--measured", "nowhere"], "no rates there: 'nowhere'"),
+        (["--passages", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_use_is_one_line(capsys, more, message):
+    code, line = fails(capsys, "plan", *more)
+    assert code == 2
+    assert message in line
