@@ -123,28 +123,29 @@ def dpr_pair(tmp_path_factory, tokenizer, tiny_bert_config) -> tuple[str, str]:
 @pytest.fixture(scope="session")
 def tiny_bart(tmp_path_factory, tokenizer) -> str:
     """A tiny random BART with the tokenizer; its weights are large enough that answers are not all alike."""
+    return make_bart(tmp_path_factory.mktemp("bart"), tokenizer, seed=3, layers=2, width=16, init_std=0.5)
+
+
+def make_bart(directory: Path, tokenizer, *, seed: int, layers: int, width: int, init_std: float, **more) -> str:
+    """Writes a random BART with the tokenizer."""
     import torch
     from transformers import BartConfig, BartForConditionalGeneration
 
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
+    sizes = {"layers": layers, "attention_heads": 2, "ffn_dim": 2 * width}
     config = BartConfig(
+        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in sizes.items()},
         vocab_size=len(tokenizer),
-        d_model=16,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
+        d_model=width,
         max_position_embeddings=128,
-        init_std=0.5,
+        init_std=init_std,
         pad_token_id=0,
         bos_token_id=2,
         eos_token_id=3,
         decoder_start_token_id=2,
         forced_eos_token_id=None,
+        **more,
     )
-    directory = tmp_path_factory.mktemp("bart")
     BartForConditionalGeneration(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return str(directory)

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from transformers import AutoTokenizer
-
-from pipelines import demo
-from rag_ops import composing, planning
+from rag_ops import planning
 from rag_ops.stages import read_manifest
 from tests.benchmarks.bench_memory import SHARDS
-from tests.benchmarks.common import Result, encoder, peak_memory_bytes, repeat_excerpt
-from tests.conftest import make_sentence_encoder
+from tests.benchmarks.common import Result, small_models, stage_peaks
 
 SIZES = (1, 3, 10)  # copies of the excerpt
 WITHIN = 0.15
@@ -20,27 +15,12 @@ WITHIN = 0.15
 
 def run(directory: Path) -> list[Result]:
     """The measured over the foretold figure that is farthest from 1, of each stage, for disk and for memory."""
-    tokenizer = AutoTokenizer.from_pretrained(encoder())
-    torch.manual_seed(0)
-    (directory / "encoder").mkdir()
-    config = {"vocab_size": len(tokenizer), "hidden_size": 384, "num_hidden_layers": 1, "num_attention_heads": 6}
-    small = make_sentence_encoder(directory / "encoder", tokenizer, config | {"intermediate_size": 384}, seed=0)
-    model = directory / "model"
-    composing.compose_warm_started(small, str(model))
+    small, model = small_models(directory)
     ratios: dict[tuple[str, str], list[float]] = {}
     for times in SIZES:
         place = directory / f"x{times}"
-        place.mkdir()
-        dump = repeat_excerpt(place / "dump.xml", times)
         shards = SHARDS * times
-        stages = {
-            "chunk": ["--input", dump, "--output", place / "passages", "--num_shards", shards],
-            "embed": ["--passages", place / "passages", "--encoder", small, "--output", place / "embeddings"],
-            "index": ["--embeddings", place / "embeddings", "--output", place / "index", "--num_shards", SHARDS],
-            "answer": ["--index", place / "index", "--model", model, "--questions", demo.QUESTIONS],
-        }
-        stages["answer"] += ["--output", place / "answers", "--max_new_tokens", 5]
-        peaks = {stage: peak_memory_bytes(stage, *arguments) for stage, arguments in stages.items()}
+        peaks = stage_peaks(place, times, small, model, shards, SHARDS)
         rows = read_manifest(str(place / "passages"), "chunk").rows
         job = planning.Job(
             rows,
@@ -50,7 +30,7 @@ def run(directory: Path) -> list[Result]:
             normalize=True,
             questions=48,
             encoder=planning.Model.of(small),
-            model=planning.Model.of(str(model)),
+            model=planning.Model.of(model),
         )
         foretold = planning.plan(job)
         for stage in planning.STAGES:

@@ -14,8 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
+from transformers import AutoTokenizer
+
 from pipelines import demo
 from pipelines.cli import main
+from rag_ops import composing
+from tests.conftest import make_sentence_encoder
 
 THREADS = 2
 
@@ -57,6 +62,32 @@ def repeat_excerpt(path: Path, times: int) -> Path:
             file.write(re.sub(r"(<title>)([^<]*)", rf"\g<1>\g<2> {copy}" if copy else r"\g<1>\g<2>", numbered))
         file.write(text[end:])
     return path
+
+
+def small_models(directory: Path) -> tuple[str, str]:
+    """A random encoder of one layer with the demo's tokenizer, and a RAG-Token model of it: enough for memory."""
+    tokenizer = AutoTokenizer.from_pretrained(encoder())
+    torch.manual_seed(0)
+    (directory / "encoder").mkdir()
+    config = {"vocab_size": len(tokenizer), "hidden_size": 384, "num_hidden_layers": 1, "num_attention_heads": 6}
+    small = make_sentence_encoder(directory / "encoder", tokenizer, config | {"intermediate_size": 384}, seed=0)
+    composing.compose_warm_started(small, str(directory / "model"))
+    return small, str(directory / "model")
+
+
+def stage_peaks(place: Path, times: int, encoder: str, model: str, shards: int, index_shards: int) -> dict[str, int]:
+    """Peak memory in bytes of each stage over `times` copies of the excerpt, in a new directory `place`."""
+    place.mkdir()
+    dump = repeat_excerpt(place / "dump.xml", times)
+    passages, embeddings, index = (place / name for name in ("passages", "embeddings", "index"))
+    stages: dict[str, list[object]] = {
+        "chunk": ["--input", dump, "--output", passages, "--num_shards", shards],
+        "embed": ["--passages", passages, "--encoder", encoder, "--output", embeddings],
+        "index": ["--embeddings", embeddings, "--output", index, "--num_shards", index_shards],
+        "answer": ["--index", index, "--model", model, "--questions", demo.QUESTIONS, "--output", place / "answers"],
+    }
+    stages["answer"] += ["--max_new_tokens", 5]
+    return {stage: peak_memory_bytes(stage, *arguments) for stage, arguments in stages.items()}
 
 
 def ragbeam(*arguments: object) -> None:

@@ -13,6 +13,7 @@ from rag_ops.errors import InputError
 from rag_ops.finetuning import CHECKPOINTS, HISTORY, FinetuneSettings, finetune, split_questions
 from rag_ops.questions import Question, QuestionOptions, read_questions
 from rag_ops.stages import read_manifest
+from tests.conftest import make_bart
 from tests.pipelines.workspace import fails, ragbeam
 
 SUBJECTS = "moon sun river king city war ice".split()
@@ -22,9 +23,6 @@ SETTINGS = FinetuneSettings(epochs=2, learning_rate=1e-3, batch_size=8, n_docs=2
 @pytest.fixture(scope="module")
 def kingdom(tmp_path_factory, sentence_encoder, tokenizer) -> dict[str, str]:
     """Passages about numbered things, an index of them, questions with gold answers, and a small RAG-Token model."""
-    import torch
-    from transformers import BartConfig, BartForConditionalGeneration
-
     directory = tmp_path_factory.mktemp("kingdom")
     articles, questions = directory / "articles.jsonl", directory / "questions.jsonl"
     with articles.open("w") as passages, questions.open("w") as asked:
@@ -34,28 +32,7 @@ def kingdom(tmp_path_factory, sentence_encoder, tokenizer) -> dict[str, str]:
             passages.write(json.dumps({"id": number, "title": f"{subject} {number}", "text": text}) + "\n")
             row = {"question": f"what is the {subject} {number}", "answer": [subject, f"the {subject}"]}
             asked.write(json.dumps(row) + "\n")
-    torch.manual_seed(5)
-    config = BartConfig(
-        vocab_size=len(tokenizer),
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        max_position_embeddings=128,
-        init_std=0.1,
-        dropout=0.0,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=3,
-        decoder_start_token_id=2,
-        forced_eos_token_id=None,
-    )
-    generator = directory / "bart"
-    BartForConditionalGeneration(config).save_pretrained(generator)
-    tokenizer.save_pretrained(generator)
+    generator = make_bart(directory / "bart", tokenizer, seed=5, layers=1, width=32, init_std=0.1, dropout=0.0)
     model, index = directory / "model", directory / "index"
     ragbeam("chunk", "--input", articles, "--output", directory / "passages")
     ragbeam("embed", "--passages", directory / "passages", "--encoder", sentence_encoder, "--output", directory / "e")
