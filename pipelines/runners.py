@@ -5,18 +5,42 @@ from __future__ import annotations
 import difflib
 import logging
 import re
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
-from pipelines import metrics
+from pipelines import metrics, readiness
 from rag_ops.errors import InputError, JobError, RagbeamError
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 # Beam's DirectRunner of today downloads another runner's binary before it falls back; this one is in the package.
 LOCAL_RUNNER_CLASS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+ALIASES = {
+    "direct": "DirectRunner",
+    "flink": "FlinkRunner",
+    "dataflow": "DataflowRunner",
+    "prism": "PrismRunner",
+    "portable": "PortableRunner",
+}
+# What makes our jobs run well, unless a flag says otherwise.
+DEFAULTS: dict[str, dict[str, str]] = {
+    "FlinkRunner": {
+        "job_server_timeout": "60",  # Beam's own is five minutes
+        "max_bundle_size": "1000",  # an element is a shard or a block: a bundle is never closed for its size,
+        "max_bundle_time_mills": str(24 * 3600 * 1000),  # nor for the time that generation takes
+    },
+    "PortableRunner": {"job_server_timeout": "60"},
+    "PrismRunner": {"job_server_timeout": "60"},
+}
+LOOPBACK_RUNNERS = (
+    "FlinkRunner",
+    "PrismRunner",
+    "PortableRunner",
+)  # with nothing else told, workers run in the launcher
 
 _OUR_ERROR = re.compile(r"rag_ops\.errors\.(InputError|JobError): ([^\n]*)")
 _WHERE = re.compile(r" \[while running '.*$", re.DOTALL)  # what Beam adds to a worker's message
@@ -33,6 +57,8 @@ def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
     if runner in LOCAL_RUNNERS:
         _refuse_unknown_flags(known)
         runner = LOCAL_RUNNER_CLASS
+    else:
+        known = [*known, *_defaults(runner, known)]
     options = PipelineOptions(known, runner=runner)
     options.view_as(SetupOptions).save_main_session = False  # all of our code is importable on the workers
     return options
@@ -45,6 +71,9 @@ def run(build: Callable[[beam.Pipeline], Any], arguments: Sequence[str]) -> dict
         InputError, JobError: what a worker raised, as the worker said it, or the runner's own last line.
     """
     options = pipeline_options(arguments)
+    if not is_local(arguments):
+        readiness.check(options, _runner_of(arguments)[1])
+        threading.excepthook = readiness.quiet_hang_up(threading.__excepthook__)
     metrics.reset_live()
     pipeline = beam.Pipeline(options=options)
     try:
@@ -84,7 +113,16 @@ def quiet_logging() -> None:
 
 def _runner_of(arguments: Sequence[str]) -> tuple[list[str], str]:
     runner = PipelineOptions(list(arguments)).view_as(StandardOptions).runner or "DirectRunner"
-    return list(arguments), runner
+    return list(arguments), ALIASES.get(runner.lower().removesuffix("runner"), runner)
+
+
+def _defaults(runner: str, arguments: Sequence[str]) -> list[str]:
+    """The flags that `runner` gets where the user gave none."""
+    given = {argument.split("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")}
+    wanted = dict(DEFAULTS.get(runner, {}))
+    if runner in LOOPBACK_RUNNERS:
+        wanted["environment_type"] = "LOOPBACK"
+    return [f"--{name}={value}" for name, value in wanted.items() if name not in given]
 
 
 def _refuse_unknown_flags(arguments: Sequence[str]) -> None:

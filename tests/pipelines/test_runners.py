@@ -55,3 +55,28 @@ def test_counters_come_back():
 
     metrics = runners.run(lambda pipeline: pipeline | beam.Create([1, 2, 3]) | beam.Map(count), [])
     assert metrics["Step"] == {"rows_in": 6, "rows_out": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "runner"),
+    [
+        ("flink", "FlinkRunner"),
+        ("Prism", "PrismRunner"),
+        ("dataflow", "DataflowRunner"),
+        ("portable", "PortableRunner"),
+    ],
+)
+def test_runners_have_short_names(name, runner):
+    assert runners.pipeline_options(["--runner", name]).view_as(StandardOptions).runner == runner
+
+
+def test_flinks_defaults_can_be_overruled():
+    from apache_beam.options.pipeline_options import PortableOptions
+
+    options = runners.pipeline_options(["--runner=FlinkRunner"])
+    assert options.view_as(PortableOptions).environment_type == "LOOPBACK"
+    assert options.view_as(PortableOptions).job_server_timeout == 60
+    given = ["--runner=FlinkRunner", "--environment_type", "DOCKER", "--job_server_timeout=5"]
+    options = runners.pipeline_options(given)
+    assert options.view_as(PortableOptions).environment_type == "DOCKER"
+    assert options.view_as(PortableOptions).job_server_timeout == 5

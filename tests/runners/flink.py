@@ -1,0 +1,225 @@
+"""A real Flink session cluster on this machine, from package registries: job manager, task managers, Beam's job server.
+
+What is downloaded stays in a cache directory (RAGBEAM_TEST_CACHE, else ~/.cache/ragbeam-tests) for the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FLINK = "apache-flink-libraries==1.19.3"
+JOB_SERVER_MAIN = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+JOB_MANAGER_MAIN = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+TASK_MANAGER_MAIN = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+MANIFEST_LINE_BYTES = 70  # of a jar's manifest; a longer line goes on after a space
+STARTUP_SECS = 90
+OPENED = (
+    "lang net io nio lang.reflect text time util util.concurrent util.concurrent.atomic util.concurrent.locks".split()
+)
+JAVA_FLAGS = [
+    *(f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in OPENED),
+    "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+    "--add-exports=java.base/sun.net.util=ALL-UNNAMED",
+]
+CONFIG = """\
+jobmanager.rpc.address: localhost
+jobmanager.rpc.port: {rpc}
+jobmanager.bind-host: localhost
+jobmanager.memory.process.size: 1200m
+rest.address: localhost
+rest.port: {rest}
+rest.bind-address: localhost
+taskmanager.host: localhost
+taskmanager.bind-host: localhost
+taskmanager.numberOfTaskSlots: 1
+taskmanager.cpu.cores: 1.0
+taskmanager.memory.framework.heap.size: 128m
+taskmanager.memory.framework.off-heap.size: 128m
+taskmanager.memory.task.heap.size: 256m
+taskmanager.memory.task.off-heap.size: 0m
+taskmanager.memory.managed.size: 256m
+taskmanager.memory.network.min: 64m
+taskmanager.memory.network.max: 64m
+taskmanager.memory.jvm-metaspace.size: 256m
+taskmanager.memory.jvm-overhead.min: 192m
+taskmanager.memory.jvm-overhead.max: 192m
+io.tmp.dirs: {folder}/tmp
+blob.storage.directory: {folder}/blobs
+parallelism.default: 2
+classloader.resolve-order: parent-first
+restart-strategy.type: fixed-delay
+restart-strategy.fixed-delay.attempts: 10
+restart-strategy.fixed-delay.delay: 2 s
+heartbeat.interval: 1000
+heartbeat.timeout: 6000
+"""
+
+
+@dataclasses.dataclass
+class Cluster:
+    """A running session cluster.
+
+    Attributes:
+        master: host and port of its REST interface, for --flink_master.
+        job_server_jar: for --flink_job_server_jar.
+        task_managers: its processes.
+    """
+
+    master: str
+    job_server_jar: Path
+    folder: Path
+    jars: Path
+    job_manager: subprocess.Popen
+    task_managers: list[subprocess.Popen]
+
+    def start_task_manager(self) -> None:
+        """One more, with one slot."""
+        self.task_managers.append(_java(self.jars, TASK_MANAGER_MAIN, self.folder, f"task-{len(self.task_managers)}"))
+
+    def slots(self) -> int:
+        """Slots of the task managers that are connected."""
+        with urllib.request.urlopen(f"http://{self.master}/overview", timeout=5) as reply:
+            return int(json.load(reply)["slots-total"])
+
+    def wait_for_slots(self, count: int) -> None:
+        """Waits until that many are there."""
+        _wait(lambda: self.slots() >= count, f"{count} Flink slots", self.folder)
+
+    def stop(self) -> None:
+        """Ends all processes."""
+        for process in [*self.task_managers, self.job_manager]:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, task_managers: int = 2) -> Iterator[Cluster]:
+    """Starts a cluster; skips the test where Java, Maven or the packages are not to be had."""
+    for program in ("java", "mvn"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} here: Flink needs it")
+    jars, job_server = _jars(), _job_server()
+    rest = free_port()
+    (folder / "tmp").mkdir(parents=True)
+    (folder / "config.yaml").write_text(CONFIG.format(rpc=free_port(), rest=rest, folder=folder))
+    manager = _java(jars, JOB_MANAGER_MAIN, folder, "jobmanager", "--executionMode", "cluster")
+    running = Cluster(f"localhost:{rest}", job_server, folder, jars, manager, [])
+    try:
+        for _ in range(task_managers):
+            running.start_task_manager()
+        running.wait_for_slots(task_managers)
+        yield running
+    finally:
+        running.stop()
+
+
+@contextlib.contextmanager
+def worker_pool(folder: Path) -> Iterator[int]:
+    """Beam's pool of Python workers, as its own process; gives the port."""
+    port = free_port()
+    bin_directory = os.path.dirname(sys.executable)
+    environment = os.environ | {"PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
+    with (folder / "worker-pool.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        _wait(lambda: _listens(port), "the worker pool", folder)
+        yield port
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        process.wait()
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def cache() -> Path:
+    """Where downloads stay."""
+    folder = Path(os.environ.get("RAGBEAM_TEST_CACHE", Path.home() / ".cache" / "ragbeam-tests"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _jars() -> Path:
+    target = cache() / FLINK.replace("==", "-")
+    jars = target / "pyflink" / "lib"
+    if not jars.exists():
+        environment = cache() / "flink-installer"
+        steps = [
+            [sys.executable, "-m", "venv", environment],
+            [environment / "bin" / "python", "-m", "pip", "install", "-q", "wheel", "setuptools<81"],
+            [*(environment / "bin" / "python", "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation")],
+        ]
+        steps[2] += ["--target", f"{target}.tmp", FLINK]
+        _run_or_skip(steps, "Flink's package")
+        os.replace(f"{target}.tmp", target)
+    return jars
+
+
+def _job_server() -> Path:
+    """A jar of a manifest alone, whose class path names the jars that Maven copied beside it."""
+    target = cache() / "flink-job-server"
+    jar = target / "flink-job-server.jar"
+    if not jar.exists():
+        pom, lib = Path(__file__).with_name("pom.xml"), target / "lib"
+        _run_or_skip(
+            [["mvn", "-q", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={lib}"]], "Beam's job server"
+        )
+        text = "Class-Path: " + " ".join(found.as_uri() for found in sorted(lib.glob("*.jar")))
+        parts = [text[:MANIFEST_LINE_BYTES]]
+        step = MANIFEST_LINE_BYTES - 1
+        parts += [" " + text[n : n + step] for n in range(MANIFEST_LINE_BYTES, len(text), step)]
+        lines = ["Manifest-Version: 1.0", f"Main-Class: {JOB_SERVER_MAIN}", *parts]
+        with zipfile.ZipFile(f"{jar}.tmp", "w") as archive:
+            archive.writestr("META-INF/MANIFEST.MF", "\r\n".join(lines) + "\r\n\r\n")
+        os.replace(f"{jar}.tmp", jar)
+    return jar
+
+
+def _run_or_skip(commands: list[list], what: str) -> None:
+    for command in commands:
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{what} is not to be had here: {(done.stderr or done.stdout).strip()[-300:]}")
+
+
+def _java(jars: Path, main: str, folder: Path, name: str, *arguments: str) -> subprocess.Popen:
+    command = ["java", "-Xmx400m", *JAVA_FLAGS, "-cp", f"{jars}/*", main, "--configDir", str(folder), *arguments]
+    with (folder / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("localhost", port)) == 0
+
+
+def _wait(ready, what: str, folder: Path) -> None:
+    end = time.monotonic() + STARTUP_SECS
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if ready():
+                return
+        time.sleep(0.5)
+    logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(folder.glob("*.log")))
+    pytest.fail(f"{what} did not come up within {STARTUP_SECS} s\n{logs}")
