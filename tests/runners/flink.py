@@ -90,6 +90,22 @@ class Cluster:
         """One more, with one slot."""
         self.task_managers.append(_java(self.jars, TASK_MANAGER_MAIN, self.folder, f"task-{len(self.task_managers)}"))
 
+    @contextlib.contextmanager
+    def job_server(self) -> Iterator[str]:
+        """A job server for several jobs; gives its address, for --job_endpoint."""
+        port = free_port()
+        arguments = [f"--flink-master={self.master}", f"--job-port={port}", "--artifact-port=0", "--expansion-port=0"]
+        command = ["java", *JAVA_FLAGS, "-jar", self.job_server_jar, *arguments]
+        command.append(f"--artifacts-dir={self.folder}/artifacts")
+        with (self.folder / "job-server.log").open("wb") as log:
+            process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+        try:
+            _wait(lambda: _listens(port), "the job server", self.folder)
+            yield f"localhost:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
     def slots(self) -> int:
         """Slots of the task managers that are connected."""
         with urllib.request.urlopen(f"http://{self.master}/overview", timeout=5) as reply:

@@ -59,12 +59,12 @@ def test_workers_in_the_launcher_give_the_local_bytes(cluster, inputs, local, tm
 def test_workers_of_a_pool_give_the_local_bytes_though_a_task_manager_dies(
     cluster, inputs, local, tmp_path, sentence_encoder, tiny_rag
 ):
-    with flink.worker_pool(tmp_path) as port:
+    with flink.worker_pool(tmp_path) as port, cluster.job_server() as job_server:
         workspace = tmp_path / "ws"
         arguments = [
             *run_arguments(inputs, workspace, sentence_encoder, tiny_rag),
-            *on_flink(cluster),
-            *("--environment_type", "EXTERNAL", "--environment_config", f"localhost:{port}"),
+            *("--runner", "FlinkRunner", "--flink_master", cluster.master, "--job_endpoint", job_server),
+            *("--parallelism", 2, "--environment_type", "EXTERNAL", "--environment_config", f"localhost:{port}"),
         ]
         command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments)]
         killed = threading.Event()
