@@ -282,7 +282,7 @@ class RagTokenGenerator:
                 tokens = found[doc if doc < len(found) else 0][0]
                 ids[row, doc, : len(tokens)] = torch.tensor(tokens)
                 mask[row, doc, : len(tokens)] = 1
-            doc_scores[row, : len(found)] = torch.from_numpy(np.asarray(scores[row][: len(found)], np.float32))
+            doc_scores[row, : len(found)] = torch.from_numpy(np.array(scores[row][: len(found)], np.float32))
         return ids.to(self._device), mask.to(self._device), doc_scores.to(self._device)
 
     def _encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

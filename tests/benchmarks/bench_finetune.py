@@ -19,7 +19,7 @@ SOURCE = "squadshifts-new_wiki_v1.0.json"
 HELD_OUT_QUESTIONS = 200
 LOWER_LAYERS = [f"rag.generator.model.encoder.layers.{n}." for n in range(3)]
 EMBEDDINGS = ["rag.generator.model.shared", "rag.generator.model.encoder.embed"]
-TRAINING = {"n_docs": 2, "batch_size": 8, "learning_rate": 2e-4, "max_steps": 600, "eval_steps": 200}
+TRAINING = {"n_docs": 2, "batch_size": 8, "learning_rate": 2e-4, "max_steps": 300, "eval_steps": 100}
 TRAINING |= {"max_answer_tokens": 16, "label_smoothing": 0.05}
 
 
