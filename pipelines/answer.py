@@ -473,9 +473,8 @@ def _check_fits(options: AnswerOptions, corpus: Corpus) -> None:
     """Refuses a job that this machine has no memory for: models and the largest index shard."""
     from rag_ops import planning
 
-    weights = planning.Model.of(options.model).weight_bytes
     shard_bytes = max(shard.bytes for shard in corpus.index.shards)
-    memory = planning.MODEL_PROCESS + planning.ANSWER_WEIGHTS * weights + shard_bytes
+    memory = planning.answer_memory_bytes(planning.Model.of(options.model), shard_bytes)
     planning.check_fits(planning.StagePlan("answer", 0, 0, memory, None), options.output)
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 from apache_beam.ml.inference.base import RunInference
 
 from pipelines import runners
@@ -124,7 +122,7 @@ class WriteEmbeddings(beam.DoFn):
     def process(self, unit: VectorUnit) -> None:
         """See the class."""
         with self._counters.timed():
-            table = vector_table(unit.table["content_hash"], unit.vectors, self._dtype)
+            table = embeddings.table(unit.table["content_hash"], unit.vectors, self._dtype)
             record = write_shard(
                 self._output,
                 unit.key.name,
@@ -132,15 +130,6 @@ class WriteEmbeddings(beam.DoFn):
                 lambda file: storage.write_parquet(file, iter([table]), table.schema, VECTOR_ROWS),
             )
         self._counters.add(rows_in=len(unit.vectors), rows_out=record.rows, bytes=record.bytes)
-
-
-def vector_table(content_hash: Any, vectors: Any, dtype: str) -> pa.Table:
-    """The table of an embedding shard from hashes and vectors, (rows, dimension), without copying the numbers."""
-    dimension = vectors.shape[1]
-    schema = embeddings.schema(dimension, dtype)
-    values = pa.array(vectors.reshape(-1), type=embeddings.DTYPES[dtype])
-    column = pa.FixedSizeListArray.from_arrays(values, dimension)
-    return pa.table([content_hash, column], schema=schema)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 import numpy as np
@@ -19,6 +19,9 @@ from rag_ops import storage
 from rag_ops.errors import RagbeamError
 from rag_ops.stages import StageOutput, finished_shards, read_manifest, write_shard
 from schemas.manifest import Manifest, shard_name
+
+if TYPE_CHECKING:
+    from rag_ops.specs import Design
 
 TRAINED = "trained.faiss"
 
@@ -119,50 +122,25 @@ def describe(manifest: Manifest) -> str:
     return f"{why}{graph}; {found}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Design:
-    """What index is to be built.
-
-    Attributes:
-        spec: FAISS factory string.
-        reason: why, in one line.
-        dimension, dtype: of the vectors.
-        num_shards: index shards.
-        training: whether it must be trained.
-        augmented: whether vectors get one more number; see `rag_ops.specs.wants_augmented`.
-    """
-
-    spec: str
-    reason: str
-    dimension: int
-    dtype: str
-    num_shards: int
-    training: bool
-    augmented: bool
-
-
 def design_of(options: IndexOptions, source: Manifest) -> Design:
     """The index for some embeddings, checked against them before any work.
 
     Raises:
         InputError: the spec does not go with the vectors, or no index fits the memory.
     """
-    from rag_ops import indexing, specs
+    from rag_ops import specs
 
-    dimension, dtype, count = int(source.info["dimension"]), str(source.info["dtype"]), len(source.shards)
-    shard_bytes = specs.parse_size("--shard_memory", options.shard_memory)
-    spec, reason = options.spec, "as told"
-    if spec == specs.AUTO:
-        width = {"float16": 2, "float32": 4}[dtype]
-        target = options.target_recall if options.target_recall is not None else DEFAULT_TARGET_RECALL
-        choice = specs.choose(source.rows, dimension, width, shard_bytes, options.num_shards or count, target)
-        spec, reason = choice.spec, choice.reason
-    augmented = specs.wants_augmented(spec, bool(source.info["normalize"]))
-    width = dimension + augmented
-    specs.check(spec, width, source.rows)
-    per_vector = specs.bytes_per_vector(specs.stored(spec, dtype), width)
-    num_shards = options.num_shards or indexing.default_shards(source.rows, per_vector, count, shard_bytes)
-    return Design(spec, reason, dimension, dtype, num_shards, specs.needs_training(spec, width), augmented)
+    return specs.design(
+        options.spec,
+        source.rows,
+        int(source.info["dimension"]),
+        str(source.info["dtype"]),
+        normalize=bool(source.info["normalize"]),
+        files=len(source.shards),
+        num_shards=options.num_shards,
+        shard_bytes=specs.parse_size("--shard_memory", options.shard_memory),
+        recall=options.target_recall if options.target_recall is not None else DEFAULT_TARGET_RECALL,
+    )
 
 
 def _check_fits(options: IndexOptions, design: Design, source: Manifest) -> None:

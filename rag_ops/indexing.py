@@ -15,7 +15,6 @@ from schemas.manifest import Manifest
 
 DEFAULT_NPROBE = 64
 DEFAULT_EF_SEARCH = 128
-SHARD_BYTES = 2 << 30  # of an index shard, unless told otherwise
 
 
 def new_index(spec: str, dimension: int, dtype: str = "float32", *, augmented: bool = False) -> Any:
@@ -228,11 +227,6 @@ def cut_shards(shard_rows: Sequence[int], num_shards: int) -> list[range]:
         cuts.append(min(max(nearest, cuts[-1] + 1), len(shard_rows) - (num_shards - number)))
     cuts.append(len(shard_rows))
     return [range(start, end) for start, end in itertools.pairwise(cuts)]
-
-
-def default_shards(rows: int, bytes_per_vector: int, embedding_shards: int, shard_bytes: int = SHARD_BYTES) -> int:
-    """The number of index shards when none is given: as few as keep each within `shard_bytes`."""
-    return max(1, min(embedding_shards, -(-rows * bytes_per_vector // shard_bytes)))
 
 
 def set_search(index: Any, nprobe: int | None, ef_search: int | None) -> None:

@@ -159,11 +159,7 @@ def write_corpus(
             "content_hash": pa.array(hashes, pa.binary(passages.CONTENT_HASH_BYTES)),
         }
         texts = pa.table({name: columns[name] for name in passages.SCHEMA.names}, schema=passages.SCHEMA)
-        values = pa.array(rows.vectors.astype(dtype).reshape(-1), embeddings.DTYPES[dtype])
-        vectors = pa.table(
-            [columns["content_hash"], pa.FixedSizeListArray.from_arrays(values, dimension)],
-            schema=embeddings.schema(dimension, dtype),
-        )
+        vectors = embeddings.table(columns["content_hash"], rows.vectors.astype(dtype), dtype)
         for stage, table, stem, done in zip(
             outputs, (texts, vectors), ("passages", "embeddings"), records, strict=True
         ):

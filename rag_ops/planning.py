@@ -156,18 +156,23 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
     Raises:
         InputError: the spec does not go with the vectors, or no index fits the memory.
     """
-    rates, width = rates or {}, {"float16": 2, "float32": 4}[job.dtype]
+    rates, width = rates or {}, specs.NUMBER_BYTES[job.dtype]
     files = job.passage_shards or max(1, job.passages // 50_000)
-    spec, reason = job.spec, f"{job.spec}, as told"
-    if spec == specs.AUTO:
-        most = job.index_shards or files
-        choice = specs.choose(job.passages, job.dimension, width, job.shard_bytes, most, job.target_recall)
-        spec, reason = choice.spec, choice.reason
-    augmented = specs.wants_augmented(spec, job.normalize)
-    stored, dimension = specs.stored(spec, job.dtype), job.dimension + augmented
-    specs.check(spec, dimension, job.passages)
+    design = specs.design(
+        job.spec,
+        job.passages,
+        job.dimension,
+        job.dtype,
+        normalize=job.normalize,
+        files=files,
+        num_shards=job.index_shards,
+        shard_bytes=job.shard_bytes,
+        recall=job.target_recall,
+    )
+    spec, shards, dimension = design.spec, design.num_shards, job.dimension + design.augmented
+    reason = f"{spec}, as told" if design.reason == specs.TOLD else design.reason
+    stored = specs.stored(spec, job.dtype)
     per_vector = specs.bytes_per_vector(stored, dimension)
-    shards = job.index_shards or max(1, min(files, -(-job.passages * per_vector // job.shard_bytes)))
     fixed = specs.fixed_bytes(stored, dimension)
     index_shard = job.passages / shards * per_vector + fixed
     vector_shard = job.passages / files * job.dimension * 4
@@ -186,13 +191,13 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
         ),
         "index": (
             job.passages,
-            job.passages * per_vector + shards * fixed + fixed * specs.needs_training(spec, dimension),
+            job.passages * per_vector + shards * fixed + fixed * design.training,
             index_memory,
         ),
         "answer": (
             job.questions,
             job.questions * job.n_docs * ANSWER_BYTES,
-            MODEL_PROCESS + ANSWER_WEIGHTS * job.model.weight_bytes + index_shard,
+            answer_memory_bytes(job.model, index_shard),
         ),
     }
     stages = []
@@ -200,6 +205,11 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
         seconds = rows / rates[stage] / job.workers if stage in rates else None
         stages.append(StagePlan(stage, rows, disk, memory, 0.0 if not rows else seconds))
     return Plan(tuple(stages), spec, reason, shards)
+
+
+def answer_memory_bytes(model: Model, index_shard_bytes: float) -> float:
+    """Peak memory of a worker of answer."""
+    return MODEL_PROCESS + ANSWER_WEIGHTS * model.weight_bytes + index_shard_bytes
 
 
 def measured_rates(workspace: str) -> dict[str, float]:

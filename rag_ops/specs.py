@@ -19,7 +19,9 @@ EXACT_NUMBERS = 4 << 30  # --spec auto searches exactly up to this many numbers 
 EXACT_RECALL = 0.99  # a higher target is met by exact search alone
 LIST_ID_BYTES = 8  # of each vector in an inverted list
 GRAPH_BYTES = 16  # of each vector in a graph, besides its links of 4 bytes
-AUTO = "auto"
+SHARD_BYTES = 2 << 30  # of an index shard, unless told otherwise
+NUMBER_BYTES = {"float16": 2, "float32": 4}
+AUTO, TOLD = "auto", "as told"
 DEPTHS = (1, 5, 20, 100)  # k of recall@k
 
 
@@ -60,6 +62,72 @@ def choose(rows: int, dimension: int, bytes_per_number: int, shard_bytes: int, s
         expected=f"at least {size(-(-total // shards))} for {about} in {shards} shards",
         remedy="more --shard_memory, or chunk with more --num_shards",
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """What index is to be built.
+
+    Attributes:
+        spec: FAISS factory string.
+        reason: why, in one line.
+        dimension, dtype: of the vectors.
+        num_shards: index shards.
+        training: whether it must be trained.
+        augmented: whether vectors get one more number; see `wants_augmented`.
+    """
+
+    spec: str
+    reason: str
+    dimension: int
+    dtype: str
+    num_shards: int
+    training: bool
+    augmented: bool
+
+
+def design(
+    spec: str,
+    rows: int,
+    dimension: int,
+    dtype: str,
+    *,
+    normalize: bool,
+    files: int,
+    num_shards: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    recall: float,
+) -> Design:
+    """The index for some vectors, checked against them before any work.
+
+    Args:
+        spec: FAISS factory string, or "auto".
+        rows: number of vectors.
+        dimension: numbers of a vector.
+        dtype: of the vectors as stored: "float16" or "float32".
+        normalize: whether vectors have length 1.
+        files: embedding shards.
+        num_shards: index shards; None for as few as keep each within `shard_bytes`.
+        shard_bytes: memory for an index shard.
+        recall: what "auto" must reach.
+
+    Raises:
+        InputError: the spec does not go with the vectors, or no index fits the memory.
+    """
+    reason = TOLD
+    if spec == AUTO:
+        choice = choose(rows, dimension, NUMBER_BYTES[dtype], shard_bytes, num_shards or files, recall)
+        spec, reason = choice.spec, choice.reason
+    augmented = wants_augmented(spec, normalize)
+    width = dimension + augmented
+    check(spec, width, rows)
+    shards = num_shards or default_shards(rows, bytes_per_vector(stored(spec, dtype), width), files, shard_bytes)
+    return Design(spec, reason, dimension, dtype, shards, needs_training(spec, width), augmented)
+
+
+def default_shards(rows: int, bytes_per_vector: int, embedding_shards: int, shard_bytes: int = SHARD_BYTES) -> int:
+    """The number of index shards when none is given: as few as keep each within `shard_bytes`."""
+    return max(1, min(embedding_shards, -(-rows * bytes_per_vector // shard_bytes)))
 
 
 def check(spec: str, dimension: int, rows: int) -> None:

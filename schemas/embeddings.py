@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 from schemas.passages import CONTENT_HASH_BYTES
@@ -20,3 +22,11 @@ def schema(dimension: int, dtype: str) -> pa.Schema:
             pa.field("vector", pa.list_(DTYPES[dtype], dimension), nullable=False),
         ]
     )
+
+
+def table(content_hash: Any, vectors: Any, dtype: str) -> pa.Table:
+    """The table of an embedding shard from hashes and vectors, (rows, dimension), without copying the numbers."""
+    dimension = vectors.shape[1]
+    values = pa.array(vectors.reshape(-1), type=DTYPES[dtype])
+    column = pa.FixedSizeListArray.from_arrays(values, dimension)
+    return pa.table([content_hash, column], schema=schema(dimension, dtype))

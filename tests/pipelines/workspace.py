@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.cli import main
-from pipelines.embed import vector_table
 from rag_ops import storage
 from rag_ops.stages import StageOutput, read_manifest, write_shard
-from schemas import passages
+from schemas import embeddings, passages
 from schemas.manifest import shard_name
 
 CORPUS = (("passages", "chunk"), ("embeddings", "embed"))
@@ -87,7 +86,7 @@ def write_corpus(directory: Path, shards: Sequence[np.ndarray | Callable[[], np.
         }
         tables = [
             pa.table({name: columns[name] for name in passages.SCHEMA.names}, schema=passages.SCHEMA),
-            vector_table(pa.chunked_array([hashes]), vectors, str(vectors.dtype)),
+            embeddings.table(pa.chunked_array([hashes]), vectors, str(vectors.dtype)),
         ]
         for (stem, _), output, table, done in zip(CORPUS, outputs, tables, records, strict=True):
             name = shard_name(stem, number, len(shards), "parquet")

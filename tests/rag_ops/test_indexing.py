@@ -76,9 +76,9 @@ def test_more_index_shards_than_embedding_shards_are_refused():
 
 
 def test_default_number_of_shards_keeps_a_shard_within_its_size():
-    assert indexing.default_shards(21_000_000, 1536, 420) == 16
-    assert indexing.default_shards(5_000, 768, 4) == 1
-    assert indexing.default_shards(21_000_000, 1536, 10) == 10
+    assert specs.default_shards(21_000_000, 1536, 420) == 16
+    assert specs.default_shards(5_000, 768, 4) == 1
+    assert specs.default_shards(21_000_000, 1536, 10) == 10
 
 
 def test_chosen_rows_are_read_without_the_others(tmp_path):
