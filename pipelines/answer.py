@@ -102,7 +102,12 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         todo = [block for block in prepared.blocks if block.number not in done_blocks]
         plan = Plan(options, corpus, work, output.fingerprint, todo, cuts, list(wanted), reused, digests)
         count = sum(block.questions for block in todo)
-        with Progress("answer", count, lambda: live_rows("Generate"), "questions"):
+
+        def answered() -> int:  # by workers that are not in this process
+            there = set(storage.names_in(work.url))
+            return sum(block.questions for block in todo if blocks.result_name(block.number) in there)
+
+        with Progress("answer", count, lambda: live_rows("Generate") or answered(), "questions"):
             metrics = runners.run(plan.build, beam_arguments)
     except InputError:
         storage.remove(work.url)
@@ -313,7 +318,10 @@ GENERATION_FIELDS = (
 
 
 class ReadContexts(beam.DoFn):
-    """Reads the texts that an answer shard needs, and gives its blocks one by one with their passages."""
+    """Reads the texts that an answer shard needs, and gives its blocks one by one with their passages.
+
+    Blocks that an earlier try of the runner's has answered are left out.
+    """
 
     def __init__(self, work: Work):
         self._work = work
@@ -322,8 +330,10 @@ class ReadContexts(beam.DoFn):
     def process(self, element: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[AnswerUnit]:
         """See the class."""
         _, joined = element
-        passages = texts.load(sorted(joined["texts"]))
-        for block, hits in sorted(joined["hits"], key=lambda hit: hit[0]):
+        hits_of = sorted(joined["hits"], key=lambda hit: hit[0])
+        todo = [hit for hit in hits_of if not storage.exists(self._work.path(blocks.result_name(hit[0])))]
+        passages = texts.load(sorted(joined["texts"])) if todo else {}
+        for block, hits in todo:
             asked = storage.read_parquet(self._work.path(blocks.block_name(block)))["question"].to_pylist()
             cut = storage.read_parquet(self._work.path(self._work.name("vectors", block)), ["truncated"])
             self._counters.add(rows_out=len(asked))

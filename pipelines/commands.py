@@ -153,6 +153,13 @@ def _run_plan(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     return plan.run(flags)
 
 
+def _run_workers(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from pipelines import workers
+
+    workers.serve(flags.port)
+    return 0
+
+
 def _run_export(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     from rag_ops import legacy
 
@@ -243,6 +250,14 @@ COMMANDS = (
         "Disk, peak memory of a worker, and time, for each stage; and the index that fits.",
         flags_of.plan_flags,
         _run_plan,
+        takes_beam_flags=False,
+    ),
+    Command(
+        "workers",
+        "a pool of Python workers for a Flink cluster",
+        "Serves --environment_type EXTERNAL, for all task managers of this machine, until it is told to end.",
+        flags_of.workers_flags,
+        _run_workers,
         takes_beam_flags=False,
     ),
 )

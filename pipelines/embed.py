@@ -14,10 +14,10 @@ from pipelines.inference import EncoderHandler, ModelSettings, TextUnit, VectorU
 from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import EmbedOptions
 from pipelines.progress import Progress
-from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
+from pipelines.shards import StageRun, finish, holds, reuse_whole, rows_done, spread
 from rag_ops import checkpoints, storage
 from rag_ops.errors import RagbeamError
-from rag_ops.stages import StageOutput, read_manifest, write_shard
+from rag_ops.stages import StageOutput, is_finished, read_manifest, write_shard
 from schemas import embeddings
 from schemas.manifest import shard_name
 
@@ -71,14 +71,16 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         (
             pipeline
             | spread("Shards", todo)
-            | "ReadPassages" >> beam.ParDo(ReadPassages())
+            | "ReadPassages" >> beam.ParDo(ReadPassages(options.output))
             | "Encode" >> RunInference(handler)
             | "WriteEmbeddings" >> beam.ParDo(WriteEmbeddings(options.output, options.dtype))
         )
 
     rows = sum(shard.rows for shard, task in zip(source.shards, tasks, strict=True) if task in todo)
+    written = rows_done(options.output, [task.name for task in todo])
     try:
-        with Progress("embed", rows, lambda: live_rows("Encode"), "passages"):
+        # Workers that are not in this process tell no rows, but leave whole shards.
+        with Progress("embed", rows, lambda: live_rows("Encode") or written(), "passages"):
             metrics = runners.run(build, beam_arguments) if todo else {}
     except RagbeamError:
         output.abandon()
@@ -99,13 +101,16 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
 
 
 class ReadPassages(beam.DoFn):
-    """Reads a passage shard."""
+    """Reads a passage shard, unless an earlier try of the runner's has written its vectors."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: str) -> None:
+        self._output = output
         self._counters = StepCounters("ReadPassages")
 
     def process(self, task: EmbedTask) -> Iterator[TextUnit]:
         """See the class."""
+        if is_finished(self._output, task.name, task.fingerprint):
+            return
         with self._counters.timed():
             table = storage.read_parquet(task.passages_url, ["title", "text", "content_hash"])
         self._counters.add(rows_out=table.num_rows, bytes=table.nbytes)

@@ -235,6 +235,11 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
     model_flags(parser)
 
 
+def workers_flags(parser: argparse.ArgumentParser) -> None:
+    """Of workers."""
+    parser.add_argument("--port", type=int, default=50000, help="port to listen on")
+
+
 def finetune_flags(parser: argparse.ArgumentParser) -> None:
     """Of finetune."""
     parser.add_argument("--model", required=True, help="RAG-Token model to start from: directory, URL or hub id")

@@ -17,7 +17,7 @@ from pipelines.progress import Progress
 from pipelines.shards import StageRun, finish, holds, reuse_whole, rows_done, spread
 from rag_ops import storage
 from rag_ops.errors import RagbeamError
-from rag_ops.stages import StageOutput, finished_shards, read_manifest, write_shard
+from rag_ops.stages import StageOutput, finished_shards, is_finished, read_manifest, write_shard
 from schemas.manifest import Manifest, shard_name
 
 if TYPE_CHECKING:
@@ -206,6 +206,9 @@ class TrainIndex(beam.DoFn):
         """See the class."""
         from rag_ops import indexing, specs
 
+        if is_finished(self._options.output, name, self._fingerprint):  # by an earlier try of the runner's
+            yield name
+            return
         with self._counters.timed():
             rows = specs.training_rows(self._design.spec, self._source.rows)
             sample = indexing.read_corpus_rows(self._options.embeddings, self._source, rows)
@@ -225,6 +228,9 @@ class BuildShards(beam.DoFn):
     def process(self, task: IndexTask, trained: list[str]) -> None:
         """See the class; `trained` is there to wait for the training."""
         from rag_ops import indexing
+
+        if is_finished(self._output, task.name, task.fingerprint):  # by an earlier try of the runner's
+            return
 
         def vectors() -> Iterator[np.ndarray]:
             return (batch for url in task.embeddings_urls for batch in indexing.vector_batches(url))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import socket
 import urllib.request
 import uuid
@@ -15,11 +16,14 @@ from collections.abc import Callable
 
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions
 
+from pipelines.workers import OURS
 from rag_ops.errors import InputError, JobError
 
+logger = logging.getLogger("ragbeam")
 ANSWER_SECS = 15  # of a server that is up
 START_SECS = 40  # of a worker's process, with its imports
 NO_CLUSTER = ("[auto]", "[local]", "[collection]")  # Beam starts one in the job server
+_good_pools: set[str] = set()
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -31,10 +35,11 @@ def check(options: PipelineOptions, runner: str) -> None:
         InputError: an address is none.
     """
     portable = options.view_as(PortableOptions)
+    task_managers = 1
     if runner == "FlinkRunner":
         flink = options.view_as(FlinkRunnerOptions)
         if flink.flink_master not in NO_CLUSTER:
-            check_flink(flink.flink_master, flink.parallelism)
+            task_managers = check_flink(flink.flink_master, flink.parallelism)
     if portable.job_endpoint and portable.job_endpoint != "embed":
         check_job_server(portable.job_endpoint)
     if (portable.environment_type or "").upper() == "EXTERNAL":
@@ -43,18 +48,23 @@ def check(options: PipelineOptions, runner: str) -> None:
             raise InputError(
                 "--environment_type EXTERNAL names no worker pool",
                 expected="--environment_config HOST:PORT",
-                remedy="start one: python -m apache_beam.runners.worker.worker_pool_main --service_port=50000",
+                remedy="start one: ragbeam workers --port 50000",
             )
-        check_worker_pool(address)
+        check_worker_pool(address, task_managers)
 
 
-def check_flink(master: str, parallelism: int) -> None:
-    """Checks that a session cluster answers and has a free slot, and as many in all as are wanted."""
+def check_flink(master: str, parallelism: int) -> int:
+    """Checks that a session cluster answers and has a free slot, and as many in all as are wanted.
+
+    Returns:
+        How many task managers it has.
+    """
     url = master if "://" in master else f"http://{master}"
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/overview", timeout=ANSWER_SECS) as reply:
             overview = json.load(reply)
         free, total = int(overview["slots-available"]), int(overview["slots-total"])
+        task_managers = int(overview.get("taskmanagers", 1))
     except (OSError, ValueError, KeyError) as error:
         raise JobError(
             f"the Flink cluster does not answer ({getattr(error, 'reason', error)})",
@@ -69,6 +79,7 @@ def check_flink(master: str, parallelism: int) -> None:
             expected=f"{max(1, parallelism)} for the job",
             remedy="start task managers, wait for other jobs, or give a lower --parallelism",
         )
+    return task_managers
 
 
 def check_job_server(endpoint: str) -> None:
@@ -84,8 +95,13 @@ def check_job_server(endpoint: str) -> None:
             ) from error
 
 
-def check_worker_pool(address: str) -> None:
-    """Checks that a pool of workers listens and, where it is on this machine, that a worker of it comes up."""
+def check_worker_pool(address: str, task_managers: int = 1) -> None:
+    """Checks that a pool of workers listens and, where it is on this machine, that a worker of it comes up.
+
+    A pool that was found good once is not asked again by this process.
+    """
+    if address in _good_pools:
+        return
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=ANSWER_SECS):
@@ -94,20 +110,35 @@ def check_worker_pool(address: str) -> None:
         raise JobError(
             f"the worker pool does not answer ({error})",
             value=address,
-            expected="host:port of apache_beam.runners.worker.worker_pool_main",
+            expected="host:port of ragbeam workers",
             remedy="start it, or check --environment_config",
         ) from error
-    if host in LOCAL_HOSTS and not worker_starts(address):
-        raise JobError(
-            f"the worker pool starts no worker within {START_SECS} s",
-            value=address,
-            expected="a pool whose `python` has apache_beam and ragbeam",
-            remedy="put the bin directory of ragbeam's environment first on the pool's PATH",
-        )
+    if host in LOCAL_HOSTS:
+        ours = probe(address)
+        if ours is None:
+            raise JobError(
+                f"the worker pool starts no worker within {START_SECS} s",
+                value=address,
+                expected="a pool whose `python` has apache_beam and ragbeam",
+                remedy="start it as: ragbeam workers --port " + port,
+            )
+        if not ours and task_managers > 1:
+            logger.warning(
+                "%d task managers may share Beam's own worker pool at %s, which can stop one's worker when another is "
+                "done: ragbeam workers --port %s is a pool for several",
+                task_managers,
+                address,
+                port,
+            )
+    _good_pools.add(address)
 
 
-def worker_starts(address: str) -> bool:
-    """Whether a worker that the pool is asked for calls back; it is sent away again."""
+def probe(address: str) -> bool | None:
+    """Asks a pool for a worker, waits until it calls back, and sends it away again.
+
+    Returns:
+        Whether the pool is ours; None where no worker came.
+    """
     import grpc
     from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc, endpoints_pb2
 
@@ -121,15 +152,17 @@ def worker_starts(address: str) -> bool:
         endpoints = {f"{name}_endpoint": here for name in ("control", "logging", "artifact", "provision")}
         try:
             request = beam_fn_api_pb2.StartWorkerRequest(worker_id=worker, **endpoints)
-            if pool.StartWorker(request, timeout=ANSWER_SECS).error:
-                return False
+            reply, call = pool.StartWorker.with_call(request, timeout=ANSWER_SECS)
+            if reply.error:
+                return None
+            ours = OURS in [tuple(pair) for pair in call.trailing_metadata()]
             listener.accept()[0].close()
         except (TimeoutError, grpc.RpcError):
-            return False
+            return None
         finally:
             with contextlib.suppress(grpc.RpcError):
                 pool.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id=worker), timeout=ANSWER_SECS)
-    return True
+    return ours
 
 
 def quiet_hang_up(hook: Callable[..., object]) -> Callable[..., object]:

@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
-from pipelines import metrics, readiness
+from pipelines import metrics
 from rag_ops.errors import InputError, JobError, RagbeamError
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
@@ -32,6 +32,9 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "job_server_timeout": "60",  # Beam's own is five minutes
         "max_bundle_size": "1000",  # an element is a shard or a block: a bundle is never closed for its size,
         "max_bundle_time_mills": str(24 * 3600 * 1000),  # nor for the time that generation takes
+        # A worker with its model stays for the next try; and Beam's own pool, where task managers share one, may stop
+        # another's worker when the first of them is done
+        "environment_cache_millis": "60000",
     },
     "PortableRunner": {"job_server_timeout": "60"},
     "PrismRunner": {"job_server_timeout": "60"},
@@ -72,7 +75,10 @@ def run(build: Callable[[beam.Pipeline], Any], arguments: Sequence[str]) -> dict
     """
     options = pipeline_options(arguments)
     if not is_local(arguments):
+        from pipelines import readiness, workers  # gRPC and Beam's worker, which a local run does without
+
         readiness.check(options, _runner_of(arguments)[1])
+        workers.use_in_launcher()
         threading.excepthook = readiness.quiet_hang_up(threading.__excepthook__)
     metrics.reset_live()
     pipeline = beam.Pipeline(options=options)

@@ -105,6 +105,19 @@ def write_shard(url: str, name: str, fingerprint: str, write: Callable[[Any], in
     return record
 
 
+def is_finished(url: str, name: str, fingerprint: str) -> bool:
+    """Whether shard `name` of an unfinished stage directory is complete, with that fingerprint.
+
+    For workers: a runner that tries a bundle again need not make again what the first try finished.
+    """
+    try:
+        text = storage.read_text(storage.join(url, storage.INCOMPLETE, name + RECORD_SUFFIX))
+        record = ShardRecord(**json.loads(text))
+    except (ValueError, TypeError, ManifestError, FileNotFoundError):
+        return False
+    return record.fingerprint == fingerprint and _shard_problem(url, record) is None
+
+
 def finished_shards(url: str) -> list[ShardRecord]:
     """The records of the shards that are complete in an unfinished stage directory, by name. For progress."""
     records = []

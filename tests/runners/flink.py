@@ -145,13 +145,11 @@ def cluster(folder: Path, task_managers: int = 2) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def worker_pool(folder: Path) -> Iterator[int]:
-    """Beam's pool of Python workers, as its own process; gives the port."""
+    """`ragbeam workers`, as its own process; gives the port."""
     port = free_port()
-    bin_directory = os.path.dirname(sys.executable)
-    environment = os.environ | {"PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
+    command = [sys.executable, "-m", "pipelines.cli", "workers", "--port", str(port)]
     with (folder / "worker-pool.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
         _wait(lambda: _listens(port), "the worker pool", folder)
         yield port
