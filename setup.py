@@ -23,6 +23,7 @@ setup(
         "mwparserfromhell>=0.7",
         "numpy>=2",
         "pyarrow>=18",
+        "regex>=2024.5",
         "safetensors>=0.5",
         "torch>=2.8",
         "tqdm>=4.66",

@@ -164,7 +164,7 @@ class Plan:
     @property
     def candidates(self) -> int:
         """How many hits of the index are wanted for a question."""
-        return self.options.rescore or self.options.n_docs
+        return self.options.rescore or self.options.kept
 
     @property
     def settings(self) -> ModelSettings:
@@ -297,7 +297,7 @@ class AnswerQuestions(beam.PTransform):
             {"hits": by_shard, "texts": found}
             | "Join" >> beam.CoGroupByKey()
             | "Contexts" >> beam.ParDo(ReadContexts(self._plan.work))
-            | "Generate" >> RunInference(GeneratorHandler("Generate", self._plan.settings, generation))
+            | "Generate" >> RunInference(GeneratorHandler("Generate", self._plan.settings, generation, options.n_docs))
             | "Write" >> beam.ParDo(WriteResults(self._plan.work))
         )
 
@@ -365,7 +365,7 @@ class WriteResults(beam.DoFn):
                         "title": passage.title,
                         "text": passage.text,
                         "score": float(unit.scores[number, place]),
-                        "posterior": answer.posterior[place] if answer.posterior else None,
+                        "posterior": answer.posterior[place] if place < len(answer.posterior) else None,
                     }
                     for place, passage in enumerate(unit.passages[number])
                 ],
@@ -491,12 +491,15 @@ def _check_fits(options: AnswerOptions, corpus: Corpus) -> None:
 def _config(options: AnswerOptions, files: Sequence[str], model_digest: str, corpus: Corpus) -> dict[str, Any]:
     reading = dataclasses.asdict(options.reading)
     decisive = ("n_docs", *GENERATION_FIELDS, "block_questions", "num_shards", "rescore", "compute_dtype")
+    # Named only where it changes what is kept: answers that were made before there was the flag stay valid.
+    kept = {"retrieve": options.kept} if options.kept != options.n_docs else {}
     return {
         "questions": [posixpath.basename(url) for url in files],
         "reading": reading,
         "model_digest": model_digest,
         "index_digest": corpus.index.digest,
         **{field: getattr(options, field) for field in decisive},
+        **kept,
         **search_effort(options, corpus.index),
     }
 

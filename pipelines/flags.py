@@ -101,6 +101,13 @@ def answer_flags(parser: argparse.ArgumentParser) -> None:
     for flag, kind, text in ANSWER_FLAGS:
         settings: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
         group.add_argument("--" + flag, default=argparse.SUPPRESS, help=text, **settings)
+    group.add_argument(
+        "--retrieve",
+        type=int,
+        default=None,
+        metavar="N",
+        help="keep so many passages of a question, for ragbeam evaluate; it is answered from the first --n_docs",
+    )
     group.add_argument("--forbidden_words", nargs="+", default=[], metavar="WORD", help="words that no answer may have")
     group.add_argument("--truncation", default="question", help="what a too long context keeps: question, or hf's way")
     group.add_argument(
@@ -427,7 +434,7 @@ def answer_options(flags: argparse.Namespace, index: str, output: str, num_shard
         "max_combined_length",
         "block_questions",
     )
-    same += ("nprobe", "ef_search", "rescore", "device", "threads", "batch_tokens", "overwrite")
+    same += ("nprobe", "ef_search", "rescore", "retrieve", "device", "threads", "batch_tokens", "overwrite")
     reading = question_options(flags)
     return AnswerOptions(
         flags.questions,

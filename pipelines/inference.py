@@ -158,11 +158,12 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
         step: label for the counters.
         settings: the model.
         generation: `rag_ops.generation.GenerationSettings` as keyword arguments.
+        n_docs: the first so many passages of a question are what it is answered from.
     """
 
-    def __init__(self, step: str, settings: ModelSettings, generation: Mapping[str, Any]):
+    def __init__(self, step: str, settings: ModelSettings, generation: Mapping[str, Any], n_docs: int):
         super().__init__(step)
-        self._settings, self._generation = settings, dict(generation)
+        self._settings, self._generation, self._n_docs = settings, dict(generation), n_docs
 
     def load(self) -> Any:
         """Loads generator and tokenizers."""
@@ -182,7 +183,7 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
         """Answers one block."""
         found = model.answer(
             unit.questions,
-            unit.passages,
+            [passages[: self._n_docs] for passages in unit.passages],
             unit.scores,
             batch_tokens=self._settings.batch_tokens,
             on_rows=counters.tick,

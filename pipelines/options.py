@@ -96,6 +96,7 @@ class AnswerOptions:
     output: str
     reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
     n_docs: int = 5
+    retrieve: int | None = None
     num_beams: int = 1
     min_length: int = 1
     max_new_tokens: int = 50
@@ -121,7 +122,7 @@ class AnswerOptions:
     def __post_init__(self) -> None:
         for flag in ("n_docs", "num_beams", "max_new_tokens", "n_best", "block_questions", "threads"):
             check_count("--" + flag, getattr(self, flag))
-        for flag in ("num_shards", "nprobe", "ef_search", "rescore", "batch_tokens", "max_combined_length"):
+        for flag in ("num_shards", "nprobe", "ef_search", "rescore", "retrieve", "batch_tokens", "max_combined_length"):
             check_count("--" + flag, getattr(self, flag))
         check_choice("--device", self.device, ("auto", "cpu", "cuda"))
         check_choice("--truncation", self.truncation, ("question", "hf"))
@@ -133,9 +134,14 @@ class AnswerOptions:
                 expected=f"at most {self.num_beams}",
                 remedy="beam search finds as many answers as it has beams",
             )
-        if self.rescore is not None and self.rescore < self.n_docs:
+        if self.retrieve is not None and self.retrieve < self.n_docs:
             raise InputError(
-                "--rescore is less than --n_docs", value=self.rescore, expected=f"at least {self.n_docs} candidates"
+                "--retrieve is less than --n_docs", value=self.retrieve, expected=f"at least {self.n_docs} passages"
+            )
+        if self.rescore is not None and self.rescore < self.kept:
+            which = "--retrieve" if self.retrieve else "--n_docs"
+            raise InputError(
+                f"--rescore is less than {which}", value=self.rescore, expected=f"at least {self.kept} candidates"
             )
         if self.score_scale is not None and not 0 < self.score_scale < float("inf"):
             raise InputError("--score_scale is out of range", value=self.score_scale, expected="more than 0")
@@ -147,6 +153,11 @@ class AnswerOptions:
             raise InputError(
                 "--no_repeat_ngram_size is negative", value=self.no_repeat_ngram_size, expected="0 or more"
             )
+
+    @property
+    def kept(self) -> int:
+        """How many passages of a question are kept with its answer."""
+        return self.retrieve or self.n_docs
 
 
 def check_count(flag: str, value: int | None) -> None:

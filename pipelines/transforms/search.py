@@ -90,7 +90,7 @@ class Rescore(beam.PTransform):
             | "Needs" >> beam.FlatMap(needs).with_output_types(tuple[int, tuple[int, bytes]])
             | "GroupByEmbeddingShard" >> beam.GroupByKey()
             | "Score" >> beam.ParDo(ScoreCandidates(self._plan)).with_output_types(tuple[int, TopK])
-            | "Merge" >> beam.CombinePerKey(MergeTopK(self._plan.options.n_docs)).with_output_types(tuple[int, TopK])
+            | "Merge" >> beam.CombinePerKey(MergeTopK(self._plan.options.kept)).with_output_types(tuple[int, TopK])
         )
 
 
@@ -118,7 +118,7 @@ class ScoreCandidates(beam.DoFn):
             for block in sorted(wanted):
                 questions = question_vectors(self._work, block)
                 candidates = wanted[block].reshape(len(questions), -1)
-                yield block, rescore(questions, candidates, rows, vectors, options.n_docs)
+                yield block, rescore(questions, candidates, rows, vectors, options.kept)
         self._counters.add(rows_in=len(rows), rows_out=len(wanted))
 
 
