@@ -97,6 +97,12 @@ def _run_demo(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     return demo.run(flags, rest, _run_all)
 
 
+def _run_evaluate(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from pipelines import evaluate
+
+    return evaluate.run(flags_of.evaluate_options(flags))
+
+
 def _run_compose(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     from rag_ops import composing
 
@@ -197,6 +203,14 @@ COMMANDS = (
         "Encodes questions, finds passages in every index shard, and answers with the RAG-Token model.",
         flags_of.answer_job_flags,
         _run_answer,
+    ),
+    Command(
+        "evaluate",
+        "EM, F1 and recall@k of answers, as JSON, a table and a report",
+        "Scores answers by their gold answers; --sweep generates again from fewer or more passages.",
+        flags_of.evaluate_flags,
+        _run_evaluate,
+        takes_beam_flags=False,
     ),
     Command(
         "run",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import re
 import shutil
 import sys
 import textwrap
@@ -14,6 +13,7 @@ from typing import Any
 
 from rag_ops import checkpoints, storage
 from rag_ops.errors import InputError
+from rag_ops.evaluation import Scored, score
 from rag_ops.stages import read_manifest
 
 EXCERPT = ("gensim", "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
@@ -64,18 +64,20 @@ def package_path(package: str, name: str) -> str:
 
 
 def table(answers_url: str, untrained: bool) -> Iterator[str]:
-    """The answers as text, a paragraph a question, then how often a gold answer stands in the passages."""
+    """The answers as text, a paragraph a question: right or wrong by SQuAD's exact match, and where DPR's has_answer
+    finds a gold answer; then the sums.
+    """
     width = max(60, min(shutil.get_terminal_size((120, 24)).columns, 160))
     found = asked = exact = 0
     for row in _rows(answers_url):
         yield ""
         yield _line("Q  ", row["question"], width)
-        yield _line("A  ", _shown(row, untrained), width)
-        gold = row["gold_answers"] or []
-        if gold:
+        scored = score(row, 0)
+        yield _line("A  ", _shown(scored, untrained), width)
+        if scored.gold is not None:
             asked += 1
-            exact += _same(row["answer"], gold)
-            place = _place(row["passages"], gold)
+            exact += scored.outcome == "right"
+            place, gold = scored.place, row["gold_answers"]
             found += place is not None
             where = f"in passage {place}" if place else "in none of the passages"
             yield _line("   ", f"gold: {' | '.join(gold)} ({where})", width)
@@ -98,23 +100,13 @@ def _line(head: str, text: str, width: int) -> str:
     return head + textwrap.shorten(text, width - len(head), placeholder=" ...")
 
 
-def _shown(row: dict[str, Any], untrained: bool) -> str:
+def _shown(scored: Scored, untrained: bool) -> str:
+    row, marks = scored.row, ["untrained generator"] if untrained else []
     if row["error"]:
         return f"(no answer: {row['error']})"
-    return (row["answer"] or "(empty)") + (" [untrained generator]" if untrained else "")
-
-
-def _same(answer: str | None, gold: Sequence[str]) -> bool:
-    return answer is not None and answer.casefold() in {text.casefold() for text in gold}
-
-
-def _place(passages: Sequence[dict[str, Any]] | None, gold: Sequence[str]) -> int | None:
-    """The first passage, from 1, in whose text a gold answer stands as whole words, case ignored."""
-    wanted = re.compile("|".join(rf"(?<!\w){re.escape(answer)}(?!\w)" for answer in gold), re.IGNORECASE)
-    for number, passage in enumerate(passages or [], 1):
-        if wanted.search(passage["text"]):
-            return number
-    return None
+    if scored.gold is not None:
+        marks.insert(0, scored.outcome)
+    return (row["answer"] or "(empty)") + "".join(f" [{mark}]" for mark in marks)
 
 
 def _composed(encoder: str, workspace: str) -> str:

@@ -242,6 +242,31 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
     model_flags(parser)
 
 
+def evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    """Of evaluate."""
+    parser.add_argument("--answers", nargs="+", required=True, metavar="DIR", help="outputs of ragbeam answer")
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="NAME.json or NAME.html; both are written, side by side"
+    )
+    group = parser.add_argument_group("gold answers")
+    group.add_argument(
+        "--gold",
+        nargs="+",
+        default=None,
+        metavar="URL",
+        help="question files whose answers replace the answers' own, by question id, else by question",
+    )
+    question_columns(group)
+    group.add_argument(
+        "--regex_answers", action="store_true", help="gold answers are regular expressions, as CuratedTREC has them"
+    )
+    group = parser.add_argument_group("n_docs", "Answers generated again from the passages that stand beside them.")
+    group.add_argument("--sweep", nargs="+", type=int, default=None, metavar="N", help="numbers of passages")
+    group.add_argument("--model", default=None, help="of --sweep: the RAG-Token model that gave the answers")
+    parser.add_argument("--report_rows", type=int, default=1000, help="rows that the report lists, 0 or more")
+    model_flags(parser)
+
+
 def workers_flags(parser: argparse.ArgumentParser) -> None:
     """Of workers."""
     parser.add_argument("--port", type=int, default=50000, help="port to listen on")
@@ -415,6 +440,14 @@ def question_options(flags: argparse.Namespace) -> Any:
     from rag_ops.questions import QuestionOptions
 
     return QuestionOptions(flags.questions_format, flags.question_column, flags.question_id_column, flags.answer_column)
+
+
+def evaluate_options(flags: argparse.Namespace) -> Any:
+    """EvaluateOptions from parsed flags."""
+    from pipelines.options import EvaluateOptions
+
+    given = {name: value for name, value in vars(flags).items() if name in EvaluateOptions.__dataclass_fields__}
+    return EvaluateOptions(reading=question_options(flags), **given)
 
 
 def answer_options(flags: argparse.Namespace, index: str, output: str, num_shards: int | None) -> Any:

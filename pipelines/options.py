@@ -160,6 +160,44 @@ class AnswerOptions:
         return self.retrieve or self.n_docs
 
 
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """evaluate: `answers` directories to figures and report, `output` with .json and .html."""
+
+    answers: Sequence[str]
+    output: str
+    gold: Sequence[str] | None = None
+    reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
+    regex_answers: bool = False
+    sweep: Sequence[int] | None = None
+    model: str | None = None
+    report_rows: int = 1000
+    device: str = "auto"
+    threads: int = DEFAULT_THREADS
+    batch_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for n in self.sweep or ():
+            check_count("--sweep", n)
+        check_count("--threads", self.threads)
+        check_count("--batch_tokens", self.batch_tokens)
+        check_choice("--device", self.device, ("auto", "cpu", "cuda"))
+        if bool(self.sweep) != bool(self.model):
+            raise InputError("--sweep and --model go together", expected="both or neither")
+        if self.report_rows < 0:
+            raise InputError("--report_rows is negative", value=self.report_rows, expected="0 or more")
+        if not self.output.endswith((".json", ".html")):
+            raise InputError("--output has another suffix", value=self.output, expected="NAME.json or NAME.html")
+        if len(set(self.answers)) < len(self.answers):
+            raise InputError("--answers names a directory twice", value=" ".join(self.answers))
+
+    @property
+    def outputs(self) -> tuple[str, str]:
+        """Where the figures and the report go."""
+        stem = self.output.removesuffix(".json").removesuffix(".html")
+        return stem + ".json", stem + ".html"
+
+
 def check_count(flag: str, value: int | None) -> None:
     """Checks that a count is 1 or more, or not given.
 

@@ -57,7 +57,7 @@ def _overlap(answer: str, gold: str) -> float:
 
 
 def tokens(text: str) -> list[str]:
-    """DPR's tokens, lower case, of the text in Unicode's NFD: runs of letters, numbers and marks, or one other character.
+    """DPR's tokens, in lower case: runs of letters, numbers and marks of the text in NFD, or one other character.
 
     White space, separators and control characters are no tokens.
 

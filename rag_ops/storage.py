@@ -98,6 +98,12 @@ def exists(url: str) -> bool:
     return bool(fs.exists(path))
 
 
+def is_directory(url: str) -> bool:
+    """Whether there is a directory at `url`."""
+    fs, path = filesystem(url)
+    return bool(fs.isdir(path))
+
+
 def size_bytes(url: str) -> int:
     """The size of the file at `url` in bytes.
 
@@ -209,25 +215,43 @@ def atomic_write(directory: str, name: str) -> Iterator[HashingFile]:
     """
     fs, path = filesystem(directory)
     temporary = join(path, INCOMPLETE, f"{name}.{uuid.uuid4().hex}.tmp")
+    with _write_then_rename(fs, temporary, join(path, name), join(directory, name)) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _write_then_rename(fs: fsspec.AbstractFileSystem, temporary: str, final: str, shown: str) -> Iterator[HashingFile]:
     try:
         fs.makedirs(posixpath.dirname(temporary), exist_ok=True)
         try:
             with fs.open(temporary, "wb") as raw:
                 file = HashingFile(raw)
                 yield file
-            if is_local(directory):
-                os.replace(temporary, join(path, name))
+            if is_local(shown):
+                os.replace(temporary, final)
             else:
-                fs.mv(temporary, join(path, name))
+                fs.mv(temporary, final)
         except BaseException:
             with contextlib.suppress(OSError):
                 fs.rm(temporary)
             raise
     except OSError as error:
         raise JobError(
-            f"cannot write {join(directory, name)}: {error.strerror or error}",
+            f"cannot write {shown}: {error.strerror or error}",
             remedy="free the disk or check permissions",
         ) from error
+
+
+def write_file(url: str, data: bytes) -> None:
+    """Writes a file that is no stage's, atomically: its directory holds nothing else of ours afterwards.
+
+    Raises:
+        JobError: the disk is full or writing is not permitted.
+    """
+    fs, path = filesystem(url)
+    temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
+    with _write_then_rename(fs, temporary, path, url) as file:
+        file.write(data)
 
 
 def write_bytes(directory: str, name: str, data: bytes) -> None:

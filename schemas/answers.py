@@ -10,7 +10,7 @@ PASSAGE = pa.struct(
         pa.field("title", pa.string(), nullable=False),
         pa.field("text", pa.string(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),  # inner product of question and passage vectors
-        # Share of the answer's tokens owed to this passage; sums to 1. Null for passages that are only kept (--retrieve).
+        # Share of the answer's tokens owed to this passage; sums to 1. Null for one that is only kept (--retrieve).
         pa.field("posterior", pa.float32()),
     ]
 )

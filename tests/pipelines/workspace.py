@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipelines.cli import main
 from rag_ops import storage
 from rag_ops.stages import StageOutput, read_manifest, write_shard
-from schemas import embeddings, passages
+from schemas import answers, embeddings, passages
 from schemas.manifest import shard_name
 
 CORPUS = (("passages", "chunk"), ("embeddings", "embed"))
@@ -102,3 +102,29 @@ def write_corpus(directory: Path, shards: Sequence[np.ndarray | Callable[[], np.
     info = {"dimension": dimension, "dtype": dtype, "normalize": normalize, "passages_digest": made.digest}
     info |= {"encoder": "none", "encoder_digest": "0" * 32, "pooling": "pooler"}
     outputs[1].finish(records[1], {"passages": outputs[0].url}, info)
+
+
+def answer_row(question_id: str, question: str, answer: str | None, gold: list[str] | None, **more) -> dict:
+    """A row of answers, without passages unless they are given."""
+    row = dict.fromkeys(answers.SCHEMA.names) | {"question_id": question_id, "question": question, "answer": answer}
+    row |= {"gold_answers": gold, "model_digest": "m", "index_digest": "i", "passages": [], "truncated": False}
+    return row | more
+
+
+def write_answers(directory: Path, rows: list[dict], n_docs: int = 5, row_group_rows: int = 100, **config) -> str:
+    """An output directory of answer that holds `rows`, in two shards; returns its URL."""
+    settings = {"n_docs": n_docs, "model_digest": "m", "reading": {}, **config}
+    output = StageOutput(str(directory), "answer", settings, {})
+    output.begin(False)
+    half = len(rows) // 2
+    records = []
+    for number, part in enumerate((rows[:half], rows[half:])):
+        table = pa.Table.from_pylist(part, schema=answers.SCHEMA)
+        records.append(
+            write_shard(
+                *(output.url, shard_name("answers", number, 2, "parquet"), output.fingerprint),
+                lambda file, t=table: storage.write_parquet(file, iter([t]), t.schema, row_group_rows),
+            )
+        )
+    output.finish(records, {}, {})
+    return output.url

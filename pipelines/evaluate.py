@@ -1,0 +1,129 @@
+"""evaluate: answers in; figures as JSON, a table on the terminal and a report of one HTML file out. No pipeline."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipelines.options import EvaluateOptions
+from pipelines.progress import Progress
+from rag_ops import evaluation, report, storage
+from rag_ops.errors import InputError
+from rag_ops.evaluation import AnswerSet, GoldFile
+from rag_ops.questions import expand_question_files
+from rag_ops.sweep import Sweep
+
+MAX_NAME_CHARS = 40  # of the table's first column
+
+
+class Done:
+    """Counts what is done, for the progress bar."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def add(self, rows: int) -> None:
+        """Adds so many."""
+        self.rows += rows
+
+
+def run(options: EvaluateOptions) -> int:
+    """Writes both files and prints the table.
+
+    Raises:
+        InputError: a directory is no output of answer, a gold file is missing or matches nothing, no row has a gold
+            answer, or the model is not the answers'.
+        JobError: a file cannot be written.
+    """
+    sets = [AnswerSet.open(url) for url in options.answers]
+    gold = GoldFile(expand_question_files(options.gold), options.reading) if options.gold else None
+    for url in options.outputs:
+        if storage.is_directory(url):
+            raise InputError("--output is a directory", value=url, expected="a file's name")
+    done, sweep = Done(), sorted(set(options.sweep or ()))
+    again = [_sweep(options, one, sweep, done) for one in sets] if sweep else []
+    selection = report.Selection(options.report_rows)
+    rows = sum(one.manifest.rows for one in sets)
+
+    def look(scored: evaluation.Scored) -> None:
+        selection.add(scored)
+        done.add(0 if sweep else 1)
+
+    with Progress("evaluate", None if sweep else rows, lambda: done.rows, "answers"):
+        figures = evaluation.evaluate(
+            sets, gold_file=gold, patterns=options.regex_answers, sweep=sweep, again=again, on_row=look
+        )
+    figures["settings"] = {"gold": options.gold, "regex_answers": options.regex_answers, "sweep": sweep or None}
+    figures_url, report_url = options.outputs
+    storage.write_file(figures_url, (json.dumps(figures, indent=2, sort_keys=True) + "\n").encode())
+    storage.write_file(report_url, report.page(figures, selection).encode())
+    for line in table(figures):
+        sys.stdout.write(line + "\n")
+    sys.stdout.write(f"evaluate: {figures_url}, {report_url}\n")
+    return 0
+
+
+def table(figures: Mapping[str, Any]) -> Iterator[str]:
+    """The figures as lines of text: directories, their question files, all; then EM and F1 by number of passages."""
+    every = [figures["all"], *figures["files"]]
+    ks = sorted({k for one in every for k, value in one["recall"].items() if value is not None}, key=int)
+    lines = [["", "rows", "scored", "errors", "EM", "F1", *(f"R@{k}" for k in ks)]]
+    for one in figures["files"]:
+        lines.append(_cells(one["name"], one, ks))
+        lines += [_cells("  " + part["name"], part, ks) for part in one["question_files"]]
+    if len(figures["files"]) > 1:
+        lines.append(_cells("all", figures["all"], ks))
+    yield from _aligned(lines)
+    if figures["all"]["sweep"]:
+        yield ""
+        points = figures["all"]["sweep"]
+        yield from _aligned(
+            [
+                ["n_docs", *(str(point["n_docs"]) for point in points)],
+                ["EM", *(_percent(point["em"]) for point in points)],
+                ["F1", *(_percent(point["f1"]) for point in points)],
+            ]
+        )
+    total = figures["all"]
+    if total["without_gold"]:
+        yield f"{total['without_gold']:,} rows have no gold answer and are not scored"
+    if figures["gold"]:
+        yield "gold: " + ", ".join(f"{count:,} {how.replace('_', ' ')}" for how, count in figures["gold"].items())
+
+
+def _sweep(options: EvaluateOptions, one: AnswerSet, sweep: Sequence[int], done: Done) -> Sweep:
+    assert options.model is not None  # the options checked it
+    return Sweep(
+        one,
+        sweep,
+        options.model,
+        device=options.device,
+        threads=options.threads,
+        batch_tokens=options.batch_tokens,
+        on_rows=done.add,
+    )
+
+
+def _cells(name: str, one: Mapping[str, Any], ks: Sequence[str]) -> list[str]:
+    shown = name if len(name) <= MAX_NAME_CHARS else "..." + name[3 - MAX_NAME_CHARS :]
+    counts = [f"{one[column]:,}" for column in ("rows", "scored", "errors")]
+    return [shown, *counts, _percent(one["em"]), _percent(one["f1"]), *(_percent(one["recall"].get(k)) for k in ks)]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        figures = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
+        yield "  ".join([line[0].ljust(widths[0]), *figures])
+
+
+if __name__ == "__main__":
+    from pipelines.cli import main
+
+    sys.exit(main(["evaluate", *sys.argv[1:]]))
