@@ -35,7 +35,7 @@ setup(
         # asks for sentence-transformers, of which its model files need nothing.
         "demo": ["gensim>=4.3"],
         "finetune": ["accelerate>=1.1"],
-        "test": ["accelerate>=1.1", "hypothesis>=6", "mypy>=1.11", "pytest>=8", "ruff>=0.6"],
+        "test": ["accelerate>=1.1", "hypothesis>=6", "mypy>=1.11", "pillow>=10", "pytest>=8", "ruff>=0.6"],
         "gcp": ["apache-beam[gcp]", "gcsfs"],
         "aws": ["apache-beam[aws]", "s3fs"],
     },

@@ -119,25 +119,24 @@ def row_html(scored: Scored) -> str:
 
 
 def _tokens(row: Mapping[str, Any]) -> str:
+    """The answer's tokens, each in its passage's colour; one that is not in the answer's text, such as its end, is dim."""
     parts: list[str] = []
+    rest = row["answer"]
     for token in row["tokens"][:SHOWN_TOKENS]:
-        text, shares = token["text"], token["posterior"]
-        special = len(text) > 2 and text[0] + text[-1] in ("[]", "<>")
+        # Tokenizers mark spaces in ways of their own, or word pieces instead; the answer's text has them.
+        piece, following = token["text"].removeprefix("##").strip(), rest.lstrip()
+        written = bool(piece) and following.startswith(piece)
+        space = " " if parts and (not written or len(following) < len(rest)) else ""
+        if written:
+            rest = following[len(piece) :]
+        shares = token["posterior"]
         best = max(range(len(shares)), key=shares.__getitem__)
         hint = f"passage {best + 1}: {shares[best]:.0%}; log-probability {token['log_probability']:.3f}"
-        piece = text.removeprefix("##")
-        # Word pieces say what goes on with the word before; other tokenizers say where a space is.
-        space = " " if parts and not special and not text.startswith(("##", " ")) and _is_word_piece(row) else ""
         parts.append(
-            f'{space}<span class="t s{best % plots.COLOURS}{" special" if special else ""}" data-passage="{best + 1}" '
+            f'{space}<span class="t s{best % plots.COLOURS}{"" if written else " special"}" data-passage="{best + 1}" '
             f'title="{_text(hint)}">{_text(piece)}</span>'
         )
     return "".join(parts) + ("…" if len(row["tokens"]) > SHOWN_TOKENS else "")
-
-
-def _is_word_piece(row: Mapping[str, Any]) -> bool:
-    """Whether the answer's tokens don't carry their spaces: then they, joined, are not the answer."""
-    return not any(token["text"].startswith(" ") for token in row["tokens"])
 
 
 def _passages(scored: Scored) -> str:

@@ -15,5 +15,8 @@ def test_the_demo_finds_the_passages_and_says_that_its_generator_is_untrained(tm
     assert found >= 0.8 * asked
     assert printed.count("\nQ  ") == asked
     assert "untrained" in printed
+    right = int(re.search(r"(\d+) of 48 answers are right", printed)[1])
+    assert printed.count(" [right] ") == right
+    assert printed.count(" [right] ") + printed.count(" [wrong] ") == asked
     assert main(["demo", "--workspace", str(tmp_path), "--max_new_tokens", "4"]) == 0
     assert capsys.readouterr().out.count("all reused, nothing to do") == 4

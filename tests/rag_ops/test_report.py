@@ -116,9 +116,26 @@ def test_the_page_needs_nothing_from_outside_and_its_script_runs(tmp_path):
 def test_tokens_have_the_colour_of_their_likeliest_passage():
     html = report.row_html(score(rows(2)[1], 0))
     spans = re.findall(r'<span class="t s(\d)" data-passage="(\d)"[^>]*>([^<]*)<', html)
-    assert spans == [("0", "1", " moon"), ("1", "2", " or"), ("2", "3", " sun")]
+    assert spans == [("0", "1", "moon"), ("1", "2", "or"), ("2", "3", "sun")]
     assert "holds a gold answer" in html
     assert "2 more passages are kept" in html
+
+
+@pytest.mark.parametrize(
+    ("answer", "texts"),
+    [
+        ("Neil Armstrong", ["[CLS]", "Neil", "Arm", "##strong", "[SEP]"]),
+        ("Neil Armstrong", ["Neil", " Arm", "strong", "</s>"]),
+        ("Neil Armstrong", ["Neil", "Arm", "strong", "</s>"]),  # sentence pieces, each decoded alone
+        ("don't", ["don", "'", "t"]),
+    ],
+)
+def test_tokens_of_any_tokenizer_read_as_the_answer(answer, texts):
+    tokens = [{"text": text, "log_probability": -0.1, "posterior": [1.0]} for text in texts]
+    html = report.row_html(score(answer_row("q", "who", answer, ["x"], tokens=tokens, score=-1.0), 0))
+    shown = html[html.index("<dt>Answer") : html.index("<dt>Gold")]
+    shown = re.sub(r'<span class="[^"]*special"[^>]*>[^<]*</span>', "", shown).split("<dd", 1)[1].split(">", 1)[1]
+    assert re.sub(r"<[^>]*>", "", shown).replace("&#x27;", "'").strip() == answer
 
 
 def test_the_list_is_bounded_mixed_and_the_same_whatever_the_order():

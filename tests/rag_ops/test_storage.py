@@ -103,3 +103,19 @@ def test_a_remote_file_is_copied_to_the_cache_once(tmp_path, monkeypatch):
     storage.remove("memory://cached/x.faiss")
     assert storage.local_copy("memory://cached/x.faiss", "d" * 32) == first
     assert Path(first).read_bytes() == b"data"
+
+
+def test_a_file_of_no_stage_is_replaced_whole_and_leaves_nothing_else(directory):
+    url = storage.join(directory, "new", "a.json")
+    storage.write_file(url, b"one")
+    storage.write_file(url, b"two")
+    assert storage.read_text(url) == "two"
+    assert storage.names_in(storage.join(directory, "new")) == ["a.json"]
+    assert storage.is_directory(storage.join(directory, "new"))
+    assert not storage.is_directory(url)
+
+
+def test_a_file_in_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(JobError, match="cannot write"):
+        storage.write_file(str(tmp_path / "a" / "b.json"), b"x")
