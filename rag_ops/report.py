@@ -119,7 +119,7 @@ def row_html(scored: Scored) -> str:
 
 
 def _tokens(row: Mapping[str, Any]) -> str:
-    """The answer's tokens, each in its passage's colour; one that is not in the answer's text, such as its end, is dim."""
+    """The answer's tokens, each in its passage's colour; what the answer's text lacks, such as its end, is dim."""
     parts: list[str] = []
     rest = row["answer"]
     for token in row["tokens"][:SHOWN_TOKENS]:
