@@ -6,6 +6,7 @@ Memory is one row group, the gold file where there is one, and the rows that the
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -332,15 +333,12 @@ def evaluate(
         here = Tally(one.url, one.kept, sweep)
         parts = _Parts(one, sweep)
         for group in one.groups():
-            batch = [score(row, number, gold_file=gold_file, patterns=patterns) for row in group] if sweep else None
-            found = again[number](batch) if batch is not None else None
-            rows = (
-                batch
-                if batch is not None
-                else (score(row, number, gold_file=gold_file, patterns=patterns) for row in group)
-            )
-            for place, scored in enumerate(rows):
-                extra = found[place] if found is not None else None
+            rows: Iterable[Scored] = (score(row, number, gold_file=gold_file, patterns=patterns) for row in group)
+            extras: Iterable[Mapping[int, tuple[float, float | None]] | None] = itertools.repeat(None)
+            if sweep:
+                rows = list(rows)  # a row group at once, so that questions are generated in large batches
+                extras = again[number](rows)
+            for scored, extra in zip(rows, extras, strict=False):
                 for tally in (total, here, *parts.next()):
                     tally.add(scored, extra)
                 on_row(scored)
