@@ -194,7 +194,7 @@ class EvaluateOptions:
     @property
     def outputs(self) -> tuple[str, str]:
         """Where the figures and the report go."""
-        stem = self.output.removesuffix(".json").removesuffix(".html")
+        stem = self.output[: -len(".json")]  # as long as ".html"
         return stem + ".json", stem + ".html"
 
 
