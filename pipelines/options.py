@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.resources import Resources
 from rag_ops.errors import InputError
 from rag_ops.questions import QuestionOptions
 from rag_ops.readers import InputOptions
@@ -45,6 +46,8 @@ class EmbedOptions:
     threads: int = DEFAULT_THREADS
     batch_tokens: int | None = None
     max_tokens: int | None = None
+    accelerator: str | None = None
+    worker_memory: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -53,6 +56,12 @@ class EmbedOptions:
         check_count("--threads", self.threads)
         check_count("--batch_tokens", self.batch_tokens)
         check_count("--max_tokens", self.max_tokens)
+        _ = self.resources
+
+    @property
+    def resources(self) -> Resources:
+        """What the workers must have."""
+        return Resources.of(self.accelerator, self.worker_memory, self.device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +125,12 @@ class AnswerOptions:
     device: str = "auto"
     threads: int = DEFAULT_THREADS
     batch_tokens: int | None = None
+    accelerator: str | None = None
+    worker_memory: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        _ = self.resources
         for flag in ("n_docs", "num_beams", "max_new_tokens", "n_best", "block_questions", "threads"):
             check_count("--" + flag, getattr(self, flag))
         for flag in ("num_shards", "nprobe", "ef_search", "rescore", "batch_tokens", "max_combined_length"):
@@ -147,6 +159,11 @@ class AnswerOptions:
             raise InputError(
                 "--no_repeat_ngram_size is negative", value=self.no_repeat_ngram_size, expected="0 or more"
             )
+
+    @property
+    def resources(self) -> Resources:
+        """What the workers must have."""
+        return Resources.of(self.accelerator, self.worker_memory, self.device)
 
 
 def check_count(flag: str, value: int | None) -> None:
