@@ -88,7 +88,7 @@ class ModelSettings:
     batch_tokens: int | None
     max_tokens: int | None = None
     dtype: str = "auto"
-    resources: Resources = Resources()
+    resources: Resources = dataclasses.field(default_factory=Resources)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
+import importlib
 import os
 import zipfile
 from importlib import metadata
@@ -73,9 +73,7 @@ def _installed() -> metadata.Distribution:
 
 
 def _files(package: str) -> list[tuple[str, Path]]:
-    spec = importlib.util.find_spec(package)
-    assert spec and spec.submodule_search_locations
-    root = Path(next(iter(spec.submodule_search_locations)))
+    root = Path(next(iter(importlib.import_module(package).__path__)))
     found = sorted(path for path in root.rglob("*") if path.is_file() and not set(path.parts) & set(LEFT_OUT))
     return [(f"{package}/{path.relative_to(root).as_posix()}", path) for path in found]
 

@@ -20,7 +20,7 @@ def pick_device(wanted: str) -> str:
         raise JobError(
             "no CUDA device on this worker",
             value=wanted,
-            remedy="use --device cpu, or give the worker a GPU and its driver",
+            remedy="give the worker a GPU and its driver, or --device cpu",
         )
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
