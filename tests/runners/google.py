@@ -87,7 +87,7 @@ def _handler(google: Google) -> type[http.server.BaseHTTPRequestHandler]:
             else:
                 self.storage(parts, query, body)
 
-        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = answer
+        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = answer  # noqa: N815 (the names of http.server)
 
         def dataflow(self, rest: list[str], body: bytes) -> None:
             if self.command == "POST":
