@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import email
 import http.server
 import json
@@ -36,7 +37,11 @@ class Google:
         """An object's resource."""
         bucket, _, name = key.partition("/")
         size = len(self.objects[key])
-        return {"kind": "storage#object", "bucket": bucket, "name": name, "size": str(size), "generation": "1"}
+        import google_crc32c
+
+        checksum = base64.b64encode(google_crc32c.Checksum(self.objects[key]).digest()).decode()
+        names = {"kind": "storage#object", "bucket": bucket, "name": name, "generation": "1"}
+        return names | {"size": str(size), "crc32c": checksum}
 
     def listing(self, bucket: str, query: dict[str, str]) -> dict[str, Any]:
         """What a bucket holds below a prefix."""
@@ -114,6 +119,10 @@ def _handler(google: Google) -> type[http.server.BaseHTTPRequestHandler]:
                 google.objects[target] = google.objects[f"{bucket}/{source}"]
                 done = {"kind": "storage#rewriteResponse", "done": True, "resource": google.describe(target)}
                 self.reply(done)
+            elif self.command == "POST" and "/moveTo/o/" in name:
+                source, _, target = name.partition("/moveTo/o/")
+                google.objects[f"{bucket}/{target}"] = google.objects.pop(f"{bucket}/{source}")
+                self.reply(google.describe(f"{bucket}/{target}"))
             elif len(parts) == 1:
                 self.reply({"kind": "storage#bucket", "name": bucket, "id": bucket})
             elif not name:

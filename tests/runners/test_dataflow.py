@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import venv
@@ -15,6 +16,7 @@ import pytest
 from tests.pipelines.workspace import fails
 from tests.runners.google import Google
 
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it asks a gRPC service that the fake has not
 pytest.importorskip("google.cloud.dataflow", reason="apache-beam[gcp] is not installed: pip install '.[gcp]'")
 pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install '.[gcp]'")
 
