@@ -100,7 +100,8 @@ def test_each_job_is_submitted_as_it_should_be(filled, job, capsys):
     assert ("no_use_multiple_sdk_containers" in environment["experiments"]) == (job in MODEL_STEPS)
     (pool,) = environment["workerPools"]
     assert pool["numThreadsPerWorker"] == (2 if job in MODEL_STEPS else 1)
-    assert pool["workerHarnessContainerImage"].endswith("_sdk:2.77.0")
+    images = {image["containerImage"] for image in pool["sdkHarnessContainerImages"]}
+    assert [image.rpartition("_")[2] for image in images] == ["sdk:2.77.0"]
     names = {key.rpartition("/")[2] for key in filled.objects if key.startswith("b/tmp/")}
     assert {"requirements.txt", "ragbeam-0.1.0-py3-none-any.whl"} <= names
     assert SECRET not in str(sent)
