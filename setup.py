@@ -13,7 +13,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["pipelines*", "rag_ops*", "schemas*"]),
-    package_data={"pipelines": ["demo_data/*.jsonl"], "rag_ops": ["report.html", "report.js"]},
+    package_data={
+        "pipelines": ["demo_data/*.jsonl", "containers/*"],
+        "rag_ops": ["report.html", "report.js"],
+    },
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},
     install_requires=[
         "apache-beam>=2.70",

@@ -79,8 +79,11 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: a question file, the index or the model is missing or malformed, or they do not go together.
     """
     started = time.monotonic()
+    # The question files are read by the launcher, so they may lie anywhere.
+    runners.check(beam_arguments, [options.index, options.output], [options.model], options.resources)
     files = expand_question_files(options.questions)
     corpus = open_corpus(options.index)
+    runners.check(beam_arguments, [corpus.passages_url])
     model_digest = check_model(options.model, corpus.index.info)
     if options.rescore:
         _ = corpus.embeddings  # refused now rather than in the middle
@@ -108,7 +111,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             return sum(block.questions for block in todo if blocks.result_name(block.number) in there)
 
         with Progress("answer", count, lambda: live_rows("Generate") or answered(), "questions"):
-            metrics = runners.run(plan.build, beam_arguments)
+            metrics = runners.run(plan.build, beam_arguments, options.resources)
     except InputError:
         storage.remove(work.url)
         output.abandon()
@@ -122,7 +125,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         "questions": prepared.rows,
         "distinct_questions": sum(block.questions for block in prepared.blocks),
         "unreadable_questions": prepared.errors,
-        "execution": {"device": options.device, "threads": options.threads, "batch_tokens": options.batch_tokens},
+        "execution": {"device": plan.settings.device, "threads": options.threads, "batch_tokens": options.batch_tokens},
     }
     inputs = {"index": options.index, **{f"questions_{number}": url for number, url in enumerate(files)}}
     return finish(output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started)
@@ -171,7 +174,12 @@ class Plan:
         """How a worker runs the model."""
         options = self.options
         return ModelSettings(
-            options.model, options.device, options.threads, options.batch_tokens, dtype=options.compute_dtype
+            options.model,
+            options.resources.device(options.device),
+            options.threads,
+            options.batch_tokens,
+            dtype=options.compute_dtype,
+            resources=options.resources,
         )
 
     @property

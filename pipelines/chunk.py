@@ -43,6 +43,8 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: an input is missing or malformed, or the output belongs to another configuration.
     """
     started = time.monotonic()
+    files = [] if options.reading.format == "hf" else options.inputs
+    runners.check(beam_arguments, [*files, options.output])
     splits = plan_splits(options.inputs, options.reading)
     urls = list(dict.fromkeys(split.url for split in splits))
     num_shards = options.num_shards or default_shards(splits)

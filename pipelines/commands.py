@@ -80,9 +80,12 @@ def _run_all(flags: argparse.Namespace, rest: Sequence[str]) -> int:
         storage.join(flags.workspace, name) for name in ("passages", "embeddings", "index", "answers")
     )
     # Everything that can be refused is refused before the first stage starts.
+    from pipelines import runners
+
     embedding = flags_of.embed_options(flags, passages, embeddings)
     indexing = flags_of.index_options(flags, embeddings, indexed, None)
     answering = flags_of.answer_options(flags, indexed, answered, None)
+    runners.check(rest, [flags.workspace], [flags.model, flags.encoder], answering.resources)
     answer.check_parts(flags.questions, flags.model, flags.encoder)
     _run_chunk(flags, rest, passages)
     _say(embed.run(embedding, rest).summary("passages"))

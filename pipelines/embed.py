@@ -40,6 +40,7 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: no passages, no encoder, or an output of another configuration.
     """
     started = time.monotonic()
+    runners.check(beam_arguments, [options.passages, options.output], [options.encoder], options.resources)
     source = read_manifest(options.passages, "chunk")
     directory = checkpoints.find_model(options.encoder)
     encoder = checkpoints.encoder_config(directory, "context")
@@ -64,7 +65,15 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     ]
     reused = [task.name for task in tasks if holds(finished.get(task.name), task.fingerprint)]
     todo = [task for task in tasks if task.name not in reused]
-    settings = ModelSettings(options.encoder, options.device, options.threads, options.batch_tokens, options.max_tokens)
+    resources = options.resources
+    settings = ModelSettings(
+        options.encoder,
+        resources.device(options.device),
+        options.threads,
+        options.batch_tokens,
+        options.max_tokens,
+        resources=resources,
+    )
     handler = EncoderHandler("Encode", settings, "context", ("title", "text"), options.dtype)
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -81,7 +90,7 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     try:
         # Workers that are not in this process tell no rows, but leave whole shards.
         with Progress("embed", rows, lambda: live_rows("Encode") or written(), "passages"):
-            metrics = runners.run(build, beam_arguments) if todo else {}
+            metrics = runners.run(build, beam_arguments, resources) if todo else {}
     except RagbeamError:
         output.abandon()
         raise
@@ -94,7 +103,7 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         "normalize": encoder.normalize,
         "dtype": options.dtype,
         "passages_digest": source.digest,
-        "execution": {"device": options.device, "threads": options.threads, "batch_tokens": options.batch_tokens},
+        "execution": {"device": settings.device, "threads": options.threads, "batch_tokens": options.batch_tokens},
     }
     inputs = {"passages": options.passages}
     return finish(output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started)

@@ -159,6 +159,15 @@ def model_flags(parser: argparse.ArgumentParser, *, batches: bool = True) -> Non
         group.add_argument(
             "--batch_tokens", type=int, default=None, help="tokens of a batch; by default what suits the device"
         )
+        group.add_argument(
+            "--accelerator",
+            default=None,
+            metavar="GPU",
+            help="on Dataflow, for the model's steps: type:nvidia-l4;count:1;install-nvidia-driver",
+        )
+        group.add_argument(
+            "--worker_memory", default=None, metavar="SIZE", help="memory of a worker of the model's steps, as 16GiB"
+        )
 
 
 def output_flags(parser: argparse.ArgumentParser, *, shards: bool = True) -> None:
@@ -422,6 +431,8 @@ def embed_options(flags: argparse.Namespace, passages: str, output: str) -> Any:
         flags.threads,
         flags.batch_tokens,
         flags.max_tokens,
+        flags.accelerator,
+        flags.worker_memory,
         flags.overwrite,
     )
 
@@ -468,6 +479,7 @@ def answer_options(flags: argparse.Namespace, index: str, output: str, num_shard
         "block_questions",
     )
     same += ("nprobe", "ef_search", "rescore", "retrieve", "device", "threads", "batch_tokens", "overwrite")
+    same += ("accelerator", "worker_memory")
     reading = question_options(flags)
     return AnswerOptions(
         flags.questions,

@@ -46,6 +46,8 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     from rag_ops import indexing, specs
 
     started = time.monotonic()
+    queries = [options.queries] if options.queries else []
+    runners.check(beam_arguments, [options.embeddings, options.output, *queries])
     source = read_manifest(options.embeddings, "embed")
     design = design_of(options, source)
     cuts = indexing.cut_shards([shard.rows for shard in source.shards], design.num_shards)

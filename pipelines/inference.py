@@ -17,6 +17,7 @@ import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler
 
 from pipelines.metrics import StepCounters
+from pipelines.resources import Resources
 
 logger = logging.getLogger("ragbeam")
 E = TypeVar("E")
@@ -27,9 +28,9 @@ M = TypeVar("M")
 class UnitHandler(ModelHandler[E, P, M], Generic[E, P, M]):
     """A ModelHandler that works on one unit at a time; subclasses say how to load and what to do with a unit."""
 
-    def __init__(self, step: str):
+    def __init__(self, step: str, resources: Resources):
         super().__init__(min_batch_size=1, max_batch_size=1)
-        self._step = step
+        self._step, self._resources = step, resources
 
     def load(self) -> M:
         """Loads the model in this process."""
@@ -58,6 +59,10 @@ class UnitHandler(ModelHandler[E, P, M], Generic[E, P, M]):
         """Where Beam's own inference metrics go."""
         return f"beam.{self._step}"
 
+    def get_resource_hints(self) -> dict[str, Any]:
+        """What the worker must have; RunInference puts it on the model's own step alone, not on what feeds it."""
+        return self._resources.hints()
+
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
         """One unit a batch."""
         return {"min_batch_size": 1, "max_batch_size": 1}
@@ -74,6 +79,7 @@ class ModelSettings:
         batch_tokens: tokens of a batch; None for what suits the device.
         max_tokens: cut of the input; None for the model's own.
         dtype: of a generator's arithmetic; "auto" is float32 on a CPU and bfloat16 on a GPU.
+        resources: what the worker must have.
     """
 
     name: str
@@ -82,6 +88,7 @@ class ModelSettings:
     batch_tokens: int | None
     max_tokens: int | None = None
     dtype: str = "auto"
+    resources: Resources = dataclasses.field(default_factory=Resources)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +121,7 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
     """
 
     def __init__(self, step: str, settings: ModelSettings, role: str, columns: Sequence[str], dtype: str):
-        super().__init__(step)
+        super().__init__(step, settings.resources)
         self._settings, self._role, self._columns, self._dtype = settings, role, list(columns), dtype
 
     def load(self) -> Any:
@@ -162,7 +169,7 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
     """
 
     def __init__(self, step: str, settings: ModelSettings, generation: Mapping[str, Any], n_docs: int):
-        super().__init__(step)
+        super().__init__(step, settings.resources)
         self._settings, self._generation, self._n_docs = settings, dict(generation), n_docs
 
     def load(self) -> Any:

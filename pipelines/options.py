@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.resources import Resources
 from rag_ops.errors import InputError
 from rag_ops.questions import QuestionOptions
 from rag_ops.readers import InputOptions
@@ -45,6 +46,8 @@ class EmbedOptions:
     threads: int = DEFAULT_THREADS
     batch_tokens: int | None = None
     max_tokens: int | None = None
+    accelerator: str | None = None
+    worker_memory: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -53,6 +56,12 @@ class EmbedOptions:
         check_count("--threads", self.threads)
         check_count("--batch_tokens", self.batch_tokens)
         check_count("--max_tokens", self.max_tokens)
+        _ = self.resources
+
+    @property
+    def resources(self) -> Resources:
+        """What the workers must have."""
+        return Resources.of(self.accelerator, self.worker_memory, self.device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +126,12 @@ class AnswerOptions:
     device: str = "auto"
     threads: int = DEFAULT_THREADS
     batch_tokens: int | None = None
+    accelerator: str | None = None
+    worker_memory: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        _ = self.resources
         for flag in ("n_docs", "num_beams", "max_new_tokens", "n_best", "block_questions", "threads"):
             check_count("--" + flag, getattr(self, flag))
         for flag in ("num_shards", "nprobe", "ef_search", "rescore", "retrieve", "batch_tokens", "max_combined_length"):
@@ -158,6 +170,11 @@ class AnswerOptions:
     def kept(self) -> int:
         """How many passages of a question are kept with its answer."""
         return self.retrieve or self.n_docs
+
+    @property
+    def resources(self) -> Resources:
+        """What the workers must have."""
+        return Resources.of(self.accelerator, self.worker_memory, self.device)
 
 
 @dataclasses.dataclass(frozen=True)

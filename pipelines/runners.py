@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
 import re
@@ -12,7 +13,8 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
-from pipelines import metrics
+from pipelines import dataflow, metrics
+from pipelines.resources import Resources
 from rag_ops.errors import InputError, JobError, RagbeamError
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
@@ -50,30 +52,65 @@ _WHERE = re.compile(r" \[while running '.*$", re.DOTALL)  # what Beam adds to a 
 _LAST_ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)[\w.]*): ?.*$", re.MULTILINE)
 
 
-def pipeline_options(arguments: Sequence[str]) -> PipelineOptions:
+def pipeline_options(arguments: Sequence[str], resources: Resources | None = None) -> PipelineOptions:
     """Beam's options from the arguments that our own parser did not know.
 
     Raises:
         InputError: a flag that no installed part of Beam knows either, on the local runner.
     """
     known, runner = _runner_of(arguments)
+    if runner == dataflow.RUNNER:
+        known = [*known, *_missing(known, dataflow.defaults(known, resources))]
     if runner in LOCAL_RUNNERS:
         _refuse_unknown_flags(known)
         runner = LOCAL_RUNNER_CLASS
     else:
-        known = [*known, *_defaults(runner, known)]
+        known = [*known, *_missing(known, _defaults(runner))]
     options = PipelineOptions(known, runner=runner)
     options.view_as(SetupOptions).save_main_session = False  # all of our code is importable on the workers
     return options
 
 
-def run(build: Callable[[beam.Pipeline], Any], arguments: Sequence[str]) -> dict[str, dict[str, float]]:
+def check(
+    arguments: Sequence[str], urls: Sequence[str], models: Sequence[str] = (), resources: Resources | None = None
+) -> None:
+    """Refuses, before any work, what the runner cannot do.
+
+    Args:
+        arguments: Beam's flags.
+        urls: what workers read and write.
+        models: directories, URLs or hub ids that workers load.
+        resources: what the model's steps ask for.
+
+    Raises:
+        InputError: settings that don't go together, or a place that workers don't reach.
+    """
+    runner = _runner_of(arguments)[1]
+    if runner == dataflow.RUNNER:
+        dataflow.check(arguments, urls, models, resources or Resources())
+    elif resources and resources.accelerator:
+        raise InputError(
+            "--accelerator asks Dataflow for a GPU, and the runner is another",
+            value=runner,
+            expected="--runner DataflowRunner",
+            remedy="elsewhere start workers where a GPU is, and give --device cuda",
+        )
+
+
+def run(
+    build: Callable[[beam.Pipeline], Any], arguments: Sequence[str], resources: Resources | None = None
+) -> dict[str, dict[str, float]]:
     """Builds a pipeline, runs it, waits for its end, and returns the counters of its steps.
+
+    Args:
+        build: adds the transforms to a pipeline.
+        arguments: Beam's flags.
+        resources: what a model's workers must have; None for a job without a model.
 
     Raises:
         InputError, JobError: what a worker raised, as the worker said it, or the runner's own last line.
     """
-    options = pipeline_options(arguments)
+    options = pipeline_options(arguments, resources)
     if not is_local(arguments):
         from pipelines import readiness, workers  # gRPC and Beam's worker, which a local run does without
 
@@ -81,11 +118,16 @@ def run(build: Callable[[beam.Pipeline], Any], arguments: Sequence[str]) -> dict
         workers.use_in_launcher()
         threading.excepthook = readiness.quiet_hang_up(threading.__excepthook__)
     metrics.reset_live()
-    pipeline = beam.Pipeline(options=options)
     try:
-        build(pipeline)
-        result = pipeline.run()
-        state = result.wait_until_finish()
+        with dataflow.staged(options) if _runner_of(arguments)[1] == dataflow.RUNNER else contextlib.nullcontext():
+            pipeline = beam.Pipeline(options=options)
+            build(pipeline)
+            result = pipeline.run()
+        try:
+            state = result.wait_until_finish()
+        except KeyboardInterrupt:  # a job that went on in the cloud would write beside the next one
+            result.cancel()
+            raise
     except Exception as error:
         raise translate(error) from error
     if state not in (None, "DONE"):
@@ -122,13 +164,18 @@ def _runner_of(arguments: Sequence[str]) -> tuple[list[str], str]:
     return list(arguments), ALIASES.get(runner.lower().removesuffix("runner"), runner)
 
 
-def _defaults(runner: str, arguments: Sequence[str]) -> list[str]:
-    """The flags that `runner` gets where the user gave none."""
+def _missing(arguments: Sequence[str], wanted: dict[str, str]) -> list[str]:
+    """The flags of `wanted` that the user did not give."""
     given = {argument.split("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")}
+    return [f"--{name}={value}" for name, value in wanted.items() if name not in given]
+
+
+def _defaults(runner: str) -> dict[str, str]:
+    """The flags that `runner` gets where the user gave none."""
     wanted = dict(DEFAULTS.get(runner, {}))
     if runner in LOOPBACK_RUNNERS:
         wanted["environment_type"] = "LOOPBACK"
-    return [f"--{name}={value}" for name, value in wanted.items() if name not in given]
+    return wanted
 
 
 def _refuse_unknown_flags(arguments: Sequence[str]) -> None:

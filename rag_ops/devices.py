@@ -18,7 +18,9 @@ def pick_device(wanted: str) -> str:
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise JobError(
-            "no CUDA device on this worker", value=wanted, remedy="use --device cpu, or give the worker a GPU"
+            "no CUDA device on this worker",
+            value=wanted,
+            remedy="give the worker a GPU and its driver, or --device cpu",
         )
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

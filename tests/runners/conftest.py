@@ -17,11 +17,17 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def local(inputs, tmp_path_factory, sentence_encoder, tiny_rag):
-    """The local run's digests, by stage."""
+def local_workspace(inputs, tmp_path_factory, sentence_encoder, tiny_rag):
+    """The workspace of a local run."""
     workspace = tmp_path_factory.mktemp("local")
     ragbeam(*run_arguments(inputs, workspace, sentence_encoder, tiny_rag))
-    return all_digests(workspace)
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def local(local_workspace):
+    """The local run's digests, by stage."""
+    return all_digests(local_workspace)
 
 
 def run_arguments(inputs, workspace, encoder, model) -> list[object]:
