@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -18,7 +20,7 @@ from transformers import (
     RagTokenizer,
 )
 
-from rag_ops import checkpoints
+from rag_ops import checkpoints, storage
 from rag_ops.encoding import load_encoder_model
 from rag_ops.errors import InputError
 
@@ -64,26 +66,72 @@ def compose(
 
 
 def compose_warm_started(
-    encoder: str, output: str, *, decoder_layers: int | None = None, score_scale: float = 1.0
+    encoder: str,
+    output: str,
+    *,
+    decoder_layers: int | None = None,
+    score_scale: float = 1.0,
+    trained: str | None = None,
 ) -> None:
     """Composes a RAG-Token model from an encoder alone: its generator is a BART that starts from the encoder's weights.
 
-    Such a generator is untrained: it has never learned to write, and config.json says so until it is fine-tuned.
+    Such a generator is untrained: it has never learned to write, and config.json says so until it is fine-tuned. With
+    `trained` it takes what training changed from there.
 
     Args:
         encoder: directory, URL or hub id of a sentence-transformers model on a BERT.
         output: local directory to save to.
-        decoder_layers: see `warm_start_generator`.
+        decoder_layers: see `warm_start_generator`; `trained` has its own.
         score_scale: see `compose`.
+        trained: a local file that `save_trained` wrote, for this very encoder.
 
     Raises:
-        InputError: the encoder is missing or no BERT, or a number is out of range.
+        InputError: the encoder is missing or no BERT, a number is out of range, or `trained` is of another encoder.
     """
     _check_scale(score_scale)
     directory = checkpoints.find_model(encoder)
+    notes: dict[str, Any] = {"score_scale": score_scale}
+    learned: dict[str, torch.Tensor] = {}
+    if trained is None:
+        notes["generator"] = checkpoints.UNTRAINED
+    else:
+        learned, decoder_layers = _read_trained(trained, checkpoints.model_digest(directory))
+        notes["trained_sha256"] = storage.sha256_of(trained)
     generator = warm_start_generator(load_encoder_model(directory, "context"), decoder_layers)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    save(encoder, generator, tokenizer, output, notes={"generator": checkpoints.UNTRAINED, "score_scale": score_scale})
+    generator.load_state_dict(learned, strict=False)
+    save(encoder, generator, AutoTokenizer.from_pretrained(directory), output, notes=notes)
+
+
+def save_trained(generator: BartForConditionalGeneration, encoder: str, path: str) -> None:
+    """Saves, as float16, what training could change in a warm-started generator; the encoder has the rest.
+
+    Args:
+        generator: made by `warm_start_generator`; what stayed as it was has requires_grad False.
+        encoder: local directory of the encoder that it was made from.
+        path: file to write.
+    """
+    learned = {name: p.detach().half() for name, p in generator.named_parameters() if p.requires_grad}
+    layers = str(generator.config.decoder_layers)
+    metadata = {"encoder_digest": checkpoints.model_digest(encoder), "decoder_layers": layers}
+    safetensors.torch.save_file(learned, path, metadata=metadata)
+
+
+def _read_trained(path: str, encoder_digest: str) -> tuple[dict[str, torch.Tensor], int]:
+    """What `save_trained` wrote, in float32, and the number of decoder layers."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            learned = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"the trained weights cannot be read ({error})", value=path) from error
+    if metadata.get("encoder_digest") != encoder_digest:
+        raise InputError(
+            "the trained weights belong to another encoder",
+            value=f"encoder of digest {encoder_digest}",
+            expected=f"digest {metadata.get('encoder_digest')}",
+            remedy="install the version of the encoder that they were trained with",
+        )
+    return learned, int(metadata["decoder_layers"])
 
 
 def _check_scale(score_scale: float) -> None:

@@ -1,6 +1,9 @@
 """Composed models: Hugging Face's own classes load them; a warm start computes what the encoder computes."""
 
+from pathlib import Path
+
 import pytest
+import safetensors.torch
 import torch
 from transformers import (
     AutoModel,
@@ -11,7 +14,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from rag_ops import checkpoints, composing
+from rag_ops import checkpoints, composing, storage
 from rag_ops.encoding import load_encoder_model
 from rag_ops.errors import InputError
 
@@ -61,6 +64,42 @@ def test_a_warm_started_model_says_that_it_is_untrained_and_is_the_same_each_tim
         composing.compose_warm_started(sentence_encoder, str(tmp_path / name))
     assert checkpoints.read_config(str(tmp_path / "a"))["ragbeam"]["generator"] == "untrained"
     assert checkpoints.model_digest(str(tmp_path / "a")) == checkpoints.model_digest(str(tmp_path / "b"))
+
+
+@pytest.fixture
+def trained(tmp_path, sentence_encoder):
+    """A generator whose encoder stayed and whose decoder learned something, and the file of what it learned."""
+    generator = composing.warm_start_generator(load_encoder_model(sentence_encoder, "context"), 1)
+    generator.model.encoder.requires_grad_(False)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in (p for p in generator.parameters() if p.requires_grad):
+            parameter += 0.1 * torch.randn_like(parameter)
+    composing.save_trained(generator, sentence_encoder, str(tmp_path / "trained.safetensors"))
+    return generator, str(tmp_path / "trained.safetensors")
+
+
+def test_what_training_changed_and_the_encoder_make_the_trained_model(tmp_path, sentence_encoder, trained):
+    generator, file = trained
+    directory = str(tmp_path / "rag")
+    composing.compose_warm_started(sentence_encoder, directory, score_scale=20, trained=file)
+    loaded = RagTokenForGeneration.from_pretrained(directory).rag.generator.state_dict()
+    for name, tensor in generator.state_dict().items():
+        torch.testing.assert_close(loaded[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
+    assert not checkpoints.is_untrained(directory)
+    assert checkpoints.trained_sha256(directory) == storage.sha256_of(file)
+    assert checkpoints.score_scale(RagTokenForGeneration.from_pretrained(directory).config) == 20
+    stored = safetensors.torch.load_file(file)
+    assert all(tensor.dtype == torch.float16 for tensor in stored.values())
+    assert not any("encoder.layers" in name for name in stored)
+
+
+def test_trained_weights_of_another_encoder_are_refused(tmp_path, sentence_encoder, minilm, trained):
+    with pytest.raises(InputError, match="belong to another encoder"):
+        composing.compose_warm_started(minilm, str(tmp_path / "rag"), trained=trained[1])
+    Path(trained[1]).write_bytes(b"no tensors")
+    with pytest.raises(InputError, match="cannot be read"):
+        composing.compose_warm_started(sentence_encoder, str(tmp_path / "rag"), trained=trained[1])
 
 
 def test_only_bert_warm_starts_a_bart(tiny_bart):
