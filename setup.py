@@ -38,9 +38,13 @@ setup(
         # asks for sentence-transformers, of which its model files need nothing.
         "demo": ["gensim>=4.3"],
         "finetune": ["accelerate>=1.1"],
-        "test": ["accelerate>=1.1", "hypothesis>=6", "mypy>=1.11", "pillow>=10", "pytest>=8", "ruff>=0.6"],
-        "gcp": ["apache-beam[gcp]", "gcsfs"],
-        "aws": ["apache-beam[aws]", "s3fs"],
+        "test": [
+            *("accelerate>=1.1", "hypothesis>=6", "mypy>=1.11", "pillow>=10", "pytest>=8", "ruff>=0.6"),
+            # A real server of S3's interface. moto[server] would bring every other service's dependencies too.
+            *("flask>=3", "flask-cors>=5", "moto[s3]>=5", "s3fs>=2024.6"),
+        ],
+        "gcp": ["apache-beam[gcp]", "gcsfs>=2024.6"],
+        "aws": ["s3fs>=2024.6"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,7 +100,7 @@ class Cluster:
         with (self.folder / "job-server.log").open("wb") as log:
             process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
         try:
-            _wait(lambda: _listens(port), "the job server", self.folder)
+            wait_until(lambda: listens(port), "the job server", self.folder)
             yield f"localhost:{port}"
         finally:
             process.kill()
@@ -113,7 +113,7 @@ class Cluster:
 
     def wait_for_slots(self, count: int) -> None:
         """Waits until that many are there."""
-        _wait(lambda: self.slots() >= count, f"{count} Flink slots", self.folder)
+        wait_until(lambda: self.slots() >= count, f"{count} Flink slots", self.folder)
 
     def stop(self) -> None:
         """Ends all processes."""
@@ -151,7 +151,7 @@ def worker_pool(folder: Path) -> Iterator[int]:
     with (folder / "worker-pool.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        _wait(lambda: _listens(port), "the worker pool", folder)
+        wait_until(lambda: listens(port), "the worker pool", folder)
         yield port
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -222,13 +222,15 @@ def _java(jars: Path, main: str, folder: Path, name: str, *arguments: str) -> su
         return subprocess.Popen(command, stdout=log, stderr=log)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether something accepts connections on a port of this machine."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("localhost", port)) == 0
 
 
-def _wait(ready, what: str, folder: Path) -> None:
+def wait_until(ready: Callable[[], bool], what: str, folder: Path) -> None:
+    """Waits for `ready`, and fails the test with the logs in `folder` where that takes too long."""
     end = time.monotonic() + STARTUP_SECS
     while time.monotonic() < end:
         with contextlib.suppress(OSError):

@@ -137,7 +137,7 @@ def test_the_staged_package_installs_and_imports(tmp_path):
     ).stdout.strip()
     install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel]
     subprocess.run(install, check=True, capture_output=True)
-    shared = next(path for path in sys.path if path.endswith("site-packages"))
+    shared = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
     environment = {"PYTHONPATH": f"{site}:{shared}"}  # the package from the wheel, its dependencies from here
     code = "import pipelines, rag_ops, schemas, pipelines.answer; print(pipelines.__file__)"
     found = subprocess.run([python, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
