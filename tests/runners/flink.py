@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -191,10 +192,11 @@ def _jars() -> Path:
 
 def _job_server() -> Path:
     """A jar of a manifest alone, whose class path names the jars that Maven copied beside it."""
-    target = cache() / "flink-job-server"
+    pom = Path(__file__).with_name("pom.xml")
+    target = cache() / f"flink-job-server-{hashlib.sha256(pom.read_bytes()).hexdigest()[:8]}"
     jar = target / "flink-job-server.jar"
     if not jar.exists():
-        pom, lib = Path(__file__).with_name("pom.xml"), target / "lib"
+        lib = target / "lib"
         _run_or_skip(
             [["mvn", "-q", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={lib}"]], "Beam's job server"
         )
@@ -217,7 +219,9 @@ def _run_or_skip(commands: list[list], what: str) -> None:
 
 
 def _java(jars: Path, main: str, folder: Path, name: str, *arguments: str) -> subprocess.Popen:
-    command = ["java", "-Xmx400m", *JAVA_FLAGS, "-cp", f"{jars}/*", main, "--configDir", str(folder), *arguments]
+    # Beam's jars too, where a parent-first class loader finds them: its classes are loaded once, not for each job.
+    classes = f"{jars}/*:{_job_server().parent}/lib/*"
+    command = ["java", "-Xmx400m", *JAVA_FLAGS, "-cp", classes, main, "--configDir", str(folder), *arguments]
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=log)
 
