@@ -32,7 +32,7 @@ class StepCounters:
     def add(self, **counts: int) -> None:
         """Adds to the named counters: rows_in, rows_out, bytes, or a step's own."""
         with _live_lock:
-            late = _late.pop(self.step, {})
+            late = _late.pop(self.step, Counter())
         for name, count in [*counts.items(), *late.items()]:
             Metrics.counter(NAMESPACE + self.step, name).inc(count)
 
