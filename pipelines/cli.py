@@ -21,6 +21,7 @@ QUIET = {  # libraries that print bars and notices of their own unless told not 
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",  # its threads fight with torch's
 }
+STORE_CLIENTS = ("aiohttp", "botocore", "gcsfs", "google")  # their errors, of credentials say, are no OSError
 EPILOG = "Flags that are not listed go to the Beam runner: --runner FlinkRunner --flink_master HOST:8081, say."
 
 
@@ -65,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         sys.stderr.write(f"{PROGRAM}: error: {error.strerror or error}: {error.filename or 'no file named'}\n")
+        return 1
+    except Exception as error:
+        if debug or type(error).__module__.split(".")[0] not in STORE_CLIENTS:
+            raise
+        sys.stderr.write(f"{PROGRAM}: error: the object store cannot be used: {error}\n")
         return 1
 
 

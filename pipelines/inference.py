@@ -46,7 +46,7 @@ class UnitHandler(ModelHandler[E, P, M], Generic[E, P, M]):
         model = self.load()
         seconds = time.perf_counter() - started
         logger.info("%s: model loaded in %.1f s", self._step, seconds)
-        StepCounters(self._step).add(model_loads=1)
+        StepCounters(self._step).add_later(model_loads=1, load_millis=round(1000 * seconds))
         return model
 
     def run_inference(self, batch: Sequence[E], model: M, inference_args: dict[str, Any] | None = None) -> list[P]:

@@ -14,6 +14,7 @@ from apache_beam.metrics import Metrics
 NAMESPACE = "ragbeam."
 
 _live: Counter[str] = Counter()  # rows done in this process, by step; only a local run's launcher shares it
+_late: dict[str, Counter[str]] = {}  # counts that wait for a bundle, by step
 _live_lock = threading.Lock()
 
 
@@ -30,8 +31,15 @@ class StepCounters:
 
     def add(self, **counts: int) -> None:
         """Adds to the named counters: rows_in, rows_out, bytes, or a step's own."""
-        for name, count in counts.items():
+        with _live_lock:
+            late = _late.pop(self.step, Counter())
+        for name, count in [*counts.items(), *late.items()]:
             Metrics.counter(NAMESPACE + self.step, name).inc(count)
+
+    def add_later(self, **counts: int) -> None:
+        """Adds to the named counters with the step's next `add` in this process; Beam counts nothing in a setup."""
+        with _live_lock:
+            _late.setdefault(self.step, Counter()).update(counts)
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
@@ -58,6 +66,7 @@ def reset_live() -> None:
     """Forgets the live counts, at the start of a pipeline."""
     with _live_lock:
         _live.clear()
+        _late.clear()
 
 
 def summarise(result: Any) -> dict[str, dict[str, float]]:

@@ -120,9 +120,14 @@ def holds(record: ShardRecord | None, fingerprint: str) -> bool:
 
 
 def rows_done(url: str, among: Sequence[str]) -> Callable[[], int]:
-    """A function that counts the rows of the shards `among` that are complete in directory `url`."""
-    names = set(among)
-    return lambda: sum(record.rows for record in finished_shards(url) if record.path in names)
+    """A function that counts the rows of the shards `among` that are complete in directory `url`; for progress."""
+    names, rows = set(among), dict[str, int]()
+
+    def count() -> int:
+        rows.update((record.path, record.rows) for record in finished_shards(url, rows))  # each record is read once
+        return sum(rows[name] for name in names & rows.keys())
+
+    return count
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from rag_ops import memory, storage
@@ -118,11 +118,11 @@ def is_finished(url: str, name: str, fingerprint: str) -> bool:
     return record.fingerprint == fingerprint and _shard_problem(url, record) is None
 
 
-def finished_shards(url: str) -> list[ShardRecord]:
-    """The records of the shards that are complete in an unfinished stage directory, by name. For progress."""
+def finished_shards(url: str, known: Container[str] = ()) -> list[ShardRecord]:
+    """The records of the shards that are complete in an unfinished stage directory, by name, without those `known`."""
     records = []
     for name in storage.names_in(storage.join(url, storage.INCOMPLETE)):
-        if name.endswith(RECORD_SUFFIX):
+        if name.endswith(RECORD_SUFFIX) and name.removesuffix(RECORD_SUFFIX) not in known:
             try:
                 records.append(
                     ShardRecord(**json.loads(storage.read_text(storage.join(url, storage.INCOMPLETE, name))))

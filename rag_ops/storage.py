@@ -1,7 +1,7 @@
 """Files behind URLs: any fsspec URL is read and written here, and nowhere else.
 
 A path without a scheme is local. Writing is atomic: to a temporary name first, then renamed, so that a file under its
-final name is whole.
+final name is whole. On an object store an upload does that by itself: an object is there when its upload ends, or not.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rag_ops.errors import InputError, JobError
 
 INCOMPLETE = "_incomplete"  # folder of a stage's output for all that is not final; gone once the manifest is written
 COPY_BYTES = 1 << 20
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "az")
 ROW_GROUP_ROWS = (
     1000  # a passage or vector is fetched by reading its row group: about 0.5 MB of text, 1.5 MB of vectors
 )
@@ -37,8 +38,10 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     Raises:
         InputError: the scheme is unknown, or its package is not installed.
     """
+    # Other processes write there too: a remembered listing would be out of date.
+    settings = {"use_listings_cache": False} if is_object_store(url) else {}
     try:
-        return fsspec.core.url_to_fs(os.path.expanduser(url))
+        return fsspec.core.url_to_fs(os.path.expanduser(url), **settings)
     except ImportError as error:
         raise InputError("the URL needs a package that is not installed", value=url, remedy=str(error)) from error
     except ValueError as error:
@@ -50,6 +53,11 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def is_local(url: str) -> bool:
     """Whether `url` is on this machine's own disk."""
     return get_protocol(url) in ("file", "local")
+
+
+def is_object_store(url: str) -> bool:
+    """Whether `url` is on an object store: no directories, no renames, and an upload appears whole or not at all."""
+    return get_protocol(url) in OBJECT_STORES
 
 
 def join(base: str, *names: str) -> str:
@@ -214,6 +222,10 @@ def atomic_write(directory: str, name: str) -> Iterator[HashingFile]:
         JobError: the disk is full or writing is not permitted.
     """
     fs, path = filesystem(directory)
+    if is_object_store(directory):
+        with _upload(fs, join(path, name), join(directory, name)) as file:
+            yield file
+        return
     temporary = join(path, INCOMPLETE, f"{name}.{uuid.uuid4().hex}.tmp")
     with _write_then_rename(fs, temporary, join(path, name), join(directory, name)) as file:
         yield file
@@ -242,6 +254,24 @@ def _write_then_rename(fs: fsspec.AbstractFileSystem, temporary: str, final: str
         ) from error
 
 
+@contextlib.contextmanager
+def _upload(fs: fsspec.AbstractFileSystem, path: str, shown: str) -> Iterator[HashingFile]:
+    try:
+        raw = fs.open(path, "wb")
+        try:
+            yield HashingFile(raw)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                raw.discard()
+            raw.closed = True  # closing it would make an object of what was written so far
+            raise
+        raw.close()
+    except OSError as error:
+        raise JobError(
+            f"cannot write {shown}: {error.strerror or error}", remedy="check the bucket and its permissions"
+        ) from error
+
+
 def write_file(url: str, data: bytes) -> None:
     """Writes a file that is no stage's, atomically: its directory holds nothing else of ours afterwards.
 
@@ -249,6 +279,10 @@ def write_file(url: str, data: bytes) -> None:
         JobError: the disk is full or writing is not permitted.
     """
     fs, path = filesystem(url)
+    if is_object_store(url):
+        with _upload(fs, path, url) as file:
+            file.write(data)
+        return
     temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
     with _write_then_rename(fs, temporary, path, url) as file:
         file.write(data)

@@ -1,6 +1,9 @@
 """The worker images and the compose file agree with constraints.txt and setup.py; they cannot be built here."""
 
 import re
+import shutil
+import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,27 @@ def instructions(path: Path) -> list[tuple[str, str]]:
 
 def test_there_is_one_for_cpu_and_one_for_cuda():
     assert [path.name for path in IMAGES] == ["Dockerfile", "Dockerfile.cuda"]
+
+
+@pytest.fixture(scope="module")
+def hadolint() -> str:
+    """The linter, as pip installs it beside this Python."""
+    found = shutil.which("hadolint", path=sysconfig.get_path("scripts")) or shutil.which("hadolint")
+    return found or pytest.skip("hadolint is not installed: pip install '.[test]'")
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
+def test_the_linter_finds_nothing(hadolint, path):
+    done = subprocess.run([hadolint, "--no-color", path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_linter_would_find_something(hadolint, tmp_path):
+    bad = tmp_path / "Dockerfile"
+    bad.write_text(IMAGES[0].read_text() + "COPY --from=nowhere a b\nRUN pip install requests\n")
+    done = subprocess.run([hadolint, "--no-color", bad], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert {"DL3022", "DL3042"} <= set(re.findall(r"DL\d+", done.stdout))
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)

@@ -41,4 +41,4 @@ def run_arguments(inputs, workspace, encoder, model) -> list[object]:
 
 def all_digests(workspace) -> dict[str, list[tuple[str, str]]]:
     """Name and SHA-256 of every shard, by stage."""
-    return {name: digests(workspace / name, stage) for name, stage in STAGES}
+    return {name: digests(f"{workspace}/{name}", stage) for name, stage in STAGES}

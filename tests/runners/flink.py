@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import sys
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ class Cluster:
         with (self.folder / "job-server.log").open("wb") as log:
             process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
         try:
-            _wait(lambda: _listens(port), "the job server", self.folder)
+            wait_until(lambda: listens(port), "the job server", self.folder)
             yield f"localhost:{port}"
         finally:
             process.kill()
@@ -113,7 +114,7 @@ class Cluster:
 
     def wait_for_slots(self, count: int) -> None:
         """Waits until that many are there."""
-        _wait(lambda: self.slots() >= count, f"{count} Flink slots", self.folder)
+        wait_until(lambda: self.slots() >= count, f"{count} Flink slots", self.folder)
 
     def stop(self) -> None:
         """Ends all processes."""
@@ -151,7 +152,7 @@ def worker_pool(folder: Path) -> Iterator[int]:
     with (folder / "worker-pool.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        _wait(lambda: _listens(port), "the worker pool", folder)
+        wait_until(lambda: listens(port), "the worker pool", folder)
         yield port
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -191,10 +192,11 @@ def _jars() -> Path:
 
 def _job_server() -> Path:
     """A jar of a manifest alone, whose class path names the jars that Maven copied beside it."""
-    target = cache() / "flink-job-server"
+    pom = Path(__file__).with_name("pom.xml")
+    target = cache() / f"flink-job-server-{hashlib.sha256(pom.read_bytes()).hexdigest()[:8]}"
     jar = target / "flink-job-server.jar"
     if not jar.exists():
-        pom, lib = Path(__file__).with_name("pom.xml"), target / "lib"
+        lib = target / "lib"
         _run_or_skip(
             [["mvn", "-q", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={lib}"]], "Beam's job server"
         )
@@ -217,18 +219,22 @@ def _run_or_skip(commands: list[list], what: str) -> None:
 
 
 def _java(jars: Path, main: str, folder: Path, name: str, *arguments: str) -> subprocess.Popen:
-    command = ["java", "-Xmx400m", *JAVA_FLAGS, "-cp", f"{jars}/*", main, "--configDir", str(folder), *arguments]
+    # Beam's jars too, where a parent-first class loader finds them: its classes are loaded once, not for each job.
+    classes = f"{jars}/*:{_job_server().parent}/lib/*"
+    command = ["java", "-Xmx400m", *JAVA_FLAGS, "-cp", classes, main, "--configDir", str(folder), *arguments]
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=log)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether something accepts connections on a port of this machine."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("localhost", port)) == 0
 
 
-def _wait(ready, what: str, folder: Path) -> None:
+def wait_until(ready: Callable[[], bool], what: str, folder: Path) -> None:
+    """Waits for `ready`, and fails the test with the logs in `folder` where that takes too long."""
     end = time.monotonic() + STARTUP_SECS
     while time.monotonic() < end:
         with contextlib.suppress(OSError):

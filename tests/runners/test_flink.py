@@ -8,11 +8,13 @@ import time
 
 import pytest
 
-from tests.pipelines.workspace import digests, ragbeam, write_articles
+from rag_ops.composing import compose
+from tests.pipelines.workspace import ragbeam, write_articles, write_questions
 from tests.runners import flink
 from tests.runners.conftest import all_digests, run_arguments
 
 JOB_SECS = 300
+SHARDS = 16
 
 
 @pytest.fixture(scope="module")
@@ -33,37 +35,41 @@ def test_workers_in_the_launcher_give_the_local_bytes(cluster, inputs, local, tm
     assert all_digests(tmp_path) == local
 
 
-def test_a_killed_task_manager_costs_no_byte(cluster, tmp_path, minilm):
-    write_articles(tmp_path / "articles.jsonl", count=700)
-    passages, expected = tmp_path / "passages", tmp_path / "expected"
-    ragbeam("chunk", "--input", tmp_path / "articles.jsonl", "--output", passages, "--num_shards", 24)
-    job = ["embed", "--passages", passages, "--encoder", minilm, "--threads", 1]
-    ragbeam(*job, "--output", expected)
+def test_a_pool_of_workers_gives_the_local_bytes_though_a_task_manager_is_killed(cluster, tmp_path, minilm, tiny_bart):
+    """All four stages by EXTERNAL; one of the task managers is killed in the middle of embed."""
+    write_articles(tmp_path / "articles.jsonl", count=400)
+    write_questions(tmp_path / "questions.jsonl")
+    model = tmp_path / "model"
+    compose(minilm, tiny_bart, str(model))
+    job = [str(part) for part in run_arguments(tmp_path, tmp_path / "expected", minilm, model)]
+    job += ["--num_shards", str(SHARDS), "--passage_words", "100"]
+    ragbeam(*job)
+    out = tmp_path / "out"
     cluster.wait_for_slots(2)
-    with flink.worker_pool(tmp_path) as port:
+    with flink.worker_pool(tmp_path) as port, cluster.job_server() as endpoint:
         external = ["--environment_type", "EXTERNAL", "--environment_config", f"localhost:{port}"]
-        command = [sys.executable, "-m", "pipelines.cli", *job, "--output", tmp_path / "out", *on_flink(cluster)]
-        command += ["--flink_job_server_jar", cluster.job_server_jar, *external]
-        with (tmp_path / "embed.log").open("wb") as log:
+        command = [sys.executable, "-m", "pipelines.cli", *job, "--workspace", out, *on_flink(cluster)]
+        command += ["--job_endpoint", endpoint, *external]
+        with (tmp_path / "run.log").open("wb") as log:
             running = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, start_new_session=True)
         try:
             wait_for_shards(running, tmp_path, count=2)
-            left = len(list((tmp_path / "out").glob("*.parquet")))
             cluster.task_managers[0].kill()
+            left = len(list((out / "embeddings").glob("*.parquet")))
             cluster.start_task_manager()
             code = running.wait(JOB_SECS)
         finally:
             if running.poll() is None:
                 os.killpg(running.pid, signal.SIGKILL)
-        assert code == 0, (tmp_path / "embed.log").read_text()
-        assert left < 24  # so the kill came in the middle
-    assert digests(tmp_path / "out", "embed") == digests(expected, "embed")
+        assert code == 0, (tmp_path / "run.log").read_text()
+        assert left < SHARDS  # so the kill came in the middle
+    assert all_digests(out) == all_digests(tmp_path / "expected")
 
 
 def wait_for_shards(running: subprocess.Popen, directory, count: int) -> None:
-    """Waits until the job has written so many shards."""
+    """Waits until embed has written so many shards."""
     end = time.monotonic() + JOB_SECS
-    while len(list((directory / "out").glob("*.parquet"))) < count:
-        assert running.poll() is None, (directory / "embed.log").read_text()
-        assert time.monotonic() < end, (directory / "embed.log").read_text()
+    while len(list((directory / "out" / "embeddings").glob("*.parquet"))) < count:
+        assert running.poll() is None, (directory / "run.log").read_text()
+        assert time.monotonic() < end, (directory / "run.log").read_text()
         time.sleep(0.1)

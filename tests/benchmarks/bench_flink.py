@@ -1,0 +1,139 @@
+"""embed on a real Flink cluster with two workers next to the same job on the local runner, on the demo's excerpt.
+
+All of it runs on this machine: a job manager, two task managers, Beam's job server, two Python workers. So the two
+workers have one thread each where the local run has two, and the ratio shows what the cluster costs: what a job takes
+to start and to be told ended, and each worker's own imports and model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rag_ops.stages import read_manifest
+from tests.benchmarks.common import NotHereError, Result, encoder, excerpt, ragbeam
+from tests.runners import flink
+
+WORKERS = 2
+SHARDS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds of one run of the job, a command of its own; those after `seconds` are by its workers' own counts.
+
+    Attributes:
+        seconds: from the command's start to its end.
+        first_secs: from the command's start to the first shard.
+        load_secs: a worker's import of torch and loading of the model, the mean over workers.
+        work_secs: a worker's encoding, the mean over workers.
+        rows: passages.
+        loads: how often a worker process loaded the model.
+    """
+
+    seconds: float
+    first_secs: float
+    load_secs: float
+    work_secs: float
+    rows: int
+    loads: int
+
+    def describe(self, name: str) -> str:
+        """One line's part: the rate, and where the time went."""
+        other = self.seconds - self.load_secs - self.work_secs
+        return (
+            f"{name} {self.rows / self.seconds:.1f} passages/s: {self.seconds:.0f} s, of which start and end"
+            f" {other:.0f}, model {self.load_secs:.0f}, encoding {self.work_secs:.0f} (first shard after"
+            f" {self.first_secs:.0f}; {self.loads} model{'s' if self.loads > 1 else ''})"
+        )
+
+
+def run(directory: Path) -> list[Result]:
+    """Passages per second of the whole job on Flink over those of the local run, whole commands.
+
+    Raises:
+        NotHereError: no Java, Maven or Flink's package.
+    """
+    try:
+        with flink.cluster(directory / "cluster", WORKERS) as cluster, flink.worker_pool(directory) as port:
+            return compare(directory, cluster, port)
+    except pytest.skip.Exception as reason:
+        raise NotHereError(str(reason)) from reason
+
+
+def compare(directory: Path, cluster: flink.Cluster, port: int) -> list[Result]:
+    """The runs, one after the other."""
+    ragbeam("chunk", "--input", excerpt(), "--output", directory / "passages", "--num_shards", SHARDS)
+    alone = timed(directory, "local", 1)
+    processes = ["--direct_running_mode=multi_processing", f"--direct_num_workers={WORKERS}"]
+    beside = timed(directory, "processes", WORKERS, *processes)
+    with cluster.job_server() as endpoint:
+        on_flink = ["--runner=FlinkRunner", f"--flink_master={cluster.master}", "--flink_version=1.19"]
+        on_flink += [f"--parallelism={WORKERS}", f"--job_endpoint={endpoint}"]
+        loopback = timed(directory, "loopback", WORKERS, *on_flink)
+        external = ["--environment_type=EXTERNAL", f"--environment_config=localhost:{port}"]
+        pool = timed(directory, "pool", WORKERS, *on_flink, *external)
+    figures = "; ".join(
+        [
+            alone.describe("local, 2 threads"),
+            beside.describe("local, 2 processes"),
+            pool.describe("Flink, 2 workers of a pool"),
+            loopback.describe("Flink, LOOPBACK"),
+        ]
+    )
+    ratio = alone.seconds / pool.seconds
+    work = alone.work_secs / pool.work_secs
+    return [
+        Result("embed on Flink with 2 workers / local, passages per second", ratio, ">= 0.30", ratio >= 0.3, figures),
+        Result("the same, encoding alone", work, ">= 0.80", work >= 0.8, "as above"),
+    ]
+
+
+def timed(directory: Path, name: str, workers: int, *more: str) -> Timing:
+    """One run of embed by so many workers, as its own process; together they have WORKERS threads.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    out = directory / name
+    flags = [
+        "--passages",
+        directory / "passages",
+        "--encoder",
+        encoder(),
+        "--output",
+        out,
+        "--threads",
+        WORKERS // workers,
+    ]
+    started = time.time()
+    command = [sys.executable, "-m", "pipelines.cli", "embed", *flags, *more]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    seconds = time.time() - started
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return read_timing(out, workers, started, seconds)
+
+
+def read_timing(out: Path, workers: int, started: float, seconds: float) -> Timing:
+    """What the job's own report adds to a run's length."""
+    report = json.loads((out / "run.json").read_text())
+    counters = report["steps"]["Encode"]
+    shards: Sequence[str] = [shard.path for shard in read_manifest(str(out), "embed").shards]
+    first = min((out / shard).stat().st_mtime for shard in shards) - started
+    loads = int(counters["model_loads"])
+    return Timing(
+        seconds,
+        first,
+        counters["load_millis"] / 1000 / loads,
+        counters["millis"] / 1000 / workers,
+        int(report["rows"]),
+        loads,
+    )
