@@ -123,7 +123,7 @@ class ReadPassages(beam.DoFn):
         with self._counters.timed():
             table = storage.read_parquet(task.passages_url, ["title", "text", "content_hash"])
         self._counters.add(rows_out=table.num_rows, bytes=table.nbytes)
-        yield TextUnit(task, table)
+        yield TextUnit(task, table, task.passages_url)
 
 
 class WriteEmbeddings(beam.DoFn):
