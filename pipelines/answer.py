@@ -23,7 +23,7 @@ from pipelines import coders, runners
 from pipelines.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit, VectorUnit
 from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import AnswerOptions
-from pipelines.progress import Progress
+from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from pipelines.transforms.search import Rescore, Search, search_effort
 from rag_ops import blocks, checkpoints, storage, texts
@@ -110,7 +110,8 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             there = set(storage.names_in(work.url))
             return sum(block.questions for block in todo if blocks.result_name(block.number) in there)
 
-        with Progress("answer", count, lambda: live_rows("Generate") or answered(), "questions"):
+        shards = shards_of(options.output, len(wanted))
+        with Progress("answer", count, lambda: live_rows("Generate") or answered(), "questions", shards):
             metrics = runners.run(plan.build, beam_arguments, options.resources)
     except InputError:
         storage.remove(work.url)

@@ -19,7 +19,7 @@ import apache_beam as beam
 from pipelines import runners
 from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import ChunkOptions
-from pipelines.progress import Progress
+from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from rag_ops import parts, storage
 from rag_ops.dropping import NAMED_TITLES, Dropped
@@ -69,7 +69,8 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         )
 
     try:
-        with Progress("chunk", None, lambda: live_rows("ReadSplits"), "articles"):
+        shards = shards_of(options.output, num_shards)
+        with Progress("chunk", None, lambda: live_rows("ReadSplits"), "articles", shards):
             metrics = runners.run(build, beam_arguments)
     except InputError:  # nothing of a bad input is worth keeping
         storage.remove(parts_directory(options.output, output.fingerprint))
