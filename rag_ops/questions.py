@@ -309,7 +309,7 @@ def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[_Row]:
                     row = {name: values[place] for name, values in cells.items()}
                     answers = row.get(options.answer_column, row.get("answers"))
                     yield _Row(number, row.get(options.id_column), row[options.question_column], answers)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"not a whole Parquet file ({error})", value=f"{url}, after row {number}" if number else url
         ) from error

@@ -322,7 +322,7 @@ def _parquet_rows(split: Split, options: InputOptions) -> Iterator[Row]:
 def _open_parquet(url: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(storage.open_read(url))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"not a whole Parquet file ({error})", value=url, remedy="check --format, or download it again"
         ) from error

@@ -19,6 +19,7 @@ MAX_LINE_BYTES = 64 << 20  # more is no line of text: a file of another kind, or
 MAX_RECORD_LINES = 100_000  # of CSV: a quoted cell of more lines is a quote that was never closed
 UNDECODABLE = "\udcff"  # stands for bytes that no encoding has a character for: a lone surrogate, which no text has
 _HEAD_BYTES = 4096
+_PLANES = {0, 1, 2, 3, 14, 15, 16}  # of Unicode; a line end of UTF-16 is none of them
 _MARK = "rag_ops.undecodable"
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the library's own limit of 128 KiB would refuse long questions
 
@@ -85,7 +86,8 @@ def _check_length(size: int, number: int, url: str) -> None:
 
 def _wide_encoding(head: bytes) -> str | None:
     """UTF-16 or UTF-32, by the byte order mark or by the zero bytes that Latin text and all syntax have in them."""
-    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # first: it begins with that of UTF-16
+    # First: its mark is that of UTF-16 and a zero. Then each third byte of four is one of the planes that are in use.
+    if head.startswith(codecs.BOM_UTF32_BE) or (head.startswith(codecs.BOM_UTF32_LE) and set(head[2::4]) <= _PLANES):
         return "utf-32"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"

@@ -140,7 +140,11 @@ def _from_first_page(chunks: Iterable[tuple[bytes, bool]]) -> Iterator[tuple[byt
         place = window.find(OPEN_TAG)
         if place >= 0 and (owned or place < len(pending)):
             found = True
-            yield window[place:], owned
+            if place < len(pending):  # the tag lies across two pieces, and the page is of the first
+                yield window[place : len(pending)], True
+                yield piece, owned
+            else:
+                yield window[place:], owned
         elif not owned:
             return
         else:

@@ -93,6 +93,14 @@ def test_cuts_at_every_byte_of_a_page_tag(tmp_path):
         assert len(list(read_pages(str(path), 0, cut))) == begun
 
 
+def test_a_split_of_some_bytes_of_a_tag_has_its_page(tmp_path):
+    path = tmp_path / "d.xml"
+    path.write_bytes(DUMP)
+    place = DUMP.index(b"<page>", 3000)
+    for first, last in itertools.combinations(range(place - 3, place + 9), 2):
+        assert read_all(str(path), [(0, first), (first, last), (last, None)]) == EXPECTED, (first, last)
+
+
 def test_a_small_read_size_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "READ_BYTES", 17)
     for name, data in (("d.xml", DUMP[:6000] + b"</mediawiki>"), ("d.xml.bz2", multistream()[0])):
