@@ -21,6 +21,7 @@ from rag_ops.isolating import token_batches as token_batches  # where other modu
 from rag_ops.packing import pack_linears
 
 WINDOW_ROWS = 4096  # rows tokenised and length-sorted together: bounds memory, and leaves under 1% padding
+MAX_TEXT_CHARS = 1 << 16  # of a text; 512 tokens are some 2,500, and a megabyte takes seconds and gigabytes to tokenise
 RAG_ENCODER_PREFIX = "rag.question_encoder."
 
 
@@ -83,10 +84,13 @@ class Encoder:
         return cls(model, tokenizer, config, pick_device(device), threads)
 
     def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tokens:
-        """Token ids of texts, or of (title, text) pairs, cut to the model's length, the longer side of a pair first."""
+        """Token ids of texts, or of (title, text) pairs, cut to the model's length, the longer side of a pair first.
+
+        Of a text only the first `MAX_TEXT_CHARS` are looked at, which is more than any model's length.
+        """
         encoded = self._tokenizer(
-            list(texts),
-            list(pairs) if pairs is not None else None,
+            [text[:MAX_TEXT_CHARS] for text in texts],
+            [text[:MAX_TEXT_CHARS] for text in pairs] if pairs is not None else None,
             truncation=True,
             max_length=self.config.max_tokens,
             padding=False,
@@ -97,7 +101,10 @@ class Encoder:
         if self.config.zero_token_types:
             types = None
         cut = np.array([bool(encoding.overflowing) for encoding in encoded.encodings or []], dtype=bool)
-        return Tokens(ids, types, cut if len(cut) else np.zeros(len(ids), dtype=bool))
+        long = np.array([len(text) > MAX_TEXT_CHARS for text in texts], dtype=bool)
+        if pairs is not None:
+            long |= np.array([len(text) > MAX_TEXT_CHARS for text in pairs], dtype=bool)
+        return Tokens(ids, types, cut | long if len(cut) else long)
 
     def encode(
         self,

@@ -16,6 +16,7 @@ from rag_ops.beams import beam_search
 from rag_ops.contexts import ContextFormat, Passage, encode_contexts
 from rag_ops.decoding import Found, Rules
 from rag_ops.devices import pick_device, torch_threads
+from rag_ops.encoding import MAX_TEXT_CHARS
 from rag_ops.errors import InputError
 from rag_ops.greedy import greedy
 from rag_ops.isolating import token_batches
@@ -123,7 +124,7 @@ class RagTokenGenerator:
             config.title_sep,
             config.doc_sep,
             getattr(generator.config, "prefix", None) or "",
-            settings.max_combined_length or config.max_combined_length,
+            _longest_context(settings.max_combined_length or config.max_combined_length, generator.config),
             settings.truncation == "question",
         )
         self._scale = settings.score_scale or checkpoints.score_scale(config)
@@ -300,12 +301,18 @@ class RagTokenGenerator:
         return states
 
 
+def _longest_context(wanted: int, config: Any) -> int:
+    """Tokens of a context: as many as wanted, as far as the generator has positions for them."""
+    positions = getattr(config, "max_position_embeddings", None)
+    return min(wanted, positions) if positions else wanted
+
+
 def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:
     """The questions as the question tokenizer decodes them: lower case for DPR, as the generator learned them."""
     if not questions:
         return []
     limit = min(getattr(tokenizer, "model_max_length", 512), 512)
-    ids = tokenizer(list(questions), truncation=True, max_length=limit)["input_ids"]
+    ids = tokenizer([question[:MAX_TEXT_CHARS] for question in questions], truncation=True, max_length=limit)["input_ids"]
     return tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 

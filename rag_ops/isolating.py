@@ -98,7 +98,9 @@ def one_by_one(count: int, work: Work[R]) -> tuple[dict[int, R], dict[int, str]]
     return found, own | for_memory
 
 
-def _halved(rows: np.ndarray, work: Work[R]) -> tuple[dict[int, R], dict[int, str], dict[int, str]]:
+def _halved(
+    rows: np.ndarray, work: Work[R], is_half: bool = False
+) -> tuple[dict[int, R], dict[int, str], dict[int, str]]:
     """Results by row; failures that are the row's own; and those of rows that memory does not hold alone."""
     try:
         return dict(zip(rows.tolist(), work(rows), strict=True)), {}, {}
@@ -117,9 +119,10 @@ def _halved(rows: np.ndarray, work: Work[R]) -> tuple[dict[int, R], dict[int, st
         logger.error("a row failed in the model: %s", reason)
         alone = {int(rows[0]): reason}
         return ({}, {}, alone) if no_memory else ({}, alone, {})
-    logger.warning("a batch of %d rows failed and is halved: %s", len(rows), reason)
+    level = logging.DEBUG if is_half else logging.WARNING  # one line a batch, not one a half of a half
+    logger.log(level, "a batch of %d rows failed and is halved: %s", len(rows), reason)
     half = len(rows) // 2
-    first, second = _halved(rows[:half], work), _halved(rows[half:], work)
+    first, second = _halved(rows[:half], work, is_half=True), _halved(rows[half:], work, is_half=True)
     return first[0] | second[0], first[1] | second[1], first[2] | second[2]
 
 

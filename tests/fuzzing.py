@@ -226,7 +226,7 @@ def _page(draw: random.Random, number: int) -> str:
         text = "".join(pieces[:5]) * draw.randrange(1, 2000)
     redirect = "<redirect title='x' />" if draw.random() < 0.1 else ""
     namespace = draw.choice([0, 0, 0, 0, 1, 10])
-    body = draw.choice([f"<text>{escape(text)}</text>", f"<text><![CDATA[{text.replace(']]>', '')}]]></text>", "<text />"])
+    body = draw.choice([f"<text>{escape(text)}</text>", f"<text><![CDATA[{text.replace(']', ' ')}]]></text>", "<text />"])
     if "page>" in body:  # in no export does the tag stand unescaped, and splits are found by it
         body = f"<text>{escape(text)}</text>"
     title = escape(draw.choice(TITLES))

@@ -188,3 +188,13 @@ def test_the_wrong_side_of_a_dpr_pair_is_refused(dpr_pair):
 def test_a_model_that_does_not_tell_its_pooling_is_refused(tiny_bart):
     with pytest.raises(InputError, match="pooled"):
         checkpoints.encoder_config(tiny_bart, "context")
+
+
+def test_a_text_of_megabytes_is_cut_before_it_is_tokenised_and_says_so(sentence_encoder):
+    encoder = Encoder.load(sentence_encoder, role="question")
+    long = "the river of ice " * 100_000
+    vectors, cut = encoder.encode([long, long[:2000], "moon"])
+    assert cut.tolist() == [True, True, False]
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+    _, cut = encoder.encode(["moon"], [" " * 100_000])
+    assert cut.tolist() == [True]
