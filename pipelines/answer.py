@@ -23,7 +23,7 @@ from pipelines import coders, runners
 from pipelines.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit, VectorUnit
 from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import AnswerOptions
-from pipelines.progress import Progress
+from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from pipelines.transforms.search import Rescore, Search, search_effort
 from rag_ops import blocks, checkpoints, storage, texts
@@ -110,7 +110,8 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             there = set(storage.names_in(work.url))
             return sum(block.questions for block in todo if blocks.result_name(block.number) in there)
 
-        with Progress("answer", count, lambda: live_rows("Generate") or answered(), "questions"):
+        shards = shards_of(options.output, len(wanted))
+        with Progress("answer", count, lambda: live_rows("Generate") or answered(), "questions", shards):
             metrics = runners.run(plan.build, beam_arguments, options.resources)
     except InputError:
         storage.remove(work.url)
@@ -119,12 +120,14 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     except RagbeamError:
         output.abandon()
         raise
+    made = [name for name in wanted if storage.exists(storage.join(options.output, name))]  # finish tells what lacks
     info = {
         **digests,
         "model": options.model,
         "questions": prepared.rows,
         "distinct_questions": sum(block.questions for block in prepared.blocks),
         "unreadable_questions": prepared.errors,
+        "errors": blocks.error_counts(options.output, made),
         "execution": {"device": plan.settings.device, "threads": options.threads, "batch_tokens": options.batch_tokens},
     }
     inputs = {"index": options.index, **{f"questions_{number}": url for number, url in enumerate(files)}}
@@ -211,10 +214,15 @@ class ReadBlocks(beam.DoFn):
 
     def __init__(self, work: Work):
         self._work = work
+        self._counters = StepCounters("ReadBlocks")
 
     def process(self, block: blocks.Block) -> Iterator[TextUnit]:
         """See the class."""
-        yield TextUnit(block.number, storage.read_parquet(self._work.path(blocks.block_name(block.number))))
+        name = blocks.block_name(block.number)
+        with self._counters.timed():
+            table = storage.read_parquet(self._work.path(name))
+        self._counters.add(rows_out=table.num_rows, bytes=table.nbytes)
+        yield TextUnit(block.number, table, name)
 
 
 class WriteVectors(beam.DoFn):
@@ -225,11 +233,14 @@ class WriteVectors(beam.DoFn):
 
     def process(self, unit: VectorUnit) -> Iterator[int]:
         """See the class."""
+        counters = StepCounters("WriteVectors")
         dimension = unit.vectors.shape[1]
         column = pa.FixedSizeListArray.from_arrays(pa.array(unit.vectors.reshape(-1), pa.float32()), dimension)
-        table = pa.table({"truncated": pa.array(unit.truncated), "vector": column})
+        errors = pa.array([unit.errors.get(row) for row in range(len(unit.vectors))], pa.string())
+        table = pa.table({"truncated": pa.array(unit.truncated), "error": errors, "vector": column})
         with storage.atomic_write(self._work.url, self._work.name("vectors", unit.key)) as file:
             storage.write_parquet(file, iter([table]), table.schema)
+        counters.add(rows_in=len(unit.vectors), rows_out=table.num_rows, bytes=file.bytes_written)
         yield unit.key
 
 
@@ -343,14 +354,19 @@ class ReadContexts(beam.DoFn):
         passages = texts.load(sorted(joined["texts"])) if todo else {}
         for block, hits in todo:
             asked = storage.read_parquet(self._work.path(blocks.block_name(block)))["question"].to_pylist()
-            cut = storage.read_parquet(self._work.path(self._work.name("vectors", block)), ["truncated"])
+            encoded = storage.read_parquet(self._work.path(self._work.name("vectors", block)), ["truncated", "error"])
+            errors = {row: error for row, error in enumerate(encoded["error"].to_pylist()) if error is not None}
             self._counters.add(rows_out=len(asked))
             yield AnswerUnit(
                 block,
                 asked,
-                [[passages[row] for row in rows if row >= 0] for rows in hits.rows.tolist()],
+                [
+                    [passages[row] for row in rows if row >= 0 and number not in errors]
+                    for number, rows in enumerate(hits.rows.tolist())
+                ],
                 hits.scores,
-                cut["truncated"].to_numpy(),
+                encoded["truncated"].to_numpy(),
+                errors,
             )
 
 
@@ -391,6 +407,7 @@ class WriteResults(beam.DoFn):
         table = pa.Table.from_pylist(rows, schema=answers.RESULTS)
         with storage.atomic_write(self._work.url, blocks.result_name(unit.block)) as file:
             storage.write_parquet(file, iter([table]), answers.RESULTS, RESULT_ROWS)
+        StepCounters("WriteResults").add(rows_in=len(found), rows_out=table.num_rows, bytes=file.bytes_written)
         yield unit.block
 
 

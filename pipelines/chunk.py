@@ -19,9 +19,10 @@ import apache_beam as beam
 from pipelines import runners
 from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import ChunkOptions
-from pipelines.progress import Progress
+from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from rag_ops import parts, storage
+from rag_ops.dropping import NAMED_TITLES, Dropped
 from rag_ops.errors import InputError, RagbeamError
 from rag_ops.parts import PartRecord
 from rag_ops.readers import Split, plan_splits
@@ -32,7 +33,7 @@ from schemas.manifest import digest_of, shard_name
 MIN_SHARDS = 4  # a laptop's cores have something to share even for a small input
 SHARD_INPUT_BYTES = {True: 16 << 20, False: 64 << 20}  # input for a shard, compressed or not: about 50,000 passages
 HF_SHARDS = 8  # shards for each shard of a Hugging Face dataset, whose size is not told
-TEXT_RULES = 1  # raised when the rules from markup to text change: passages of other rules are not reused
+TEXT_RULES = 2  # raised when the rules from markup to text change: passages of other rules are not reused
 T = TypeVar("T")
 
 
@@ -68,7 +69,8 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         )
 
     try:
-        with Progress("chunk", None, lambda: live_rows("ReadSplits"), "articles"):
+        shards = shards_of(options.output, num_shards)
+        with Progress("chunk", None, lambda: live_rows("ReadSplits"), "articles", shards):
             metrics = runners.run(build, beam_arguments)
     except InputError:  # nothing of a bad input is worth keeping
         storage.remove(parts_directory(options.output, output.fingerprint))
@@ -104,7 +106,7 @@ class ReadSplits(beam.DoFn):
             yield shard, (part.url, batches)
 
     def _write(self, split: Split, name: str) -> PartRecord:
-        dropped: Counter[str] = Counter()
+        dropped = Dropped()
         articles = parts.plain_articles(split, self._options.reading, dropped)
         return parts.write_part(
             self._directory,
@@ -184,18 +186,21 @@ def _digests(splits: Sequence[Split]) -> dict[str, str]:
 
 
 def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Articles kept, and pages dropped by reason: from the parts, because they outlive an interrupted run."""
+    """Articles kept, pages dropped by reason, and titles: from the parts, because they outlive an interrupted run."""
     dropped: Counter[str] = Counter()
+    titles: dict[str, list[str]] = {}
     articles = 0
     for split in splits:
         part = parts.find_part(directory, part_name(split))
         if part is not None:
             dropped.update(part.dropped)
+            for reason, found in part.titles.items():
+                titles[reason] = [*titles.get(reason, []), *found][:NAMED_TITLES]
             articles += part.articles
     if duplicates := int(metrics.get("WriteShards", {}).get("dropped_duplicate_id", 0)):
         dropped["duplicate_id"] = duplicates
         articles -= duplicates
-    return {"articles": articles, "dropped": dict(sorted(dropped.items()))}
+    return {"articles": articles, "dropped": dict(sorted(dropped.items())), "dropped_titles": titles}
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ Errors are one line on stderr: exit code 2 for bad usage or input, 1 for a faile
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from pipelines import telling
 from rag_ops.errors import InputError, RagbeamError
 
 PROGRAM = "ragbeam"
@@ -46,32 +49,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("ragbeam").setLevel(logging.INFO)
     logging.getLogger("rag_ops").setLevel(logging.INFO)
     try:
+        log_format = telling.format_of(arguments)
+    except InputError as error:
+        return _fail(str(error), error.exit_code)
+    with telling.as_json() if log_format == "json" else contextlib.nullcontext():
+        return _run([argument for argument in arguments if argument != "--debug"], debug)
+
+
+def _run(arguments: Sequence[str], debug: bool) -> int:
+    """Parses and runs one command; its errors become lines and exit codes."""
+    started = time.monotonic()
+    try:
         parser = build_parser()
-        known, rest = parser.parse_known_args([argument for argument in arguments if argument != "--debug"])
+        known, rest = parser.parse_known_args(arguments)
         if known.command is None:
             parser.print_help()
             return 2
         if not debug:
             logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-        return known.run(known, rest) or 0
+        telling.stage(known.command)
+        telling.event("started", f"{PROGRAM} {known.command}", details={"version": _version().split()[-1]})
+        code = known.run(known, rest) or 0
+        telling.event("finished", f"{PROGRAM} {known.command}", {"seconds": round(time.monotonic() - started, 3)})
+        return code
     except RagbeamError as error:
-        if debug:
+        if debug and not telling.is_json():
             raise
-        sys.stderr.write(f"{PROGRAM}: error: {error}\n")
-        return error.exit_code
+        return _fail(str(error), error.exit_code, trace=debug)
     except KeyboardInterrupt:
-        sys.stderr.write(f"{PROGRAM}: interrupted; the same command goes on where this one stopped\n")
-        return 130
+        return _fail("interrupted; the same command goes on where this one stopped", 130, kind="")
     except OSError as error:
-        if debug:
+        if debug and not telling.is_json():
             raise
-        sys.stderr.write(f"{PROGRAM}: error: {error.strerror or error}: {error.filename or 'no file named'}\n")
-        return 1
+        return _fail(f"{error.strerror or error}: {error.filename or 'no file named'}", 1, trace=debug)
     except Exception as error:
-        if debug or type(error).__module__.split(".")[0] not in STORE_CLIENTS:
+        if (debug and not telling.is_json()) or type(error).__module__.split(".")[0] not in STORE_CLIENTS:
             raise
-        sys.stderr.write(f"{PROGRAM}: error: the object store cannot be used: {error}\n")
-        return 1
+        return _fail(" ".join(f"the object store cannot be used: {error}".split()), 1, trace=debug)
+
+
+def _fail(line: str, code: int, kind: str = "error: ", trace: bool = False) -> int:
+    """Says on stderr what went wrong, in the log format; `trace` adds the traceback of the exception in progress.
+
+    Returns:
+        The exit code.
+    """
+    if telling.is_json():
+        telling.event("error", line, level=logging.ERROR, details={"exit_code": code}, trace=trace)
+    else:
+        sys.stderr.write(f"{PROGRAM}: {kind}{line}\n")
+    return code
 
 
 def normalise(argument: str) -> str:
@@ -104,6 +131,9 @@ def build_parser() -> Parser:
         command.add_flags(sub)
         sub.add_argument(
             "--debug", action="store_true", help="show the traceback of an error, and the runner's own log"
+        )
+        sub.add_argument(
+            telling.FLAG, default="text", metavar="FORMAT", help="of the lines on stderr: text, or json (an object each)"
         )
         sub.set_defaults(run=_runner(command))
     return parser

@@ -13,7 +13,7 @@ from pipelines import runners
 from pipelines.inference import EncoderHandler, ModelSettings, TextUnit, VectorUnit
 from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import EmbedOptions
-from pipelines.progress import Progress
+from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, rows_done, spread
 from rag_ops import checkpoints, storage
 from rag_ops.errors import RagbeamError
@@ -89,7 +89,8 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     written = rows_done(options.output, [task.name for task in todo])
     try:
         # Workers that are not in this process tell no rows, but leave whole shards.
-        with Progress("embed", rows, lambda: live_rows("Encode") or written(), "passages"):
+        shards = shards_of(options.output, len(tasks))
+        with Progress("embed", rows, lambda: live_rows("Encode") or written(), "passages", shards):
             metrics = runners.run(build, beam_arguments, resources) if todo else {}
     except RagbeamError:
         output.abandon()
@@ -123,7 +124,7 @@ class ReadPassages(beam.DoFn):
         with self._counters.timed():
             table = storage.read_parquet(task.passages_url, ["title", "text", "content_hash"])
         self._counters.add(rows_out=table.num_rows, bytes=table.nbytes)
-        yield TextUnit(task, table)
+        yield TextUnit(task, table, task.passages_url)
 
 
 class WriteEmbeddings(beam.DoFn):

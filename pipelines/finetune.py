@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from pipelines import telling
 from pipelines.options import check_choice, check_count
 from pipelines.progress import PLAIN_LINE_SECS
 from rag_ops import checkpoints, storage
@@ -33,6 +34,7 @@ def run(flags: argparse.Namespace, reading: Any) -> int:
 
     names = [name for name in FinetuneSettings.__dataclass_fields__ if name != "freeze"]
     settings = FinetuneSettings(**{name: getattr(flags, name) for name in names}, freeze=tuple(flags.freeze))
+    bars = sys.stderr.isatty() and not telling.is_json()
     result = finetune(
         checkpoints.find_model(flags.model),
         flags.index,
@@ -44,8 +46,8 @@ def run(flags: argparse.Namespace, reading: Any) -> int:
         threads=flags.threads,
         resume=flags.resume,
         overwrite=flags.overwrite,
-        progress=sys.stderr.isatty(),
-        on_step=_Steps() if not sys.stderr.isatty() else lambda step, steps: None,
+        progress=bars,
+        on_step=_Steps() if not bars else lambda step, steps: None,
         on_evaluation=_say,
     )
     sys.stdout.write(f"finetune: {len(result.losses)} steps; saved to {flags.output}\n")
@@ -65,9 +67,13 @@ class _Steps:
             self._first = now, step
         elif now - self._said >= PLAIN_LINE_SECS:
             rate = (step - self._first[1]) / (now - self._first[0])
-            sys.stderr.write(
-                f"finetune: {step:,} of {steps:,} steps, {rate:.2f}/s, {(steps - step) / rate:,.0f} s left\n"
-            )
+            left = (steps - step) / rate
+            line = f"finetune: {step:,} of {steps:,} steps, {rate:.2f}/s, {left:,.0f} s left"
+            if telling.is_json():
+                counts = {"done": step, "total": steps, "per_sec": round(rate, 2), "seconds_left": round(left)}
+                telling.event("progress", line, counts)
+            else:
+                sys.stderr.write(line + "\n")
             self._said = now
 
 

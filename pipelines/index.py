@@ -13,7 +13,7 @@ import numpy as np
 from pipelines import runners
 from pipelines.metrics import StepCounters
 from pipelines.options import DEFAULT_TARGET_RECALL, IndexOptions
-from pipelines.progress import Progress
+from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, rows_done, spread
 from rag_ops import storage
 from rag_ops.errors import RagbeamError
@@ -81,7 +81,8 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
 
     rows = sum(shard.rows for shard in source.shards)
     try:
-        with Progress("index", rows, rows_done(options.output, [task.name for task in todo]), "vectors"):
+        written = rows_done(options.output, [task.name for task in todo])
+        with Progress("index", rows, written, "vectors", shards_of(options.output, len(tasks))):
             metrics = runners.run(build, beam_arguments) if todo else {}
         recall = _measure(options, source, design, tasks, cuts, beam_arguments)
     except RagbeamError:

@@ -18,8 +18,10 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from pipelines.metrics import StepCounters
 from pipelines.resources import Resources
+from rag_ops.errors import JobError
 
 logger = logging.getLogger("ragbeam")
+NOT_ENCODED = "the question cannot be encoded"
 E = TypeVar("E")
 P = TypeVar("P")
 M = TypeVar("M")
@@ -93,20 +95,28 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class TextUnit:
-    """A unit of texts to encode: `key` tells whose they are; `columns` has one column (texts) or two (title, text)."""
+    """A unit of texts to encode: `key` tells whose they are; `columns` has one column (texts) or two (title, text).
+
+    `source` is the file that they are from, for messages.
+    """
 
     key: Any
     table: pa.Table
+    source: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class VectorUnit:
-    """The vectors of a unit, (rows, dimension), with the table that they came from."""
+    """The vectors of a unit, (rows, dimension), with the table that they came from.
+
+    `errors` tells of each row that could not be encoded why; its vector is 0. Only questions may have them.
+    """
 
     key: Any
     table: pa.Table
     vectors: np.ndarray
     truncated: np.ndarray
+    errors: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
@@ -138,24 +148,49 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
         )
 
     def work(self, unit: TextUnit, model: Any, counters: StepCounters) -> VectorUnit:
-        """Encodes one unit."""
+        """Encodes one unit.
+
+        Raises:
+            JobError: a passage cannot be encoded: its shard fails, and the file and the row are named.
+        """
         texts = [unit.table[column].to_pylist() for column in self._columns]
+        errors: dict[int, str] = {}
+
+        def note(row: int, reason: str) -> None:
+            if self._role == "context":
+                shown = ": ".join(column[row][:40] for column in texts)
+                raise JobError(
+                    f"a passage cannot be encoded ({reason})",
+                    value=f"{unit.source}, row {row} of the file ({shown})",
+                    remedy="check the model, and --dtype float32 where a number is too large for float16",
+                )
+            errors[row] = reason
+
         vectors, truncated = model.encode(
-            *texts, batch_tokens=self._settings.batch_tokens, dtype=np.dtype(self._dtype), on_rows=counters.tick
+            *texts,
+            batch_tokens=self._settings.batch_tokens,
+            dtype=np.dtype(self._dtype),
+            on_rows=counters.tick,
+            on_failure=note,
         )
         counters.add(rows_in=len(vectors), rows_out=len(vectors), bytes=vectors.nbytes, truncated=int(truncated.sum()))
-        return VectorUnit(unit.key, unit.table, vectors, truncated)
+        counters.add(errors=len(errors))
+        return VectorUnit(unit.key, unit.table, vectors, truncated, errors)
 
 
 @dataclasses.dataclass(frozen=True)
 class AnswerUnit:
-    """A block of questions with what was found for them: `passages[i]`, best first, and `scores`, (questions, k)."""
+    """A block of questions with what was found for them: `passages[i]`, best first, and `scores`, (questions, k).
+
+    `errors` tells of each question that could not be encoded why; it has no passages.
+    """
 
     block: int
     questions: list[str]
     passages: list[list[Any]]
     scores: np.ndarray
     truncated: np.ndarray
+    errors: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any]):
@@ -195,5 +230,7 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
             batch_tokens=self._settings.batch_tokens,
             on_rows=counters.tick,
         )
+        for number, reason in unit.errors.items():
+            found[number] = dataclasses.replace(found[number], error=f"{NOT_ENCODED} ({reason})")
         counters.add(rows_in=len(found), rows_out=len(found), errors=sum(answer.error is not None for answer in found))
         return unit, found

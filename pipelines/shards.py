@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import apache_beam as beam
 
+from pipelines import telling
 from rag_ops import storage
 from rag_ops.errors import JobError
 from rag_ops.stages import StageOutput, finished_shards
@@ -61,6 +62,10 @@ class StageRun:
 def reuse_whole(output: StageOutput, started: float) -> StageRun | None:
     """The run that has nothing to do because `output` already holds what the stage would write, else None."""
     manifest = output.finished()
+    if manifest:
+        telling.stage(output.stage)
+        counts = {"rows": manifest.rows, "shards": len(manifest.shards)}
+        telling.event("stage_reused", "nothing to do: all shards hold", counts)
     return StageRun(manifest, len(manifest.shards), time.monotonic() - started, {}) if manifest else None
 
 
@@ -96,7 +101,7 @@ def finish(
         raise JobError("the pipeline ended without a shard", value=missing[0], remedy="run the same command again")
     seconds = time.monotonic() - started
     shards = [records[name] for name in wanted]
-    report = {
+    report: dict[str, Any] = {
         "stage": output.stage,
         "config": dict(output.config),
         "inputs": dict(inputs),
@@ -110,6 +115,11 @@ def finish(
         "versions": versions(),
         "platform": platform.platform(),
     }
+    telling.stage(output.stage)
+    for name in reused:
+        telling.event("shard_reused", name, {"rows": records[name].rows, "bytes": records[name].bytes})
+    counts = {name: report[name] for name in ("rows", "bytes", "seconds", "rows_per_sec")} | report["shards"]
+    telling.event("stage_finished", output.url, counts, details={"info": dict(info)})
     storage.write_bytes(output.url, RUN_FILE, (json.dumps(report, indent=2, sort_keys=True) + "\n").encode())
     return StageRun(output.finish(shards, inputs, info, keep), len(reused), seconds, metrics)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -50,7 +51,7 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
     """Writes the questions of all files, read once and streamed, as blocks and rows.
 
     A distinct question goes to the block that is open when it first comes; later rows with its text refer to it.
-    Memory is one block and 16 bytes a distinct question.
+    Memory is one block and some 200 bytes a distinct question.
 
     Args:
         source: rows of the question files, in order.
@@ -138,6 +139,29 @@ def join_answers(
 def result_name(number: int) -> str:
     """The file name of the results of a block."""
     return f"result-{number:05d}.parquet"
+
+
+def reason_of(error: str) -> str:
+    """The kind of an error: its text without what is in brackets, which tells of the one row.
+
+    >>> reason_of("the question is no text (int, nq.jsonl:7)")
+    'the question is no text'
+    """
+    return error.partition(" (")[0]
+
+
+def error_counts(directory: str, names: Iterable[str]) -> dict[str, int]:
+    """How many rows of finished answer shards have an error, by `reason_of`, sorted.
+
+    Args:
+        directory: of the answers.
+        names: of the shards.
+    """
+    counts: Counter[str] = Counter()
+    for name in names:
+        errors = storage.read_parquet(storage.join(directory, name), ["error"])["error"].drop_null()
+        counts.update(reason_of(error) for error in errors.to_pylist())
+    return dict(sorted(counts.items()))
 
 
 def _gather(directory: str, blocks: Sequence[int | None], positions: Sequence[int | None]) -> pa.Table:

@@ -13,6 +13,7 @@ RANGES = {
     "to(-)": " to ", "to-": " to ", "to about": " to about ", "+/-": " ± ", "±": " ± ", "+": " + ", ",": ", ",
     "&": " and ", "and(-)": " and ", "or(-)": " or ", "between": " and ",
 }  # fmt: skip
+MAX_WORD_CHARS = 200  # no number and no unit is as long; the patterns below try a number's every cut
 _NUMBER = re.compile(r"[+\-−]?(?:\d[\d,]*)?\.?\d*(?:e[+\-−]?\d+)?$", re.IGNORECASE)
 _FRACTION = re.compile(r"([+\-−]?)(?:(\d[\d,]*)\s*[+ ]\s*)?(\d+)\s*/{1,2}\s*(\d+)$")
 
@@ -30,6 +31,8 @@ def expand_convert(arguments: Sequence[str], named: Mapping[str, str]) -> str:
     '3 to 5 km (1.9 to 3.1 mi)'
     """
     words = [argument.strip() for argument in arguments]
+    if any(len(word) > MAX_WORD_CHARS for word in words):
+        return " ".join(word for word in words[:2] if word)
     flip = "flip" in (named.get("order"), named.get("disp"))
     shown_first = dict(named) if flip else named
     if flip:  # what is computed stands first, spelled out; the input in brackets, abbreviated

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,35 +13,16 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
-from rag_ops import memory
+from rag_ops import isolating, memory
 from rag_ops.checkpoints import EncoderConfig, encoder_config, read_config
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError, JobError
+from rag_ops.isolating import token_batches as token_batches  # where other modules look for it
 from rag_ops.packing import pack_linears
 
 WINDOW_ROWS = 4096  # rows tokenised and length-sorted together: bounds memory, and leaves under 1% padding
+MAX_TEXT_CHARS = 1 << 16  # of a text; 512 tokens are some 2,500, and a megabyte takes seconds and gigabytes to tokenise
 RAG_ENCODER_PREFIX = "rag.question_encoder."
-
-
-def token_batches(lengths: Sequence[int], budget_tokens: int) -> Iterator[np.ndarray]:
-    """Cuts rows, shortest first, into batches whose padded size stays within a budget.
-
-    Args:
-        lengths: tokens of each row.
-        budget_tokens: most tokens of a batch: rows times its longest row. A single longer row is a batch of its own.
-
-    Yields:
-        int64 arrays of row numbers. Rows of equal length keep their order, so batches depend on the rows alone.
-
-    >>> [batch.tolist() for batch in token_batches([3, 9, 2, 3], budget_tokens=9)]
-    [[2, 0, 3], [1]]
-    """
-    order = np.argsort(np.asarray(lengths), kind="stable")
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or (end + 1 - start) * lengths[order[end]] > budget_tokens:
-            yield order[start:end]
-            start = end
 
 
 @dataclasses.dataclass
@@ -50,6 +32,12 @@ class Tokens:
     ids: list[list[int]]
     types: list[list[int]] | None
     truncated: np.ndarray  # bool (rows,)
+
+
+def _joined(rows: Sequence[tuple[list[int], list[int] | None, bool]]) -> Tokens:
+    types = [types for _, types, _ in rows if types is not None]
+    truncated = np.array([cut for _, _, cut in rows], dtype=bool)
+    return Tokens([ids for ids, _, _ in rows], types if len(types) == len(rows) and rows else None, truncated)
 
 
 class Encoder:
@@ -96,10 +84,13 @@ class Encoder:
         return cls(model, tokenizer, config, pick_device(device), threads)
 
     def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tokens:
-        """Token ids of texts, or of (title, text) pairs, cut to the model's length, the longer side of a pair first."""
+        """Token ids of texts, or of (title, text) pairs, cut to the model's length, the longer side of a pair first.
+
+        Of a text only the first `MAX_TEXT_CHARS` are looked at, which is more than any model's length.
+        """
         encoded = self._tokenizer(
-            list(texts),
-            list(pairs) if pairs is not None else None,
+            [text[:MAX_TEXT_CHARS] for text in texts],
+            [text[:MAX_TEXT_CHARS] for text in pairs] if pairs is not None else None,
             truncation=True,
             max_length=self.config.max_tokens,
             padding=False,
@@ -110,7 +101,10 @@ class Encoder:
         if self.config.zero_token_types:
             types = None
         cut = np.array([bool(encoding.overflowing) for encoding in encoded.encodings or []], dtype=bool)
-        return Tokens(ids, types, cut if len(cut) else np.zeros(len(ids), dtype=bool))
+        long = np.array([len(text) > MAX_TEXT_CHARS for text in texts], dtype=bool)
+        if pairs is not None:
+            long |= np.array([len(text) > MAX_TEXT_CHARS for text in pairs], dtype=bool)
+        return Tokens(ids, types, cut | long if len(cut) else long)
 
     def encode(
         self,
@@ -120,8 +114,12 @@ class Encoder:
         batch_tokens: int | None = None,
         dtype: Any = np.float32,
         on_rows: Callable[[int], None] = lambda rows: None,
+        on_failure: Callable[[int, str], None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Vectors of texts, or of (title, text) pairs.
+
+        A batch that does not fit the memory is halved; a row that fails alone does not touch the others
+        (`isolating.in_batches`).
 
         Args:
             texts: questions, or passages' titles.
@@ -129,38 +127,58 @@ class Encoder:
             batch_tokens: tokens of a batch; by default what suits the device.
             dtype: of the result; the model computes in float32.
             on_rows: told after each batch how many rows it had.
+            on_failure: told of each row that cannot be encoded, and why; its vector is 0. By default that is an error.
 
         Returns:
             Vectors, `dtype` (rows, dimension), in the order given; and whether each text was cut, bool (rows,).
+
+        Raises:
+            JobError: a row cannot be encoded and there is no `on_failure`; or the device failed.
         """
         budget = batch_tokens or (65_536 if self._device == "cuda" else 4096)
         vectors = np.empty((len(texts), self.dimension), dtype=dtype)
         truncated = np.zeros(len(texts), dtype=bool)
         starts = range(0, len(texts), WINDOW_ROWS)
 
-        def window(start: int) -> Tokens:
-            rows = slice(start, start + WINDOW_ROWS)
-            return self.tokenize(texts[rows], pairs[rows] if pairs is not None else None)
+        def window(start: int) -> tuple[dict[int, Any], dict[int, str]]:
+            chosen, others = texts[start : start + WINDOW_ROWS], pairs[start : start + WINDOW_ROWS] if pairs else None
+            return isolating.one_by_one(len(chosen), lambda rows: self._tokenize_rows(chosen, others, rows))
+
+        def fail(row: int, reason: str) -> None:
+            vectors[row] = 0
+            if on_failure is None:
+                raise JobError("a text cannot be encoded", value=f"row {row} ({reason}): {texts[row][:80]}")
+            on_failure(row, reason)
 
         with torch_threads(self._threads), torch.inference_mode():
             pending = self._ahead.submit(window, 0) if len(texts) else None
             for start in starts:
                 assert pending is not None
-                tokens = pending.result()
+                tokenised, failures = pending.result()
                 if start + WINDOW_ROWS < len(texts):  # tokenised while the device works on this window
                     pending = self._ahead.submit(window, start + WINDOW_ROWS)
-                truncated[start : start + len(tokens.ids)] = tokens.truncated
-                for rows in token_batches([len(ids) for ids in tokens.ids], budget):
-                    vectors[start + rows] = self._encode_batch(tokens, rows)
-                    on_rows(len(rows))
-        if not np.isfinite(vectors).all():
-            row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-            raise JobError(
-                "a vector is not finite",
-                value=f"row {row}: {texts[row][:80]}",
-                remedy="use --dtype float32, or check the model",
-            )
+                numbers = np.array(sorted(tokenised), np.int64)
+                tokens = _joined([tokenised[number] for number in numbers])
+                truncated[start + numbers] = tokens.truncated
+                found, failed = isolating.in_batches(
+                    [len(ids) for ids in tokens.ids], budget, functools.partial(self._encode_batch, tokens), on_rows
+                )
+                for place, vector in found.items():
+                    vectors[start + numbers[place]] = vector
+                failures = failures | {int(numbers[place]): reason for place, reason in failed.items()}
+                for place, reason in sorted(failures.items()):
+                    fail(start + place, reason)
+        for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
+            fail(row, f"its vector is not finite in {np.dtype(dtype).name}")
         return vectors, truncated
+
+    def _tokenize_rows(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, rows: np.ndarray
+    ) -> list[tuple[list[int], list[int] | None, bool]]:
+        """Ids, token types and whether it was cut, of some of the texts or pairs."""
+        tokens = self.tokenize([texts[row] for row in rows], [pairs[row] for row in rows] if pairs is not None else None)
+        types = tokens.types if tokens.types is not None else [None] * len(rows)
+        return list(zip(tokens.ids, types, tokens.truncated.tolist(), strict=True))
 
     def _encode_batch(self, tokens: Tokens, rows: np.ndarray) -> np.ndarray:
         length = max(len(tokens.ids[row]) for row in rows)

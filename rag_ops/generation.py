@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,23 +11,23 @@ import numpy as np
 import torch
 from transformers import RagTokenForGeneration, RagTokenizer
 
-from rag_ops import checkpoints, memory
+from rag_ops import checkpoints, isolating, memory
 from rag_ops.beams import beam_search
 from rag_ops.contexts import ContextFormat, Passage, encode_contexts
 from rag_ops.decoding import Found, Rules
 from rag_ops.devices import pick_device, torch_threads
-from rag_ops.encoding import token_batches
+from rag_ops.encoding import MAX_TEXT_CHARS
 from rag_ops.errors import InputError
 from rag_ops.greedy import greedy
+from rag_ops.isolating import token_batches
 from rag_ops.seq2seq import generator_of
-
-logger = logging.getLogger(__name__)
 
 Contexts = Sequence[tuple[list[int], bool]]  # of one question: token ids of each context, and whether it was cut
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions
 ENCODER_TOKENS = {"cpu": 1024, "cuda": 65_536}  # of one encoder batch: on a CPU, what its caches hold
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NO_HIT = "no passage was found for the question"
+MODEL_FAILED = "the model failed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ class RagTokenGenerator:
             config.title_sep,
             config.doc_sep,
             getattr(generator.config, "prefix", None) or "",
-            settings.max_combined_length or config.max_combined_length,
+            _longest_context(settings.max_combined_length or config.max_combined_length, generator.config),
             settings.truncation == "question",
         )
         self._scale = settings.score_scale or checkpoints.score_scale(config)
@@ -176,7 +176,8 @@ class RagTokenGenerator:
     ) -> list[Answer]:
         """Answers questions from their retrieved passages.
 
-        A batch that does not fit a GPU's memory is halved; a question that fails alone gets the error in its answer.
+        A batch that does not fit the memory is halved. A question that fails alone gets the error in its answer, and
+        the others' answers are those of a block without it (`isolating.in_batches`).
 
         Args:
             questions: as asked.
@@ -187,49 +188,41 @@ class RagTokenGenerator:
 
         Returns:
             One answer a question, in the order given.
+
+        Raises:
+            JobError: the device failed.
         """
         answers = [Answer(None, None, [], False, NO_HIT) for _ in questions]
         answerable = [number for number, found in enumerate(passages) if found]
-        contexts = self._contexts(questions, passages, answerable)
-        sizes = [len(contexts[number]) * max(len(ids) for ids, _ in contexts[number]) for number in answerable]
+        on_rows(len(questions) - len(answerable))
+        contexts, failures = isolating.one_by_one(
+            len(answerable), lambda places: self._contexts(questions, passages, [answerable[place] for place in places])
+        )
+        places = sorted(contexts)
+        sizes = [len(contexts[place]) * max(len(ids) for ids, _ in contexts[place]) for place in places]
+
+        def work(batch: np.ndarray) -> list[Answer]:
+            chosen = [places[number] for number in batch]
+            return self._answer_batch(
+                [contexts[place] for place in chosen], [scores[answerable[place]] for place in chosen]
+            )
+
         with torch_threads(self._threads), torch.inference_mode():
-            for batch in token_batches(sizes, batch_tokens or BATCH_TOKENS[self._device]):
-                numbers = [answerable[place] for place in batch]
-                found = self._answer_or_halve(
-                    [contexts[number] for number in numbers], [scores[number] for number in numbers]
-                )
-                for number, answer in zip(numbers, found, strict=True):
-                    answers[number] = answer
-                on_rows(len(numbers))
+            found, failed = isolating.in_batches(sizes, batch_tokens or BATCH_TOKENS[self._device], work, on_rows)
+        for number, answer in found.items():
+            answers[answerable[places[number]]] = answer
+        for place, reason in (failures | {places[number]: reason for number, reason in failed.items()}).items():
+            answers[answerable[place]] = Answer(None, None, [], False, f"{MODEL_FAILED} ({reason})")
         return answers
 
     def _contexts(
-        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], answerable: Sequence[int]
-    ) -> dict[int, Contexts]:
-        """Token ids of each answerable question's contexts, best passage first."""
-        asked = as_tokenizer_sees(self._questions, [questions[number] for number in answerable])
-        pairs = [
-            (passage, text) for number, text in zip(answerable, asked, strict=True) for passage in passages[number]
-        ]
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], numbers: Sequence[int]
+    ) -> list[Contexts]:
+        """Token ids of some questions' contexts, best passage first."""
+        asked = as_tokenizer_sees(self._questions, [questions[number] for number in numbers])
+        pairs = [(passage, text) for number, text in zip(numbers, asked, strict=True) for passage in passages[number]]
         encoded = iter(encode_contexts(self._answers, self._form, [p for p, _ in pairs], [text for _, text in pairs]))
-        return {number: [next(encoded) for _ in passages[number]] for number in answerable}
-
-    def _answer_or_halve(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[Answer]:
-        try:
-            return self._answer_batch(contexts, scores)
-        except Exception as error:  # whatever the model raises, it is one question's fault or the batch's size
-            failure = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        if self._device == "cuda":  # outside of the handler, whose traceback holds the batch's tensors
-            torch.cuda.empty_cache()
-        if len(contexts) == 1:
-            logger.error("a question could not be answered: %s", failure)
-            return [Answer(None, None, [], False, f"the model failed ({failure})")]
-        logger.warning("a batch of %d questions failed and is halved: %s", len(contexts), failure)
-        half = len(contexts) // 2
-        return [
-            *self._answer_or_halve(contexts[:half], scores[:half]),
-            *self._answer_or_halve(contexts[half:], scores[half:]),
-        ]
+        return [[next(encoded) for _ in passages[number]] for number in numbers]
 
     def _answer_batch(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[Answer]:
         found = self._decode(contexts, scores)
@@ -244,6 +237,9 @@ class RagTokenGenerator:
                 for text, log_probability, shares in zip(pieces, first.log_probs, posterior, strict=True)
             ]
             score, mean = float(first.log_probs.sum()), posterior.mean(0).tolist()
+            if math.isnan(score):
+                answers.append(Answer(None, None, [], False, f"{MODEL_FAILED} (its scores are not numbers)"))
+                continue
             others = [
                 (text.strip(), float(one.log_probs.sum())) for text, one in zip(written[1:], best[1:], strict=True)
             ]
@@ -305,12 +301,18 @@ class RagTokenGenerator:
         return states
 
 
+def _longest_context(wanted: int, config: Any) -> int:
+    """Tokens of a context: as many as wanted, as far as the generator has positions for them."""
+    positions = getattr(config, "max_position_embeddings", None)
+    return min(wanted, positions) if positions else wanted
+
+
 def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:
     """The questions as the question tokenizer decodes them: lower case for DPR, as the generator learned them."""
     if not questions:
         return []
     limit = min(getattr(tokenizer, "model_max_length", 512), 512)
-    ids = tokenizer(list(questions), truncation=True, max_length=limit)["input_ids"]
+    ids = tokenizer([question[:MAX_TEXT_CHARS] for question in questions], truncation=True, max_length=limit)["input_ids"]
     return tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 

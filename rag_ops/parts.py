@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rag_ops import memory, storage
+from rag_ops import memory, rendering, storage
+from rag_ops.dropping import TOO_COMPLEX, Dropped, drop
 from rag_ops.readers import Article, InputOptions, ReadyPassage, Split, read_split
 from rag_ops.splitting import shard_of, split_words
-from rag_ops.wikitext import to_text
 from schemas import passages
 
 ROUND_PASSAGES = 4096  # rows buffered before a round of batches is written: about 3 MB of text
@@ -31,7 +31,7 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 @dataclasses.dataclass(frozen=True)
 class PartRecord:
-    """What a part holds: its URL, the record batches of each shard, and the counts of its split."""
+    """What a part holds: its URL, the record batches of each shard, the counts of its split, and titles dropped."""
 
     url: str
     batches: dict[int, list[int]]
@@ -39,6 +39,7 @@ class PartRecord:
     passages: int
     text_bytes: int
     dropped: dict[str, int]
+    titles: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """For the sidecar that marks the part complete."""
@@ -88,20 +89,25 @@ def write_part(
                 articles += sum(row["position"] == 0 for row in buffers[shard])
                 text_bytes += sum(len(row["text"]) for row in buffers.pop(shard))
             memory.release()
-    record = PartRecord(
-        storage.join(directory, name), batches, articles, rows, text_bytes, dict(sorted(dropped.items()))
-    )
+    titles = dropped.titles if isinstance(dropped, Dropped) else {}
+    counts = dict(sorted(dropped.items()))
+    record = PartRecord(storage.join(directory, name), batches, articles, rows, text_bytes, counts, titles)
     storage.write_bytes(directory, name + ".json", record.to_json().encode())
     return record
 
 
 def plain_articles(split: Split, options: InputOptions, dropped: Counter[str]) -> Iterator[Article | ReadyPassage]:
-    """The articles of a split in plain text: a dump's markup is rendered, other formats come as they are."""
+    """The articles of a split in plain text: a dump's markup is rendered, other formats come as they are.
+
+    A page whose markup cannot be rendered within the bounds of `rendering` is dropped, counted and named.
+    """
     for source in read_split(split, options, dropped):
-        if split.format == "mediawiki":
-            yield dataclasses.replace(source, text=to_text(source.text))
-        else:
+        if split.format != "mediawiki":
             yield source
+        elif (text := rendering.render(source.text)) is not None:
+            yield dataclasses.replace(source, text=text)
+        else:
+            drop(dropped, TOO_COMPLEX, source.title)
 
 
 def read_shard(parts: Sequence[tuple[str, Sequence[int]]]) -> tuple[pa.Table, int]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ast
-import codecs
-import csv
 import dataclasses
 import hashlib
-import io
+import itertools
 import json
-import logging
 import posixpath
-import sys
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +19,7 @@ import zstandard
 
 from rag_ops import storage, streams
 from rag_ops.errors import InputError
-
-logger = logging.getLogger(__name__)
+from rag_ops.text_lines import UNDECODABLE, decoded_lines, records
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -39,7 +35,13 @@ FORMATS = ("jsonl", "csv", "tsv", "parquet", "text")
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 PARQUET_BATCH_ROWS = 1000
 EMPTY = "the question is empty"
-csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the library's own limit of 128 KiB would refuse long questions
+# What a row's error begins with; where it stands follows in brackets.
+NO_TEXT, UNREADABLE = "the question is no text", "the question has bytes that are no text"
+TOO_LONG, TOO_MANY_CELLS = "the question is too long", "the line has more cells than the header"
+MAX_QUESTION_CHARS = 4 << 20  # a book is no question; a model reads some hundred words of it in any case
+SHOWN_CHARS = 1000  # of a question that is too long
+HEADER_ROWS = 100  # of JSONL: one of the first so many must have the question's key
+_INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Zs", "Zl", "Zp"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,8 @@ def expand_question_files(urls: Sequence[str]) -> list[str]:
 def read_questions(urls: Sequence[str], options: QuestionOptions) -> Iterator[Question]:
     """All rows of question files, file by file and in order, as a stream.
 
-    Blank lines of JSONL and plain text are no rows; a row whose question is missing or empty comes with its error.
+    Blank lines of JSONL and plain text are no rows; a row whose question is missing, empty, too long or no text comes
+    with its error.
 
     Raises:
         InputError: a format cannot be told, a line cannot be parsed, or a column is not there; with file and line.
@@ -102,12 +105,14 @@ def read_questions(urls: Sequence[str], options: QuestionOptions) -> Iterator[Qu
     for url in urls:
         kind = _format_of(url, options)
         rows = _parquet_rows(url, options) if kind == "parquet" else _text_rows(url, kind, options)
-        for number, question_id, question, answers in rows:
-            yield _make(f"{posixpath.basename(url)}:{number}", question_id, question, answers)
+        for row in rows:
+            yield _make(f"{posixpath.basename(url)}:{row.number}", row)
 
 
 def clean(text: str) -> str:
     """A question without control characters, lone surrogates and outer white space; all other characters stay.
+
+    A text in which nothing can be seen is empty.
 
     >>> clean("  what\\x00is\\tthis?\\n")
     'what is\\tthis?'
@@ -115,27 +120,65 @@ def clean(text: str) -> str:
     if not text.isprintable():
         kept = (c if c in "\t\n" or unicodedata.category(c) not in ("Cc", "Cs") else " " for c in text)
         text = "".join(kept)
+        if all(unicodedata.category(c) in _INVISIBLE for c in text):
+            return ""
     return text.strip()
 
 
-def _make(source: str, question_id: Any, question: Any, answers: Any) -> Question:
-    text = clean(question) if isinstance(question, str) else ""
-    error = None
-    if question is not None and not isinstance(question, str):
-        error = f"the question is no text but {type(question).__name__}"
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Row:
+    """A row as its file has it: line or row number from 1, id, question, answers, and what is wrong with the line."""
+
+    number: int
+    question_id: Any
+    question: Any
+    answers: Any
+    problem: str | None = None
+
+
+def _make(source: str, row: _Row) -> Question:
+    given = row.question
+    text, error = "", row.problem
+    if isinstance(given, bytes):
+        given = given.decode("utf-8", "rag_ops.undecodable")
+    if isinstance(given, str):
+        text = clean(given)
+        if len(text) > MAX_QUESTION_CHARS:
+            error = error or f"{TOO_LONG} ({len(text):,} characters, at most {MAX_QUESTION_CHARS:,})"
+            text = text[:SHOWN_CHARS]
+        elif UNDECODABLE in given:
+            error = error or UNREADABLE
+            text = clean(given.replace(UNDECODABLE, "\ufffd"))
+    elif given is not None:
+        error = error or f"{NO_TEXT} ({type(given).__name__})"
+    if error is not None:
+        error = f"{error.removesuffix(')')}, {source})" if error.endswith(")") else f"{error} ({source})"
     elif not text:
         error = EMPTY
-    if question_id is None or question_id == "":
+    question_id = clean(_as_text(row.question_id))
+    if not question_id:
         question_id = "q-" + hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Question(clean(str(question_id)), text, _answers(answers), error, source)
+    return Question(question_id, text, _answers(row.answers), error, source)
+
+
+def _as_text(value: Any) -> str:
+    """A cell's value as text: of bytes what they spell, of other values what Python writes."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    try:
+        return str(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists in lists
+        return ""
 
 
 def _answers(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     if isinstance(value, (list, tuple)):
-        return tuple(clean(str(item)) for item in value if item is not None)
-    return (clean(str(value)),)
+        return tuple(clean(_as_text(item)) for item in value if item is not None)
+    return (clean(_as_text(value)),)
 
 
 def _format_of(url: str, options: QuestionOptions) -> str:
@@ -155,31 +198,28 @@ def _format_of(url: str, options: QuestionOptions) -> str:
     return kind
 
 
-Row = tuple[int, Any, Any, Any]  # line or row number from 1, id, question, answers
-
-
-def _text_rows(url: str, kind: str, options: QuestionOptions) -> Iterator[Row]:
+def _text_rows(url: str, kind: str, options: QuestionOptions) -> Iterator[_Row]:
     with storage.open_read(url) as raw:
-        lines = _decoded_lines(streams.decompressed(raw, url), url)
         try:
+            lines = decoded_lines(streams.decompressed(raw, url), url)
             if kind == "jsonl":
-                yield from _jsonl_rows(url, lines, options)
+                yield from _with_question_key(url, _jsonl_rows(url, lines), options)
             elif kind == "text":
-                yield from ((number, None, line, None) for number, line in enumerate(lines, 1) if line.strip())
+                yield from (_Row(number, None, line, None) for number, line in enumerate(lines, 1) if line.strip())
             else:
                 yield from _delimited_rows(url, lines, "," if kind == "csv" else "\t", options)
-        except (OSError, EOFError, zstandard.ZstdError) as error:
+        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
             raise InputError(
                 f"a question file cannot be decompressed ({error})", value=url, expected="a whole file"
             ) from error
 
 
-def _jsonl_rows(url: str, lines: Iterable[str], options: QuestionOptions) -> Iterator[Row]:
+def _jsonl_rows(url: str, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, strict=False)  # control characters in a string are the question's affair
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"a line is not JSON ({error})",
@@ -190,36 +230,52 @@ def _jsonl_rows(url: str, lines: Iterable[str], options: QuestionOptions) -> Ite
             raise InputError(
                 "a line is no JSON object", value=f"{url}, line {number}: {line[:60]}", expected='{"question": ...}'
             )
+        yield number, row
+
+
+def _with_question_key(
+    url: str, rows: Iterator[tuple[int, dict[str, Any]]], options: QuestionOptions
+) -> Iterator[_Row]:
+    """Rows of JSONL; a file whose first rows all have other keys than the question's is not what was meant."""
+    first = list(itertools.islice(rows, HEADER_ROWS))
+    keys = list(dict.fromkeys(str(key) for _, row in first for key in row))
+    others = [key for key in keys if key not in (options.id_column, options.answer_column, "answers")]
+    if others and options.question_column not in keys:
+        raise _no_question_column(url, keys, options)
+    for number, row in itertools.chain(first, rows):
         answers = row.get(options.answer_column, row.get("answers"))
-        yield number, row.get(options.id_column), row.get(options.question_column), answers
+        yield _Row(number, row.get(options.id_column), row.get(options.question_column), answers)
 
 
-def _delimited_rows(url: str, lines: Iterable[str], delimiter: str, options: QuestionOptions) -> Iterator[Row]:
-    # A TSV's quotes are characters like any other unless they open a cell, which is what the csv module does too.
-    reader = csv.reader((line.replace("\0", " ") for line in lines), delimiter=delimiter)
+def _no_question_column(url: str, names: Sequence[str], options: QuestionOptions) -> InputError:
+    return InputError(
+        "a question file lacks the question column",
+        value=f"{url} has {', '.join(names) or 'no columns'}",
+        expected=options.question_column,
+        remedy="name it with --question_column",
+    )
+
+
+def _delimited_rows(url: str, lines: Iterable[str], delimiter: str, options: QuestionOptions) -> Iterator[_Row]:
     header: list[str] | None = None
-    try:
-        for cells in reader:
-            if header is None:
-                header = [cell.strip() for cell in cells]
-                if options.question_column in header:
-                    continue
-                if delimiter == "\t" and len(cells) == 2:
-                    header = [options.question_column, options.answer_column]  # DPR's own files have no header
-                else:
-                    raise InputError(
-                        "a question file lacks the question column",
-                        value=f"{url} has {', '.join(header) or 'no columns'}",
-                        expected=options.question_column,
-                        remedy="name it with --question_column",
-                    )
+    for number, cells in records(lines, delimiter, url):
+        if header is None:
             if not cells:
                 continue
-            row = dict(zip(header, cells, strict=False))
-            answers = row.get(options.answer_column, row.get("answers"))
-            yield reader.line_num, row.get(options.id_column), row.get(options.question_column), _cell_answers(answers)
-    except csv.Error as error:
-        raise InputError(f"a line cannot be parsed ({error})", value=f"{url}, line {reader.line_num}") from error
+            header = [cell.strip() for cell in cells]
+            if options.question_column in header:
+                continue
+            if delimiter == "\t" and len(cells) == 2:
+                header = [options.question_column, options.answer_column]  # DPR's own files have no header
+            else:
+                raise _no_question_column(url, header, options)
+        if not cells:
+            continue
+        more = any(cell.strip() for cell in cells[len(header) :])
+        problem = f"{TOO_MANY_CELLS} ({len(cells)}, not {len(header)})" if more else None
+        row = dict(zip(header, cells, strict=False))
+        answers = _cell_answers(row.get(options.answer_column, row.get("answers")))
+        yield _Row(number, row.get(options.id_column), row.get(options.question_column), answers, problem)
 
 
 def _cell_answers(cell: str | None) -> Any:
@@ -237,64 +293,42 @@ def _cell_answers(cell: str | None) -> Any:
     return cell
 
 
-def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[Row]:
+def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[_Row]:
+    number = 0
     try:
         with storage.open_read(url) as raw, pq.ParquetFile(raw) as parquet:
             names = parquet.schema_arrow.names
             if options.question_column not in names:
-                raise InputError(
-                    "a question file lacks the question column",
-                    value=f"{url} has {', '.join(names)}",
-                    expected=options.question_column,
-                    remedy="name it with --question_column",
-                )
-            columns = [
-                c for c in (options.question_column, options.id_column, options.answer_column, "answers") if c in names
-            ]
-            number = 0
-            for batch in parquet.iter_batches(PARQUET_BATCH_ROWS, columns=list(dict.fromkeys(columns))):
-                for row in batch.to_pylist():
+                raise _no_question_column(url, names, options)
+            wanted = (options.question_column, options.id_column, options.answer_column, "answers")
+            columns = list(dict.fromkeys(name for name in wanted if name in names))
+            for batch in parquet.iter_batches(PARQUET_BATCH_ROWS, columns=columns):
+                cells = {name: _python_values(batch.column(name)) for name in batch.schema.names}
+                for place in range(batch.num_rows):
                     number += 1
+                    row = {name: values[place] for name, values in cells.items()}
                     answers = row.get(options.answer_column, row.get("answers"))
-                    yield number, row.get(options.id_column), row[options.question_column], answers
-    except pa.ArrowInvalid as error:
-        raise InputError(f"not a whole Parquet file ({error})", value=url) from error
+                    yield _Row(number, row.get(options.id_column), row[options.question_column], answers)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"not a whole Parquet file ({error})", value=f"{url}, after row {number}" if number else url
+        ) from error
 
 
-def _decoded_lines(raw: IO[bytes], url: str) -> Iterator[str]:
-    """Lines of text with their line ends: UTF-16 by its byte order mark, else UTF-8, else Windows-1252 line by line."""
-    head = raw.peek(4)[:4] if hasattr(raw, "peek") else raw.read(4)
-    stream: Any = raw if hasattr(raw, "peek") else io.BufferedReader(_Rejoined(head, raw))
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        try:
-            yield from io.TextIOWrapper(stream, "utf-16", newline=None)
-        except UnicodeError as error:
-            raise InputError(f"a question file is not UTF-16 ({error})", value=url) from error
-        return
-    fallbacks = 0
-    for number, line in enumerate(stream):
-        data = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError:
-            fallbacks += 1
-            text = data.decode("cp1252", "replace")
-        yield text.removesuffix("\n").removesuffix("\r") + "\n"
-    if fallbacks:
-        logger.warning("%s: %d lines are not UTF-8 and were read as Windows-1252", url, fallbacks)
+def _python_values(column: Any) -> list[Any]:
+    """A column's values; of texts the bytes, because what calls itself text in a file need not be UTF-8."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column.cast(pa.binary() if pa.types.is_string(column.type) else pa.large_binary()).to_pylist()
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError):  # texts that are not UTF-8 in a list, days that Python's calendar lacks
+        return [_python_value(value) for value in column]
 
 
-class _Rejoined(io.RawIOBase):
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, head: bytes, rest: IO[bytes]):
-        self._head, self._rest = head, rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._head[: len(buffer)] or self._rest.read(len(buffer))
-        self._head = self._head[len(data) :] if self._head else b""
-        buffer[: len(data)] = data
-        return len(data)
+def _python_value(value: Any) -> Any:
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):
+        return None

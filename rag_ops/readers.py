@@ -7,6 +7,8 @@ import csv
 import dataclasses
 import json
 import posixpath
+import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from rag_ops import storage, streams, wikipedia
+from rag_ops.dropping import TOO_LONG, drop
 from rag_ops.errors import InputError
 
 Row = tuple[Callable[[], str], dict[str, Any]]  # where a row stands, told only when asked, and its columns
@@ -24,6 +27,9 @@ FORMATS = ("mediawiki", "jsonl", "parquet", "psgs", "hf")
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".tsv": "psgs"}
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 PARQUET_BATCH_ROWS = 256
+MAX_LINE_BYTES = 256 << 20  # of JSONL and TSV; more is no line: a few bytes can unpack to gigabytes
+MAX_NAME_CHARS = 1000  # of a title or an id, which every passage of the article carries
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # what "\ud800" in JSON makes, and no file can hold
 PSGS_COLUMNS = ["id", "text", "title"]  # the header of psgs_w100.tsv
 
 
@@ -123,7 +129,10 @@ def read_split(split: Split, options: InputOptions, dropped: Counter[str]) -> It
     """
     if split.format == "mediawiki":
         for page in wikipedia.read_pages(split.url, split.start, split.end):
-            if reason := wikipedia.drop_reason(page):
+            reason = wikipedia.drop_reason(page)
+            if reason == TOO_LONG:
+                drop(dropped, reason, page.title)
+            elif reason:
                 dropped[reason] += 1
             else:
                 yield Article(page.page_id, page.title, page.wikitext)
@@ -133,7 +142,9 @@ def read_split(split: Split, options: InputOptions, dropped: Counter[str]) -> It
         readers = {"jsonl": _jsonl_rows, "parquet": _parquet_rows, "hf": _dataset_rows}
         for source, row in readers[split.format](split, options):
             article = _article(source, row, options)
-            if article.text.strip():
+            if len(article.title) > MAX_NAME_CHARS or len(article.article_id) > MAX_NAME_CHARS:
+                drop(dropped, TOO_LONG, article.title or article.article_id)
+            elif article.text.strip():
                 yield article
             else:
                 dropped["empty"] += 1
@@ -173,7 +184,7 @@ def _cuts(url: str, options: InputOptions) -> Iterator[tuple[str, tuple[int, int
         yield from ((kind, cut) for cut in wikipedia.cut_dump(url, options.split_bytes))
     elif kind == "parquet":
         yield from ((kind, cut) for cut in _parquet_cuts(url, options))
-    elif url.endswith(COMPRESSIONS):
+    elif url.lower().endswith(COMPRESSIONS):
         yield kind, (0, None)
     else:
         size = storage.size_bytes(url)
@@ -199,7 +210,11 @@ def _article(source: Callable[[], str], row: dict[str, Any], options: InputOptio
     for name, value in (("title", title), ("text", text)):
         if value is not None and not isinstance(value, str):
             raise InputError(f"an article's {name} is no text", value=f"{source()}: {value!r}", expected="a string")
-    return Article(str(article_id), title or "", text or "")
+    try:
+        shown_id = str(article_id)
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError("an article's id is no number that can be shown", value=source()) from error
+    return Article(*(_SURROGATE.sub("\ufffd", part) for part in (shown_id, title or "", text or "")))
 
 
 def _jsonl_rows(split: Split, _: InputOptions) -> Iterator[Row]:
@@ -236,7 +251,7 @@ def _psgs_rows(split: Split) -> Iterator[ReadyPassage]:
             except UnicodeDecodeError as error:
                 raise InputError(f"a line is not UTF-8 ({error.reason})", value=_line_source(split, number)) from error
 
-    for row in csv.reader(decoded(), delimiter="\t"):
+    for row in _cells(decoded(), lambda: _line_source(split, last)):
         if row == PSGS_COLUMNS or not row:
             continue
         if len(row) != len(PSGS_COLUMNS) or not row[0]:
@@ -247,6 +262,13 @@ def _psgs_rows(split: Split) -> Iterator[ReadyPassage]:
                 remedy="check --format: psgs is what DPR's psgs_w100.tsv looks like",
             )
         yield ReadyPassage(row[0], row[2], row[1])
+
+
+def _cells(lines: Iterator[str], source: Callable[[], str]) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(lines, delimiter="\t")
+    except csv.Error as error:
+        raise InputError(f"a line cannot be parsed ({error})", value=source()) from error
 
 
 def _parquet_cuts(url: str, options: InputOptions) -> Iterator[tuple[int, int]]:
@@ -284,16 +306,23 @@ def _parquet_rows(split: Split, options: InputOptions) -> Iterator[Row]:
         end = parquet.num_row_groups if split.end is None else split.end
         number = sum(parquet.metadata.row_group(group).num_rows for group in range(split.start))
         batches = parquet.iter_batches(PARQUET_BATCH_ROWS, row_groups=list(range(split.start, end)), columns=columns)
-        for batch in batches:
-            for row in batch.to_pylist():
-                number += 1
-                yield partial("{}, row {}".format, split.url, number), row
+        try:
+            for batch in batches:
+                for row in batch.to_pylist():
+                    number += 1
+                    yield partial("{}, row {}".format, split.url, number), row
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"a Parquet file is damaged, or its texts are not UTF-8 ({error})",
+                value=f"{split.url}, after row {number}",
+                remedy="download it again",
+            ) from error
 
 
 def _open_parquet(url: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(storage.open_read(url))
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"not a whole Parquet file ({error})", value=url, remedy="check --format, or download it again"
         ) from error
@@ -329,13 +358,20 @@ def _lines(split: Split) -> Iterator[tuple[int, bytes]]:
             stream.seek(split.start - 1)
             position = split.start - 1 + len(stream.readline())  # the line in progress belongs to the split before
         try:
-            for number, line in enumerate(stream):
+            for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES + 1), b"")):
+                if len(line) > MAX_LINE_BYTES:
+                    raise InputError(
+                        f"a line is longer than {MAX_LINE_BYTES >> 20} MiB",
+                        value=_line_source(split, number),
+                        expected="one article a line",
+                        remedy="check --format",
+                    )
                 if split.end is not None and position >= split.end:
                     return
                 at_file_start = position == 0
                 position += len(line)
                 yield number, line.removeprefix(codecs.BOM_UTF8) if at_file_start else line
-        except (EOFError, OSError, zstandard.ZstdError) as error:
+        except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
             raise InputError(
                 f"the file cannot be decompressed ({error})",
                 value=split.url,

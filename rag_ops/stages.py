@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from rag_ops.errors import InputError
 from schemas import manifest as manifests
 from schemas.manifest import Manifest, ManifestError, ShardRecord, digest_of
 
+logger = logging.getLogger(__name__)
 RECORD_SUFFIX = ".record.json"
 SETTINGS = "settings.json"  # in _incomplete: the configuration that the unfinished shards belong to
 
@@ -102,6 +104,7 @@ def write_shard(url: str, name: str, fingerprint: str, write: Callable[[Any], in
     record = ShardRecord(name, rows, file.bytes_written, file.sha256, fingerprint)
     _write_record(url, record)
     memory.release()
+    logger.debug("%s", name, extra={"event": "shard_made", "counts": {"rows": rows, "bytes": record.bytes}})
     return record
 
 

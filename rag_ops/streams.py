@@ -8,7 +8,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import zstandard
 
@@ -16,6 +16,7 @@ from rag_ops import storage
 from rag_ops.errors import InputError
 
 READ_BYTES = 1 << 20
+ZSTD_READ_BYTES = 4096  # which can unpack to some thousand times as much at once
 BZ2_MAGIC = re.compile(rb"BZh[1-9]1AY&SY")  # how a bz2 stream with at least one block begins, at a byte boundary
 _MAGIC_BYTES = 10
 
@@ -29,13 +30,45 @@ def is_multistream(url: str) -> bool:
 
 def decompressed(raw: IO[bytes], url: str) -> IO[bytes]:
     """An open file's content: of .gz, .bz2 and .zst what is in it, else the file as it is."""
-    if url.endswith(".gz"):
+    name = url.lower()
+    if name.endswith(".gz"):
         return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
-    if url.endswith(".bz2"):
+    if name.endswith(".bz2"):
         return bz2.BZ2File(raw)
-    if url.endswith(".zst"):
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw))
+    if name.endswith(".zst"):
+        return io.BufferedReader(_Zstd(raw))
     return raw
+
+
+class _Zstd(io.RawIOBase):
+    """The content of all frames of a .zst file; the library's own reader takes a cut file for a whole one."""
+
+    def __init__(self, raw: IO[bytes]):
+        self._raw = raw
+        self._frame: Any = None  # the decompressor of the frame in progress
+        self._input = b""
+        self._output = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._output:
+            self._input = self._input or self._raw.read(ZSTD_READ_BYTES)
+            if not self._input:
+                if self._frame is not None:
+                    raise EOFError("it ends in the middle of a compressed stream")
+                return 0
+            if self._frame is None:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._output = memoryview(self._frame.decompress(self._input))
+            self._input = b""
+            if self._frame.eof:
+                self._input, self._frame = self._frame.unused_data, None
+        size = min(len(buffer), len(self._output))
+        buffer[:size] = self._output[:size]
+        self._output = self._output[size:]
+        return size
 
 
 def plain_chunks(url: str, start: int, end: int | None) -> Iterator[tuple[bytes, bool]]:
@@ -95,11 +128,12 @@ def bz2_chunks(url: str, start: int, end: int | None) -> Iterator[tuple[bytes, b
             consumed = 0
             try:
                 while not decompressor.eof:
-                    data = data or file.read(READ_BYTES)
-                    if not data:
-                        raise _cut(url, file)
-                    consumed += len(data)
-                    piece = decompressor.decompress(data)
+                    if decompressor.needs_input:
+                        data = data or file.read(READ_BYTES)
+                        if not data:
+                            raise _cut(url, file)
+                        consumed += len(data)
+                    piece = decompressor.decompress(data, READ_BYTES)  # some bytes can unpack to gigabytes
                     data = b""
                     if piece:
                         yield piece, owned
@@ -133,7 +167,7 @@ def _find_stream(file: IO[bytes], start: int) -> int | None:
 def _decompresses(data: bytes) -> bool:
     """Whether what looks like a stream is one: ten bytes can stand in compressed data by chance."""
     try:
-        bz2.BZ2Decompressor().decompress(data, max_length=1)
+        bz2.BZ2Decompressor().decompress(data, 1)
     except OSError:
         return False
     return True

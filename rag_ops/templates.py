@@ -325,7 +325,7 @@ def _population_density(positional: Sequence[str], named: Mapping[str, str]) -> 
         density = float(population) / float(area)
     except (ValueError, ZeroDivisionError):
         return ""
-    digits = int(named["prec"]) if named.get("prec", "").isdecimal() else (0 if density >= 100 else 1)
+    digits = min(int(named["prec"]), 20) if named.get("prec", "").isdecimal() else (0 if density >= 100 else 1)
     number = f"{density:.{digits}f}"
     arguments = [number, "/" + unit, "/" + other] + ([str(digits)] if digits else [])
     return expand_convert(arguments, {"abbr": "on"})
@@ -337,9 +337,10 @@ def _dental(positional: Sequence[str], named: Mapping[str, str]) -> str:
 
 def _order_of_magnitude(positional: Sequence[str], named: Mapping[str, str]) -> str:
     try:
-        return f"{Decimal(_at(positional, 0)):,f}"
+        number = Decimal(_at(positional, 0))
     except InvalidOperation:
         return _at(positional, 0)
+    return f"{number:,f}" if number.is_finite() and abs(number.adjusted()) < 1000 else _at(positional, 0)
 
 
 def _handlers() -> dict[str, Handler]:

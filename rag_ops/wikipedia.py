@@ -11,14 +11,19 @@ from collections.abc import Iterable, Iterator
 from xml.parsers import expat
 
 from rag_ops import storage, streams
+from rag_ops.dropping import TOO_LONG
 from rag_ops.errors import InputError
-from rag_ops.wikitext import is_disambiguation, is_redirect
+from rag_ops.wikitext import MAX_PAGE_CHARS, is_disambiguation, is_redirect
 
 logger = logging.getLogger(__name__)
 
 OPEN_TAG, CLOSE_TAG, END_TAG = b"<page>", b"</page>", b"</mediawiki>"
 ROOT = "mediawiki"
 _INDEX_SUFFIX = re.compile(r"\.xml(\.bz2)$")
+MAX_TITLE_CHARS = 1000  # every passage of a page carries its title; MediaWiki's own limit is 255 bytes
+ENCODING_BYTES = 1000  # at the beginning of a dump, which tell UTF-16 by its zeros
+MAX_DEPTH = 100  # of elements; an export has five
+MAX_TOKEN_BYTES = 32 << 20  # of a tag or comment, which the XML parser holds whole
 _TEXT_FIELDS = {"title", "ns", "id", "text"}
 
 
@@ -32,6 +37,7 @@ class Page:
         title: as shown, without a namespace prefix for articles.
         redirect: whether the page has a <redirect/> element.
         wikitext: of the last revision in the dump; empty when it is deleted.
+        too_long: whether the title or the text was left out because no page has as much.
     """
 
     page_id: str
@@ -39,14 +45,17 @@ class Page:
     title: str
     redirect: bool
     wikitext: str
+    too_long: bool = False
 
 
 def drop_reason(page: Page) -> str | None:
-    """Why a page is no article: "namespace", "redirect", "empty" or "disambiguation"; None for an article."""
+    """Why a page is no article: namespace, redirect, too_long, empty or disambiguation; None for an article."""
     if page.namespace != 0:
         return "namespace"
     if page.redirect or is_redirect(page.wikitext):
         return "redirect"
+    if page.too_long:
+        return TOO_LONG
     if not page.wikitext.strip():
         return "empty"
     return "disambiguation" if is_disambiguation(page.title, page.wikitext) else None
@@ -64,13 +73,13 @@ def cut_dump(url: str, split_bytes: int) -> list[tuple[int, int | None]]:
     size = storage.size_bytes(url)
     if size == 0:
         raise InputError("the dump is empty", value=url, expected="a MediaWiki XML export", remedy="download it again")
-    if url.endswith(".gz") or (url.endswith(".bz2") and not streams.is_multistream(url)):
+    if url.lower().endswith(".gz") or (url.lower().endswith(".bz2") and not streams.is_multistream(url)):
         logger.info(
             "%s is a single compressed stream, so one worker reads it; a multistream dump (or .xml) is read by all", url
         )
         return [(0, None)]
     starts = list(range(0, size, split_bytes))
-    if url.endswith(".bz2") and (offsets := companion_offsets(url)):
+    if url.lower().endswith(".bz2") and (offsets := companion_offsets(url)):
         starts = sorted({offsets[min(bisect.bisect_left(offsets, start), len(offsets) - 1)] for start in starts})
     return [(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
@@ -105,9 +114,9 @@ def read_pages(url: str, start: int = 0, end: int | None = None) -> Iterator[Pag
     Raises:
         InputError: cut, malformed, not XML or no MediaWiki export; with the file and the position where known.
     """
-    if url.endswith(".bz2"):
+    if url.lower().endswith(".bz2"):
         chunks = streams.bz2_chunks(url, start, end)
-    elif url.endswith(".gz"):
+    elif url.lower().endswith(".gz"):
         chunks = streams.gzip_chunks(url)
     else:
         chunks = streams.plain_chunks(url, start, end)
@@ -131,7 +140,11 @@ def _from_first_page(chunks: Iterable[tuple[bytes, bool]]) -> Iterator[tuple[byt
         place = window.find(OPEN_TAG)
         if place >= 0 and (owned or place < len(pending)):
             found = True
-            yield window[place:], owned
+            if place < len(pending):  # the tag lies across two pieces, and the page is of the first
+                yield window[place : len(pending)], True
+                yield piece, owned
+            else:
+                yield window[place:], owned
         elif not owned:
             return
         else:
@@ -188,11 +201,15 @@ class _PageParser:
         self._pages: list[Page] = []
         self._path: list[str] = []
         self._fields: dict[str, str] = {}
+        self._long: set[str] = set()  # the fields that were cut
         self._text: list[str] | None = None
+        self._room = 0  # characters that the field may still have
+        self._fed = 0
         self._ended = False
         self._parser = expat.ParserCreate("utf-8")
         self._parser.buffer_text = True
         self._parser.buffer_size = 1 << 16
+        self._parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
         self._parser.StartElementHandler = self._open
         self._parser.EndElementHandler = self._close
         self._parser.StartDoctypeDeclHandler = self._refuse_doctype
@@ -208,11 +225,20 @@ class _PageParser:
                 expected="a MediaWiki XML export",
                 remedy="download it again, or check --format",
             ) from error
+        self._fed += len(data)
+        if self._fed - self._parser.CurrentByteIndex > MAX_TOKEN_BYTES:
+            raise InputError(
+                f"the dump has a tag or comment of more than {MAX_TOKEN_BYTES >> 20} MiB",
+                value=f"{self._url}, byte {self._parser.CurrentByteIndex} of the text from byte {self._start} on",
+                expected="a MediaWiki XML export",
+            )
 
     def feed_all(self, pieces: Iterable[bytes], *, whole: bool) -> Iterator[Page]:
         """Parses all pieces, giving pages as they close; `whole` says that the dump must end with them."""
         seen = False
         for piece in pieces:
+            if not seen and b"\0" in piece[:ENCODING_BYTES]:  # expat would read it, but no split of it would be found
+                raise InputError("the dump is not UTF-8", value=self._url, expected="a MediaWiki XML export in UTF-8")
             seen = True
             self.feed(piece)
             yield from self._pages
@@ -236,19 +262,30 @@ class _PageParser:
             )
         self._path.append(name)
         depth = len(self._path)
+        if depth > MAX_DEPTH:
+            raise InputError(
+                f"the dump has elements in elements, {depth} deep",
+                value=f"{self._url}, page {self._fields.get('title', '?')!r}",
+                expected="a MediaWiki XML export",
+            )
         if name == "page" and depth == 2:
             self._fields = {"page": ""}
+            self._long = set()
         elif name == "redirect" and depth == 3:
             self._fields["redirect"] = "yes"
         elif name in _TEXT_FIELDS and (depth == 3 or (name == "text" and depth == 4)):
             self._text = []
-            self._parser.CharacterDataHandler = self._text.append
+            self._room = MAX_PAGE_CHARS if name == "text" else MAX_TITLE_CHARS
+            self._parser.CharacterDataHandler = self._collect
 
     def _close(self, name: str) -> None:
         name = name.rsplit(":", 1)[-1]
         self._path.pop()
         if self._text is not None and name in _TEXT_FIELDS:
             self._fields[name] = "".join(self._text)  # of several revisions the last one stays
+            self._long.discard(name)
+            if self._room < 0:
+                self._long.add(name)
             self._text = None
             self._parser.CharacterDataHandler = None
         elif name == "page" and len(self._path) == 1:
@@ -257,15 +294,27 @@ class _PageParser:
         elif not self._path:
             self._ended = True
 
+    def _collect(self, data: str) -> None:
+        """Adds to the open field, as far as there is room: memory is bounded whatever the dump says."""
+        assert self._text is not None
+        self._room -= len(data)
+        if self._room >= 0:
+            self._text.append(data)
+        elif self._path[-1] == "text":
+            self._text.clear()
+
     def _page(self) -> Page:
         fields = self._fields
         try:
+            if not (page_id := fields["id"].strip()):
+                raise KeyError("id")
             return Page(
-                fields["id"].strip(),
+                page_id,
                 int(fields.get("ns", "0")),
                 fields["title"],
                 "redirect" in fields,
                 fields.get("text", ""),
+                bool(self._long),
             )
         except (KeyError, ValueError) as error:
             raise InputError(

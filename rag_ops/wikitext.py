@@ -8,7 +8,7 @@ paragraphs, list items, the text of links, the source of formulas, and the templ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mwparserfromhell
@@ -49,7 +49,7 @@ OPEN, CLOSE = "\ue000", "\ue001"  # around the number of a literal that waits ou
 _SCANNED = re.compile(
     rf"<!--|<(?P<tag>{'|'.join(sorted(DROPPED_TAGS | LITERAL_TAGS))})(?=[\s/>])[^<>]*?(?P<empty>/)?>", re.IGNORECASE
 )
-_HEADING = re.compile(r"^(={1,6})[ \t]*(.+?)[ \t]*\1[ \t]*$", re.MULTILINE)
+_HEADING_LINE = re.compile(r"^=.*$", re.MULTILINE)
 _TABLE_MARK = re.compile(r"^[ \t:*#;]*(\{\|)|^[ \t]*(\|\})(?!\})", re.MULTILINE)
 _TABLE_LINE = re.compile(r"^[ \t:]*(?:\{\||\|[-+}]?|!).*$", re.MULTILINE)
 _QUOTES = re.compile(r"''+")
@@ -62,18 +62,22 @@ _LANGUAGE = re.compile(r"([a-z]{2,3}|simple|[a-z]{2,3}-[a-z-]+)$")
 _PIPE_TRICK = re.compile(r"^(?:[^:]*:)?\s*(.*?)\s*(?:\([^()]*\)|,.*)?$")
 _EXPONENT = re.compile(r"[-−+–]?\d")
 _HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
-_SPACES = re.compile(r"[ \t\u00a0\u2002-\u200b\u202f\u205f\u3000]+")
+_SPACES = re.compile(r"(?:[^\S\n]|\u200b)+")
+_WORD = re.compile(r"\w")
+_NO_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff]")  # that &#0; and &#xd800; would make
 _NO_WORDS = re.compile(r"^[\s*#:;.,|∣()\-–—]*$")
-_CLEANING = (
+# Each begins only where its run of spaces or commas begins: tried from every one of them a long run would take for ever.
+_CLEANING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\(\s*(?:[,;:.\-–]\s*)*\)|\[\s*\]"), ""),
     (re.compile(r"\(\s*(?:[,;]\s*)+"), "("),
-    (re.compile(r"\s*\(\s*(?:aged?|years? (?:ago|old))\s*\)"), ""),  # an age that only the clock could tell
-    (re.compile(r"\s*\([^()]*[$£€](?=[\s)])[^()]*\)"), ""),  # a sum of money whose amount was a template's
-    (re.compile(r"(?:\s*[,;:])*\s+\)|(?:\s*[,;:])+\)"), ")"),
-    (re.compile(r"(?:([,;])\s*){2,}(?=[\s\w])"), r"\1 "),
+    (re.compile(r"(?<!\s)\s*\(\s*(?:aged?|years? (?:ago|old))\s*\)"), ""),  # an age that only the clock could tell
+    (re.compile(r"(?<!\s)\s*\(([^()]*)\)"), lambda match: "" if _NO_SUM.search(match[1]) else match[0]),
+    (re.compile(r"(?<![,;:\s])[,;:\s]+\)"), ")"),
+    (re.compile(r"[,;][,;\s]+"), lambda match: _one_separator(match)),
     (re.compile(r"\(\s+"), "("),
-    (re.compile(r"[ ]+([,;.!?)])(?=[\s)]|$)"), r"\1"),
+    (re.compile(r"(?<! )[ ]+([,;.!?)])(?=[\s)]|$)"), r"\1"),
 )
+_NO_SUM = re.compile(r"[$£€](?=\s|$)")  # a sum of money whose amount was a template's
 _DISAMBIGUATION = re.compile(
     r"\{\{\s*(?:template:)?(?:disambig(?:uation)?|disamb|disam|dab|dmbox|hndis(?:ambig)?|geodis|mathdab|numberdis|schooldis|"
     r"hospitaldis|roaddis|roadindex|shipdis|airport ?dis(?:ambig)?|callsigndis|letter ?dis(?:ambig)?|biodis|"
@@ -82,6 +86,8 @@ _DISAMBIGUATION = re.compile(
 )
 _REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)
 MAX_TEMPLATE_DEPTH = 30
+MAX_PAGE_CHARS = 4 << 20  # of a page; MediaWiki's own limit is 2 MiB
+MAX_TITLE_CHARS = 255  # of a page, as MediaWiki has it
 MAX_UNCLOSED = 1000  # brackets or braces; a real page has a handful
 
 
@@ -110,11 +116,19 @@ def to_text(wikitext: str) -> str:
     >>> to_text("The peak is {{convert|8848|m|ft}} high,<ref>x</ref> in the ''[[Himalaya|Himalayas]]''.")
     'The peak is 8,848 metres (29,029 ft) high, in the Himalayas.'
     """
+    return finish(*prepare(wikitext))
+
+
+def prepare(wikitext: str) -> tuple[str, list[str]]:
+    """The markup that is left for the parser, in linear time, and the literals that wait outside."""
     literals: list[str] = []
     text = _scan(wikitext.replace(OPEN, "").replace(CLOSE, ""), literals)
-    text = _drop_tables(_drop_sections(text))
-    rendered = _Renderer().render_page(text)
-    return _clean(rendered, literals)
+    return _drop_tables(_drop_sections(text)), literals
+
+
+def finish(markup: str, literals: list[str]) -> str:
+    """The plain text of what `prepare` left."""
+    return _clean(_Renderer().render_page(markup), literals)
 
 
 def _scan(text: str, literals: list[str]) -> str:
@@ -164,18 +178,28 @@ def _drop_sections(text: str) -> str:
     pieces: list[str] = []
     position = 0
     level = 0  # of the closing section that is being dropped; 0 for none
-    for match in _HEADING.finditer(text):
-        depth = len(match[1])
+    for start, depth, heading in _headings(text):
         if level and depth > level:
             continue
         if not level:
-            pieces.append(text[position : match.start()])
-        name = _QUOTES.sub("", match[2]).strip(" :[]").lower()
+            pieces.append(text[position:start])
+        name = _QUOTES.sub("", heading).strip(" :[]").lower()
         level = depth if name in CLOSING_SECTIONS else 0
-        position = match.start()
+        position = start
     if not level:
         pieces.append(text[position:])
     return "".join(pieces)
+
+
+def _headings(text: str) -> Iterator[tuple[int, int, str]]:
+    """Place, level and text of each heading: a line between as many equals signs, one to six."""
+    for match in _HEADING_LINE.finditer(text):
+        line = match[0].rstrip(" \t")
+        most = len(line[:6]) - len(line[:6].lstrip("="))
+        for depth in range(most, 0, -1):
+            if len(line) > 2 * depth and line.endswith("=" * depth):
+                yield match.start(), depth, line[depth:-depth].strip(" \t")
+                break
 
 
 def _drop_tables(text: str) -> str:
@@ -202,7 +226,7 @@ def _drop_tables(text: str) -> str:
     return "\n".join(pieces)
 
 
-def _is_broken(text: str) -> bool:
+def is_broken(text: str) -> bool:
     """Whether so much stands open that the parser, which tries every opening, would take minutes."""
     brackets = max(text.count("[") - text.count("]"), text.count("{") - text.count("}"))
     return brackets > MAX_UNCLOSED or text.count("<") - 2 * text.count("</") > 5 * MAX_UNCLOSED
@@ -217,7 +241,7 @@ class _Renderer:
 
     def render_page(self, text: str) -> str:
         """The text of a page's markup."""
-        if _is_broken(text):
+        if is_broken(text):
             return _plain(text)
         try:
             self._render(mwparserfromhell.parse(text, skip_style_tags=True))
@@ -249,9 +273,10 @@ class _Renderer:
 
     def _entity(self, node: Any) -> None:
         try:
-            self._out.append(node.normalize())
+            character = node.normalize()
         except (ValueError, OverflowError, KeyError):
-            self._out.append(" ")
+            character = " "
+        self._out.append(" " if _NO_CHARACTER.match(character) else character)
 
     def _argument(self, node: Any) -> None:
         if node.default is not None:
@@ -273,7 +298,7 @@ class _Renderer:
         elif text := self._text_of(node.text):
             self._out.append(text)
         else:
-            trick = _PIPE_TRICK.match(title)
+            trick = _PIPE_TRICK.match(title) if len(title) <= MAX_TITLE_CHARS else None
             self._out.append(trick[1] if trick else title)
 
     def _external_link(self, node: Any) -> None:
@@ -297,7 +322,9 @@ class _Renderer:
 
     def _superscript(self, text: str) -> None:
         """10<sup>8</sup> is 10^8, not 108; km<sup>2</sup> is km2, and 19<sup>th</sup> is 19th."""
-        before = next((piece[-1] for piece in reversed(self._out) if piece), "")
+        while self._out and not self._out[-1]:
+            self._out.pop()
+        before = self._out[-1][-1] if self._out else ""
         exponent = (before.isdigit() or before == ")") and _EXPONENT.match(text) is not None
         self._out.append(f"^{text}" if exponent else text)
 
@@ -316,7 +343,11 @@ class _Renderer:
             else:
                 named[key] = value.strip()
         self._depth -= 1
-        self._out.append(templates.expand(name, positional, named) or "")
+        try:
+            text = templates.expand(name, positional, named)
+        except (ValueError, ArithmeticError, MemoryError):  # no number, or one that no page has
+            text = None
+        self._out.append(text or "")
 
 
 _HANDLERS: dict[type, Callable[[_Renderer, Any], None]] = {
@@ -350,6 +381,15 @@ def _clean(text: str, literals: list[str]) -> str:
     text = "\n".join(line for line in lines if line and not _NO_WORDS.match(line))
     # Nothing put together from pieces may look like markup again.
     return _PAIRS.sub("", text.replace("|", PIPE)).replace("<ref", "< ref")
+
+
+def _one_separator(match: re.Match[str]) -> str:
+    """Of several commas or semicolons the last, where a word or a space follows: what stood between them is gone."""
+    run = match[0]
+    following = match.string[match.end() : match.end() + 1]
+    end = len(run) if _WORD.match(following) else run.rfind(" ")
+    separators = [character for character in run[: max(end, 0)] if character in ",;"]
+    return f"{separators[-1]} {run[end:]}" if len(separators) > 1 else run
 
 
 def _clean_line(line: str) -> str:

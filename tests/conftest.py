@@ -42,15 +42,22 @@ def minilm() -> str:
 @pytest.fixture(scope="session")
 def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A lower-casing WordPiece tokenizer of some words and all single letters and digits."""
-    from transformers import BertTokenizerFast
-
     directory = tmp_path_factory.mktemp("tokenizer")
+    make_tokenizer(directory)
+    return str(directory)
+
+
+def make_tokenizer(directory: Path):
+    """Writes that tokenizer, and loads it."""
+    from transformers import AutoTokenizer, BertTokenizerFast
+
+    directory.mkdir(exist_ok=True)
     pieces = [*LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS, *".,/?!-'\"()"]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
     path = directory / "vocab.txt"
     path.write_text("\n".join(vocabulary))
     BertTokenizerFast(vocab=str(path), do_lower_case=True, model_max_length=64).save_pretrained(directory)
-    return str(directory)
+    return AutoTokenizer.from_pretrained(directory)
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +71,11 @@ def tokenizer(tokenizer_directory: str):
 @pytest.fixture(scope="session")
 def tiny_bert_config(tokenizer) -> dict:
     """Two layers of width 16."""
+    return tiny_bert(tokenizer)
+
+
+def tiny_bert(tokenizer) -> dict:
+    """The settings of a BERT of two layers of width 16."""
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": 16,

@@ -12,7 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("chunk", "embed", "answer", "decode", "index", "specs", "memory", "plan", "finetune", "flink", "gpu")
+NAMES = (
+    *("chunk", "embed", "answer", "decode", "index", "specs", "memory", "plan", "finetune", "rows", "fuzz", "flink"),
+    "gpu",
+)
 
 
 def main(names: list[str]) -> int:

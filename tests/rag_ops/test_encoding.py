@@ -126,6 +126,54 @@ def test_a_vector_that_is_not_finite_names_its_row(sentence_encoder):
         encoder.encode(["moon", "war"])
 
 
+def test_a_batch_that_memory_does_not_hold_is_halved(sentence_encoder, monkeypatch):
+    encoder = Encoder.load(sentence_encoder, role="question")
+    texts = [f"moon {number} " * (number % 7 + 1) for number in range(40)]
+    whole, _ = encoder.encode(texts)
+    real, sizes = encoder._encode_batch, []
+
+    def small_memory(tokens, rows):
+        sizes.append(len(rows))
+        if len(rows) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(tokens, rows)
+
+    monkeypatch.setattr(encoder, "_encode_batch", small_memory)
+    found, _ = encoder.encode(texts)
+    assert max(sizes) > 3
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("window_rows", [8, 4096])
+def test_a_text_that_fails_is_told_and_leaves_the_others_as_without_it(sentence_encoder, monkeypatch, window_rows):
+    monkeypatch.setattr(encoding, "WINDOW_ROWS", window_rows)
+    encoder = Encoder.load(sentence_encoder, role="question")
+    texts = [f"moon {number} " * (number % 7 + 1) for number in range(8)]
+    without, _ = encoder.encode([text for number, text in enumerate(texts) if number != 4], batch_tokens=60)
+    real_encode, real_tokenize = encoder._encode_batch, encoder.tokenize
+    failures: dict[int, str] = {}
+
+    def fails_in_the_model(tokens, rows):
+        if any(tokens.ids[row] == real_tokenize([texts[4]]).ids[0] for row in rows):
+            raise RuntimeError("boom")
+        return real_encode(tokens, rows)
+
+    def fails_in_the_tokenizer(given, pairs=None):
+        if texts[4] in given:
+            raise OverflowError("too long")
+        return real_tokenize(given, pairs)
+
+    for name, failing in (("_encode_batch", fails_in_the_model), ("tokenize", fails_in_the_tokenizer)):
+        with monkeypatch.context() as patch:
+            patch.setattr(encoder, name, failing)
+            found, _ = encoder.encode(texts, batch_tokens=60, on_failure=failures.__setitem__)
+            with pytest.raises(JobError, match="row 4"):
+                encoder.encode(texts)
+        assert list(failures) == [4]
+        assert not found[4].any()
+        assert np.delete(found, 4, 0).tobytes() == without.tobytes()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_absent_is_an_error(sentence_encoder):
     with pytest.raises(JobError, match="no CUDA device"):
@@ -140,3 +188,13 @@ def test_the_wrong_side_of_a_dpr_pair_is_refused(dpr_pair):
 def test_a_model_that_does_not_tell_its_pooling_is_refused(tiny_bart):
     with pytest.raises(InputError, match="pooled"):
         checkpoints.encoder_config(tiny_bart, "context")
+
+
+def test_a_text_of_megabytes_is_cut_before_it_is_tokenised_and_says_so(sentence_encoder):
+    encoder = Encoder.load(sentence_encoder, role="question")
+    long = "the river of ice " * 100_000
+    vectors, cut = encoder.encode([long, long[:2000], "moon"])
+    assert cut.tolist() == [True, True, False]
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+    _, cut = encoder.encode(["moon"], [" " * 100_000])
+    assert cut.tolist() == [True]

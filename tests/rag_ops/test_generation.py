@@ -277,6 +277,58 @@ def test_a_batch_that_fails_is_halved_and_one_question_alone_gets_the_error(tiny
     assert [answer.text for n, answer in enumerate(found) if n != 5] == [a.text for n, a in enumerate(whole) if n != 5]
 
 
+@pytest.mark.parametrize("batch_tokens", [150, 100_000])
+def test_a_question_that_fails_leaves_the_others_as_if_it_had_not_been_there(
+    tiny_rag, scores, monkeypatch, batch_tokens
+):
+    model = generator(tiny_rag)
+    passages = [passages_for(n) for n in range(len(QUESTIONS))]
+    others = [n for n in range(len(QUESTIONS)) if n not in (5, 11)]
+    without = model.answer(
+        [QUESTIONS[n] for n in others], [passages[n] for n in others], scores[others], batch_tokens=batch_tokens
+    )
+    real = model._answer_batch
+
+    def fails_on_two(contexts, given):
+        if any(np.array_equal(row, scores[5]) or np.array_equal(row, scores[11]) for row in given):
+            raise IndexError("index out of range in self")
+        return real(contexts, given)
+
+    monkeypatch.setattr(model, "_answer_batch", fails_on_two)
+    done = []
+    found = model.answer(QUESTIONS, passages, scores, batch_tokens=batch_tokens, on_rows=done.append)
+    assert [found[n].error for n in (5, 11)] == ["the model failed (IndexError: index out of range in self)"] * 2
+    assert [found[n] for n in others] == without  # to the last bit of every score
+    assert sum(done) == len(QUESTIONS)
+
+
+def test_a_question_that_the_tokenizer_fails_on_gets_the_error(tiny_rag, scores, monkeypatch):
+    model = generator(tiny_rag)
+    passages = [passages_for(n) for n in range(len(QUESTIONS))]
+    whole = model.answer(QUESTIONS, passages, scores)
+    real = model._contexts
+
+    def fails_on_one(questions, found, numbers):
+        if 3 in numbers:
+            raise OverflowError("too many bytes")
+        return real(questions, found, numbers)
+
+    monkeypatch.setattr(model, "_contexts", fails_on_one)
+    found = model.answer(QUESTIONS, passages, scores)
+    assert found[3].error == "the model failed (OverflowError: too many bytes)"
+    assert [a.text for n, a in enumerate(found) if n != 3] == [a.text for n, a in enumerate(whole) if n != 3]
+
+
+def test_scores_that_are_no_numbers_are_an_error(tiny_rag, scores):
+    model = generator(tiny_rag)
+    given = scores.copy()
+    given[2] = np.nan
+    found = model.answer(QUESTIONS, [passages_for(n) for n in range(len(QUESTIONS))], given)
+    assert found[2].text is None
+    assert "not numbers" in found[2].error
+    assert sum(answer.error is not None for answer in found) == 1
+
+
 def test_a_directory_without_weights_is_one_clear_error(tmp_path, tiny_rag):
     shutil.copy(f"{tiny_rag}/config.json", tmp_path)
     with pytest.raises(InputError, match="cannot be loaded"):

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from collections import Counter
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from rag_ops import readers, storage
+from rag_ops import readers, storage, streams
 from rag_ops.errors import InputError
 from rag_ops.readers import InputOptions, format_of, plan_splits, read_split
 
@@ -92,6 +93,68 @@ def test_a_cut_gzip_is_named(tmp_path):
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(jsonl(ROWS))[:-100])
     with pytest.raises(InputError, match="cannot be decompressed"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("part", [0.3, 0.9])
+def test_a_cut_file_is_never_taken_for_a_whole_one(tmp_path, suffix, part):
+    data = COMPRESS[suffix](os.urandom(300_000).hex().encode() + b"\n" + jsonl(ROWS))
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(data[: int(part * len(data))])
+    with pytest.raises(InputError, match="cannot be decompressed|not JSON"):
+        read(path)
+    with pytest.raises(EOFError), storage.open_read(str(path)) as raw:
+        streams.decompressed(raw, str(path)).read()
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst", ".GZ", ".Zst"])
+def test_a_file_of_several_compressed_pieces_is_read_whole(tmp_path, suffix):
+    compress = COMPRESS[suffix.lower()]
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(b"".join(compress(jsonl(ROWS[start : start + 7])) for start in range(0, 200, 7)))
+    assert read(path)[0] == EXPECTED
+
+
+def test_a_damaged_gzip_is_named(tmp_path):
+    data = bytearray(gzip.compress(jsonl(ROWS)))
+    data[100:120] = b"\xff" * 20
+    (tmp_path / "a.jsonl.gz").write_bytes(data)
+    with pytest.raises(InputError, match="cannot be decompressed|not JSON"):
+        read(tmp_path / "a.jsonl.gz")
+
+
+def test_a_line_without_an_end_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 10_000)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(jsonl(ROWS[:3]) + b" " * 50_000_000))
+    with pytest.raises(InputError, match=r"a line is longer.*line 4"):
+        read(tmp_path / "a.jsonl.gz")
+
+
+def test_a_lone_surrogate_becomes_the_replacement_character(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"id": "a\\udc00", "title": "t\\ud800", "text": "x\\udfffy"}\n')
+    assert read(tmp_path / "a.jsonl")[0] == [("a\ufffd", "t\ufffd", "x\ufffdy")]
+
+
+@pytest.mark.parametrize("row", [{"id": 1, "title": "t" * 2000}, {"id": "i" * 2000, "title": "t"}])
+def test_a_title_that_every_passage_would_carry_is_too_long(tmp_path, row):
+    (tmp_path / "a.jsonl").write_bytes(jsonl([ROWS[0], row | {"text": "x"}]))
+    found, dropped = read(tmp_path / "a.jsonl")
+    assert found == EXPECTED[:1]
+    assert dropped == {"too_long": 1}
+
+
+def test_parquet_of_texts_that_are_not_utf_8_or_damaged(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = pa.array([b"fine", b"\xff\xfe"], pa.binary()).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"id": ["1", "2"], "title": ["t", "t"], "text": texts}), path)
+    with pytest.raises(InputError, match="UTF-8"):
+        read(path)
+    pq.write_table(pa.Table.from_pylist(ROWS), path, compression="zstd")
+    data = bytearray(path.read_bytes())
+    data[50:200] = b"\xff" * 150
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="Parquet"):
         read(path)
 
 

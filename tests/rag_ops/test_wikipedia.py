@@ -5,6 +5,7 @@ import gzip
 import itertools
 import random
 import re
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -92,6 +93,14 @@ def test_cuts_at_every_byte_of_a_page_tag(tmp_path):
         assert len(list(read_pages(str(path), 0, cut))) == begun
 
 
+def test_a_split_of_some_bytes_of_a_tag_has_its_page(tmp_path):
+    path = tmp_path / "d.xml"
+    path.write_bytes(DUMP)
+    place = DUMP.index(b"<page>", 3000)
+    for first, last in itertools.combinations(range(place - 3, place + 9), 2):
+        assert read_all(str(path), [(0, first), (first, last), (last, None)]) == EXPECTED, (first, last)
+
+
 def test_a_small_read_size_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "READ_BYTES", 17)
     for name, data in (("d.xml", DUMP[:6000] + b"</mediawiki>"), ("d.xml.bz2", multistream()[0])):
@@ -148,6 +157,96 @@ def test_a_deleted_text_is_empty(tmp_path):
     (tmp_path / "d.xml").write_text(f"<mediawiki>{page}</mediawiki>")
     (found,) = read_pages(str(tmp_path / "d.xml"))
     assert drop_reason(found) == "empty"
+
+
+def dump_of(*pages: str) -> bytes:
+    return ("<mediawiki>" + "".join(pages) + "</mediawiki>").encode()
+
+
+def small_page(number: int, text: str = "Some text.", title: str | None = None) -> str:
+    shown = title or f"T{number}"
+    return f"<page><title>{shown}</title><ns>0</ns><id>{number}</id><revision><text>{text}</text></revision></page>"
+
+
+def peak_of_reading(path) -> tuple[list[Page], int]:
+    """The pages, and the most that Python held while it read them, in bytes."""
+    tracemalloc.start()
+    try:
+        return list(read_pages(str(path))), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [10 << 20, 40 << 20])
+def test_a_page_that_is_too_long_is_told_and_not_kept_in_memory(tmp_path, size):
+    path = tmp_path / "d.xml"
+    path.write_bytes(dump_of(small_page(1), small_page(2, "long text " * (size // 10)), small_page(3)))
+    pages, peak = peak_of_reading(path)
+    assert [(page.page_id, page.too_long, drop_reason(page)) for page in pages] == [
+        ("1", False, None),
+        ("2", True, "too_long"),
+        ("3", False, None),
+    ]
+    assert peak < 30 << 20
+
+
+def test_a_long_title_is_too_long_as_every_passage_would_carry_it(tmp_path):
+    path = tmp_path / "d.xml"
+    path.write_bytes(dump_of(small_page(1, title="t" * 2000), small_page(2, title="t" * 255)))
+    assert [drop_reason(page) for page in read_pages(str(path))] == ["too_long", None]
+
+
+def test_a_long_revision_before_a_short_one_does_not_count(tmp_path):
+    page = small_page(1, "x" * (5 << 20)).replace("</page>", "<revision><text>short</text></revision></page>")
+    (tmp_path / "d.xml").write_bytes(dump_of(page))
+    (found,) = read_pages(str(tmp_path / "d.xml"))
+    assert (found.wikitext, found.too_long) == ("short", False)
+
+
+BOMB = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 20))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (f'<!DOCTYPE m [<!ENTITY a0 "lol">{BOMB}]>'.encode() + dump_of(small_page(1, "&a19;")), "document type"),
+        (b'<!DOCTYPE m SYSTEM "file:///etc/passwd">' + dump_of(small_page(1)), "document type"),
+        (
+            b'<!DOCTYPE m [<!ENTITY x SYSTEM "file:///etc/passwd">]>' + dump_of(small_page(1, "&x;")),
+            "document type",
+        ),
+        (b'<!DOCTYPE m [<!ENTITY % x SYSTEM "file:///etc/passwd"> %x;]>' + dump_of(small_page(1)), "document type"),
+        (dump_of(small_page(1, "&x;")), "not well-formed"),
+        (dump_of("<a>" * 100_000), "deep"),
+        (dump_of(small_page(1, "<b>" * 100_000)), "deep"),
+        (dump_of("<!--" + "x" * (40 << 20) + "-->"), "tag or comment"),
+        (dump_of("<page a='" + "x" * (40 << 20) + "'/>"), "tag or comment"),
+        (dump_of(small_page(1).replace("<id>1</id>", "<id> </id>")), "lacks a field"),
+        (dump_of(small_page(1).replace("<ns>0</ns>", f"<ns>{'1' * 5000}</ns>")), "lacks a field"),
+        (dump_of(small_page(1, "\x01")), "not well-formed"),
+        (dump_of(small_page(1)).replace(b"Some", b"\xff\xfe"), "not well-formed"),
+        (dump_of(small_page(1)).decode().encode("utf-16"), "not UTF-8"),
+        (dump_of(small_page(1)).decode().encode("utf-16-le"), "not UTF-8"),
+    ],
+)
+def test_hostile_xml_is_refused_in_one_line_and_nothing_outside_is_read(tmp_path, data, message):
+    (tmp_path / "d.xml").write_bytes(data)
+    with pytest.raises(InputError, match=message) as caught:
+        list(read_pages(str(tmp_path / "d.xml")))
+    assert "d.xml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "root:" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".bz2", ".gz"])
+def test_some_bytes_that_unpack_to_gigabytes_do_not_fill_the_memory(tmp_path, suffix):
+    data = dump_of(small_page(1), small_page(2, "0" * (100 << 20)), small_page(3))
+    path = tmp_path / f"d.xml{suffix}"
+    path.write_bytes(bz2.compress(data) if suffix == ".bz2" else gzip.compress(data, 1))
+    del data
+    pages, peak = peak_of_reading(path)
+    assert [page.too_long for page in pages] == [False, True, False]
+    assert peak < 40 << 20
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""Pages that become no article: counted by reason, and by title where the page itself is at fault."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+logger = logging.getLogger(__name__)
+TOO_LONG, TOO_COMPLEX = "too_long", "too_complex"
+NAMED_TITLES = 100  # of each reason; the counts are of all
+SHOWN_CHARS = 200
+
+
+class Dropped(Counter[str]):
+    """Counts by reason; `titles` has the first pages of each reason that names them.
+
+    >>> dropped = Dropped()
+    >>> dropped["redirect"] += 1
+    >>> dropped.name("too_long", "A page of 10 MB")
+    >>> dict(dropped), dropped.titles
+    ({'redirect': 1, 'too_long': 1}, {'too_long': ['A page of 10 MB']})
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.titles: dict[str, list[str]] = {}
+
+    def name(self, reason: str, title: str) -> None:
+        """Counts a page, and keeps its title."""
+        self[reason] += 1
+        titles = self.titles.setdefault(reason, [])
+        if len(titles) < NAMED_TITLES:
+            titles.append(title[:SHOWN_CHARS])
+
+
+def drop(dropped: Counter[str], reason: str, title: str) -> None:
+    """Counts and names a page that cannot be read within the bounds; a line in the log says which."""
+    logger.warning("page %r is dropped: %s", title[:SHOWN_CHARS], reason.replace("_", " "))
+    if isinstance(dropped, Dropped):
+        dropped.name(reason, title)
+    else:
+        dropped[reason] += 1

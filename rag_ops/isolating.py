@@ -1,0 +1,133 @@
+"""A batch that fails is bisected, so that a bad row costs itself and a small memory costs time, and neither the job."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from rag_ops.errors import JobError, RagbeamError
+
+logger = logging.getLogger(__name__)
+R = TypeVar("R")
+Work = Callable[[np.ndarray], Sequence[R]]  # row numbers to one result a row
+_NO_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|can't allocate memory|not enough memory", re.IGNORECASE)
+_BROKEN_DEVICE = re.compile(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|device-side assert", re.IGNORECASE)
+
+
+def token_batches(lengths: Sequence[int], budget_tokens: int) -> Iterator[np.ndarray]:
+    """Cuts rows, shortest first, into batches whose padded size stays within a budget.
+
+    Args:
+        lengths: tokens of each row.
+        budget_tokens: most tokens of a batch: rows times its longest row. A single longer row is a batch of its own.
+
+    Yields:
+        int64 arrays of row numbers. Rows of equal length keep their order, so batches depend on the rows alone.
+
+    >>> [batch.tolist() for batch in token_batches([3, 9, 2, 3], budget_tokens=9)]
+    [[2, 0, 3], [1]]
+    """
+    order = np.argsort(np.asarray(lengths), kind="stable")
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * lengths[order[end]] > budget_tokens:
+            yield order[start:end]
+            start = end
+
+
+def in_batches(
+    lengths: Sequence[int], budget_tokens: int, work: Work[R], on_rows: Callable[[int], None] = lambda rows: None
+) -> tuple[dict[int, R], dict[int, str]]:
+    """Does `work` on rows in the batches of `token_batches`; a row that fails alone does not touch the others.
+
+    A row whose failure is its own is taken out and the batches are cut again, so the others' results are, byte for
+    byte, those of a unit that never held it. A batch that memory does not hold is done in halves: rows then come out of
+    smaller batches, whose sums may differ in the last digit from those of a larger device.
+
+    Args:
+        lengths: tokens of each row.
+        budget_tokens: most tokens of a batch.
+        work: the results of a batch of rows, in their order.
+        on_rows: told how many rows are done, each once.
+
+    Returns:
+        Row to result, and row to why it failed; each row is in one of them.
+
+    Raises:
+        JobError: the device is broken; nothing that it says from then on is a row's fault.
+    """
+    results: dict[int, R] = {}
+    failures: dict[int, str] = {}
+    finished: set[bytes] = set()
+    told = 0
+    while True:
+        left = np.array([row for row in range(len(lengths)) if row not in failures], np.int64)
+        for places in token_batches([lengths[row] for row in left], budget_tokens):
+            rows = left[places]
+            if rows.tobytes() in finished:
+                continue
+            found, own, for_memory = _halved(rows, work)
+            if own:
+                failures |= own
+                break
+            finished.add(rows.tobytes())
+            results |= found
+            failures |= for_memory
+            if len(results) + len(failures) > told:
+                on_rows(len(results) + len(failures) - told)
+                told = len(results) + len(failures)
+        else:
+            break
+    if len(lengths) > told:
+        on_rows(len(lengths) - told)
+    return {row: result for row, result in results.items() if row not in failures}, failures
+
+
+def one_by_one(count: int, work: Work[R]) -> tuple[dict[int, R], dict[int, str]]:
+    """Does `work`, whose results for a row depend on that row alone, on all rows at once, and on fewer where it fails.
+
+    Returns:
+        Row to result, and row to why it failed.
+    """
+    found, own, for_memory = _halved(np.arange(count), work) if count else ({}, {}, {})
+    return found, own | for_memory
+
+
+def _halved(
+    rows: np.ndarray, work: Work[R], is_half: bool = False
+) -> tuple[dict[int, R], dict[int, str], dict[int, str]]:
+    """Results by row; failures that are the row's own; and those of rows that memory does not hold alone."""
+    try:
+        return dict(zip(rows.tolist(), work(rows), strict=True)), {}, {}
+    except RagbeamError:
+        raise
+    except Exception as error:  # whatever the model raises, it is one row's fault or the batch's size
+        reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+        no_memory = is_out_of_memory(error)
+        broken = not no_memory and isinstance(error, RuntimeError) and _BROKEN_DEVICE.search(str(error)) is not None
+    # Outside of the handler, whose traceback holds the batch's tensors.
+    if broken:
+        raise JobError("the device failed", value=reason, remedy="run the same command again: what is done stays")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(rows) == 1:
+        logger.error("a row failed in the model: %s", reason)
+        alone = {int(rows[0]): reason}
+        return ({}, {}, alone) if no_memory else ({}, alone, {})
+    level = logging.DEBUG if is_half else logging.WARNING  # one line a batch, not one a half of a half
+    logger.log(level, "a batch of %d rows failed and is halved: %s", len(rows), reason)
+    half = len(rows) // 2
+    first, second = _halved(rows[:half], work, is_half=True), _halved(rows[half:], work, is_half=True)
+    return first[0] | second[0], first[1] | second[1], first[2] | second[2]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, the device's or the machine's, by whichever exception a library tells it."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None

@@ -1,0 +1,59 @@
+"""answer over 100,000 rows with every kind of bad row among them: each comes out, and memory stays small.
+
+`RAGBEAM_ROWS` gives another number of rows.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pyarrow.dataset
+
+from rag_ops import composing
+from rag_ops.stages import read_manifest
+from tests.benchmarks.common import Result, peak_memory_bytes, ragbeam
+from tests.conftest import make_bart, make_sentence_encoder, make_tokenizer, tiny_bert
+from tests.mixed_rows import differences, write
+from tests.pipelines.workspace import write_articles
+
+ROWS = int(os.environ.get("RAGBEAM_ROWS", "100000"))
+LIMIT_BYTES = 2 << 30
+
+
+def run(directory: Path) -> list[Result]:
+    """Rows out over rows in, rows that are not as they must be, and the peak memory of the job's process."""
+    model, index = small_stage(directory)
+    questions, answers = directory / "questions.jsonl", directory / "answers"
+    expected = write(questions, ROWS)
+    started = time.perf_counter()
+    command = ["answer", "--questions", questions, "--index", index, "--model", model, "--output", answers]
+    peak = peak_memory_bytes(*command, "--n_docs", 2, "--max_new_tokens", 3, "--max_combined_length", 48)
+    seconds = time.perf_counter() - started
+    columns = ["question_id", "question", "answer", "error"]
+    table = pyarrow.dataset.dataset(answers, format="parquet", exclude_invalid_files=True).to_table(columns)
+    problems = differences(table.to_pylist(), expected)
+    info = read_manifest(str(answers), "answer").info
+    failed = sum(info["errors"].values())
+    told = ", ".join(f"{count:,} {reason}" for reason, count in info["errors"].items())
+    figures = f"{table.num_rows:,} rows, {failed:,} with an error ({told}); {seconds:.0f} s, {peak / 1e6:.0f} MB"
+    return [
+        Result("rows out / rows in", table.num_rows / ROWS, "1", table.num_rows == ROWS, figures),
+        Result("rows that are not as they must be", len(problems), "0", not problems, "; ".join(problems[:3]) or "none"),
+        Result("answer's peak memory / 2 GiB", peak / LIMIT_BYTES, "< 1", peak < LIMIT_BYTES, f"{peak / 1e6:.0f} MB"),
+    ]
+
+
+def small_stage(directory: Path) -> tuple[Path, Path]:
+    """A tiny RAG-Token model of random weights, and an index of some short passages."""
+    tokenizer = make_tokenizer(directory / "tokenizer")
+    encoder = make_sentence_encoder(directory / "encoder", tokenizer, tiny_bert(tokenizer), seed=1)
+    bart = make_bart(directory / "bart", tokenizer, seed=3, layers=1, width=16, init_std=0.5)
+    composing.compose(encoder, bart, str(directory / "model"))
+    write_articles(directory / "articles.jsonl", words=7)
+    passages, embeddings = directory / "passages", directory / "embeddings"
+    ragbeam("chunk", "--input", directory / "articles.jsonl", "--output", passages, "--passage_words", 8)
+    ragbeam("embed", "--passages", passages, "--encoder", encoder, "--output", embeddings)
+    ragbeam("index", "--embeddings", embeddings, "--output", directory / "index")
+    return directory / "model", directory / "index"
