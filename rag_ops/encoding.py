@@ -1,11 +1,20 @@
-"""Texts to vectors: any DPR checkpoint or sentence-transformers directory, in length-sorted token-budget batches."""
+"""Texts to vectors: any DPR checkpoint or sentence-transformers directory, in batches whose shape is each row's own.
+
+A vector must not depend on which other texts are encoded beside it, or a refreshed corpus could not keep the vectors of
+its unchanged passages byte for byte. Matrix kernels choose their order of summation by the shape of the whole batch, so
+in batches cut by length alone a third of MiniLM's vectors change their last bits when other rows come or go. Here the
+shape follows from the row's own length: it is padded to the next multiple of `STEP_TOKENS`, and the number of rows
+follows from that; where too few rows have that length, empty ones fill the batch. On a CPU each batch is computed by one
+thread, several side by side, so the number of threads decides nothing either.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,10 +24,13 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, DPRContextEncoder
 from rag_ops import memory
 from rag_ops.checkpoints import EncoderConfig, encoder_config, read_config
 from rag_ops.devices import pick_device, torch_threads
-from rag_ops.errors import InputError, JobError
+from rag_ops.errors import InputError, JobError, RagbeamError
 from rag_ops.packing import pack_linears
 
-WINDOW_ROWS = 4096  # rows tokenised and length-sorted together: bounds memory, and leaves under 1% padding
+WINDOW_ROWS = 4096  # rows tokenised together while the device works on those before: bounds memory
+STEP_TOKENS = 8  # rows are padded to a multiple: 3% of a passage, and no more shapes than kernels keep
+BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}  # of a batch: a core's caches hold it; an accelerator is full
+MOST_ROWS = 64  # of a batch: bounds the empty rows of short lengths
 RAG_ENCODER_PREFIX = "rag.question_encoder."
 
 
@@ -41,6 +53,21 @@ def token_batches(lengths: Sequence[int], budget_tokens: int) -> Iterator[np.nda
         if end == len(order) or (end + 1 - start) * lengths[order[end]] > budget_tokens:
             yield order[start:end]
             start = end
+
+
+def batch_shape(tokens: int, budget_tokens: int, limit: int) -> tuple[int, int]:
+    """The shape (rows, tokens) of the batch that a row is computed in: it depends on nothing but the row's length.
+
+    Args:
+        tokens: of the row.
+        budget_tokens: most tokens of a batch; a single longer row is a batch of its own.
+        limit: longest input of the model.
+
+    >>> batch_shape(130, 512, limit=256), batch_shape(9, 512, limit=256), batch_shape(47, 512, limit=47)
+    ((3, 136), (32, 16), (10, 47))
+    """
+    length = min(-(-max(tokens, 1) // STEP_TOKENS) * STEP_TOKENS, max(limit, tokens))
+    return max(1, min(budget_tokens // length, MOST_ROWS)), length
 
 
 @dataclasses.dataclass
@@ -67,8 +94,10 @@ class Encoder:
         memory.keep()
         self._tokenizer = tokenizer
         self._device = device
-        self._threads = threads
-        self._ahead = ThreadPoolExecutor(1)  # tokenises; one for all calls, for each new thread would grow the heap
+        # One pool for all calls, for each new thread would grow the heap: the first tokenises, the second computes.
+        self._ahead = ThreadPoolExecutor(1)
+        self._at_once = threads if device == "cpu" else 1
+        self._workers = ThreadPoolExecutor(self._at_once, initializer=torch.set_num_threads, initargs=(1,))
         self.dimension = _dimension(model)
 
     @classmethod
@@ -126,58 +155,118 @@ class Encoder:
         Args:
             texts: questions, or passages' titles.
             pairs: passages' texts, as many.
-            batch_tokens: tokens of a batch; by default what suits the device.
+            batch_tokens: most tokens of a batch; by default what suits the device.
             dtype: of the result; the model computes in float32.
             on_rows: told after each batch how many rows it had.
 
         Returns:
             Vectors, `dtype` (rows, dimension), in the order given; and whether each text was cut, bool (rows,).
+            A row's vector is the same bytes whatever the other rows are.
+
+        Raises:
+            JobError: a text cannot be encoded; its `row` says which.
         """
-        budget = batch_tokens or (65_536 if self._device == "cuda" else 4096)
+        budget = batch_tokens or BATCH_TOKENS[self._device]
         vectors = np.empty((len(texts), self.dimension), dtype=dtype)
         truncated = np.zeros(len(texts), dtype=bool)
-        starts = range(0, len(texts), WINDOW_ROWS)
+        running: deque[tuple[list[_Row], Future[np.ndarray]]] = deque()
 
         def window(start: int) -> Tokens:
             rows = slice(start, start + WINDOW_ROWS)
             return self.tokenize(texts[rows], pairs[rows] if pairs is not None else None)
 
-        with torch_threads(self._threads), torch.inference_mode():
-            pending = self._ahead.submit(window, 0) if len(texts) else None
-            for start in starts:
-                assert pending is not None
-                tokens = pending.result()
-                if start + WINDOW_ROWS < len(texts):  # tokenised while the device works on this window
-                    pending = self._ahead.submit(window, start + WINDOW_ROWS)
-                truncated[start : start + len(tokens.ids)] = tokens.truncated
-                for rows in token_batches([len(ids) for ids in tokens.ids], budget):
-                    vectors[start + rows] = self._encode_batch(tokens, rows)
-                    on_rows(len(rows))
+        def take() -> None:
+            batch, result = running.popleft()
+            try:
+                found = result.result()
+            except RagbeamError:
+                raise
+            except Exception as error:
+                raise self._failure(batch, texts, error) from error
+            vectors[[row.number for row in batch]] = found
+            on_rows(len(batch))
+
+        with torch_threads(1):
+            try:
+                for shape, batch in self._batches(len(texts), window, budget, truncated):
+                    running.append((batch, self._workers.submit(self._encode_batch, batch, shape)))
+                    while len(running) > 2 * self._at_once:
+                        take()
+                while running:
+                    take()
+            finally:
+                for _, left in running:
+                    left.cancel()
         if not np.isfinite(vectors).all():
             row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise JobError(
                 "a vector is not finite",
                 value=f"row {row}: {texts[row][:80]}",
                 remedy="use --dtype float32, or check the model",
+                row=row,
             )
         return vectors, truncated
 
-    def _encode_batch(self, tokens: Tokens, rows: np.ndarray) -> np.ndarray:
-        length = max(len(tokens.ids[row]) for row in rows)
-        ids = torch.full((len(rows), length), self._tokenizer.pad_token_id or 0, dtype=torch.long)
-        mask = torch.zeros((len(rows), length), dtype=torch.long)
-        types = torch.zeros((len(rows), length), dtype=torch.long)
-        for place, row in enumerate(rows):
-            count = len(tokens.ids[row])
-            ids[place, :count] = torch.tensor(tokens.ids[row])
+    def _batches(
+        self, count: int, window: Callable[[int], Tokens], budget: int, truncated: np.ndarray
+    ) -> Iterator[tuple[tuple[int, int], list[_Row]]]:
+        """Full batches as rows of one shape come together, then what is left; notes the texts that were cut."""
+        waiting: dict[tuple[int, int], list[_Row]] = {}
+        pending = self._ahead.submit(window, 0) if count else None
+        for start in range(0, count, WINDOW_ROWS):
+            assert pending is not None
+            tokens = pending.result()
+            if start + WINDOW_ROWS < count:  # tokenised while the device works on this window
+                pending = self._ahead.submit(window, start + WINDOW_ROWS)
+            truncated[start : start + len(tokens.ids)] = tokens.truncated
+            for place, ids in enumerate(tokens.ids):
+                shape = batch_shape(len(ids), budget, self.config.max_tokens)
+                batch = waiting.setdefault(shape, [])
+                batch.append(_Row(start + place, ids, tokens.types[place] if tokens.types is not None else None))
+                if len(batch) == shape[0]:
+                    yield shape, waiting.pop(shape)
+        yield from sorted(waiting.items(), key=lambda item: item[0])
+
+    def _encode_batch(self, batch: Sequence[_Row], shape: tuple[int, int]) -> np.ndarray:
+        ids = torch.full(shape, self._tokenizer.pad_token_id or 0, dtype=torch.long)
+        mask = torch.zeros(shape, dtype=torch.long)
+        mask[len(batch) :, 0] = 1  # an empty row has one token to attend to
+        types = torch.zeros(shape, dtype=torch.long)
+        for place, row in enumerate(batch):
+            count = len(row.ids)
+            ids[place, :count] = torch.tensor(row.ids)
             mask[place, :count] = 1
-            if tokens.types is not None:
-                types[place, :count] = torch.tensor(tokens.types[row])
+            if row.types is not None:
+                types[place, :count] = torch.tensor(row.types)
         inputs = {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)}
-        if tokens.types is not None or self.config.zero_token_types:
+        if batch[0].types is not None or self.config.zero_token_types:
             inputs["token_type_ids"] = types.to(self._device)
-        pooled = pool(self._model(**inputs), inputs["attention_mask"], self.config)
-        return pooled.float().cpu().numpy()
+        with torch.inference_mode():
+            pooled = pool(self._model(**inputs), inputs["attention_mask"], self.config)
+            return pooled[: len(batch)].float().cpu().numpy()
+
+    def _failure(self, batch: Sequence[_Row], texts: Sequence[str], error: Exception) -> JobError:
+        """The error of a batch that raised, by the first of its rows that raises alone too."""
+        number = next((row.number for row in batch if self._fails(row)), None)
+        where = f"row {number}: {texts[number][:80]}" if number is not None else f"{len(batch)} texts together"
+        reason = " ".join(str(error).split())[:200]
+        return JobError(f"a text cannot be encoded ({type(error).__name__}: {reason})", value=where, row=number)
+
+    def _fails(self, row: _Row) -> bool:
+        try:
+            self._encode_batch([row], (1, len(row.ids)))
+        except Exception:
+            return True
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A tokenised text: its number among all, its token ids and, where the model has them, their types."""
+
+    number: int
+    ids: list[int]
+    types: list[int] | None
 
 
 def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor:
