@@ -58,9 +58,11 @@ class StageRun:
         return f"{what}, {self.reused} reused, {total - self.reused} made in {self.seconds:.1f} s ({rate})"
 
 
-def reuse_whole(output: StageOutput, started: float) -> StageRun | None:
+def reuse_whole(output: StageOutput, started: float, verify: bool = False) -> StageRun | None:
     """The run that has nothing to do because `output` already holds what the stage would write, else None."""
-    manifest = output.finished()
+    manifest = output.finished(verify)
+    if manifest:
+        output.tidy()
     return StageRun(manifest, len(manifest.shards), time.monotonic() - started, {}) if manifest else None
 
 
@@ -74,6 +76,7 @@ def finish(
     metrics: Mapping[str, Mapping[str, float]],
     started: float,
     keep: Sequence[str] = (),
+    report: Mapping[str, Any] | None = None,
 ) -> StageRun:
     """Checks that every wanted shard is there, writes run.json, then the manifest.
 
@@ -86,6 +89,7 @@ def finish(
         metrics: counters of the pipeline's steps.
         started: `time.monotonic()` at the start.
         keep: files with a shard record that hold no rows, such as a trained index.
+        report: more for run.json.
 
     Raises:
         JobError: the pipeline ended without one of them.
@@ -96,21 +100,23 @@ def finish(
         raise JobError("the pipeline ended without a shard", value=missing[0], remedy="run the same command again")
     seconds = time.monotonic() - started
     shards = [records[name] for name in wanted]
-    report = {
+    contents = {
         "stage": output.stage,
         "config": dict(output.config),
         "inputs": dict(inputs),
         "rows": sum(shard.rows for shard in shards),
         "bytes": sum(shard.bytes for shard in shards),
         "shards": {"total": len(shards), "reused": len(reused), "made": len(shards) - len(reused)},
+        "reused": list(reused),
         "seconds": round(seconds, 3),
         "rows_per_sec": round(sum(shard.rows for shard in shards) / max(seconds, 1e-9), 1),
         "steps": {step: dict(counters) for step, counters in metrics.items()},
         "info": dict(info),
         "versions": versions(),
         "platform": platform.platform(),
+        **(report or {}),
     }
-    storage.write_bytes(output.url, RUN_FILE, (json.dumps(report, indent=2, sort_keys=True) + "\n").encode())
+    storage.write_bytes(output.url, RUN_FILE, (json.dumps(contents, indent=2, sort_keys=True) + "\n").encode())
     return StageRun(output.finish(shards, inputs, info, keep), len(reused), seconds, metrics)
 
 

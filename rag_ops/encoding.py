@@ -1,11 +1,13 @@
 """Texts to vectors: any DPR checkpoint or sentence-transformers directory, in batches whose shape is each row's own.
 
 A vector must not depend on which other texts are encoded beside it, or a refreshed corpus could not keep the vectors of
-its unchanged passages byte for byte. Matrix kernels choose their order of summation by the shape of the whole batch, so
-in batches cut by length alone a third of MiniLM's vectors change their last bits when other rows come or go. Here the
-shape follows from the row's own length: it is padded to the next multiple of `STEP_TOKENS`, and the number of rows
-follows from that; where too few rows have that length, empty ones fill the batch. On a CPU each batch is computed by one
-thread, several side by side, so the number of threads decides nothing either.
+its unchanged passages byte for byte. Matrix kernels choose their order of summation by the shape of the whole batch: in
+batches cut by length alone, a third of MiniLM's float16 vectors changed when other rows were left out. Here the shape
+follows from the row's own length: it is padded to the next multiple of `STEP_TOKENS`, and the number of rows follows
+from that; where too few rows have that length, empty ones fill the batch. What remains to ask is that kernels treat a
+row alike wherever in a batch of one shape it lies. Those of torch on CPUs do, in all that was tried, but they do not
+promise it: so embed --previous computes a sample anew and compares, and with `batch_tokens=1` each row is alone.
+On a CPU each batch is computed by one thread, several side by side, so the number of threads decides nothing either.
 """
 
 from __future__ import annotations

@@ -42,9 +42,13 @@ def minilm() -> str:
 @pytest.fixture(scope="session")
 def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A lower-casing WordPiece tokenizer of some words and all single letters and digits."""
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def make_tokenizer(directory: Path) -> str:
+    """Writes the tokenizer."""
     from transformers import BertTokenizerFast
 
-    directory = tmp_path_factory.mktemp("tokenizer")
     pieces = [*LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS, *".,/?!-'\"()"]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
     path = directory / "vocab.txt"
@@ -64,8 +68,13 @@ def tokenizer(tokenizer_directory: str):
 @pytest.fixture(scope="session")
 def tiny_bert_config(tokenizer) -> dict:
     """Two layers of width 16."""
+    return bert_config(len(tokenizer))
+
+
+def bert_config(vocabulary: int) -> dict:
+    """The configuration of a tiny BERT."""
     return {
-        "vocab_size": len(tokenizer),
+        "vocab_size": vocabulary,
         "hidden_size": 16,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
