@@ -148,6 +148,12 @@ def translate(error: BaseException) -> RagbeamError:
     if ours := _OUR_ERROR.findall(text):
         kind, message = ours[-1]
         return (InputError if kind == "InputError" else JobError)(_WHERE.sub("", message))
+    if "Channel closed prematurely" in text:
+        return JobError(
+            "a worker process ended in the middle of its work",
+            expected="it to live; one that takes too much memory is killed by the system",
+            remedy="the same command goes on where this one stopped",
+        )
     lines = _LAST_ERROR.findall(text)
     return JobError(
         f"the job failed: {lines[-1] if lines else text.strip().splitlines()[-1]}", remedy="--debug shows the traceback"
