@@ -79,7 +79,10 @@ def check_stage(url: str) -> Finding:
         f"{problem}: {storage.join(url, shard.path)}; {_redo(manifest.stage)}"
         for shard, problem in _damaged(url, manifest)
     ]
-    problems += CHECKS[manifest.stage](url, manifest) if not problems else []
+    try:
+        problems += CHECKS[manifest.stage](url, manifest) if not problems else []
+    except InputError as error:
+        problems.append(str(error))
     problems += _left_over(url, manifest)
     return Finding(url, manifest.stage, tuple(problems), manifest.rows, len(manifest.shards))
 
@@ -98,10 +101,22 @@ def _check_embeddings(url: str, manifest: Manifest) -> list[str]:
     problems = _row_counts(url, manifest)
     for ours, theirs in zip(manifest.shards, passages.shards, strict=True) if not problems else ():
         paths = storage.join(url, ours.path), storage.join(passages_url, theirs.path)
-        hashes = [storage.read_parquet(path, ["content_hash"])["content_hash"] for path in paths]
-        if not hashes[0].equals(hashes[1]):
+        if _same_rows(*paths):
+            continue
+        if stages.shard_problem(passages_url, theirs, verify=True):
+            problems.append(f"the passages that it was made from are damaged: {paths[1]}; {_redo('chunk')}")
+        else:
             problems.append(f"its rows are not those of {paths[1]}: {paths[0]}; {_redo('embed')}")
     return problems
+
+
+def _same_rows(*paths: str) -> bool:
+    """Whether two Parquet files have the same content hashes, row by row."""
+    try:
+        one, other = (storage.read_parquet(path, ["content_hash"])["content_hash"] for path in paths)
+    except InputError:
+        return False
+    return bool(one.equals(other))
 
 
 def _check_index(url: str, manifest: Manifest) -> list[str]:

@@ -308,6 +308,13 @@ def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
         raise InputError("a file is missing", value=url, remedy="run the stage that writes it again") from error
     except pa.ArrowInvalid as error:
         raise InputError(f"not a whole Parquet file ({error})", value=url, remedy="run its stage again") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # Arrow's own: a page that cannot be decompressed
+        raise InputError(
+            f"the Parquet file is damaged ({error})", value=url, remedy="run its stage again with --verify"
+        ) from error
 
 
 def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:
