@@ -26,10 +26,17 @@ from pipelines.options import AnswerOptions
 from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from pipelines.transforms.search import Rescore, Search, search_effort
-from rag_ops import blocks, checkpoints, storage, texts
+from rag_ops import blocks, checkpoints, integrity, storage, texts
 from rag_ops.errors import InputError, RagbeamError
 from rag_ops.questions import expand_question_files, read_questions
-from rag_ops.stages import StageOutput, check_embeddings, check_passages, read_manifest, write_shard
+from rag_ops.stages import (
+    StageOutput,
+    check_embeddings,
+    check_passages,
+    check_unchanged,
+    read_manifest,
+    write_shard,
+)
 from rag_ops.topk import TopK
 from schemas import answers
 from schemas.manifest import Manifest, ShardRecord, shard_name
@@ -55,6 +62,17 @@ class Corpus:
             InputError: they are missing, or others by now.
         """
         return check_embeddings(self.index, self.embeddings_url)
+
+    def check_digests(self, *, embeddings: bool) -> None:
+        """Checks the SHA-256 of every file that answering reads, `embeddings` among them or not.
+
+        Raises:
+            InputError: one differs.
+        """
+        integrity.check_digests(self.index_url, self.index)
+        integrity.check_digests(self.passages_url, self.passages)
+        if embeddings:
+            integrity.check_digests(self.embeddings_url, self.embeddings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +106,26 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     if options.rescore:
         _ = corpus.embeddings  # refused now rather than in the middle
     output = StageOutput(options.output, "answer", _config(options, files, model_digest, corpus), _digests(files))
-    if done := reuse_whole(output, started):
+    with output.locked():
+        return _run(options, beam_arguments, output, corpus, files, model_digest, started)
+
+
+def _run(
+    options: AnswerOptions,
+    beam_arguments: Sequence[str],
+    output: StageOutput,
+    corpus: Corpus,
+    files: Sequence[str],
+    model_digest: str,
+    started: float,
+) -> StageRun:
+    if options.verify:
+        corpus.check_digests(embeddings=options.rescore is not None)
+    if done := reuse_whole(output, started, verify=options.verify):
         return done
     if runners.is_local(beam_arguments):
         _check_fits(options, corpus)
-    finished = output.begin(options.overwrite)
+    finished = output.begin(options.overwrite, verify=options.verify)
     work = Work(storage.join(options.output, storage.INCOMPLETE, f"work-{output.fingerprint[:16]}"))
     digests = {"model_digest": model_digest, "index_digest": corpus.index.digest}
     try:
@@ -113,6 +146,9 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         shards = shards_of(options.output, len(wanted))
         with Progress("answer", count, lambda: live_rows("Generate") or answered(), "questions", shards):
             metrics = runners.run(plan.build, beam_arguments, options.resources)
+        with output.discarding(list(wanted)):
+            check_unchanged(options.index, corpus.index)
+            check_unchanged(corpus.passages_url, corpus.passages)
     except InputError:
         storage.remove(work.url)
         output.abandon()
@@ -130,8 +166,11 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         "errors": blocks.error_counts(options.output, made),
         "execution": {"device": plan.settings.device, "threads": options.threads, "batch_tokens": options.batch_tokens},
     }
+    report = {"blocks": {"total": len(prepared.blocks), "reused": len(done_blocks), "made": len(todo)}}
     inputs = {"index": options.index, **{f"questions_{number}": url for number, url in enumerate(files)}}
-    return finish(output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started)
+    return finish(
+        output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started, report=report
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +261,7 @@ class ReadBlocks(beam.DoFn):
         with self._counters.timed():
             table = storage.read_parquet(self._work.path(name))
         self._counters.add(rows_out=table.num_rows, bytes=table.nbytes)
-        yield TextUnit(block.number, table, name)
+        yield TextUnit(block.number, table)
 
 
 class WriteVectors(beam.DoFn):

@@ -23,7 +23,7 @@ from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from rag_ops import parts, storage
 from rag_ops.dropping import NAMED_TITLES, Dropped
-from rag_ops.errors import InputError, RagbeamError
+from rag_ops.errors import InputError, JobError, RagbeamError
 from rag_ops.parts import PartRecord
 from rag_ops.readers import Split, plan_splits
 from rag_ops.stages import StageOutput, write_shard
@@ -49,10 +49,24 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     splits = plan_splits(options.inputs, options.reading)
     urls = list(dict.fromkeys(split.url for split in splits))
     num_shards = options.num_shards or default_shards(splits)
+    before = _states(splits)
     output = StageOutput(options.output, "chunk", _config(options, urls, num_shards), _digests(splits))
-    if done := reuse_whole(output, started):
+    with output.locked():
+        return _run(options, beam_arguments, output, splits, before, num_shards, started)
+
+
+def _run(
+    options: ChunkOptions,
+    beam_arguments: Sequence[str],
+    output: StageOutput,
+    splits: Sequence[Split],
+    before: Mapping[str, str],
+    num_shards: int,
+    started: float,
+) -> StageRun:
+    if done := reuse_whole(output, started, verify=options.verify):
         return done
-    finished = output.begin(options.overwrite)
+    finished = output.begin(options.overwrite, verify=options.verify)
     wanted = {shard_name("passages", n, num_shards, "parquet"): output.fingerprint for n in range(num_shards)}
     reused = [name for name, fingerprint in wanted.items() if holds(finished.get(name), fingerprint)]
 
@@ -72,13 +86,16 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         shards = shards_of(options.output, num_shards)
         with Progress("chunk", None, lambda: live_rows("ReadSplits"), "articles", shards):
             metrics = runners.run(build, beam_arguments)
-    except InputError:  # nothing of a bad input is worth keeping
+        with output.discarding(list(wanted)):
+            _check_unchanged(before, splits)
+    except (InputError, InputsChangedError):  # nothing of a bad input is worth keeping
         storage.remove(parts_directory(options.output, output.fingerprint))
         output.abandon()
         raise
     except RagbeamError:
         output.abandon()
         raise
+    urls = dict.fromkeys(split.url for split in splits)
     info = _counts(parts_directory(options.output, output.fingerprint), splits, metrics)
     inputs = {f"input_{number}": url for number, url in enumerate(urls)}
     return finish(output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started)
@@ -183,6 +200,27 @@ def _config(options: ChunkOptions, urls: Sequence[str], num_shards: int) -> dict
 def _digests(splits: Sequence[Split]) -> dict[str, str]:
     files = dict.fromkeys(split.url for split in splits if split.format != "hf")
     return {f"input_{number}": storage.sha256_of(url) for number, url in enumerate(files)}
+
+
+def _states(splits: Sequence[Split]) -> dict[str, str]:
+    return {split.url: storage.state_of(split.url) for split in splits if split.format != "hf"}
+
+
+def _check_unchanged(before: Mapping[str, str], splits: Sequence[Split]) -> None:
+    """Checks that no input file was written anew while it was digested and read."""
+    try:
+        after = _states(splits)
+    except FileNotFoundError as error:
+        raise InputsChangedError("an input was removed while it was read", value=str(error.filename)) from error
+    for url, state in before.items():
+        if after[url] != state:
+            raise InputsChangedError(
+                "an input changed while it was read", value=url, remedy="run the same command again"
+            )
+
+
+class InputsChangedError(JobError):
+    """What was read is of no known file: nothing made of it is kept."""
 
 
 def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:

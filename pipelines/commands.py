@@ -43,10 +43,21 @@ def _run_chunk(flags: argparse.Namespace, rest: Sequence[str], output: str | Non
 
 
 def _run_embed(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    _embed(flags_of.embed_options(flags, flags.passages, flags.output, flags.previous), rest)
+    return 0
+
+
+def _embed(options: Any, rest: Sequence[str]) -> None:
     from pipelines import embed
 
-    _say(embed.run(flags_of.embed_options(flags, flags.passages, flags.output), rest).summary("passages"))
-    return 0
+    done = embed.run(options, rest)
+    _say(done.summary("passages"))
+    counts = embed.vector_counts(done.metrics)
+    if options.previous and any(counts.values()):
+        _say(
+            f"  {counts['reused']:,} vectors of {options.previous}, {counts['computed']:,} computed, "
+            f"{counts['checked']:,} compared"
+        )
 
 
 def _run_index(flags: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -74,7 +85,7 @@ def _run_answer(flags: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _run_all(flags: argparse.Namespace, rest: Sequence[str]) -> int:
-    from pipelines import answer, embed
+    from pipelines import answer
 
     passages, embeddings, indexed, answered = (
         storage.join(flags.workspace, name) for name in ("passages", "embeddings", "index", "answers")
@@ -82,16 +93,26 @@ def _run_all(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     # Everything that can be refused is refused before the first stage starts.
     from pipelines import runners
 
-    embedding = flags_of.embed_options(flags, passages, embeddings)
+    previous = storage.join(flags.previous, "embeddings") if flags.previous else None
+    embedding = flags_of.embed_options(flags, passages, embeddings, previous)
     indexing = flags_of.index_options(flags, embeddings, indexed, None)
     answering = flags_of.answer_options(flags, indexed, answered, None)
     runners.check(rest, [flags.workspace], [flags.model, flags.encoder], answering.resources)
     answer.check_parts(flags.questions, flags.model, flags.encoder)
     _run_chunk(flags, rest, passages)
-    _say(embed.run(embedding, rest).summary("passages"))
+    _embed(embedding, rest)
     _index(indexing, rest)
     _say(answer.run(answering, rest).summary("questions"))
     return 0
+
+
+def _run_verify(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    from rag_ops import integrity
+
+    found = integrity.verify(flags.directory)
+    for finding in found:
+        _say(finding.line())
+    return 1 if any(finding.problems for finding in found) else 0
 
 
 def _run_demo(flags: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -221,6 +242,14 @@ COMMANDS = (
         "chunk, embed, index and answer, into passages, embeddings, index and answers there; what is done is reused.",
         flags_of.run_flags,
         _run_all,
+    ),
+    Command(
+        "verify",
+        "whether what stages wrote is whole and goes together",
+        "Checks sizes, SHA-256 digests, rows, and which stage was made from which; exit code 1 where one is not well.",
+        flags_of.verify_flags,
+        _run_verify,
+        takes_beam_flags=False,
     ),
     Command(
         "demo",

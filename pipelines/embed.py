@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.ml.inference.base import RunInference
 
 from pipelines import runners
@@ -15,22 +18,49 @@ from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import EmbedOptions
 from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, rows_done, spread
-from rag_ops import checkpoints, storage
-from rag_ops.errors import RagbeamError
-from rag_ops.stages import StageOutput, is_finished, read_manifest, write_shard
+from rag_ops import checkpoints, reuse, storage
+from rag_ops.errors import InputError, JobError, RagbeamError
+from rag_ops.integrity import check_digests
+from rag_ops.reuse import Previous
+from rag_ops.stages import (
+    StageOutput,
+    check_unchanged,
+    config_differences,
+    is_finished,
+    read_manifest,
+    write_shard,
+)
 from schemas import embeddings
-from schemas.manifest import shard_name
+from schemas.manifest import Manifest, shard_name
 
+logger = logging.getLogger("ragbeam")
 VECTOR_ROWS = 1000  # of a row group
+CHECKED_ROWS = 8  # of a shard: vectors of --previous that are computed again, to see that this machine gives the same
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbedTask:
-    """One shard to do: the passages' URL, and name and fingerprint of the vectors' file."""
+    """One shard to do: the passages' URL, their number; name and fingerprint of the vectors' file."""
 
     passages_url: str
+    rows: int
     name: str
     fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """The part of a shard whose vectors are computed.
+
+    Attributes:
+        task: the shard.
+        computed: its rows that are, int64 ascending; None for all.
+        locations: where --previous has the vectors of the shard's rows, int64 (rows,), -1 for nowhere.
+    """
+
+    task: EmbedTask
+    computed: np.ndarray | None = None
+    locations: np.ndarray | None = None
 
 
 def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
@@ -51,13 +81,30 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         "dtype": options.dtype,
     }
     output = StageOutput(options.output, "embed", config, {"passages": source.digest})
-    if done := reuse_whole(output, started):
+    earlier = open_previous(options, output) if options.previous else None
+    with output.locked():
+        return _run(options, beam_arguments, output, source, directory, earlier, started)
+
+
+def _run(
+    options: EmbedOptions,
+    beam_arguments: Sequence[str],
+    output: StageOutput,
+    source: Manifest,
+    directory: str,
+    earlier: Manifest | None,
+    started: float,
+) -> StageRun:
+    if options.verify:
+        check_digests(options.passages, source)
+    if done := reuse_whole(output, started, verify=options.verify):
         return done
-    finished = output.begin(options.overwrite)
+    finished = output.begin(options.overwrite, verify=options.verify)
     count = len(source.shards)
     tasks = [
         EmbedTask(
             storage.join(options.passages, shard.path),
+            shard.rows,
             shard_name("embeddings", number, count, "parquet"),
             output.shard_fingerprint(shard.sha256),
         )
@@ -65,6 +112,95 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     ]
     reused = [task.name for task in tasks if holds(finished.get(task.name), task.fingerprint)]
     todo = [task for task in tasks if task.name not in reused]
+    metrics: dict[str, dict[str, float]] = {}
+    try:
+        previous = _prepare(options, output, earlier) if earlier and todo else None
+        metrics = _encode(options, beam_arguments, todo, len(tasks), previous) if todo else {}
+        left = [task for task in todo if not is_finished(options.output, task.name, task.fingerprint)]
+        if previous and left:
+            logger.warning("embed: this machine gives other vectors than --previous has: %d shards anew", len(left))
+            metrics = _added(metrics, _encode(options, beam_arguments, left, len(tasks), None))
+        with output.discarding([task.name for task in todo]):
+            check_unchanged(options.passages, source)
+    except RagbeamError:
+        output.abandon()
+        raise
+    wanted = {task.name: task.fingerprint for task in tasks}
+    encoder = output.config["encoder"]
+    info = {
+        "dimension": checkpoints.dimension(directory),
+        "encoder": options.encoder,
+        "encoder_digest": output.config["encoder_digest"],
+        "pooling": encoder["pooling"],
+        "normalize": encoder["normalize"],
+        "dtype": options.dtype,
+        "passages_digest": source.digest,
+        "execution": {
+            "device": options.resources.device(options.device),
+            "threads": options.threads,
+            "batch_tokens": options.batch_tokens,
+        },
+    }
+    return finish(
+        output,
+        wanted,
+        reused=reused,
+        inputs={"passages": options.passages},
+        info=info,
+        metrics=metrics,
+        started=started,
+        report={"vectors": vector_counts(metrics), "previous": options.previous},
+    )
+
+
+def vector_counts(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+    """How many vectors a run took from --previous, computed, and computed only to compare them (`checked`)."""
+    steps = metrics.get("WriteEmbeddings", {})
+    return {name: int(steps.get(name, 0)) for name in ("reused", "computed", "checked")}
+
+
+def open_previous(options: EmbedOptions, output: StageOutput) -> Manifest:
+    """The manifest of --previous, checked to hold vectors that this job would make.
+
+    Raises:
+        InputError: there is none, it is the output itself, or encoder, --dtype or --max_tokens differ.
+    """
+    assert options.previous is not None
+    if storage.same_place(options.previous, options.output):
+        raise InputError(
+            "--previous is the output itself",
+            value=options.previous,
+            expected="an earlier directory, which stays",
+            remedy="give another --output",
+        )
+    previous = read_manifest(options.previous, "embed")
+    if differences := config_differences(previous.config, output.config):
+        raise InputError(
+            "the vectors of --previous are of another kind",
+            value=options.previous,
+            expected=differences,
+            remedy="embed without --previous",
+        )
+    if options.verify:
+        check_digests(options.previous, previous)
+    return previous
+
+
+def _prepare(options: EmbedOptions, output: StageOutput, earlier: Manifest) -> Previous:
+    assert options.previous is not None
+    incomplete = storage.join(output.url, storage.INCOMPLETE)
+    url = reuse.write_locations(options.previous, earlier, incomplete, f"previous-{earlier.digest[:16]}.npy")
+    return Previous(options.previous, earlier, url)
+
+
+def _encode(
+    options: EmbedOptions,
+    beam_arguments: Sequence[str],
+    todo: Sequence[EmbedTask],
+    count: int,
+    previous: Previous | None,
+) -> dict[str, dict[str, float]]:
+    """Makes the shards of `todo`, out of `count`, without those whose sample of `previous` comes out otherwise here."""
     resources = options.resources
     settings = ModelSettings(
         options.encoder,
@@ -74,47 +210,44 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         options.max_tokens,
         resources=resources,
     )
-    handler = EncoderHandler("Encode", settings, "context", ("title", "text"), options.dtype)
+    handler = PassageEncoder("Encode", settings, "context", ("title", "text"), options.dtype)
 
     def build(pipeline: beam.Pipeline) -> None:
         (
             pipeline
             | spread("Shards", todo)
-            | "ReadPassages" >> beam.ParDo(ReadPassages(options.output))
+            | "ReadPassages" >> beam.ParDo(ReadPassages(options.output, previous))
             | "Encode" >> RunInference(handler)
-            | "WriteEmbeddings" >> beam.ParDo(WriteEmbeddings(options.output, options.dtype))
+            | "WriteEmbeddings" >> beam.ParDo(WriteEmbeddings(options.output, options.dtype, previous))
         )
 
-    rows = sum(shard.rows for shard, task in zip(source.shards, tasks, strict=True) if task in todo)
     written = rows_done(options.output, [task.name for task in todo])
-    try:
-        # Workers that are not in this process tell no rows, but leave whole shards.
-        shards = shards_of(options.output, len(tasks))
-        with Progress("embed", rows, lambda: live_rows("Encode") or written(), "passages", shards):
-            metrics = runners.run(build, beam_arguments, resources) if todo else {}
-    except RagbeamError:
-        output.abandon()
-        raise
-    wanted = {task.name: task.fingerprint for task in tasks}
-    info = {
-        "dimension": checkpoints.dimension(directory),
-        "encoder": options.encoder,
-        "encoder_digest": config["encoder_digest"],
-        "pooling": encoder.pooling,
-        "normalize": encoder.normalize,
-        "dtype": options.dtype,
-        "passages_digest": source.digest,
-        "execution": {"device": settings.device, "threads": options.threads, "batch_tokens": options.batch_tokens},
-    }
-    inputs = {"passages": options.passages}
-    return finish(output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started)
+    # Workers that are not in this process tell no rows, but leave whole shards.
+    rows, shards = sum(task.rows for task in todo), shards_of(options.output, count)
+    with Progress("embed", rows, lambda: live_rows("Encode") or written(), "passages", shards):
+        return runners.run(build, beam_arguments, resources)
+
+
+def _added(
+    first: Mapping[str, Mapping[str, float]], second: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """The counters of two pipelines of one run together; rates, which don't add up, are the second's."""
+    steps = {step: dict(counters) for step, counters in first.items()}
+    for step, counters in second.items():
+        known = steps.setdefault(step, {})
+        for name, value in counters.items():
+            known[name] = value if name == "rows_per_sec" else known.get(name, 0) + value
+    return steps
 
 
 class ReadPassages(beam.DoFn):
-    """Reads a passage shard, unless an earlier try of the runner's has written its vectors."""
+    """Reads those passages of a shard that are to be encoded: all, or those that --previous does not have and a sample.
 
-    def __init__(self, output: str) -> None:
-        self._output = output
+    A shard whose vectors an earlier try of the runner's has written is left out.
+    """
+
+    def __init__(self, output: str, previous: Previous | None) -> None:
+        self._output, self._previous = output, previous
         self._counters = StepCounters("ReadPassages")
 
     def process(self, task: EmbedTask) -> Iterator[TextUnit]:
@@ -123,28 +256,82 @@ class ReadPassages(beam.DoFn):
             return
         with self._counters.timed():
             table = storage.read_parquet(task.passages_url, ["title", "text", "content_hash"])
+            piece = Piece(task)
+            if self._previous is not None:
+                locations = self._previous.find(reuse.hash_words(table["content_hash"]))
+                computed = rows_to_compute(locations)
+                piece = Piece(task, computed, locations)
+                table = table.take(computed)
         self._counters.add(rows_out=table.num_rows, bytes=table.nbytes)
-        yield TextUnit(task, table, task.passages_url)
+        yield TextUnit(piece, table)
+
+
+def rows_to_compute(locations: np.ndarray) -> np.ndarray:
+    """Rows that have no location, and `CHECKED_ROWS` of those that have one, spread over the shard; ascending.
+
+    >>> rows_to_compute(np.array([7, -1, 8, -1])).tolist()
+    [0, 1, 2, 3]
+    """
+    known = np.flatnonzero(locations >= 0)
+    sample = known[np.linspace(0, len(known) - 1, min(CHECKED_ROWS, len(known))).astype(np.int64)]
+    return np.sort(np.concatenate([np.flatnonzero(locations < 0), sample]))
+
+
+class PassageEncoder(EncoderHandler):
+    """The encoder, whose errors name the passages' file and row."""
+
+    def work(self, unit: TextUnit, model: Any, counters: StepCounters) -> VectorUnit:
+        """Encodes one unit."""
+        try:
+            return super().work(unit, model, counters)
+        except JobError as error:
+            piece: Piece = unit.key
+            if error.row is None:
+                raise JobError(f"{error}; in {piece.task.passages_url}") from error
+            row = error.row if piece.computed is None else int(piece.computed[error.row])
+            raise JobError(f"{error}; it is row {row} of {piece.task.passages_url}") from error
 
 
 class WriteEmbeddings(beam.DoFn):
-    """Writes a shard of vectors beside the content hashes of their passages."""
+    """Writes a shard of vectors, computed or of --previous, beside the content hashes of their passages."""
 
-    def __init__(self, output: str, dtype: str):
-        self._output, self._dtype = output, dtype
+    def __init__(self, output: str, dtype: str, previous: Previous | None):
+        self._output, self._dtype, self._previous = output, dtype, previous
         self._counters = StepCounters("WriteEmbeddings")
 
     def process(self, unit: VectorUnit) -> None:
         """See the class."""
+        task = unit.key.task
         with self._counters.timed():
-            table = embeddings.table(unit.table["content_hash"], unit.vectors, self._dtype)
+            hashes, vectors = unit.table["content_hash"], unit.vectors
+            if self._previous is not None:
+                hashes = storage.read_parquet(task.passages_url, ["content_hash"])["content_hash"]
+                whole = self._with_previous(unit.key, hashes, vectors, self._previous)
+                if whole is None:
+                    self._counters.add(computed=len(vectors))
+                    return
+                vectors = whole
+            table = embeddings.table(hashes, vectors, self._dtype)
             record = write_shard(
                 self._output,
-                unit.key.name,
-                unit.key.fingerprint,
+                task.name,
+                task.fingerprint,
                 lambda file: storage.write_parquet(file, iter([table]), table.schema, VECTOR_ROWS),
             )
+        checked = int((unit.key.locations[unit.key.computed] >= 0).sum()) if self._previous else 0
+        computed = len(unit.vectors) - checked
+        self._counters.add(reused=record.rows - computed, computed=computed, checked=checked)
         self._counters.add(rows_in=len(unit.vectors), rows_out=record.rows, bytes=record.bytes)
+
+    def _with_previous(self, piece: Piece, hashes: Any, computed: np.ndarray, previous: Previous) -> np.ndarray | None:
+        """All vectors of a shard; None where those computed again differ from what --previous has."""
+        assert piece.computed is not None
+        assert piece.locations is not None
+        whole = np.zeros((len(hashes), computed.shape[1]), computed.dtype)
+        whole[piece.computed] = computed
+        previous.read(piece.locations, reuse.hash_words(hashes), whole)
+        same = whole[piece.computed].tobytes() == computed.tobytes()
+        return whole if same else None
 
 
 if __name__ == "__main__":

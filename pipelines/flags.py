@@ -178,6 +178,28 @@ def output_flags(parser: argparse.ArgumentParser, *, shards: bool = True) -> Non
             "--num_shards", type=int, default=None, help="files to write; by default from the size of the input"
         )
     parser.add_argument("--overwrite", action="store_true", help="replace an output of another configuration")
+    verify_flag(parser)
+
+
+def verify_flag(parser: argparse.ArgumentParser) -> None:
+    """Of jobs that can check digests."""
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="check the SHA-256 of all shards that are read or reused; a damaged one of the output is made again",
+    )
+
+
+def previous_flags(parser: Any, what: str) -> None:
+    """What an earlier embed leaves to this one."""
+    parser.add_argument("--previous", default=None, metavar="DIR", help=what)
+
+
+def trained_flags(parser: Any) -> None:
+    """What an earlier index leaves to this one."""
+    parser.add_argument(
+        "--trained_from", default=None, metavar="DIR", help="earlier output of ragbeam index: keep what was trained"
+    )
 
 
 def chunk_flags(parser: argparse.ArgumentParser) -> None:
@@ -190,6 +212,7 @@ def embed_flags(parser: argparse.ArgumentParser) -> None:
     """Of embed."""
     parser.add_argument("--passages", required=True, metavar="DIR", help="output of ragbeam chunk")
     encoder_flags(parser)
+    previous_flags(parser, "earlier output of ragbeam embed: take the vectors of unchanged passages")
     output_flags(parser, shards=False)
     model_flags(parser)
 
@@ -198,6 +221,7 @@ def build_index_flags(parser: argparse.ArgumentParser) -> None:
     """Of index."""
     parser.add_argument("--embeddings", required=True, metavar="DIR", help="output of ragbeam embed")
     index_flags(parser)
+    trained_flags(parser)
     output_flags(parser)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of FAISS")
 
@@ -225,7 +249,15 @@ def run_flags(parser: argparse.ArgumentParser) -> None:
         "--num_shards", type=int, default=None, help="passage shards; by default from the size of the input"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace outputs of another configuration")
+    previous_flags(parser, "earlier workspace: take the vectors of unchanged passages from its embeddings")
+    trained_flags(parser)
+    verify_flag(parser)
     model_flags(parser)
+
+
+def verify_flags(parser: argparse.ArgumentParser) -> None:
+    """Of verify."""
+    parser.add_argument("directory", metavar="DIR", help="a stage's output, or a workspace of ragbeam run")
 
 
 def demo_flags(parser: argparse.ArgumentParser) -> None:
@@ -414,11 +446,18 @@ def chunk_options(flags: argparse.Namespace, output: str) -> Any:
         flags.split_bytes,
     )
     return ChunkOptions(
-        flags.input, output, reading, flags.passage_words, flags.passage_overlap, flags.num_shards, flags.overwrite
+        flags.input,
+        output,
+        reading,
+        flags.passage_words,
+        flags.passage_overlap,
+        flags.num_shards,
+        flags.overwrite,
+        flags.verify,
     )
 
 
-def embed_options(flags: argparse.Namespace, passages: str, output: str) -> Any:
+def embed_options(flags: argparse.Namespace, passages: str, output: str, previous: str | None) -> Any:
     """EmbedOptions from parsed flags."""
     from pipelines.options import EmbedOptions
 
@@ -434,6 +473,8 @@ def embed_options(flags: argparse.Namespace, passages: str, output: str) -> Any:
         flags.accelerator,
         flags.worker_memory,
         flags.overwrite,
+        previous,
+        flags.verify,
     )
 
 
@@ -441,7 +482,16 @@ def index_options(flags: argparse.Namespace, embeddings: str, output: str, num_s
     """IndexOptions from parsed flags."""
     from pipelines.options import IndexOptions
 
-    same = ("spec", "shard_memory", "target_recall", "queries", "recall_queries", "threads", "overwrite")
+    same: tuple[str, ...] = (
+        "spec",
+        "shard_memory",
+        "target_recall",
+        "queries",
+        "recall_queries",
+        "threads",
+        "overwrite",
+    )
+    same += ("trained_from", "verify")
     given = {name: getattr(flags, name) for name in same}
     return IndexOptions(embeddings, output, num_shards=num_shards, **given)
 
@@ -479,7 +529,7 @@ def answer_options(flags: argparse.Namespace, index: str, output: str, num_shard
         "block_questions",
     )
     same += ("nprobe", "ef_search", "rescore", "retrieve", "device", "threads", "batch_tokens", "overwrite")
-    same += ("accelerator", "worker_memory")
+    same += ("accelerator", "worker_memory", "verify")
     reading = question_options(flags)
     return AnswerOptions(
         flags.questions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,18 @@ from pipelines.options import DEFAULT_TARGET_RECALL, IndexOptions
 from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, rows_done, spread
 from rag_ops import storage
-from rag_ops.errors import RagbeamError
-from rag_ops.stages import StageOutput, finished_shards, is_finished, read_manifest, write_shard
-from schemas.manifest import Manifest, shard_name
+from rag_ops.errors import InputError, RagbeamError
+from rag_ops.integrity import check_digests
+from rag_ops.stages import (
+    StageOutput,
+    check_unchanged,
+    config_differences,
+    finished_shards,
+    is_finished,
+    read_manifest,
+    write_shard,
+)
+from schemas.manifest import Manifest, ShardRecord, shard_name
 
 if TYPE_CHECKING:
     from rag_ops.specs import Design
@@ -43,7 +53,7 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: no embeddings, a spec that does not go with them, or an output of another configuration.
         JobError: the index does not reach the target recall.
     """
-    from rag_ops import indexing, specs
+    from rag_ops import indexing
 
     started = time.monotonic()
     queries = [options.queries] if options.queries else []
@@ -52,26 +62,50 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     design = design_of(options, source)
     cuts = indexing.cut_shards([shard.rows for shard in source.shards], design.num_shards)
     config = {"spec": design.spec, "metric": "inner_product", "num_shards": design.num_shards}
+    earlier = open_trained(options, design) if options.trained_from else None
+    if earlier:  # named only where it decides, so that indexes made before there was the flag stay valid
+        config["trained_from"] = earlier[1]
     output = StageOutput(options.output, "index", config, {"embeddings": source.digest})
     measured_for = {
         "target_recall": options.target_recall,
         "queries": storage.sha256_of(options.queries) if options.queries else None,
         "recall_queries": options.recall_queries,
     }
-    done = reuse_whole(output, started)
+    with output.locked():
+        return _run(options, beam_arguments, output, source, design, cuts, measured_for, earlier, started)
+
+
+def _run(
+    options: IndexOptions,
+    beam_arguments: Sequence[str],
+    output: StageOutput,
+    source: Manifest,
+    design: Design,
+    cuts: Sequence[range],
+    measured_for: dict[str, Any],
+    earlier: tuple[str, str] | None,
+    started: float,
+) -> StageRun:
+    from rag_ops import specs
+
+    if options.verify:
+        check_digests(options.embeddings, source)
+    done = reuse_whole(output, started, verify=options.verify)
     if done and done.manifest.info.get("measured_for") == measured_for:
         return done
     if runners.is_local(beam_arguments):
         _check_fits(options, design, source)
-    finished = output.begin(options.overwrite)
-    tasks = _tasks(options, output, source, cuts, design.training)
+    finished = output.begin(options.overwrite, verify=options.verify)
+    trained = output.shard_fingerprint(["trained", dict(output.input_digests) if not earlier else earlier[1]])
+    tasks = _tasks(options, output, source, cuts, design.training and not earlier)
     reused = [task.name for task in tasks if holds(finished.get(task.name), task.fingerprint)]
     todo = [task for task in tasks if task.name not in reused]
     builder = BuildShards(options.output, design, options.threads)
-    trainer = TrainIndex(options, source, design, output.fingerprint)
+    trainer = TrainIndex(options, source, design, trained, earlier[0] if earlier else None)
+    train = design.training and not holds(finished.get(TRAINED), trained)
 
     def build(pipeline: beam.Pipeline) -> None:
-        samples = [TRAINED] if design.training and not holds(finished.get(TRAINED), output.fingerprint) else []
+        samples = [TRAINED] if train else []
         trained = pipeline | "Sample" >> beam.Create(samples) | "Train" >> beam.ParDo(trainer)
         _ = (
             pipeline
@@ -83,8 +117,10 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     try:
         written = rows_done(options.output, [task.name for task in todo])
         with Progress("index", rows, written, "vectors", shards_of(options.output, len(tasks))):
-            metrics = runners.run(build, beam_arguments) if todo else {}
+            metrics = runners.run(build, beam_arguments) if todo or train else {}
         recall = _measure(options, source, design, tasks, cuts, beam_arguments)
+        with output.discarding([TRAINED, *(task.name for task in todo)]):
+            check_unchanged(options.embeddings, source)
     except RagbeamError:
         output.abandon()
         raise
@@ -96,6 +132,7 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         "reason": design.reason,
         "augmented": design.augmented,
         "trained": TRAINED if design.training else None,
+        **({"trained_sha256": record.sha256} if (record := _trained_record(output)) and design.training else {}),
         "passages_digest": source.info["passages_digest"],
         "embeddings_digest": source.digest,
         "measured_for": measured_for,
@@ -104,8 +141,54 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     }
     inputs = {"embeddings": options.embeddings, "passages": _passages_url(options.embeddings, source)}
     return finish(
-        output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started, keep=[TRAINED]
+        output,
+        wanted,
+        reused=reused,
+        inputs=inputs,
+        info=info,
+        metrics=metrics,
+        started=started,
+        keep=[TRAINED] if design.training else [],
+        report={"trained": _how_trained(design, train, options.trained_from)},
     )
+
+
+def open_trained(options: IndexOptions, design: Design) -> tuple[str, str]:
+    """URL and SHA-256 of the trained index in --trained_from, checked to be of the same kind.
+
+    Raises:
+        InputError: no index, one without training, or of another spec or dimension.
+    """
+    assert options.trained_from is not None
+    if storage.same_place(options.trained_from, options.output):
+        raise InputError(
+            "--trained_from is the output itself", value=options.trained_from, remedy="give another --output"
+        )
+    info = read_manifest(options.trained_from, "index").info
+    found = {"spec": info["spec"], "dimension": info["dimension"]}
+    if differences := config_differences(found, {"spec": design.spec, "dimension": design.dimension}):
+        raise InputError(
+            "the index of --trained_from is of another kind", value=options.trained_from, expected=differences
+        )
+    if not design.training or not info.get("trained"):
+        raise InputError(
+            "--trained_from has nothing to give: the index is not trained", value=design.spec, remedy="leave it out"
+        )
+    url = storage.join(options.trained_from, info["trained"])
+    digest = storage.sha256_of(url)
+    if info.get("trained_sha256", digest) != digest:
+        raise InputError("the trained index has another content than when it was written", value=url)
+    return url, digest
+
+
+def _trained_record(output: StageOutput) -> ShardRecord | None:
+    return {record.path: record for record in finished_shards(output.url)}.get(TRAINED)
+
+
+def _how_trained(design: Design, trained: bool, trained_from: str | None) -> str:
+    if not design.training:
+        return "not needed"
+    return f"of {trained_from}" if trained_from else "now" if trained else "by an earlier try"
 
 
 def describe(manifest: Manifest) -> str:
@@ -199,10 +282,13 @@ def _measure(
 
 
 class TrainIndex(beam.DoFn):
-    """Trains the index on a sample of the embeddings and writes it, empty, as trained.faiss."""
+    """Writes the trained, empty index: trained on a sample of the embeddings, or an earlier one's."""
 
-    def __init__(self, options: IndexOptions, source: Manifest, design: Design, fingerprint: str):
+    def __init__(
+        self, options: IndexOptions, source: Manifest, design: Design, fingerprint: str, earlier_url: str | None
+    ):
         self._options, self._source, self._design, self._fingerprint = options, source, design, fingerprint
+        self._earlier_url = earlier_url
         self._counters = StepCounters("Train")
 
     def process(self, name: str) -> Any:
@@ -212,6 +298,10 @@ class TrainIndex(beam.DoFn):
         if is_finished(self._options.output, name, self._fingerprint):  # by an earlier try of the runner's
             yield name
             return
+        if self._earlier_url is not None:
+            self._copy(name, self._earlier_url)
+            yield name
+            return
         with self._counters.timed():
             rows = specs.training_rows(self._design.spec, self._source.rows)
             sample = indexing.read_corpus_rows(self._options.embeddings, self._source, rows)
@@ -219,6 +309,14 @@ class TrainIndex(beam.DoFn):
             write_shard(self._options.output, name, self._fingerprint, lambda file: indexing.write_index(index, file))
         self._counters.add(rows_in=len(rows))
         yield name
+
+    def _copy(self, name: str, url: str) -> None:
+        def copy(file: Any) -> int:
+            with storage.open_read(url) as earlier:
+                shutil.copyfileobj(earlier, file, storage.COPY_BYTES)
+            return 0
+
+        write_shard(self._options.output, name, self._fingerprint, copy)
 
 
 class BuildShards(beam.DoFn):

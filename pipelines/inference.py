@@ -18,7 +18,6 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from pipelines.metrics import StepCounters
 from pipelines.resources import Resources
-from rag_ops.errors import JobError
 
 logger = logging.getLogger("ragbeam")
 NOT_ENCODED = "the question cannot be encoded"
@@ -95,14 +94,10 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class TextUnit:
-    """A unit of texts to encode: `key` tells whose they are; `columns` has one column (texts) or two (title, text).
-
-    `source` is the file that they are from, for messages.
-    """
+    """A unit of texts to encode: `key` tells whose they are; `columns` has one column (texts) or two (title, text)."""
 
     key: Any
     table: pa.Table
-    source: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,30 +143,19 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
         )
 
     def work(self, unit: TextUnit, model: Any, counters: StepCounters) -> VectorUnit:
-        """Encodes one unit.
+        """Encodes one unit; a question that cannot be encoded is told in `errors`.
 
         Raises:
-            JobError: a passage cannot be encoded: its shard fails, and the file and the row are named.
+            JobError: a passage cannot be encoded; `row` tells which of the unit.
         """
         texts = [unit.table[column].to_pylist() for column in self._columns]
         errors: dict[int, str] = {}
-
-        def note(row: int, reason: str) -> None:
-            if self._role == "context":
-                shown = ": ".join(column[row][:40] for column in texts)
-                raise JobError(
-                    f"a passage cannot be encoded ({reason})",
-                    value=f"{unit.source}, row {row} of the file ({shown})",
-                    remedy="check the model, and --dtype float32 where a number is too large for float16",
-                )
-            errors[row] = reason
-
         vectors, truncated = model.encode(
             *texts,
             batch_tokens=self._settings.batch_tokens,
             dtype=np.dtype(self._dtype),
             on_rows=counters.tick,
-            on_failure=note,
+            on_failure=errors.__setitem__ if self._role == "question" else None,
         )
         counters.add(rows_in=len(vectors), rows_out=len(vectors), bytes=vectors.nbytes, truncated=int(truncated.sum()))
         counters.add(errors=len(errors))

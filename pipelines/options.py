@@ -28,6 +28,7 @@ class ChunkOptions:
     passage_overlap: int = 0
     num_shards: int | None = None
     overwrite: bool = False
+    verify: bool = False
 
     def __post_init__(self) -> None:
         check_lengths(self.passage_words, self.passage_overlap)
@@ -49,6 +50,8 @@ class EmbedOptions:
     accelerator: str | None = None
     worker_memory: str | None = None
     overwrite: bool = False
+    previous: str | None = None
+    verify: bool = False
 
     def __post_init__(self) -> None:
         check_choice("--dtype", self.dtype, ("float16", "float32"))
@@ -78,6 +81,8 @@ class IndexOptions:
     recall_queries: int = 512
     threads: int = DEFAULT_THREADS
     overwrite: bool = False
+    trained_from: str | None = None
+    verify: bool = False
 
     def __post_init__(self) -> None:
         check_count("--num_shards", self.num_shards)
@@ -129,6 +134,7 @@ class AnswerOptions:
     accelerator: str | None = None
     worker_memory: str | None = None
     overwrite: bool = False
+    verify: bool = False
 
     def __post_init__(self) -> None:
         _ = self.resources

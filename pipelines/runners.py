@@ -13,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
-from pipelines import dataflow, metrics
+from pipelines import dataflow, metrics, processes
 from pipelines.resources import Resources
 from rag_ops.errors import InputError, JobError, RagbeamError
 
@@ -117,6 +117,8 @@ def run(
         readiness.check(options, _runner_of(arguments)[1])
         workers.use_in_launcher()
         threading.excepthook = readiness.quiet_hang_up(threading.__excepthook__)
+    else:
+        processes.watch()
     metrics.reset_live()
     try:
         with dataflow.staged(options) if _runner_of(arguments)[1] == dataflow.RUNNER else contextlib.nullcontext():
@@ -148,6 +150,12 @@ def translate(error: BaseException) -> RagbeamError:
     if ours := _OUR_ERROR.findall(text):
         kind, message = ours[-1]
         return (InputError if kind == "InputError" else JobError)(_WHERE.sub("", message))
+    if processes.ENDED in text:
+        return JobError(
+            "a worker process ended in the middle of its work",
+            expected="it to live; one that takes too much memory is killed by the system",
+            remedy="the same command goes on where this one stopped",
+        )
     lines = _LAST_ERROR.findall(text)
     return JobError(
         f"the job failed: {lines[-1] if lines else text.strip().splitlines()[-1]}", remedy="--debug shows the traceback"

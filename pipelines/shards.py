@@ -59,10 +59,11 @@ class StageRun:
         return f"{what}, {self.reused} reused, {total - self.reused} made in {self.seconds:.1f} s ({rate})"
 
 
-def reuse_whole(output: StageOutput, started: float) -> StageRun | None:
+def reuse_whole(output: StageOutput, started: float, verify: bool = False) -> StageRun | None:
     """The run that has nothing to do because `output` already holds what the stage would write, else None."""
-    manifest = output.finished()
+    manifest = output.finished(verify)
     if manifest:
+        output.tidy()
         telling.stage(output.stage)
         counts = {"rows": manifest.rows, "shards": len(manifest.shards)}
         telling.event("stage_reused", "nothing to do: all shards hold", counts)
@@ -79,6 +80,7 @@ def finish(
     metrics: Mapping[str, Mapping[str, float]],
     started: float,
     keep: Sequence[str] = (),
+    report: Mapping[str, Any] | None = None,
 ) -> StageRun:
     """Checks that every wanted shard is there, writes run.json, then the manifest.
 
@@ -91,6 +93,7 @@ def finish(
         metrics: counters of the pipeline's steps.
         started: `time.monotonic()` at the start.
         keep: files with a shard record that hold no rows, such as a trained index.
+        report: more for run.json.
 
     Raises:
         JobError: the pipeline ended without one of them.
@@ -101,26 +104,28 @@ def finish(
         raise JobError("the pipeline ended without a shard", value=missing[0], remedy="run the same command again")
     seconds = time.monotonic() - started
     shards = [records[name] for name in wanted]
-    report: dict[str, Any] = {
+    contents: dict[str, Any] = {
         "stage": output.stage,
         "config": dict(output.config),
         "inputs": dict(inputs),
         "rows": sum(shard.rows for shard in shards),
         "bytes": sum(shard.bytes for shard in shards),
         "shards": {"total": len(shards), "reused": len(reused), "made": len(shards) - len(reused)},
+        "reused": list(reused),
         "seconds": round(seconds, 3),
         "rows_per_sec": round(sum(shard.rows for shard in shards) / max(seconds, 1e-9), 1),
         "steps": {step: dict(counters) for step, counters in metrics.items()},
         "info": dict(info),
         "versions": versions(),
         "platform": platform.platform(),
+        **(report or {}),
     }
     telling.stage(output.stage)
     for name in reused:
         telling.event("shard_reused", name, {"rows": records[name].rows, "bytes": records[name].bytes})
-    counts = {name: report[name] for name in ("rows", "bytes", "seconds", "rows_per_sec")} | report["shards"]
+    counts = {name: contents[name] for name in ("rows", "bytes", "seconds", "rows_per_sec")} | contents["shards"]
     telling.event("stage_finished", output.url, counts, details={"info": dict(info)})
-    storage.write_bytes(output.url, RUN_FILE, (json.dumps(report, indent=2, sort_keys=True) + "\n").encode())
+    storage.write_bytes(output.url, RUN_FILE, (json.dumps(contents, indent=2, sort_keys=True) + "\n").encode())
     return StageRun(output.finish(shards, inputs, info, keep), len(reused), seconds, metrics)
 
 

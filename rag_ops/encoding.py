@@ -1,12 +1,23 @@
-"""Texts to vectors: any DPR checkpoint or sentence-transformers directory, in length-sorted token-budget batches."""
+"""Texts to vectors: any DPR checkpoint or sentence-transformers directory, in batches whose shape is each row's own.
+
+A vector must not depend on which other texts are encoded beside it, or a refreshed corpus could not keep the vectors of
+its unchanged passages byte for byte. Matrix kernels choose their order of summation by the shape of the whole batch: in
+batches cut by length alone, a third of MiniLM's float16 vectors changed when other rows were left out. Here the shape
+follows from the row's own length: it is padded to the next multiple of `STEP_TOKENS`, and the number of rows follows
+from that; where too few rows have that length, empty ones fill the batch. What remains to ask is that kernels treat a
+row alike wherever in a batch of one shape it lies. Those of torch on CPUs do, in all that was tried, but they do not
+promise it: so embed --previous computes a sample anew and compares, and with `batch_tokens=1` each row is alone.
+On a CPU each batch is computed by one thread, several side by side, so the number of threads decides nothing either.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import logging
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,12 +28,30 @@ from rag_ops import isolating, memory
 from rag_ops.checkpoints import EncoderConfig, encoder_config, read_config
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError, JobError
-from rag_ops.isolating import token_batches as token_batches  # where other modules look for it
 from rag_ops.packing import pack_linears
 
-WINDOW_ROWS = 4096  # rows tokenised and length-sorted together: bounds memory, and leaves under 1% padding
+logger = logging.getLogger(__name__)
+WINDOW_ROWS = 4096  # rows tokenised together while the device works on those before: bounds memory
+STEP_TOKENS = 8  # rows are padded to a multiple: 3% of a passage, and no more shapes than kernels keep
+BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}  # of a batch: a core's caches hold it; an accelerator is full
+MOST_ROWS = 64  # of a batch: bounds the empty rows of short lengths
 MAX_TEXT_CHARS = 1 << 16  # of a text; 512 tokens are some 2,500, and a megabyte takes seconds and gigabytes to tokenise
 RAG_ENCODER_PREFIX = "rag.question_encoder."
+
+
+def batch_shape(tokens: int, budget_tokens: int, limit: int) -> tuple[int, int]:
+    """The shape (rows, tokens) of the batch that a row is computed in: it depends on nothing but the row's length.
+
+    Args:
+        tokens: of the row.
+        budget_tokens: most tokens of a batch; a single longer row is a batch of its own.
+        limit: longest input of the model.
+
+    >>> batch_shape(130, 512, limit=256), batch_shape(9, 512, limit=256), batch_shape(47, 512, limit=47)
+    ((3, 136), (32, 16), (10, 47))
+    """
+    length = min(-(-max(tokens, 1) // STEP_TOKENS) * STEP_TOKENS, max(limit, tokens))
+    return max(1, min(budget_tokens // length, MOST_ROWS)), length
 
 
 @dataclasses.dataclass
@@ -32,12 +61,6 @@ class Tokens:
     ids: list[list[int]]
     types: list[list[int]] | None
     truncated: np.ndarray  # bool (rows,)
-
-
-def _joined(rows: Sequence[tuple[list[int], list[int] | None, bool]]) -> Tokens:
-    types = [types for _, types, _ in rows if types is not None]
-    truncated = np.array([cut for _, _, cut in rows], dtype=bool)
-    return Tokens([ids for ids, _, _ in rows], types if len(types) == len(rows) and rows else None, truncated)
 
 
 class Encoder:
@@ -55,8 +78,10 @@ class Encoder:
         memory.keep()
         self._tokenizer = tokenizer
         self._device = device
-        self._threads = threads
-        self._ahead = ThreadPoolExecutor(1)  # tokenises; one for all calls, for each new thread would grow the heap
+        # One pool for all calls, for each new thread would grow the heap: the first tokenises, the second computes.
+        self._ahead = ThreadPoolExecutor(1)
+        self._at_once = threads if device == "cpu" else 1
+        self._workers = ThreadPoolExecutor(self._at_once, initializer=torch.set_num_threads, initargs=(1,))
         self.dimension = _dimension(model)
 
     @classmethod
@@ -118,84 +143,148 @@ class Encoder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Vectors of texts, or of (title, text) pairs.
 
-        A batch that does not fit the memory is halved; a row that fails alone does not touch the others
-        (`isolating.in_batches`).
+        A batch that does not fit the memory is halved; a row that fails alone does not touch the others.
 
         Args:
             texts: questions, or passages' titles.
             pairs: passages' texts, as many.
-            batch_tokens: tokens of a batch; by default what suits the device.
+            batch_tokens: most tokens of a batch; by default what suits the device.
             dtype: of the result; the model computes in float32.
             on_rows: told after each batch how many rows it had.
             on_failure: told of each row that cannot be encoded, and why; its vector is 0. By default that is an error.
 
         Returns:
             Vectors, `dtype` (rows, dimension), in the order given; and whether each text was cut, bool (rows,).
+            A row's vector is the same bytes whatever the other rows are.
 
         Raises:
-            JobError: a row cannot be encoded and there is no `on_failure`; or the device failed.
+            JobError: a text cannot be encoded and there is no `on_failure`, and its `row` says which; or the device
+                failed.
         """
-        budget = batch_tokens or (65_536 if self._device == "cuda" else 4096)
+        budget = batch_tokens or BATCH_TOKENS[self._device]
         vectors = np.empty((len(texts), self.dimension), dtype=dtype)
         truncated = np.zeros(len(texts), dtype=bool)
-        starts = range(0, len(texts), WINDOW_ROWS)
-
-        def window(start: int) -> tuple[dict[int, Any], dict[int, str]]:
-            chosen, others = texts[start : start + WINDOW_ROWS], pairs[start : start + WINDOW_ROWS] if pairs else None
-            return isolating.one_by_one(len(chosen), lambda rows: self._tokenize_rows(chosen, others, rows))
+        running: deque[tuple[list[_Row], Future[tuple[dict[int, np.ndarray], dict[int, str]]]]] = deque()
 
         def fail(row: int, reason: str) -> None:
             vectors[row] = 0
             if on_failure is None:
-                raise JobError("a text cannot be encoded", value=f"row {row} ({reason}): {texts[row][:80]}")
+                raise JobError(f"a text cannot be encoded ({reason})", value=f"row {row}: {texts[row][:80]}", row=row)
             on_failure(row, reason)
 
-        with torch_threads(self._threads), torch.inference_mode():
-            pending = self._ahead.submit(window, 0) if len(texts) else None
-            for start in starts:
-                assert pending is not None
-                tokenised, failures = pending.result()
-                if start + WINDOW_ROWS < len(texts):  # tokenised while the device works on this window
-                    pending = self._ahead.submit(window, start + WINDOW_ROWS)
-                numbers = np.array(sorted(tokenised), np.int64)
-                tokens = _joined([tokenised[number] for number in numbers])
-                truncated[start + numbers] = tokens.truncated
-                found, failed = isolating.in_batches(
-                    [len(ids) for ids in tokens.ids], budget, functools.partial(self._encode_batch, tokens), on_rows
-                )
-                for place, vector in found.items():
-                    vectors[start + numbers[place]] = vector
-                failures = failures | {int(numbers[place]): reason for place, reason in failed.items()}
-                for place, reason in sorted(failures.items()):
-                    fail(start + place, reason)
+        def take() -> None:
+            batch, result = running.popleft()
+            found, failed = result.result()
+            for place, vector in found.items():
+                vectors[batch[place].number] = vector
+            for place, reason in sorted(failed.items()):
+                fail(batch[place].number, reason)
+            on_rows(len(batch))
+
+        with torch_threads(1):
+            try:
+                for shape, batch in self._batches(texts, pairs, budget, truncated, fail):
+                    running.append((batch, self._workers.submit(self._encode_rows, batch, shape)))
+                    while len(running) > 2 * self._at_once:
+                        take()
+                while running:
+                    take()
+            finally:
+                for _, left in running:
+                    left.cancel()
         for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
             fail(row, f"its vector is not finite in {np.dtype(dtype).name}")
         return vectors, truncated
 
-    def _tokenize_rows(
-        self, texts: Sequence[str], pairs: Sequence[str] | None, rows: np.ndarray
-    ) -> list[tuple[list[int], list[int] | None, bool]]:
-        """Ids, token types and whether it was cut, of some of the texts or pairs."""
-        tokens = self.tokenize([texts[row] for row in rows], [pairs[row] for row in rows] if pairs is not None else None)
-        types = tokens.types if tokens.types is not None else [None] * len(rows)
-        return list(zip(tokens.ids, types, tokens.truncated.tolist(), strict=True))
+    def _batches(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        budget: int,
+        truncated: np.ndarray,
+        fail: Callable[[int, str], None],
+    ) -> Iterator[tuple[tuple[int, int], list[_Row]]]:
+        """Full batches as rows of one shape come together, then what is left; notes what was cut, tells what failed."""
+        waiting: dict[tuple[int, int], list[_Row]] = {}
 
-    def _encode_batch(self, tokens: Tokens, rows: np.ndarray) -> np.ndarray:
-        length = max(len(tokens.ids[row]) for row in rows)
-        ids = torch.full((len(rows), length), self._tokenizer.pad_token_id or 0, dtype=torch.long)
-        mask = torch.zeros((len(rows), length), dtype=torch.long)
-        types = torch.zeros((len(rows), length), dtype=torch.long)
-        for place, row in enumerate(rows):
-            count = len(tokens.ids[row])
-            ids[place, :count] = torch.tensor(tokens.ids[row])
+        def window(start: int) -> tuple[dict[int, tuple[_Row, bool]], dict[int, str]]:
+            count = min(WINDOW_ROWS, len(texts) - start)
+            return isolating.one_by_one(count, lambda places: self._rows(texts, pairs, start + places))
+
+        pending = self._ahead.submit(window, 0) if len(texts) else None
+        for start in range(0, len(texts), WINDOW_ROWS):
+            assert pending is not None
+            tokenised, failed = pending.result()
+            if start + WINDOW_ROWS < len(texts):  # tokenised while the device works on this window
+                pending = self._ahead.submit(window, start + WINDOW_ROWS)
+            for place, reason in sorted(failed.items()):
+                fail(start + place, reason)
+            for _, (row, cut) in sorted(tokenised.items()):
+                truncated[row.number] = cut
+                shape = batch_shape(len(row.ids), budget, self.config.max_tokens)
+                batch = waiting.setdefault(shape, [])
+                batch.append(row)
+                if len(batch) == shape[0]:
+                    yield shape, waiting.pop(shape)
+        yield from sorted(waiting.items(), key=lambda item: item[0])
+
+    def _rows(self, texts: Sequence[str], pairs: Sequence[str] | None, numbers: np.ndarray) -> list[tuple[_Row, bool]]:
+        """Some of the texts, tokenised, and whether each was cut."""
+        chosen = [pairs[number] for number in numbers] if pairs is not None else None
+        tokens = self.tokenize([texts[number] for number in numbers], chosen)
+        types = tokens.types if tokens.types is not None else [None] * len(numbers)
+        rows = map(_Row, numbers.tolist(), tokens.ids, types)
+        return list(zip(rows, tokens.truncated.tolist(), strict=True))
+
+    def _encode_rows(
+        self, batch: Sequence[_Row], shape: tuple[int, int]
+    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+        """Place in the batch to vector, and to why there is none."""
+        return isolating.one_by_one(
+            len(batch), lambda places: self._within_memory([batch[place] for place in places], shape)
+        )
+
+    def _within_memory(self, batch: Sequence[_Row], shape: tuple[int, int]) -> np.ndarray:
+        """The vectors of a batch; of halves of its shape, where memory does not hold it."""
+        try:
+            return self._encode_batch(batch, shape)
+        except Exception as error:
+            if shape[0] == 1 or not isolating.is_out_of_memory(error):
+                raise
+        # Outside of the handler, whose traceback holds the batch's tensors.
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+        logger.warning("a batch of %d rows of %d tokens is halved: no memory", *shape)
+        half = -(-shape[0] // 2)
+        parts = [batch[start : start + half] for start in range(0, len(batch), half)]
+        return np.concatenate([self._within_memory(part, (half, shape[1])) for part in parts])
+
+    def _encode_batch(self, batch: Sequence[_Row], shape: tuple[int, int]) -> np.ndarray:
+        ids = torch.full(shape, self._tokenizer.pad_token_id or 0, dtype=torch.long)
+        mask = torch.zeros(shape, dtype=torch.long)
+        mask[len(batch) :, 0] = 1  # an empty row has one token to attend to
+        types = torch.zeros(shape, dtype=torch.long)
+        for place, row in enumerate(batch):
+            count = len(row.ids)
+            ids[place, :count] = torch.tensor(row.ids)
             mask[place, :count] = 1
-            if tokens.types is not None:
-                types[place, :count] = torch.tensor(tokens.types[row])
+            if row.types is not None:
+                types[place, :count] = torch.tensor(row.types)
         inputs = {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)}
-        if tokens.types is not None or self.config.zero_token_types:
+        if batch[0].types is not None or self.config.zero_token_types:
             inputs["token_type_ids"] = types.to(self._device)
-        pooled = pool(self._model(**inputs), inputs["attention_mask"], self.config)
-        return pooled.float().cpu().numpy()
+        with torch.inference_mode():
+            pooled = pool(self._model(**inputs), inputs["attention_mask"], self.config)
+            return pooled[: len(batch)].float().cpu().numpy()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A tokenised text: its number among all, its token ids and, where the model has them, their types."""
+
+    number: int
+    ids: list[int]
+    types: list[int] | None
 
 
 def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor:

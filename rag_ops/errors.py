@@ -15,6 +15,7 @@ class RagbeamError(Exception):
         value: the offending value, shown with `repr`; omitted when None.
         expected: what would have been right.
         remedy: what to do about it, as an imperative: "download it again".
+        row: the row of a unit of work that it is about, for the caller, who knows which file it is of.
 
     >>> str(InputError("unknown format", value="docx", expected="mediawiki or jsonl", remedy="give --format"))
     "unknown format: 'docx'; expected mediawiki or jsonl; give --format"
@@ -22,7 +23,16 @@ class RagbeamError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, value: Any = None, expected: str | None = None, remedy: str | None = None):
+    def __init__(
+        self,
+        what: str,
+        *,
+        value: Any = None,
+        expected: str | None = None,
+        remedy: str | None = None,
+        row: int | None = None,
+    ):
+        self.row = row
         line = what if value is None else f"{what}: {_shorten(value)}"
         if expected:
             line += f"; expected {expected}"

@@ -312,7 +312,9 @@ def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:
     if not questions:
         return []
     limit = min(getattr(tokenizer, "model_max_length", 512), 512)
-    ids = tokenizer([question[:MAX_TEXT_CHARS] for question in questions], truncation=True, max_length=limit)["input_ids"]
+    ids = tokenizer([question[:MAX_TEXT_CHARS] for question in questions], truncation=True, max_length=limit)[
+        "input_ids"
+    ]
     return tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 

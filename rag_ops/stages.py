@@ -1,24 +1,28 @@
 """The output directory of a stage: what is finished, what can be reused, what differs, and the manifest at the end.
 
 While a stage runs, its directory holds finished shards under their final names, a record for each in `_incomplete`, and
-temporary files there. The manifest is written last, then `_incomplete` goes.
+temporary files there. The manifest is written last, then `_incomplete` goes. Killed at any moment, the next run goes
+on: a step that is half done is done again, and what is of no use any more goes at the end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Container, Mapping, Sequence
+import re
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
-from rag_ops import memory, storage
-from rag_ops.errors import InputError
+from rag_ops import locks, memory, storage
+from rag_ops.errors import InputError, JobError
 from schemas import manifest as manifests
 from schemas.manifest import Manifest, ManifestError, ShardRecord, digest_of
 
 logger = logging.getLogger(__name__)
 RECORD_SUFFIX = ".record.json"
+SHARD_NAME = re.compile(r"[a-z]+-\d{5,}-of-\d{5,}\.(parquet|faiss)|trained\.faiss")  # what a stage may have left
 SETTINGS = "settings.json"  # in _incomplete: the configuration that the unfinished shards belong to
 
 
@@ -28,7 +32,7 @@ def read_manifest(url: str, stage: str) -> Manifest:
     Raises:
         InputError: no manifest, one of another version or stage, a shard missing or of another size.
     """
-    manifest = _find_manifest(url)
+    manifest = find_manifest(url)
     if manifest is None:
         what = "the stage there is unfinished" if storage.exists(url) else "there is no such directory"
         raise InputError(
@@ -44,7 +48,7 @@ def read_manifest(url: str, stage: str) -> Manifest:
             expected=f"the output of ragbeam {stage}",
         )
     for shard in manifest.shards:
-        problem = _shard_problem(url, shard)
+        problem = shard_problem(url, shard)
         if problem:
             raise InputError(problem, value=storage.join(url, shard.path), remedy=f"run ragbeam {stage} again")
     return manifest
@@ -90,6 +94,20 @@ def check_embeddings(index: Manifest, embeddings_url: str) -> Manifest:
     return embeddings
 
 
+def check_unchanged(url: str, read: Manifest) -> None:
+    """Checks, when a job has read the stage at `url`, that it is still what it was when the job began.
+
+    Raises:
+        JobError: it has been written anew or removed meanwhile.
+    """
+    try:
+        now = read_manifest(url, read.stage)
+    except InputError as error:
+        raise JobError(f"the job's input changed while it was read ({error})") from error
+    if now.digest != read.digest:
+        raise JobError("the job's input changed while it was read", value=url, remedy="run the same command again")
+
+
 def write_shard(url: str, name: str, fingerprint: str, write: Callable[[Any], int]) -> ShardRecord:
     """Writes shard `name` into stage directory `url`: whole under its name, then its record; or nothing.
 
@@ -118,7 +136,7 @@ def is_finished(url: str, name: str, fingerprint: str) -> bool:
         record = ShardRecord(**json.loads(text))
     except (ValueError, TypeError, ManifestError, FileNotFoundError):
         return False
-    return record.fingerprint == fingerprint and _shard_problem(url, record) is None
+    return record.fingerprint == fingerprint and shard_problem(url, record) is None
 
 
 def finished_shards(url: str, known: Container[str] = ()) -> list[ShardRecord]:
@@ -160,39 +178,68 @@ class StageOutput:
         """The fingerprint of a shard that depends on the configuration and on `inputs` (a JSON value) alone."""
         return digest_of({"stage": self.stage, "config": dict(self.config), "inputs": inputs})
 
-    def finished(self) -> Manifest | None:
-        """The manifest, when the directory already holds just what this stage would write; else None."""
-        manifest = _find_manifest(self.url)
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other jobs from writing to the directory while the block runs, where it is on this machine's disk.
+
+        Raises:
+            JobError: another job does, or the directory cannot be made.
+        """
+        if not storage.is_local(self.url):
+            yield
+            return
+        with locks.directory_held(storage.filesystem(self.url)[1]):
+            yield
+
+    def finished(self, verify: bool = False) -> Manifest | None:
+        """The manifest, when the directory already holds just what this stage would write; else None.
+
+        Args:
+            verify: compare digests, not sizes alone.
+        """
+        manifest = find_manifest(self.url)
         if manifest is None or manifest.fingerprint != self.fingerprint:
             return None
-        if any(_shard_problem(self.url, shard) for shard in manifest.shards):
+        if any(shard_problem(self.url, shard, verify) for shard in manifest.shards):
             return None
         return manifest
 
-    def begin(self, overwrite: bool) -> dict[str, ShardRecord]:
+    def tidy(self) -> None:
+        """Removes the working files of a finished stage that was killed just before it could."""
+        if storage.exists(storage.join(self.url, storage.INCOMPLETE)):
+            storage.remove(storage.join(self.url, storage.INCOMPLETE))
+
+    def begin(self, overwrite: bool, verify: bool = False) -> dict[str, ShardRecord]:
         """Opens the directory for writing and returns the finished shards by name; the caller compares fingerprints.
+
+        Args:
+            overwrite: replace another configuration's output.
+            verify: compare digests of finished shards, not sizes alone.
 
         Raises:
             InputError: the directory belongs to another configuration and `overwrite` is not set.
         """
-        manifest = _find_manifest(self.url)
+        manifest = find_manifest(self.url)
         owner = self._owner(manifest)
         if owner is not None and owner != self._identity() and not overwrite:
             raise InputError(
                 "the output directory belongs to another configuration",
                 value=self.url,
-                expected=_differences(owner, self._identity()),
+                expected=config_differences(owner, self._identity()),
                 remedy="give another --output, or --overwrite",
             )
         if owner is not None and owner != self._identity():
             self._clear(manifest)
             manifest = None
+        self._write_settings()
         if manifest is not None:  # same configuration, other inputs or a damaged shard: keep what holds
             for shard in manifest.shards:
                 _write_record(self.url, shard)
             storage.remove(storage.join(self.url, manifests.FILE_NAME))
-        self._write_settings()
-        return {shard.path: shard for shard in finished_shards(self.url) if _shard_problem(self.url, shard) is None}
+        records = {shard.path: shard for shard in finished_shards(self.url)}
+        damaged = [name for name, shard in records.items() if shard_problem(self.url, shard, verify)]
+        self._forget(damaged)
+        return {name: shard for name, shard in records.items() if name not in damaged}
 
     def finish(
         self,
@@ -208,7 +255,18 @@ class StageOutput:
             inputs: name to URL of what was read.
             info: for the reader.
             keep: names of other finished files that stay.
+
+        Raises:
+            JobError: a job of another configuration has begun to write here meanwhile (where nothing can be locked).
         """
+        owner = self._owner(None)
+        if owner is not None and owner != self._identity():
+            raise JobError(
+                "another job has taken over the output directory",
+                value=self.url,
+                expected="one job at a time",
+                remedy="wait for its end, and run this one into another --output",
+            )
         manifest = Manifest(
             self.stage,
             self.fingerprint,
@@ -218,16 +276,14 @@ class StageOutput:
             dict(info),
         )
         kept = {*keep, *(shard.path for shard in shards)}
-        for stale in finished_shards(self.url):
-            if stale.path not in kept:
-                storage.remove(storage.join(self.url, stale.path))
+        self._remove_shards(kept)
         storage.write_bytes(self.url, manifests.FILE_NAME, manifest.to_json().encode())
         storage.remove(storage.join(self.url, storage.INCOMPLETE))
         return manifest
 
     def abandon(self) -> None:
         """Leaves finished shards for the next run; removes an output directory in which there are none."""
-        if _find_manifest(self.url) is None and not finished_shards(self.url):
+        if find_manifest(self.url) is None and not finished_shards(self.url):
             storage.remove(storage.join(self.url, storage.INCOMPLETE))
             if storage.exists(self.url) and not storage.names_in(self.url):
                 storage.remove(self.url)
@@ -248,14 +304,38 @@ class StageOutput:
         incomplete = storage.join(self.url, storage.INCOMPLETE)
         storage.write_bytes(incomplete, SETTINGS, data)
 
+    @contextlib.contextmanager
+    def discarding(self, names: Sequence[str]) -> Iterator[None]:
+        """Forgets these finished shards when the block raises: the next run makes them again."""
+        try:
+            yield
+        except Exception:
+            self._forget(names)
+            raise
+
+    def _forget(self, names: Sequence[str]) -> None:
+        for name in names:
+            storage.remove(storage.join(self.url, storage.INCOMPLETE, name + RECORD_SUFFIX))
+
     def _clear(self, manifest: Manifest | None) -> None:
         storage.remove(storage.join(self.url, manifests.FILE_NAME))
-        for shard in manifest.shards if manifest else finished_shards(self.url):
-            storage.remove(storage.join(self.url, shard.path))
+        self._remove_shards(set(), manifest.shards if manifest else ())
         storage.remove(storage.join(self.url, storage.INCOMPLETE))
 
+    def _remove_shards(self, kept: set[str], more: Sequence[ShardRecord] = ()) -> None:
+        """Removes shards by record and by name: a run that is killed may leave one before it could note it."""
+        noted = {shard.path for shard in (*finished_shards(self.url), *more)}
+        for name in storage.names_in(self.url):
+            if (name in noted or SHARD_NAME.fullmatch(name)) and name not in kept:
+                storage.remove(storage.join(self.url, name))
 
-def _find_manifest(url: str) -> Manifest | None:
+
+def find_manifest(url: str) -> Manifest | None:
+    """The manifest in directory `url`, None where there is none.
+
+    Raises:
+        InputError: it is no manifest, or of another version.
+    """
     path = storage.join(url, manifests.FILE_NAME)
     try:
         text = storage.read_text(path)
@@ -269,12 +349,18 @@ def _find_manifest(url: str) -> Manifest | None:
         ) from error
 
 
-def _shard_problem(url: str, shard: ShardRecord) -> str | None:
+def shard_problem(url: str, shard: ShardRecord, verify: bool = False) -> str | None:
+    """What is wrong with a shard's file: missing, of another size, or, with `verify`, of another digest; else None."""
+    path = storage.join(url, shard.path)
     try:
-        size = storage.size_bytes(storage.join(url, shard.path))
+        size = storage.size_bytes(path)
     except FileNotFoundError:
         return "a shard of the manifest is missing"
-    return None if size == shard.bytes else f"a shard has {size} bytes instead of {shard.bytes}"
+    if size != shard.bytes:
+        return f"a shard has {size} bytes instead of {shard.bytes}"
+    if verify and storage.sha256_of(path) != shard.sha256:
+        return "a shard has another content than when it was written"
+    return None
 
 
 def _write_record(url: str, record: ShardRecord) -> None:
@@ -282,7 +368,9 @@ def _write_record(url: str, record: ShardRecord) -> None:
     storage.write_bytes(storage.join(url, storage.INCOMPLETE), record.path + RECORD_SUFFIX, data)
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between two configurations (JSON values), as a clause; empty where nothing does."""
+    old, new = json.loads(json.dumps(dict(old))), json.loads(json.dumps(dict(new)))
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     changes = [f"{name} {_brief(old.get(name))} as it has, not {_brief(new.get(name))}" for name in names]
     return ", ".join(changes)

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.utils import get_protocol
 
+from rag_ops import locks
 from rag_ops.errors import InputError, JobError
 
 INCOMPLETE = "_incomplete"  # folder of a stage's output for all that is not final; gone once the manifest is written
@@ -100,6 +101,13 @@ def resolve_url(url: str, base: str) -> str:
     return join(posixpath.dirname(base.rstrip("/")), url[3:])
 
 
+def same_place(one: str, other: str) -> bool:
+    """Whether two URLs name the same file or directory, links on this machine followed."""
+    if is_local(one) and is_local(other):
+        return os.path.realpath(filesystem(one)[1]) == os.path.realpath(filesystem(other)[1])
+    return one.rstrip("/") == other.rstrip("/")
+
+
 def exists(url: str) -> bool:
     """Whether there is a file or directory at `url`."""
     fs, path = filesystem(url)
@@ -139,6 +147,17 @@ def remove(url: str) -> None:
     fs, path = filesystem(url)
     with contextlib.suppress(FileNotFoundError):
         fs.rm(path, recursive=True)
+
+
+def state_of(url: str) -> str:
+    """What changes when the file at `url` is written again: a digest of its size, times and whatever its store tells.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    fs, path = filesystem(url)
+    fs.invalidate_cache(path)
+    return str(fs.ukey(path))
 
 
 def names_in(url: str) -> list[str]:
@@ -323,6 +342,13 @@ def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
         raise InputError("a file is missing", value=url, remedy="run the stage that writes it again") from error
     except pa.ArrowInvalid as error:
         raise InputError(f"not a whole Parquet file ({error})", value=url, remedy="run its stage again") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # Arrow's own: a page that cannot be decompressed
+        raise InputError(
+            f"the Parquet file is damaged ({error})", value=url, remedy="run its stage again with --verify"
+        ) from error
 
 
 def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:
@@ -351,7 +377,11 @@ def local_copy(url: str, digest: str, folder: str = "") -> str:
     """A path on this machine for the file at `url`: its own when local, else a cached copy below `digest` and `folder`.
 
     The cache lies under RAGBEAM_CACHE, else the system's temporary directory. Several processes can ask for the same
-    file: each downloads to a name of its own and the rename decides.
+    file: each downloads to a name of its own and the rename decides. What a killed process left is removed.
+
+    Raises:
+        InputError: there is no such file.
+        JobError: the disk is full or the cache cannot be written.
     """
     fs, path = filesystem(url)
     if is_local(url):
@@ -360,9 +390,16 @@ def local_copy(url: str, digest: str, folder: str = "") -> str:
     target = os.path.join(cache, digest[:32], folder, posixpath.basename(path))
     if os.path.exists(target):
         return target
-    os.makedirs(os.path.dirname(target), exist_ok=True)
     temporary = f"{target}.{uuid.uuid4().hex}.tmp"
-    with fs.open(path, "rb") as source, open(temporary, "wb") as sink:
-        shutil.copyfileobj(source, sink, COPY_BYTES)
-    os.replace(temporary, target)
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with fs.open(path, "rb") as source, locks.temporary_file(temporary, target) as sink:
+            shutil.copyfileobj(source, sink, COPY_BYTES)
+    except FileNotFoundError as error:
+        raise InputError("a file is missing", value=url, remedy="run the stage that writes it again") from error
+    except OSError as error:
+        raise JobError(
+            f"cannot copy {url} to {target}: {error.strerror or error}",
+            remedy="free the disk, or name a larger one in RAGBEAM_CACHE",
+        ) from error
     return target

@@ -42,14 +42,12 @@ def minilm() -> str:
 @pytest.fixture(scope="session")
 def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A lower-casing WordPiece tokenizer of some words and all single letters and digits."""
-    directory = tmp_path_factory.mktemp("tokenizer")
-    make_tokenizer(directory)
-    return str(directory)
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
-def make_tokenizer(directory: Path):
-    """Writes that tokenizer, and loads it."""
-    from transformers import AutoTokenizer, BertTokenizerFast
+def make_tokenizer(directory: Path) -> str:
+    """Writes the tokenizer, and gives its directory."""
+    from transformers import BertTokenizerFast
 
     directory.mkdir(exist_ok=True)
     pieces = [*LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS, *".,/?!-'\"()"]
@@ -57,7 +55,7 @@ def make_tokenizer(directory: Path):
     path = directory / "vocab.txt"
     path.write_text("\n".join(vocabulary))
     BertTokenizerFast(vocab=str(path), do_lower_case=True, model_max_length=64).save_pretrained(directory)
-    return AutoTokenizer.from_pretrained(directory)
+    return str(directory)
 
 
 @pytest.fixture(scope="session")
@@ -71,13 +69,13 @@ def tokenizer(tokenizer_directory: str):
 @pytest.fixture(scope="session")
 def tiny_bert_config(tokenizer) -> dict:
     """Two layers of width 16."""
-    return tiny_bert(tokenizer)
+    return bert_config(len(tokenizer))
 
 
-def tiny_bert(tokenizer) -> dict:
-    """The settings of a BERT of two layers of width 16."""
+def bert_config(vocabulary: int) -> dict:
+    """The configuration of a tiny BERT."""
     return {
-        "vocab_size": len(tokenizer),
+        "vocab_size": vocabulary,
         "hidden_size": 16,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,

@@ -158,7 +158,9 @@ def _delimited(draw: random.Random, delimiter: str) -> tuple[bytes, int]:
             out.write(f'{number}{delimiter}"{text.replace(delimiter, " ").strip()} x{delimiter}a{end}')
         else:
             many_lines = draw.random() < 0.1 and not stray
-            writer.writerow([number, text + "\nmore" if many_lines else text, draw.choice(["", "x", '["a", "b"]', "['a']"])])
+            writer.writerow(
+                [number, text + "\nmore" if many_lines else text, draw.choice(["", "x", '["a", "b"]', "['a']"])]
+            )
     return _encoded(draw, out.getvalue()), count
 
 
@@ -184,7 +186,9 @@ def _parquet(draw: random.Random) -> tuple[bytes, int]:
     table = pa.table({"question": questions, "id": draw.choice([pa.array(range(count)), pa.nulls(count), questions])})
     if draw.random() < 0.5:
         lists = pa.array([[item] if item else None for item in raw], pa.list_(pa.binary()))
-        table = table.append_column("answer", draw.choice([questions, lists, lists.cast(pa.list_(pa.string()), safe=False)]))
+        table = table.append_column(
+            "answer", draw.choice([questions, lists, lists.cast(pa.list_(pa.string()), safe=False)])
+        )
     out = io.BytesIO()
     pq.write_table(table, out, row_group_size=max(1, count // 2))
     return out.getvalue(), count
@@ -226,7 +230,9 @@ def _page(draw: random.Random, number: int) -> str:
         text = "".join(pieces[:5]) * draw.randrange(1, 2000)
     redirect = "<redirect title='x' />" if draw.random() < 0.1 else ""
     namespace = draw.choice([0, 0, 0, 0, 1, 10])
-    body = draw.choice([f"<text>{escape(text)}</text>", f"<text><![CDATA[{text.replace(']', ' ')}]]></text>", "<text />"])
+    body = draw.choice(
+        [f"<text>{escape(text)}</text>", f"<text><![CDATA[{text.replace(']', ' ')}]]></text>", "<text />"]
+    )
     if "page>" in body:  # in no export does the tag stand unescaped, and splits are found by it
         body = f"<text>{escape(text)}</text>"
     title = escape(draw.choice(TITLES))

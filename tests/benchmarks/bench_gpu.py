@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from rag_ops.encoding import token_batches
 from rag_ops.generation import BATCH_TOKENS
+from rag_ops.isolating import token_batches
 from tests.benchmarks.bench_decode import (
     BATCH,
     LARGE,

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import pyarrow.dataset
+from transformers import AutoTokenizer
 
 from rag_ops import composing
 from rag_ops.stages import read_manifest
 from tests.benchmarks.common import Result, peak_memory_bytes, ragbeam
-from tests.conftest import make_bart, make_sentence_encoder, make_tokenizer, tiny_bert
+from tests.conftest import bert_config, make_bart, make_sentence_encoder, make_tokenizer
 from tests.mixed_rows import differences, write
 from tests.pipelines.workspace import write_articles
 
@@ -40,15 +41,17 @@ def run(directory: Path) -> list[Result]:
     figures = f"{table.num_rows:,} rows, {failed:,} with an error ({told}); {seconds:.0f} s, {peak / 1e6:.0f} MB"
     return [
         Result("rows out / rows in", table.num_rows / ROWS, "1", table.num_rows == ROWS, figures),
-        Result("rows that are not as they must be", len(problems), "0", not problems, "; ".join(problems[:3]) or "none"),
+        Result(
+            "rows that are not as they must be", len(problems), "0", not problems, "; ".join(problems[:3]) or "none"
+        ),
         Result("answer's peak memory / 2 GiB", peak / LIMIT_BYTES, "< 1", peak < LIMIT_BYTES, f"{peak / 1e6:.0f} MB"),
     ]
 
 
 def small_stage(directory: Path) -> tuple[Path, Path]:
     """A tiny RAG-Token model of random weights, and an index of some short passages."""
-    tokenizer = make_tokenizer(directory / "tokenizer")
-    encoder = make_sentence_encoder(directory / "encoder", tokenizer, tiny_bert(tokenizer), seed=1)
+    tokenizer = AutoTokenizer.from_pretrained(make_tokenizer(directory / "tokenizer"))
+    encoder = make_sentence_encoder(directory / "encoder", tokenizer, bert_config(len(tokenizer)), seed=1)
     bart = make_bart(directory / "bart", tokenizer, seed=3, layers=1, width=16, init_std=0.5)
     composing.compose(encoder, bart, str(directory / "model"))
     write_articles(directory / "articles.jsonl", words=7)

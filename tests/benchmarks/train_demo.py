@@ -33,7 +33,8 @@ from transformers import AutoTokenizer
 from pipelines import demo
 from rag_ops.composing import save_trained, warm_start_generator
 from rag_ops.contexts import ContextFormat, Passage, encode_contexts
-from rag_ops.encoding import load_encoder_model, token_batches
+from rag_ops.encoding import load_encoder_model
+from rag_ops.isolating import token_batches
 from rag_ops.metrics import exact_match, f1
 from tests.benchmarks.common import excerpt, ragbeam
 

@@ -75,11 +75,11 @@ def test_a_question_that_the_encoder_fails_on(stage, usual, tiny_rag, tokenizer,
     mark = tokenizer.convert_tokens_to_ids("!")
     real = Encoder._encode_batch
 
-    def boom(self, tokens, rows):
-        bad = np.array([mark in tokens.ids[row] for row in rows])
+    def boom(self, batch, shape):
+        bad = np.array([mark in row.ids for row in batch])
         if how == "raises" and bad.any():
             raise RuntimeError("boom in the encoder")
-        return np.where(bad[:, None], np.nan, real(self, tokens, rows))
+        return np.where(bad[:, None], np.nan, real(self, batch, shape))
 
     monkeypatch.setattr(Encoder, "_encode_batch", boom)
     reason = "boom in the encoder" if how == "raises" else "not finite"
@@ -89,11 +89,11 @@ def test_a_question_that_the_encoder_fails_on(stage, usual, tiny_rag, tokenizer,
 def test_memory_that_runs_out_costs_no_answer(stage, usual, tiny_rag, tmp_path, monkeypatch):
     real_encode, real_answer, halved = Encoder._encode_batch, RagTokenGenerator._answer_batch, []
 
-    def small_encode(self, tokens, rows):
-        if len(rows) > 3:
+    def small_encode(self, batch, shape):
+        if shape[0] > 3:
             halved.append("encoder")
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return real_encode(self, tokens, rows)
+        return real_encode(self, batch, shape)
 
     def small_answer(self, contexts, scores):
         if len(contexts) > 2:
@@ -124,9 +124,9 @@ def test_a_passage_that_cannot_be_encoded_names_file_and_row(
             tokens.ids[list(texts).index(titles[2])][0] = 0  # a token that no other row begins with
         return tokens
 
-    def not_finite(self, tokens, rows):
-        bad = np.array([tokens.ids[row][0] == 0 for row in rows])
-        return np.where(bad[:, None], np.nan, encode(self, tokens, rows))
+    def not_finite(self, batch, shape):
+        bad = np.array([row.ids[0] == 0 for row in batch])
+        return np.where(bad[:, None], np.nan, encode(self, batch, shape))
 
     encode = Encoder._encode_batch
     monkeypatch.setattr(Encoder, "tokenize", boom)
@@ -135,7 +135,7 @@ def test_a_passage_that_cannot_be_encoded_names_file_and_row(
     code, line = fails(capsys, *command)
     assert code == 1
     assert wanted in line
-    assert f"row {titles.index(titles[2])} of the file" in line
+    assert f"it is row {titles.index(titles[2])} of" in line
     assert ("boom" if how == "raises" else "not finite") in line
     left = {path.name for path in (tmp_path / "e").glob("*.parquet")}
     assert not any("00001-of" in name for name in left)  # the shard with the passage is not there

@@ -7,10 +7,13 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
-from rag_ops import checkpoints, encoding
-from rag_ops.encoding import Encoder, token_batches
+from rag_ops import checkpoints, encoding, storage
+from rag_ops.encoding import Encoder
 from rag_ops.errors import InputError, JobError
+from rag_ops.isolating import token_batches
+from rag_ops.stages import read_manifest
 from tests.conftest import make_sentence_encoder
+from tests.pipelines.workspace import ragbeam
 
 TITLES = ["the moon", "river", "", "the king of ice"]
 TEXTS = ["ice is on the moon", "the river " * 40, "war", ""]
@@ -89,13 +92,38 @@ def test_other_poolings(tmp_path, tokenizer, tiny_bert_config, mode):
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_vector_is_the_same_bytes_whatever_is_encoded_beside_it(minilm, excerpt_passages, dtype):
+    titles, texts = excerpt_passages
+    encoder = Encoder.load(minilm, role="context", threads=2)
+    whole, cut = encoder.encode(titles, texts, dtype=np.dtype(dtype))
+    assert len({len(encoder.tokenize([title], [text]).ids[0]) for title, text in zip(titles, texts, strict=True)}) > 20
+    for some in (range(0, 90, 3), [88, 3, 41], list(range(89, -1, -1)), [17]):
+        part, part_cut = encoder.encode([titles[n] for n in some], [texts[n] for n in some], dtype=np.dtype(dtype))
+        assert part.tobytes() == whole[list(some)].tobytes()
+        assert part_cut.tolist() == cut[list(some)].tolist()
+    one_thread = Encoder.load(minilm, role="context", threads=1)
+    assert one_thread.encode(titles[:30], texts[:30], dtype=np.dtype(dtype))[0].tobytes() == whole[:30].tobytes()
+
+
+@pytest.fixture(scope="module")
+def excerpt_passages(excerpt, tmp_path_factory) -> tuple[list[str], list[str]]:
+    """Titles and texts of 90 passages of the real excerpt, some of them cut short."""
+    output = tmp_path_factory.mktemp("excerpt") / "passages"
+    ragbeam("chunk", "--input", excerpt, "--output", output, "--num_shards", 8)
+    shard = read_manifest(str(output), "chunk").shards[0]
+    table = storage.read_parquet(f"{output}/{shard.path}", ["title", "text"]).slice(0, 90)
+    texts = [" ".join(text.split()[: 100 - n % 60]) for n, text in enumerate(table["text"].to_pylist())]
+    return table["title"].to_pylist(), texts
+
+
 def test_windows_do_not_change_the_order(sentence_encoder, monkeypatch):
     encoder = Encoder.load(sentence_encoder, role="question")
     texts = [f"moon {number} " * (number % 7 + 1) for number in range(50)]
     whole, _ = encoder.encode(texts)
     monkeypatch.setattr(encoding, "WINDOW_ROWS", 8)
     parts, _ = encoder.encode(texts)
-    np.testing.assert_allclose(parts, whole, atol=1e-6)
+    assert parts.tobytes() == whole.tobytes()
 
 
 def test_no_texts_give_no_vectors(sentence_encoder):
@@ -132,11 +160,11 @@ def test_a_batch_that_memory_does_not_hold_is_halved(sentence_encoder, monkeypat
     whole, _ = encoder.encode(texts)
     real, sizes = encoder._encode_batch, []
 
-    def small_memory(tokens, rows):
-        sizes.append(len(rows))
-        if len(rows) > 3:
+    def small_memory(batch, shape):
+        sizes.append(shape[0])
+        if shape[0] > 3:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return real(tokens, rows)
+        return real(batch, shape)
 
     monkeypatch.setattr(encoder, "_encode_batch", small_memory)
     found, _ = encoder.encode(texts)
@@ -153,10 +181,10 @@ def test_a_text_that_fails_is_told_and_leaves_the_others_as_without_it(sentence_
     real_encode, real_tokenize = encoder._encode_batch, encoder.tokenize
     failures: dict[int, str] = {}
 
-    def fails_in_the_model(tokens, rows):
-        if any(tokens.ids[row] == real_tokenize([texts[4]]).ids[0] for row in rows):
+    def fails_in_the_model(batch, shape):
+        if any(row.ids == real_tokenize([texts[4]]).ids[0] for row in batch):
             raise RuntimeError("boom")
-        return real_encode(tokens, rows)
+        return real_encode(batch, shape)
 
     def fails_in_the_tokenizer(given, pairs=None):
         if texts[4] in given:
@@ -172,6 +200,21 @@ def test_a_text_that_fails_is_told_and_leaves_the_others_as_without_it(sentence_
         assert list(failures) == [4]
         assert not found[4].any()
         assert np.delete(found, 4, 0).tobytes() == without.tobytes()
+
+
+def test_a_text_on_which_the_model_fails_names_its_row(sentence_encoder, tokenizer):
+    encoder = Encoder.load(sentence_encoder, role="question")
+    bad = tokenizer.convert_tokens_to_ids("war")
+
+    def refuse(module, arguments):
+        if (arguments[0] == bad).any():
+            raise RuntimeError("boom")
+
+    encoder._model.embeddings.word_embeddings.register_forward_pre_hook(refuse)
+    assert len(encoder.encode(["moon", "sun"])[0]) == 2
+    with pytest.raises(JobError, match=r"cannot be encoded \(RuntimeError: boom\): 'row 3: war'") as caught:
+        encoder.encode(["moon", "ice", "sun", "war", "king"])
+    assert caught.value.row == 3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -1,0 +1,49 @@
+"""Worker processes of a local run: one that dies ends the job, where Beam alone waits for it, at times for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any
+
+ENDED = "Channel closed prematurely"  # Beam's own words for a worker that dies in the middle of a bundle
+POLL_SECS = 0.2
+STOP_SECS = 5.0  # for a worker to end by itself; one that does not loses its connection when this process ends
+
+
+def watch() -> None:
+    """Has Beam's local runner notice, from now on, when a worker process dies, and not wait for one that is left."""
+    from apache_beam.runners.portability.fn_api_runner import worker_handlers
+
+    handler: Any = worker_handlers.SubprocessSdkWorkerHandler
+    handler.start_worker, handler.stop_worker = _start_worker, _stop_worker
+
+
+def _start_worker(handler: Any) -> None:
+    from apache_beam.runners.portability import local_job_service
+
+    handler.worker = local_job_service.SubprocessSdkWorker(
+        handler._worker_command_line, handler.control_address, handler.provision_info, handler.worker_id
+    )
+    handler.stopped = threading.Event()
+    handler.worker_thread = threading.Thread(name="run_worker", target=_run, args=(handler,), daemon=True)
+    handler.worker_thread.start()
+
+
+def _run(handler: Any) -> None:
+    """Runs the process to its end; one that ends with an exit code fails whatever is asked of it, then or later."""
+    try:
+        handler.worker.run()
+    except RuntimeError:
+        handler.data_conn._exception = RuntimeError(ENDED)  # who waits for its output looks at this every second
+        while not handler.stopped.wait(POLL_SECS):
+            with contextlib.suppress(RuntimeError):  # the table of what is asked changes meanwhile
+                handler.control_conn.abort(RuntimeError(ENDED))
+
+
+def _stop_worker(handler: Any) -> None:
+    from apache_beam.runners.portability.fn_api_runner.worker_handlers import BeamFnControlServicer
+
+    handler.stopped.set()
+    handler.control_conn.push(BeamFnControlServicer._DONE_MARKER)  # for one that has not yet said its first word
+    handler.worker_thread.join(STOP_SECS)
