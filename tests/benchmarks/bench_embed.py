@@ -8,25 +8,16 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from rag_ops import storage
-from rag_ops.stages import read_manifest
-from tests.benchmarks.common import THREADS, Result, batches, encoder, excerpt, ragbeam, side_by_side
+from tests.benchmarks.common import THREADS, Result, batches, encoder, ragbeam, side_by_side, some_passages
 
 BATCH = 32
-PASSAGES = 900
+PARTS = 5  # about 900 passages
 
 
 def run(directory: Path) -> list[Result]:
     """Passages per second of the whole job, reading to writing, as a ratio."""
-    ragbeam("chunk", "--input", excerpt(), "--output", directory / "all", "--num_shards", 5)
-    smallest = min(read_manifest(str(directory / "all"), "chunk").shards, key=lambda shard: abs(shard.rows - PASSAGES))
-    table = storage.read_parquet(str(directory / "all" / smallest.path))
-    source = directory / "some.jsonl"
-    rows = table.select(["id", "title", "text"]).to_pandas()
-    rows.to_json(source, orient="records", lines=True, force_ascii=False)
-    ragbeam("chunk", "--input", source, "--output", directory / "passages", "--num_shards", 2, "--passage_words", 1000)
+    pairs = some_passages(directory, PARTS, num_shards=2)
     model, tokenizer = AutoModel.from_pretrained(encoder()).eval(), AutoTokenizer.from_pretrained(encoder())
-    pairs = list(zip(rows["title"], rows["text"], strict=True))
 
     def bare() -> None:
         torch.set_num_threads(THREADS)

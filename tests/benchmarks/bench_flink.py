@@ -1,4 +1,4 @@
-"""embed on a real Flink cluster with two workers next to the same job on the local runner, on the demo's excerpt.
+"""embed on a real Flink cluster with two workers next to the same job on the local runner, on real text.
 
 All of it runs on this machine: a job manager, two task managers, Beam's job server, two Python workers. So the two
 workers have one thread each where the local run has two, and the ratio shows what the cluster costs: what a job takes
@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from rag_ops.stages import read_manifest
-from tests.benchmarks.common import NotHereError, Result, encoder, excerpt, ragbeam
+from tests.benchmarks.common import NotHereError, Result, encoder, some_passages
 from tests.runners import flink
 
 WORKERS = 2
+PARTS = 3  # of the demo's excerpt: about 1,500 passages
 SHARDS = 16
 
 
@@ -70,7 +71,7 @@ def run(directory: Path) -> list[Result]:
 
 def compare(directory: Path, cluster: flink.Cluster, port: int) -> list[Result]:
     """The runs, one after the other."""
-    ragbeam("chunk", "--input", excerpt(), "--output", directory / "passages", "--num_shards", SHARDS)
+    some_passages(directory, PARTS, SHARDS)
     alone = timed(directory, "local", 1)
     processes = ["--direct_running_mode=multi_processing", f"--direct_num_workers={WORKERS}"]
     beside = timed(directory, "processes", WORKERS, *processes)

@@ -19,7 +19,8 @@ from transformers import AutoTokenizer
 
 from pipelines import demo
 from pipelines.cli import main
-from rag_ops import composing
+from rag_ops import composing, storage
+from rag_ops.stages import read_manifest
 from tests.conftest import make_sentence_encoder
 
 THREADS = 2
@@ -48,6 +49,19 @@ def excerpt() -> str:
 def encoder() -> str:
     """The encoder of the demo."""
     return demo.package_path(*demo.ENCODER)
+
+
+def some_passages(directory: Path, parts: int, num_shards: int) -> list[tuple[str, str]]:
+    """Writes about one of so many parts of the excerpt's passages to `directory/passages`; returns titles and texts."""
+    ragbeam("chunk", "--input", excerpt(), "--output", directory / "all", "--num_shards", parts)
+    shards = read_manifest(str(directory / "all"), "chunk").shards
+    middle = sorted(shards, key=lambda shard: shard.rows)[parts // 2]
+    rows = storage.read_parquet(str(directory / "all" / middle.path)).select(["id", "title", "text"]).to_pandas()
+    source = directory / "some.jsonl"
+    rows.to_json(source, orient="records", lines=True, force_ascii=False)
+    command = ["chunk", "--input", source, "--output", directory / "passages", "--passage_words", 1000]
+    ragbeam(*command, "--num_shards", num_shards)
+    return list(zip(rows["title"], rows["text"], strict=True))
 
 
 def repeat_excerpt(path: Path, times: int) -> Path:
