@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("chunk", "embed", "answer", "decode", "index", "specs", "memory", "plan", "finetune", "gpu")
+NAMES = ("chunk", "embed", "answer", "decode", "index", "specs", "memory", "plan", "finetune", "reader", "gpu")
 
 
 def main(names: list[str]) -> int:
