@@ -84,6 +84,8 @@ def _train(index: Any, sample: np.ndarray) -> None:
             transform.pq = quantiser
         if not transform.is_trained:
             transform.train(sample)
+        if isinstance(transform, faiss.OPQMatrix):
+            transform.pq = None  # FAISS does not own it
         if isinstance(transform, faiss.PCAMatrix):
             faiss.copy_array_to_vector(np.zeros(transform.d_out, np.float32), transform.b)
         sample = transform.apply(sample)
