@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from rag_ops import specs, storage
 from rag_ops.errors import InputError
 from schemas.manifest import Manifest
 
+logger = logging.getLogger(__name__)
+FEW_PER_CENTROID = 39  # below so many training vectors for each, FAISS warns
+CODE_BITS = 8  # of a part of a product quantiser, where the rotation before it is learned
 DEFAULT_NPROBE = 64
 DEFAULT_EF_SEARCH = 128
 
@@ -66,18 +70,38 @@ def _train(index: Any, sample: np.ndarray) -> None:
     """
     outer = faiss.downcast_index(index)
     if not isinstance(outer, faiss.IndexPreTransform):
+        _say_if_few(outer, len(sample))
         index.train(sample)
         return
     chain: Any = outer.chain
+    _say_if_few(faiss.downcast_index(outer.index), len(sample))
     for number in range(chain.size()):
         transform = faiss.downcast_VectorTransform(chain.at(number))
+        if isinstance(transform, faiss.OPQMatrix):
+            # FAISS would make a quantiser of these settings itself, one that warns of each of its parts.
+            quantiser = faiss.ProductQuantizer(transform.d_out, transform.M, CODE_BITS)
+            quantiser.cp.min_points_per_centroid = 1
+            transform.pq = quantiser
         if not transform.is_trained:
             transform.train(sample)
+        if isinstance(transform, faiss.OPQMatrix):
+            transform.pq = None  # FAISS does not own it
         if isinstance(transform, faiss.PCAMatrix):
             faiss.copy_array_to_vector(np.zeros(transform.d_out, np.float32), transform.b)
         sample = transform.apply(sample)
     outer.index.train(sample)
     outer.is_trained = True
+
+
+def _say_if_few(index: Any, rows: int) -> None:
+    """One line where clusters are learned from few vectors, in place of FAISS's own for each part of each vector."""
+    wanted = 0
+    for part, centroids in ((index, getattr(index, "nlist", 0)), (getattr(index, "pq", None), None)):
+        if part is not None and hasattr(part, "cp"):
+            part.cp.min_points_per_centroid = 1
+            wanted = max(wanted, FEW_PER_CENTROID * (part.ksub if centroids is None else centroids))
+    if rows < wanted:
+        logger.warning("training on %s vectors; FAISS recommends %s for good recall", f"{rows:,}", f"{wanted:,}")
 
 
 def augment(vectors: np.ndarray, longest: float) -> np.ndarray:

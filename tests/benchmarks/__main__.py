@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 NAMES = (
-    *("chunk", "embed", "answer", "decode", "index", "specs", "memory", "plan", "finetune", "rows", "fuzz", "flink"),
-    "gpu",
+    *("chunk", "embed", "answer", "decode", "index", "specs", "memory", "plan", "finetune", "reader", "rows", "fuzz"),
+    *("flink", "gpu"),
 )
 
 

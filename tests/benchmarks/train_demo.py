@@ -6,7 +6,7 @@ First half cloze (a name or number is taken out of a sentence, which becomes the
 questions, each with a passage that holds its answer, or now and then with another one of its article: from
 that it learns to have no opinion, so that the passage that knows decides the mixture. One in ten articles is held out.
 Word embeddings, positions and the lowest encoder layers stay the encoder's. What comes out is
-DIR/generator.safetensors, which the demo ships; DIR also keeps the last checkpoint: the same command goes on from it.
+DIR/generator.safetensors; DIR also keeps the last checkpoint: the same command goes on from it.
 """
 
 from __future__ import annotations

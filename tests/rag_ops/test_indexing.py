@@ -52,6 +52,15 @@ def test_too_small_a_sample_is_refused():
         indexing.train("IVF4,PQ4x8", np.zeros((20, 16), np.float32), threads=1)
 
 
+@pytest.mark.parametrize("spec", ["PQ4", "OPQ4,PQ4", "IVF16,Flat", "OPQ4,IVF4,PQ4"])
+def test_few_training_vectors_are_told_in_one_line(spec, capfd, caplog):
+    vectors = np.random.default_rng(0).standard_normal((400, 16)).astype(np.float32)
+    indexing.train(spec, vectors, threads=1)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert caplog.messages[0].startswith("training on 400 vectors; FAISS recommends ")
+    assert "clustering" not in "".join(capfd.readouterr())
+
+
 def test_the_training_sample_is_spread_and_the_same_each_time():
     rows = specs.training_rows("IVF1000,Flat", 1_000_000)
     assert len(rows) == 64_000
