@@ -262,19 +262,23 @@ def test_a_worker_process_that_is_killed_ends_the_job(passages, sentence_encoder
     out = tmp_path / "out"
     command = [str(part) for part in embed(passages, sentence_encoder, out)]
     workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *command, *workers], stderr=subprocess.PIPE, start_new_session=True
-    )
+    log = tmp_path / "stderr"  # not a pipe: the worker that is left holds it until it sees that it is alone
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", *command, *workers], stderr=stderr, start_new_session=True
+        )
     try:
         while process.poll() is None and not children(process.pid):
             time.sleep(0.05)
-        os.kill(children(process.pid)[-1], signal.SIGKILL)
-        error = process.communicate(timeout=120)[1].decode()
+        worker = children(process.pid)[-1]
+        for victim in (worker, *children(worker)):  # a shell, and Python once it has started it
+            os.kill(victim, signal.SIGKILL)
+        process.wait(timeout=120)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 1
-    assert "ragbeam: error: a worker process ended" in error
+    assert "ragbeam: error: a worker process ended" in log.read_text()
     assert not (out / "manifest.json").exists()
     ragbeam(*command)
     assert digests(out, "embed") == whole
