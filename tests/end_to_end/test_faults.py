@@ -1,5 +1,6 @@
 """Faults and what they end in: one line, nothing half-written under a final name, and a next run that goes on."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_ops import locks, storage
+from rag_ops import storage
 from rag_ops.stages import read_manifest
 from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles, write_questions
@@ -257,6 +258,39 @@ def test_two_jobs_at_once_never_mix(inputs, tmp_path):
     assert digests(tmp_path / "alone", "chunk") == digests(out, "chunk")
 
 
+def test_a_worker_process_that_is_killed_ends_the_job(passages, sentence_encoder, whole, tmp_path):
+    out = tmp_path / "out"
+    command = [str(part) for part in embed(passages, sentence_encoder, out)]
+    workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    log = tmp_path / "stderr"  # not a pipe: the worker that is left holds it until it sees that it is alone
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", *command, *workers], stderr=stderr, start_new_session=True
+        )
+    try:
+        while process.poll() is None and not children(process.pid):
+            time.sleep(0.05)
+        worker = children(process.pid)[-1]
+        for victim in (worker, *children(worker)):  # a shell, and Python once it has started it
+            os.kill(victim, signal.SIGKILL)
+        process.wait(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 1
+    assert "ragbeam: error: a worker process ended" in log.read_text()
+    assert not (out / "manifest.json").exists()
+    ragbeam(*command)
+    assert digests(out, "embed") == whole
+    assert not (out / storage.INCOMPLETE).exists()
+
+
+def children(pid: int) -> list[int]:
+    """The process numbers of a process' children."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(number) for number in found.split()]
+
+
 def test_a_clock_that_was_set_back_changes_nothing(passages, sentence_encoder, whole, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     monkeypatch.setattr("pipelines.embed.check_unchanged", lambda *arguments: (_ for _ in ()).throw(SystemExit))
@@ -344,13 +378,3 @@ def test_what_is_no_stage_is_refused_by_verify(tmp_path, capsys):
         code, line = fails(capsys, "verify", directory)
         assert code == 2
         assert message in line
-
-
-def test_locks_are_held_by_one(tmp_path):
-    from rag_ops.errors import JobError
-
-    with locks.directory_held(str(tmp_path / "a")), pytest.raises(JobError), locks.directory_held(str(tmp_path / "a")):
-        pass
-    assert not (tmp_path / "a").exists()
-    with locks.directory_held(str(tmp_path)):
-        pass

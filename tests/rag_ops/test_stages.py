@@ -5,8 +5,15 @@ import json
 import pytest
 
 from rag_ops import storage
-from rag_ops.errors import InputError
-from rag_ops.stages import StageOutput, finished_shards, read_manifest, write_shard
+from rag_ops.errors import InputError, JobError
+from rag_ops.stages import (
+    StageOutput,
+    check_unchanged,
+    finished_shards,
+    is_finished,
+    read_manifest,
+    write_shard,
+)
 
 NAMES = ["passages-00000-of-00002.parquet", "passages-00001-of-00002.parquet"]
 
@@ -154,3 +161,54 @@ def test_inputs_in_the_same_workspace_are_relative(tmp_path):
     output.finish([], {"passages": str(tmp_path / "passages")}, {})
     text = (tmp_path / "embeddings" / "manifest.json").read_text()
     assert json.loads(text)["inputs"] == {"passages": "../passages"}
+
+
+def test_a_shard_that_a_killed_run_could_not_note_goes(tmp_path):
+    output = stage(tmp_path)
+    output.begin(overwrite=False)
+    for name in NAMES:
+        write(output, name)
+    (tmp_path / "passages-00003-of-00004.parquet").write_bytes(b"orphan")
+    (tmp_path / "notes.txt").write_bytes(b"somebody's own")
+    output.finish(finished_shards(output.url), {}, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "notes.txt", *NAMES]
+
+
+def test_working_files_that_a_kill_left_beside_a_manifest_go(tmp_path):
+    complete(stage(tmp_path))
+    (tmp_path / storage.INCOMPLETE).mkdir()
+    (tmp_path / storage.INCOMPLETE / "x.tmp").touch()
+    assert stage(tmp_path).finished() is not None
+    stage(tmp_path).tidy()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", *NAMES]
+
+
+def test_a_damaged_shard_is_redone_when_digests_are_compared(tmp_path):
+    complete(stage(tmp_path))
+    (tmp_path / NAMES[1]).write_bytes(b"rowz")
+    assert stage(tmp_path).finished() is not None
+    assert stage(tmp_path).finished(verify=True) is None
+    output = stage(tmp_path)
+    assert list(output.begin(overwrite=False, verify=True)) == [NAMES[0]]
+    assert not is_finished(output.url, NAMES[1], output.fingerprint)
+    assert is_finished(output.url, NAMES[0], output.fingerprint)
+
+
+def test_a_job_whose_directory_another_has_taken_over_does_not_finish(tmp_path):
+    """Where nothing can be locked: the second job, with other settings and --overwrite, has begun meanwhile."""
+    first, second = stage(tmp_path), stage(tmp_path, words=50)
+    first.begin(overwrite=False)
+    write(first, NAMES[0])
+    second.begin(overwrite=True)
+    with pytest.raises(JobError, match="another job has taken over"):
+        first.finish(finished_shards(first.url), {}, {})
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_an_input_that_changes_meanwhile_is_told(tmp_path):
+    complete(stage(tmp_path))
+    read = read_manifest(str(tmp_path), "chunk")
+    check_unchanged(str(tmp_path), read)
+    stage(tmp_path, digest="d2").begin(overwrite=False)
+    with pytest.raises(JobError, match=r"changed while it was read.*unfinished"):
+        check_unchanged(str(tmp_path), read)

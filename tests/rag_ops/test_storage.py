@@ -105,6 +105,49 @@ def test_a_remote_file_is_copied_to_the_cache_once(tmp_path, monkeypatch):
     assert Path(first).read_bytes() == b"data"
 
 
+def test_what_a_killed_download_left_in_the_cache_goes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAGBEAM_CACHE", str(tmp_path))
+    storage.write_bytes("memory://cached", "y.faiss", b"data")
+    (tmp_path / ("d" * 32)).mkdir()
+    (tmp_path / ("d" * 32) / "y.faiss.0123.tmp").write_bytes(b"da")
+    copy = Path(storage.local_copy("memory://cached/y.faiss", "d" * 32))
+    assert [path.name for path in copy.parent.iterdir()] == ["y.faiss"]
+    assert copy.read_bytes() == b"data"
+
+
+def test_a_cache_that_cannot_be_written_and_a_missing_file_are_one_clear_error(tmp_path, monkeypatch):
+    storage.write_bytes("memory://cached", "z.faiss", b"data")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RAGBEAM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(JobError, match="RAGBEAM_CACHE"):
+        storage.local_copy("memory://cached/z.faiss", "d" * 32)
+    monkeypatch.setenv("RAGBEAM_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"missing.*none\.faiss"):
+        storage.local_copy("memory://cached/none.faiss", "e" * 32)
+
+
+def test_a_page_that_cannot_be_decompressed_names_its_file(tmp_path):
+    table = pa.table({"n": pa.array([b"%d" % n * 20 for n in range(2000)])})
+    with storage.atomic_write(str(tmp_path), "a.parquet") as file:
+        storage.write_parquet(file, iter([table]), table.schema)
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[40:400] = bytes(360)
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(InputError, match=r"damaged.*a\.parquet.*--verify"):
+        storage.read_parquet(str(tmp_path / "a.parquet"))
+
+
+def test_a_file_that_is_written_again_is_in_another_state(tmp_path):
+    url = str(tmp_path / "a")
+    (tmp_path / "a").write_bytes(b"one")
+    before = storage.state_of(url)
+    assert storage.open_read(url).read() == b"one"
+    assert storage.state_of(url) == before
+    (tmp_path / "b").write_bytes(b"two")
+    (tmp_path / "b").replace(tmp_path / "a")
+    assert storage.state_of(url) != before
+
+
 def test_a_file_of_no_stage_is_replaced_whole_and_leaves_nothing_else(directory):
     url = storage.join(directory, "new", "a.json")
     storage.write_file(url, b"one")
