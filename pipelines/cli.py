@@ -128,7 +128,10 @@ def build_parser() -> Parser:
             "--debug", action="store_true", help="show the traceback of an error, and the runner's own log"
         )
         sub.add_argument(
-            telling.FLAG, default="text", metavar="FORMAT", help="of the lines on stderr: text, or json (an object each)"
+            telling.FLAG,
+            default="text",
+            metavar="FORMAT",
+            help="of the lines on stderr: text, or json (an object each)",
         )
         sub.set_defaults(run=_runner(command))
     return parser

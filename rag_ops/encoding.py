@@ -18,6 +18,7 @@ from rag_ops.checkpoints import EncoderConfig, encoder_config, read_config
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError, JobError
 from rag_ops.isolating import token_batches as token_batches  # where other modules look for it
+from rag_ops.loading import OWN_CLASSES, loading
 from rag_ops.packing import pack_linears
 
 WINDOW_ROWS = 4096  # rows tokenised and length-sorted together: bounds memory, and leaves under 1% padding
@@ -80,7 +81,8 @@ class Encoder:
         model = load_encoder_model(directory, role)
         config = dataclasses.replace(config, max_tokens=_limit(config, model, max_tokens))
         subfolder = "question_encoder_tokenizer" if read_config(directory)["model_type"] == "rag" else ""
-        tokenizer = AutoTokenizer.from_pretrained(directory, subfolder=subfolder)
+        with loading("the encoder's tokenizer", directory):
+            tokenizer = AutoTokenizer.from_pretrained(directory, subfolder=subfolder, **OWN_CLASSES)
         return cls(model, tokenizer, config, pick_device(device), threads)
 
     def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tokens:
@@ -160,6 +162,7 @@ class Encoder:
                 numbers = np.array(sorted(tokenised), np.int64)
                 tokens = _joined([tokenised[number] for number in numbers])
                 truncated[start + numbers] = tokens.truncated
+                found: dict[int, np.ndarray]
                 found, failed = isolating.in_batches(
                     [len(ids) for ids in tokens.ids], budget, functools.partial(self._encode_batch, tokens), on_rows
                 )
@@ -176,7 +179,9 @@ class Encoder:
         self, texts: Sequence[str], pairs: Sequence[str] | None, rows: np.ndarray
     ) -> list[tuple[list[int], list[int] | None, bool]]:
         """Ids, token types and whether it was cut, of some of the texts or pairs."""
-        tokens = self.tokenize([texts[row] for row in rows], [pairs[row] for row in rows] if pairs is not None else None)
+        tokens = self.tokenize(
+            [texts[row] for row in rows], [pairs[row] for row in rows] if pairs is not None else None
+        )
         types = tokens.types if tokens.types is not None else [None] * len(rows)
         return list(zip(tokens.ids, types, tokens.truncated.tolist(), strict=True))
 
@@ -226,20 +231,18 @@ def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor
 def load_encoder_model(directory: str, role: str) -> Any:
     """The bare encoder model of a local directory, in float32; of a RAG model its question encoder alone."""
     model_type = read_config(directory)["model_type"]
-    try:
+    with loading("the encoder", directory):
         if model_type == "rag":
             return _question_encoder_of_rag(directory)
         if model_type == "dpr":
             kind = DPRContextEncoder if role == "context" else DPRQuestionEncoder
             return kind.from_pretrained(directory, dtype=torch.float32)
-        return AutoModel.from_pretrained(directory, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"the encoder cannot be loaded ({error})", value=directory) from error
+        return AutoModel.from_pretrained(directory, dtype=torch.float32, **OWN_CLASSES)
 
 
 def _question_encoder_of_rag(directory: str) -> Any:
-    config = AutoConfig.from_pretrained(directory).question_encoder
-    model = DPRQuestionEncoder(config) if config.model_type == "dpr" else AutoModel.from_config(config)
+    config = AutoConfig.from_pretrained(directory, **OWN_CLASSES).question_encoder
+    model = DPRQuestionEncoder(config) if config.model_type == "dpr" else AutoModel.from_config(config, **OWN_CLASSES)
     state = {
         name[len(RAG_ENCODER_PREFIX) :]: tensor for name, tensor in read_weights(directory, RAG_ENCODER_PREFIX).items()
     }

@@ -40,7 +40,9 @@ def run(directory: Path) -> list[Result]:
     figures = f"{table.num_rows:,} rows, {failed:,} with an error ({told}); {seconds:.0f} s, {peak / 1e6:.0f} MB"
     return [
         Result("rows out / rows in", table.num_rows / ROWS, "1", table.num_rows == ROWS, figures),
-        Result("rows that are not as they must be", len(problems), "0", not problems, "; ".join(problems[:3]) or "none"),
+        Result(
+            "rows that are not as they must be", len(problems), "0", not problems, "; ".join(problems[:3]) or "none"
+        ),
         Result("answer's peak memory / 2 GiB", peak / LIMIT_BYTES, "< 1", peak < LIMIT_BYTES, f"{peak / 1e6:.0f} MB"),
     ]
 

@@ -78,7 +78,10 @@ def test_one_bad_row_costs_some_more_batches_and_no_more():
         (torch.cuda.OutOfMemoryError("x"), True),
         (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+            True,
+        ),
         (MemoryError(), True),
         (RuntimeError("CUDA error: device-side assert triggered"), False),
         (ValueError("out of memory, as a question says"), False),

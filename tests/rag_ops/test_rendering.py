@@ -86,7 +86,11 @@ def test_without_a_second_process_the_page_is_dropped_and_no_more(monkeypatch):
 
 @pytest.mark.parametrize(
     ("markup", "expected"),
-    [("a&#xd800;b&#0;c&#1;d", "a b&#0;c d"), ("&#x110000;x", "&#x110000;x"), ("{{formatnum:" + "1" * 5000 + "}}x", "x")],
+    [
+        ("a&#xd800;b&#0;c&#1;d", "a b&#0;c d"),
+        ("&#x110000;x", "&#x110000;x"),
+        ("{{formatnum:" + "1" * 5000 + "}}x", "x"),
+    ],
 )
 def test_what_no_file_can_hold_does_not_come_out(markup, expected):
     text = render(markup)
