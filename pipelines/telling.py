@@ -8,6 +8,7 @@ finished, error, and log for every other line of a logger.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import sys
@@ -50,7 +51,7 @@ def format_of(arguments: list[str]) -> str:
         InputError: there is no such format.
     """
     values = [argument.partition("=")[2] for argument in arguments if argument.startswith(FLAG + "=")]
-    values += [value for flag, value in zip(arguments, arguments[1:], strict=False) if flag == FLAG]
+    values += [value for flag, value in itertools.pairwise(arguments) if flag == FLAG]
     chosen = values[-1] if values else "text"
     if chosen not in FORMATS:
         raise InputError(f"unknown {FLAG}", value=chosen, expected=" or ".join(FORMATS))

@@ -23,6 +23,7 @@ from transformers import (
 from rag_ops import checkpoints, storage
 from rag_ops.encoding import load_encoder_model
 from rag_ops.errors import InputError
+from rag_ops.loading import OWN_CLASSES, loading
 
 BART_POSITION_OFFSET = 2  # BART's position table begins with two rows that it never uses
 DECODER_LAYERS = 2
@@ -53,13 +54,9 @@ def compose(
         InputError: a part is missing or of the wrong kind.
     """
     generator_directory = checkpoints.find_model(generator)
-    try:
-        model = AutoModelForSeq2SeqLM.from_pretrained(generator_directory, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(generator_directory)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"the generator cannot be loaded ({error})", value=generator, expected="a seq2seq model"
-        ) from error
+    with loading("the generator, a seq2seq model,", generator_directory):
+        model = AutoModelForSeq2SeqLM.from_pretrained(generator_directory, dtype=torch.float32, **OWN_CLASSES)
+        tokenizer = AutoTokenizer.from_pretrained(generator_directory, **OWN_CLASSES)
     _check_scale(score_scale)
     notes = {"score_scale": score_scale}
     save(question_encoder, model, tokenizer, output, context_encoder=context_encoder, notes=notes)
@@ -99,7 +96,7 @@ def compose_warm_started(
         notes["trained_sha256"] = storage.sha256_of(trained)
     generator = warm_start_generator(load_encoder_model(directory, "context"), decoder_layers)
     generator.load_state_dict(learned, strict=False)
-    save(encoder, generator, AutoTokenizer.from_pretrained(directory), output, notes=notes)
+    save(encoder, generator, AutoTokenizer.from_pretrained(directory, **OWN_CLASSES), output, notes=notes)
 
 
 def save_trained(generator: BartForConditionalGeneration, encoder: str, path: str) -> None:
@@ -166,7 +163,7 @@ def save(
     model = RagTokenForGeneration(config=config, question_encoder=encoder, generator=generator)
     os.makedirs(output, exist_ok=True)
     model.save_pretrained(output)
-    RagTokenizer(AutoTokenizer.from_pretrained(directory), generator_tokenizer).save_pretrained(output)
+    RagTokenizer(AutoTokenizer.from_pretrained(directory, **OWN_CLASSES), generator_tokenizer).save_pretrained(output)
 
 
 def warm_start_generator(encoder: Any, decoder_layers: int | None = None) -> BartForConditionalGeneration:

@@ -28,6 +28,7 @@ from rag_ops import isolating, memory
 from rag_ops.checkpoints import EncoderConfig, encoder_config, read_config
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError, JobError
+from rag_ops.loading import OWN_CLASSES, loading
 from rag_ops.packing import pack_linears
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,8 @@ class Encoder:
         model = load_encoder_model(directory, role)
         config = dataclasses.replace(config, max_tokens=_limit(config, model, max_tokens))
         subfolder = "question_encoder_tokenizer" if read_config(directory)["model_type"] == "rag" else ""
-        tokenizer = AutoTokenizer.from_pretrained(directory, subfolder=subfolder)
+        with loading("the encoder's tokenizer", directory):
+            tokenizer = AutoTokenizer.from_pretrained(directory, subfolder=subfolder, **OWN_CLASSES)
         return cls(model, tokenizer, config, pick_device(device), threads)
 
     def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tokens:
@@ -315,20 +317,18 @@ def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor
 def load_encoder_model(directory: str, role: str) -> Any:
     """The bare encoder model of a local directory, in float32; of a RAG model its question encoder alone."""
     model_type = read_config(directory)["model_type"]
-    try:
+    with loading("the encoder", directory):
         if model_type == "rag":
             return _question_encoder_of_rag(directory)
         if model_type == "dpr":
             kind = DPRContextEncoder if role == "context" else DPRQuestionEncoder
             return kind.from_pretrained(directory, dtype=torch.float32)
-        return AutoModel.from_pretrained(directory, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"the encoder cannot be loaded ({error})", value=directory) from error
+        return AutoModel.from_pretrained(directory, dtype=torch.float32, **OWN_CLASSES)
 
 
 def _question_encoder_of_rag(directory: str) -> Any:
-    config = AutoConfig.from_pretrained(directory).question_encoder
-    model = DPRQuestionEncoder(config) if config.model_type == "dpr" else AutoModel.from_config(config)
+    config = AutoConfig.from_pretrained(directory, **OWN_CLASSES).question_encoder
+    model = DPRQuestionEncoder(config) if config.model_type == "dpr" else AutoModel.from_config(config, **OWN_CLASSES)
     state = {
         name[len(RAG_ENCODER_PREFIX) :]: tensor for name, tensor in read_weights(directory, RAG_ENCODER_PREFIX).items()
     }

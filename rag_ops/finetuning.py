@@ -26,6 +26,7 @@ from rag_ops import checkpoints
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError
 from rag_ops.generation import GenerationSettings, RagTokenGenerator
+from rag_ops.loading import loading, rag_tokenizer
 from rag_ops.metrics import exact_match, f1
 from rag_ops.questions import Question
 from rag_ops.retriever import BeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
@@ -136,8 +137,10 @@ def finetune(
     started = _has_checkpoint(folder)
     with torch_threads(threads):
         torch.manual_seed(settings.seed)
-        tokenizer = RagTokenizer.from_pretrained(model)
-        rag = RagTokenForGeneration.from_pretrained(model, dtype=torch.float32)
+        with loading("the RAG model", model):
+            sides = rag_tokenizer(model)
+            tokenizer = RagTokenizer(sides.question_encoder, sides.generator)
+            rag = RagTokenForGeneration.from_pretrained(model, dtype=torch.float32)
         scale = checkpoints.score_scale(rag.config)
         retriever = RagRetriever(rag.config, tokenizer.question_encoder, tokenizer.generator, BeamIndex(index, scale))
         rag.set_retriever(retriever)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import RagTokenForGeneration, RagTokenizer
+from transformers import RagTokenForGeneration
 
 from rag_ops import checkpoints, isolating, memory
 from rag_ops.beams import beam_search
@@ -20,6 +20,7 @@ from rag_ops.encoding import MAX_TEXT_CHARS
 from rag_ops.errors import InputError
 from rag_ops.greedy import greedy
 from rag_ops.isolating import token_batches
+from rag_ops.loading import loading, rag_tokenizer
 from rag_ops.seq2seq import generator_of
 
 Contexts = Sequence[tuple[list[int], bool]]  # of one question: token ids of each context, and whether it was cut
@@ -158,11 +159,9 @@ class RagTokenGenerator:
         device = pick_device(device)
         if dtype == "auto":
             dtype = "bfloat16" if device == "cuda" else "float32"
-        try:
+        with loading("the RAG model", directory):
             model = RagTokenForGeneration.from_pretrained(directory, dtype=DTYPES[dtype])
-            tokenizer = RagTokenizer.from_pretrained(directory)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"the RAG model cannot be loaded ({error})", value=directory) from error
+            tokenizer = rag_tokenizer(directory)
         return cls(model, tokenizer, settings, device, threads, dtype)
 
     def answer(

@@ -14,7 +14,7 @@ from rag_ops.errors import JobError, RagbeamError
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
-Work = Callable[[np.ndarray], Sequence[R]]  # row numbers to one result a row
+Work = Callable[[np.ndarray], Sequence[R] | np.ndarray]  # row numbers to one result a row
 _NO_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|can't allocate memory|not enough memory", re.IGNORECASE)
 _BROKEN_DEVICE = re.compile(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|device-side assert", re.IGNORECASE)
 

@@ -19,6 +19,7 @@ MAX_LINE_BYTES = 64 << 20  # more is no line of text: a file of another kind, or
 MAX_RECORD_LINES = 100_000  # of CSV: a quoted cell of more lines is a quote that was never closed
 UNDECODABLE = "\udcff"  # stands for bytes that no encoding has a character for: a lone surrogate, which no text has
 _HEAD_BYTES = 4096
+_FEW_ZEROS = 8  # in the first bytes: control characters that stand in a text by accident
 _PLANES = {0, 1, 2, 3, 14, 15, 16}  # of Unicode; a line end of UTF-16 is none of them
 _MARK = "rag_ops.undecodable"
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the library's own limit of 128 KiB would refuse long questions
@@ -92,10 +93,10 @@ def _wide_encoding(head: bytes) -> str | None:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     even, odd = head[0::2].count(0), head[1::2].count(0)
-    most = len(head) // 2
-    if len(head) >= 4 and not even and odd > 0.4 * most:
+    enough = max(_FEW_ZEROS, 0.4 * (len(head) // 2))
+    if not even and odd > enough:
         return "utf-16-le"
-    return "utf-16-be" if len(head) >= 4 and not odd and even > 0.4 * most else None
+    return "utf-16-be" if not odd and even > enough else None
 
 
 class _Rejoined(io.RawIOBase):

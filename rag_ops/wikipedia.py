@@ -302,6 +302,8 @@ class _PageParser:
             self._text.append(data)
         elif self._path[-1] == "text":
             self._text.clear()
+        else:
+            self._text.append(data[: max(0, self._room + len(data))])  # the title tells which page it is
 
     def _page(self) -> Page:
         fields = self._fields

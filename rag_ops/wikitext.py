@@ -66,7 +66,8 @@ _SPACES = re.compile(r"(?:[^\S\n]|\u200b)+")
 _WORD = re.compile(r"\w")
 _NO_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff]")  # that &#0; and &#xd800; would make
 _NO_WORDS = re.compile(r"^[\s*#:;.,|∣()\-–—]*$")
-# Each begins only where its run of spaces or commas begins: tried from every one of them a long run would take for ever.
+_NO_SUM = re.compile(r"[$£€](?=\s|$)")  # a sum of money whose amount was a template's
+# Each begins only where its run of spaces or commas begins: tried from each of them a long run would take for ever.
 _CLEANING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\(\s*(?:[,;:.\-–]\s*)*\)|\[\s*\]"), ""),
     (re.compile(r"\(\s*(?:[,;]\s*)+"), "("),
@@ -77,7 +78,6 @@ _CLEANING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
     (re.compile(r"\(\s+"), "("),
     (re.compile(r"(?<! )[ ]+([,;.!?)])(?=[\s)]|$)"), r"\1"),
 )
-_NO_SUM = re.compile(r"[$£€](?=\s|$)")  # a sum of money whose amount was a template's
 _DISAMBIGUATION = re.compile(
     r"\{\{\s*(?:template:)?(?:disambig(?:uation)?|disamb|disam|dab|dmbox|hndis(?:ambig)?|geodis|mathdab|numberdis|schooldis|"
     r"hospitaldis|roaddis|roadindex|shipdis|airport ?dis(?:ambig)?|callsigndis|letter ?dis(?:ambig)?|biodis|"

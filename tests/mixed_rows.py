@@ -1,4 +1,4 @@
-"""A question file with every kind of good and bad row in it, and what must come out for each; for tests and benchmarks."""
+"""A question file with every kind of good and bad row, and what must come out for each; for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAILING_EVERY, FAILS_IN_THE_MODEL = 200, ")"
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """A row that must come out: its id where the file gives one, its question where it is told, why it has no answer."""
+    """A row that must come out: its id where the file gives one, its question where told, why it has no answer."""
 
     question_id: str | None
     question: str | None

@@ -29,6 +29,10 @@ def test_nor_where_hypothesis_looks_for_one(check, draw, tmp_path):
 def test_a_reader_that_loses_a_row_would_be_found(tmp_path, monkeypatch):
     real = fuzzing.read_questions
     monkeypatch.setattr(fuzzing, "read_questions", lambda *arguments: list(real(*arguments))[:-1])
-    with pytest.raises(fuzzing.LostError):
+
+    def twenty_cases() -> None:
         for seed in range(20):
             fuzzing.check_question_case(random.Random(seed), tmp_path)
+
+    with pytest.raises(fuzzing.LostError):
+        twenty_cases()

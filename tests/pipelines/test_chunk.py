@@ -91,3 +91,31 @@ def test_python_m_runs_a_job_too(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "from 3 articles" in done.stdout
     assert read_manifest(str(tmp_path / "p"), "chunk").config["passage_words"] == 7
+
+
+def test_hostile_pages_are_dropped_and_named_and_the_others_come_out(tmp_path, capsys):
+    pages = {
+        "Sound": "Some ''text'' of a page.",
+        "Ten megabytes": "words " * 1_800_000,
+        "Templates without end": "{{" * 100_000,
+        "A title " + "of many words " * 200: "text",
+        "Headings": "=a" * 100_000,
+        "Last": "More text.",
+    }
+    text = "".join(
+        f"<page><title>{title}</title><ns>0</ns><id>{number}</id><revision><text>{body}</text></revision></page>"
+        for number, (title, body) in enumerate(pages.items(), 1)
+    )
+    (tmp_path / "d.xml").write_text(f"<mediawiki>{text}</mediawiki>")
+    ragbeam("chunk", "--input", tmp_path / "d.xml", "--output", tmp_path / "out", "--split_bytes", 1 << 20)
+    assert sorted(read(tmp_path / "out")["title"].to_pylist()) == ["Last", "Sound"]
+    info = json.loads((tmp_path / "out" / "run.json").read_text())["info"]
+    assert info["articles"] == 2
+    assert info["dropped"] == {"too_complex": 2, "too_long": 2}
+    named = {reason: sorted(titles) for reason, titles in info["dropped_titles"].items()}
+    assert named["too_complex"] == ["Headings", "Templates without end"]
+    assert [title[:13].strip() for title in named["too_long"]] == ["A title of ma", "Ten megabytes"]
+    assert max(map(len, named["too_long"])) == 200
+    assert "dropped: 2 too complex, 2 too long" in capsys.readouterr().out
+    steps = json.loads((tmp_path / "out" / "run.json").read_text())["steps"]
+    assert (steps["ReadSplits"]["dropped_too_complex"], steps["ReadSplits"]["dropped_too_long"]) == (2, 2)

@@ -1,4 +1,4 @@
-"""A model that fails: on a question it costs that row, on a passage it names file and row, out of memory it costs time."""
+"""A model that fails: on a question it costs the row, on a passage it names file and row, out of memory it halves."""
 
 import numpy as np
 import pyarrow.parquet as pq

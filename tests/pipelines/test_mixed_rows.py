@@ -1,5 +1,7 @@
 """Rows in equals rows out over a file with every kind of bad row; the benchmark `rows` does it with 100,000."""
 
+import json
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -31,6 +33,8 @@ def test_every_row_comes_out_as_it_must(index, tiny_rag, tmp_path):
     reasons = [row.reason for row in expected if row.reason]
     assert manifest.info["errors"] == {reason: reasons.count(reason) for reason in sorted(set(reasons))}
     assert len(manifest.info["errors"]) == 5
+    written = json.loads((tmp_path / "answers" / "run.json").read_text())["steps"]["WriteAnswers"]
+    assert (written["rows_in"], written["rows_out"], written["errors"]) == (ROWS, ROWS, len(reasons))
     # What could not be read is told with its file and line; blank lines count, being lines.
     number = next(place for place, row in enumerate(expected) if row.reason == mixed_rows.NO_TEXT)
     blank = sum(place % 97 == 0 for place in range(number))

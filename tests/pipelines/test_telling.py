@@ -42,8 +42,7 @@ def test_a_run_is_told_as_json_lines(source, sentence_encoder, tiny_rag, tmp_pat
     for line in lines:
         assert {"time", "level", "stage", "event", "message"} <= set(line)
         assert now - timedelta(minutes=10) < datetime.fromisoformat(line["time"]) <= now
-    assert [line["event"] for line in lines][0] == "started"
-    assert [line["event"] for line in lines][-1] == "finished"
+    assert (lines[0]["event"], lines[-1]["event"]) == ("started", "finished")
     for stage, folder in (("chunk", "passages"), ("embed", "embeddings"), ("index", "index"), ("answer", "answers")):
         events = [line for line in lines if line["stage"] == stage]
         kinds = [line["event"] for line in events]

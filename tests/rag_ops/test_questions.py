@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,9 +16,17 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_ops import storage
+from rag_ops import storage, text_lines
 from rag_ops.errors import InputError
-from rag_ops.questions import EMPTY, Question, QuestionOptions, clean, expand_question_files, read_questions
+from rag_ops.questions import (
+    EMPTY,
+    MAX_QUESTION_CHARS,
+    Question,
+    QuestionOptions,
+    clean,
+    expand_question_files,
+    read_questions,
+)
 
 COMPRESS = {
     "": lambda data: data,
@@ -182,3 +191,138 @@ def test_a_real_question_file():
     rows = read(NQ_OPEN)
     assert len(rows) == 1800
     assert all(row.answers and not row.error for row in rows)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig", "cp1252"])
+@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_any_encoding_that_can_be_told(tmp_path, encoding, suffix, end):
+    jsonl = end.join(['{"question": "who é"}', "", '{"question": "what", "id": 5}', ""])
+    table = end.join(["id,question", "1,who é", '2,"a, b"', ""])
+    for name, text, expected in (("q.jsonl", jsonl, ["who é", "what"]), ("q.csv", table, ["who é", "a, b"])):
+        rows = read(write(tmp_path, name + suffix, COMPRESS[suffix](text.encode(encoding))))
+        assert [row.question for row in rows] == expected
+        assert not any(row.error for row in rows)
+
+
+def test_zeros_by_accident_are_no_utf_16(tmp_path):
+    rows = read(write(tmp_path, "q.txt", b"\\\r\n\x00\na\x00b\n"))
+    assert [row.question for row in rows] == ["\\", "", "a b"]
+
+
+def test_bytes_that_are_no_text_are_a_row_with_an_error(tmp_path):
+    data = b'{"question": "ok"}\n{"id": "x", "question": "ice \x81\x8d"}\n{"question": "fine \xe9"}\n'
+    rows = read(write(tmp_path, "q.jsonl", data))
+    assert [row.error for row in rows] == [None, "the question has bytes that are no text (q.jsonl:2)", None]
+    assert rows[1].question == "ice \ufffd\ufffd"
+    assert rows[2].question == "fine é"
+
+
+def test_a_question_that_is_too_long_is_a_row_with_an_error(tmp_path):
+    lines = [json.dumps({"question": "x" * size}) for size in (MAX_QUESTION_CHARS, MAX_QUESTION_CHARS + 1)]
+    rows = read(write(tmp_path, "q.jsonl", "\n".join(lines)))
+    assert rows[0].error is None
+    assert rows[1].error == "the question is too long (4,194,305 characters, at most 4,194,304, q.jsonl:2)"
+    assert len(rows[1].question) == 1000
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2"])
+def test_a_line_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(text_lines, "MAX_LINE_BYTES", 1 << 20)
+    path = write(tmp_path, f"q.jsonl{suffix}", COMPRESS[suffix](b'{"question": "a"}\n' + b" " * (50 << 20)))
+    with pytest.raises(InputError, match=r"longer than 1 MiB.*line 2"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2"])
+@pytest.mark.parametrize("part", [0.2, 0.6, 0.95])
+def test_a_cut_file_loses_no_row_in_silence(tmp_path, suffix, part):
+    lines = "".join(json.dumps({"question": os.urandom(500).hex()}) + "\n" for _ in range(300))
+    data = COMPRESS[suffix](lines.encode())
+    with pytest.raises(InputError, match="cannot be decompressed"):
+        read(write(tmp_path, f"q.jsonl{suffix}", data[: int(part * len(data))]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        # A quote that is never closed takes no other line.
+        ('1,"who is\n2,what\n3,when\n', ['"who is', "what", "when"]),
+        ('1,who\n2,"what\n', ["who", '"what']),
+        # One that another line's quote would close, neither.
+        ('1,"who is\n2,"a, b",x\n3,when\n', ['"who is', "a, b", "when"]),
+        ('1,"who" is,x\n2,what\n', ["who is", "what"]),
+        # Cells of several lines are what they are.
+        ('1,"who\nis\n\nthis",x\n2,what\n', ["who\nis\n\nthis", "what"]),
+        ('1,"a ""b"" c"\n2,\'what\n', ['a "b" c', "'what"]),
+        ("1,a\rb\n2,c\0d\n", ["a b", "c d"]),
+    ],
+)
+def test_stray_quotes_in_csv_lose_no_row(tmp_path, lines, expected):
+    rows = read(write(tmp_path, "q.csv", "id,question,answer\n" + lines))
+    assert [row.question for row in rows] == expected
+    assert [row.question_id for row in rows] == [str(number + 1) for number in range(len(rows))]
+
+
+def test_a_cell_of_too_many_lines_is_a_quote_that_was_never_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_lines, "MAX_RECORD_LINES", 100)
+    text = "question\n" + "who\n" * 10 + '"stray\n' + "what\n" * 1000 + '"two\nlines"\n'
+    rows = read(write(tmp_path, "q.csv", text))
+    assert len(rows) == 1012
+    assert rows[10].question == '"stray'
+    assert rows[-1].question == "two\nlines"
+
+
+def test_a_line_with_more_cells_than_the_header_is_a_row_with_an_error(tmp_path):
+    rows = read(write(tmp_path, "q.csv", "id,question\n1,who, or what\n2,when,,\n3\n"))
+    assert [row.error for row in rows] == ["the line has more cells than the header (3, not 2, q.csv:2)", None, EMPTY]
+    assert [row.question for row in rows] == ["who", "when", ""]
+
+
+def test_jsonl_of_other_keys_is_refused_with_those_it_has(tmp_path):
+    with pytest.raises(InputError, match=r"has prompt, id.*--question_column"):
+        read(write(tmp_path, "q.jsonl", '{"prompt": "who", "id": 1}\n'))
+    (row,) = read(write(tmp_path, "q.jsonl", '{"id": 1, "answer": "x"}\n'))  # nothing says that it is another's
+    assert row.error == EMPTY
+
+
+def test_parquet_of_any_column_gives_a_row_each(tmp_path):
+    raw = pa.array([b"who", b"ice \xff\xfe", None], pa.binary())
+    columns = {
+        "bytes": raw,
+        "no UTF-8": raw.cast(pa.string(), safe=False),
+        "lists of no UTF-8": pa.array([[b"\xff"], [b"a"], None]).cast(pa.list_(pa.string()), safe=False),
+        "numbers": pa.array([1, 2, 3]),
+        "days beyond the calendar": pa.array([2**62] * 3, pa.timestamp("us")),
+        "nothing": pa.nulls(3),
+        "dictionary": pa.array(["who", "what", None]).dictionary_encode(),
+    }
+    for name, column in columns.items():
+        pq.write_table(pa.table({"question": column, "id": column, "answer": column}), tmp_path / "q.parquet")
+        rows = read(tmp_path / "q.parquet")
+        assert len(rows) == 3, name
+        assert all(row.error or row.question for row in rows), name
+        assert all(row.question_id for row in rows), name
+    pq.write_table(pa.table({"question": columns["no UTF-8"]}), tmp_path / "q.parquet")
+    assert [row.question for row in read(tmp_path / "q.parquet")] == ["who", "ice \ufffd\ufffd", ""]
+
+
+@pytest.mark.parametrize("question_id", ["\x00", "\u200b", [], {}, "", None])
+def test_an_id_of_nothing_is_made_from_the_question(tmp_path, question_id):
+    (row,) = read(write(tmp_path, "q.jsonl", json.dumps({"id": question_id, "question": "who"})))
+    assert row.question_id.startswith("q-") == (question_id not in ([], {}))
+    assert row.question_id
+
+
+def test_many_lines_in_bounded_memory(tmp_path):
+    path = tmp_path / "q.txt.gz"
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        file.writelines(f"who is number {number}\n" for number in range(30_000))
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in read_questions([str(path)], QuestionOptions()))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 30_000
+    assert peak < 5 << 20

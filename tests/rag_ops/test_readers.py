@@ -102,7 +102,7 @@ def test_a_cut_file_is_never_taken_for_a_whole_one(tmp_path, suffix, part):
     data = COMPRESS[suffix](os.urandom(300_000).hex().encode() + b"\n" + jsonl(ROWS))
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(data[: int(part * len(data))])
-    with pytest.raises(InputError, match="cannot be decompressed|not JSON"):
+    with pytest.raises(InputError, match=r"cannot be decompressed|not JSON"):
         read(path)
     with pytest.raises(EOFError), storage.open_read(str(path)) as raw:
         streams.decompressed(raw, str(path)).read()
@@ -120,7 +120,7 @@ def test_a_damaged_gzip_is_named(tmp_path):
     data = bytearray(gzip.compress(jsonl(ROWS)))
     data[100:120] = b"\xff" * 20
     (tmp_path / "a.jsonl.gz").write_bytes(data)
-    with pytest.raises(InputError, match="cannot be decompressed|not JSON"):
+    with pytest.raises(InputError, match=r"cannot be decompressed|not JSON"):
         read(tmp_path / "a.jsonl.gz")
 
 
