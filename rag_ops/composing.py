@@ -54,7 +54,7 @@ def compose(
         InputError: a part is missing or of the wrong kind.
     """
     generator_directory = checkpoints.find_model(generator)
-    with loading("the generator, a seq2seq model,", generator_directory):
+    with loading("the generator", generator_directory):
         model = AutoModelForSeq2SeqLM.from_pretrained(generator_directory, dtype=torch.float32, **OWN_CLASSES)
         tokenizer = AutoTokenizer.from_pretrained(generator_directory, **OWN_CLASSES)
     _check_scale(score_scale)
