@@ -222,7 +222,7 @@ BOMB = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 20))
         (dump_of("<!--" + "x" * (40 << 20) + "-->"), "tag or comment"),
         (dump_of("<page a='" + "x" * (40 << 20) + "'/>"), "tag or comment"),
         (dump_of(small_page(1).replace("<id>1</id>", "<id> </id>")), "lacks a field"),
-        (dump_of(small_page(1).replace("<ns>0</ns>", f"<ns>{'1' * 5000}</ns>")), "lacks a field"),
+        (dump_of(small_page(1).replace("<ns>0</ns>", "<ns>five</ns>")), "lacks a field"),
         (dump_of(small_page(1, "\x01")), "not well-formed"),
         (dump_of(small_page(1)).replace(b"Some", b"\xff\xfe"), "not well-formed"),
         (dump_of(small_page(1)).decode().encode("utf-16"), "not UTF-8"),
