@@ -8,7 +8,6 @@ shuffle is top-k arrays, rows and file names.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import posixpath
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,59 +19,26 @@ import pyarrow as pa
 from apache_beam.ml.inference.base import RunInference
 
 from pipelines import coders, runners
+from pipelines.corpus import Corpus, check_model, open_corpus
 from pipelines.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit, VectorUnit
 from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import AnswerOptions
 from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from pipelines.transforms.search import Rescore, Search, search_effort
-from rag_ops import blocks, checkpoints, integrity, storage, texts
+from rag_ops import blocks, storage, texts
 from rag_ops.errors import InputError, RagbeamError
 from rag_ops.questions import expand_question_files, read_questions
 from rag_ops.stages import (
     StageOutput,
-    check_embeddings,
-    check_passages,
     check_unchanged,
-    read_manifest,
     write_shard,
 )
 from rag_ops.topk import TopK
 from schemas import answers
-from schemas.manifest import Manifest, ShardRecord, shard_name
+from schemas.manifest import ShardRecord, shard_name
 
 RESULT_ROWS = 1000  # of a row group
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    """The index with the passages that it was made from, checked to go together."""
-
-    index_url: str
-    index: Manifest
-    passages_url: str
-    passages: Manifest
-    embeddings_url: str
-
-    @functools.cached_property
-    def embeddings(self) -> Manifest:
-        """The embeddings that the index was made from.
-
-        Raises:
-            InputError: they are missing, or others by now.
-        """
-        return check_embeddings(self.index, self.embeddings_url)
-
-    def check_digests(self, *, embeddings: bool) -> None:
-        """Checks the SHA-256 of every file that answering reads, `embeddings` among them or not.
-
-        Raises:
-            InputError: one differs.
-        """
-        integrity.check_digests(self.index_url, self.index)
-        integrity.check_digests(self.passages_url, self.passages)
-        if embeddings:
-            integrity.check_digests(self.embeddings_url, self.embeddings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -474,78 +440,6 @@ class WriteAnswers(beam.DoFn):
         for table in tables:
             self._counters.add(rows_in=table.num_rows, errors=table.num_rows - table["error"].null_count)
             yield table
-
-
-def open_corpus(index_url: str) -> Corpus:
-    """Opens an index and its passages.
-
-    Raises:
-        InputError: one is missing, or the passages have changed since.
-    """
-    index = read_manifest(index_url, "index")
-    passages_url = storage.resolve_url(index.inputs["passages"], index_url)
-    embeddings_url = storage.resolve_url(index.inputs["embeddings"], index_url)
-    return Corpus(index_url, index, passages_url, check_passages(index, passages_url), embeddings_url)
-
-
-def check_parts(question_files: Sequence[str], model: str, encoder: str) -> None:
-    """Checks before the first stage what the last one would refuse.
-
-    Raises:
-        InputError: a question file, the model or the encoder is missing, or model and encoder do not go together.
-    """
-    expand_question_files(question_files)
-    directory = checkpoints.find_model(encoder)
-    passages_side = checkpoints.encoder_config(directory, "context")
-    made_with = {
-        "encoder": encoder,
-        "encoder_digest": checkpoints.model_digest(directory),
-        "dimension": checkpoints.dimension(directory),
-        "normalize": passages_side.normalize,
-        "pooling": passages_side.pooling,
-    }
-    check_model(model, made_with)
-
-
-def check_model(name: str, made_with: Mapping[str, Any]) -> str:
-    """Checks, from configuration files alone, that a RAG model's question encoder goes with the passages' vectors.
-
-    Args:
-        name: the RAG model.
-        made_with: of the passages' encoder: encoder, encoder_digest, dimension, normalize, pooling.
-
-    Returns:
-        The model's digest.
-
-    Raises:
-        InputError: no RAG model, or its question encoder differs in one of these.
-    """
-    directory = checkpoints.find_model(name)
-    kind = checkpoints.read_config(directory)["model_type"]
-    if kind != "rag":
-        raise InputError(
-            "--model is no RAG model",
-            value=f"{name} ({kind})",
-            expected="model_type rag",
-            remedy="ragbeam compose makes one",
-        )
-    encoder = checkpoints.encoder_config(directory, "question")
-    checks: list[tuple[str, Any, Any]] = [
-        ("dimension", checkpoints.dimension(directory), made_with["dimension"]),
-        ("normalisation", encoder.normalize, made_with["normalize"]),
-        ("pooling", encoder.pooling, made_with["pooling"]),
-    ]
-    if (digest := checkpoints.context_digest(directory)) is not None:
-        checks.append(("context encoder's digest", digest, made_with["encoder_digest"]))
-    for what, found, expected in checks:
-        if found != expected:
-            raise InputError(
-                f"the model's question encoder does not go with the passages' vectors: its {what} differs",
-                value=found,
-                expected=f"{expected}, as {made_with['encoder']} made the vectors",
-                remedy="embed with the encoder that belongs to the model, or use a model that belongs to the vectors",
-            )
-    return checkpoints.model_digest(directory)
 
 
 def _check_fits(options: AnswerOptions, corpus: Corpus) -> None:

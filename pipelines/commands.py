@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipelines import flags as flags_of
+from pipelines import parsed
 from rag_ops import storage
 from rag_ops.errors import InputError
 
@@ -33,7 +34,7 @@ def _say(line: str) -> None:
 def _run_chunk(flags: argparse.Namespace, rest: Sequence[str], output: str | None = None) -> int:
     from pipelines import chunk
 
-    done = chunk.run(flags_of.chunk_options(flags, output or flags.output), rest)
+    done = chunk.run(parsed.chunk_options(flags, output or flags.output), rest)
     dropped = ", ".join(
         f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.manifest.info["dropped"].items()
     )
@@ -43,7 +44,7 @@ def _run_chunk(flags: argparse.Namespace, rest: Sequence[str], output: str | Non
 
 
 def _run_embed(flags: argparse.Namespace, rest: Sequence[str]) -> int:
-    _embed(flags_of.embed_options(flags, flags.passages, flags.output, flags.previous), rest)
+    _embed(parsed.embed_options(flags, flags.passages, flags.output, flags.previous), rest)
     return 0
 
 
@@ -61,7 +62,7 @@ def _embed(options: Any, rest: Sequence[str]) -> None:
 
 
 def _run_index(flags: argparse.Namespace, rest: Sequence[str]) -> int:
-    _index(flags_of.index_options(flags, flags.embeddings, flags.output, flags.num_shards), rest)
+    _index(parsed.index_options(flags, flags.embeddings, flags.output, flags.num_shards), rest)
     return 0
 
 
@@ -77,15 +78,14 @@ def _run_answer(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     from pipelines import answer
 
     _say(
-        answer.run(flags_of.answer_options(flags, flags.index, flags.output, flags.num_shards), rest).summary(
-            "questions"
-        )
+        answer.run(parsed.answer_options(flags, flags.index, flags.output, flags.num_shards), rest).summary("questions")
     )
     return 0
 
 
 def _run_all(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     from pipelines import answer
+    from pipelines.corpus import check_parts
 
     passages, embeddings, indexed, answered = (
         storage.join(flags.workspace, name) for name in ("passages", "embeddings", "index", "answers")
@@ -94,11 +94,11 @@ def _run_all(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     from pipelines import runners
 
     previous = storage.join(flags.previous, "embeddings") if flags.previous else None
-    embedding = flags_of.embed_options(flags, passages, embeddings, previous)
-    indexing = flags_of.index_options(flags, embeddings, indexed, None)
-    answering = flags_of.answer_options(flags, indexed, answered, None)
+    embedding = parsed.embed_options(flags, passages, embeddings, previous)
+    indexing = parsed.index_options(flags, embeddings, indexed, None)
+    answering = parsed.answer_options(flags, indexed, answered, None)
     runners.check(rest, [flags.workspace], [flags.model, flags.encoder], answering.resources)
-    answer.check_parts(flags.questions, flags.model, flags.encoder)
+    check_parts(flags.questions, flags.model, flags.encoder)
     _run_chunk(flags, rest, passages)
     _embed(embedding, rest)
     _index(indexing, rest)
@@ -124,7 +124,7 @@ def _run_demo(flags: argparse.Namespace, rest: Sequence[str]) -> int:
 def _run_evaluate(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     from pipelines import evaluate
 
-    return evaluate.run(flags_of.evaluate_options(flags))
+    return evaluate.run(parsed.evaluate_options(flags))
 
 
 def _run_compose(flags: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -155,7 +155,7 @@ def _run_compose(flags: argparse.Namespace, rest: Sequence[str]) -> int:
 def _run_finetune(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     from pipelines import finetune
 
-    return finetune.run(flags, flags_of.question_options(flags))
+    return finetune.run(flags, parsed.question_options(flags))
 
 
 def _run_import(flags: argparse.Namespace, rest: Sequence[str]) -> int:

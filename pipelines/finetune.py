@@ -25,7 +25,7 @@ def run(flags: argparse.Namespace, reading: Any) -> int:
         InputError: a flag is out of range, or an input is missing or malformed.
     """
     _check(flags)
-    from pipelines.answer import check_model, open_corpus
+    from pipelines.corpus import check_model, open_corpus
 
     training = expand_question_files(flags.train)
     held_out = expand_question_files(flags.eval) if flags.eval else None
