@@ -141,12 +141,14 @@ def test_regular_expressions_as_gold(tmp_path):
         (["--answers", "{stage}/index"], "another stage's output"),
         (["--answers", "{stage}/none"], "no such directory"),
         (["--gold", "{tmp}/none.jsonl"], "none.jsonl"),
-        (["--gold", "{stage}/articles.jsonl"], "--gold gives no gold answers"),
+        (["--gold", "{stage}/articles.jsonl"], "lacks the question column"),
+        (["--gold", "{stage}/unanswered.jsonl"], "--gold gives no gold answers"),
         (["--no_such_flag", 1], "unknown argument"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(stage, tmp_path, capsys, more, message):
     told = [str(part).format(tmp=tmp_path, stage=stage) for part in more]
+    (stage / "unanswered.jsonl").write_text('{"question": "what is the moon"}\n')
     command = ["evaluate", "--answers", stage / "kept", "--output", tmp_path / "figures.json", *told]
     code, line = fails(capsys, *command)
     assert code == 2
