@@ -41,7 +41,7 @@ class Previous:
             hashes: of `hash_words`.
         """
         path = storage.local_copy(self.locations_url, self.manifest.digest)
-        high, low, locations = np.load(path, mmap_mode="r")
+        high, low, locations = np.load(path, mmap_mode="r", allow_pickle=False)
         if not len(high):
             return np.full(len(hashes), -1, np.int64)
         place = np.minimum(np.searchsorted(high, hashes[:, 0]), len(high) - 1)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import IO, Any, cast
 
 import zstandard
+from fsspec.spec import AbstractBufferedFile
 
 from rag_ops import storage
 from rag_ops.errors import InputError
@@ -37,6 +38,8 @@ def decompressed(raw: IO[bytes], url: str) -> IO[bytes]:
         return bz2.BZ2File(raw)
     if name.endswith(".zst"):
         return io.BufferedReader(_Zstd(raw))
+    if isinstance(raw, AbstractBufferedFile):
+        return io.BufferedReader(cast(Any, raw))  # an object store's file, whose readline knows no limit
     return raw
 
 

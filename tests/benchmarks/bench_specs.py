@@ -21,7 +21,7 @@ from tests.benchmarks.common import THREADS, Result, encoder, excerpt, ragbeam
 from tests.pipelines.workspace import write_corpus
 
 ROWS = int(os.environ.get("RAGBEAM_BENCH_ROWS", 1_000_000))
-SPECS = "Flat SQ8 SQfp16 IVF{n},Flat IVF{n}_HNSW32,SQ8 PQ64 OPQ64,PQ64 PCAR128,SQ8 HNSW32 OPQ64,IVF{n},PQ64".split()
+SPECS = "Flat SQ8 SQfp16 IVF{n},Flat IVF{n}_HNSW32,SQ8 PCAR128,SQ8 PQ64 OPQ8,PQ8 IVF64,PQ8 HNSW32".split()
 TUNED = ("auto", "IVF{n},SQ8")  # with --target_recall
 TARGET, K = 0.95, 20
 QUESTIONS = 500
