@@ -29,11 +29,7 @@ from pipelines.transforms.search import Rescore, Search, search_effort
 from rag_ops import blocks, storage, texts
 from rag_ops.errors import InputError, RagbeamError
 from rag_ops.questions import expand_question_files, read_questions
-from rag_ops.stages import (
-    StageOutput,
-    check_unchanged,
-    write_shard,
-)
+from rag_ops.stages import StageOutput, check_unchanged, write_shard
 from rag_ops.topk import TopK
 from schemas import answers
 from schemas.manifest import ShardRecord, shard_name
@@ -223,9 +219,8 @@ class ReadBlocks(beam.DoFn):
 
     def process(self, block: blocks.Block) -> Iterator[TextUnit]:
         """See the class."""
-        name = blocks.block_name(block.number)
         with self._counters.timed():
-            table = storage.read_parquet(self._work.path(name))
+            table = storage.read_parquet(self._work.path(blocks.block_name(block.number)))
         self._counters.add(rows_out=table.num_rows, bytes=table.nbytes)
         yield TextUnit(block.number, table)
 
