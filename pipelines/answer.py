@@ -333,6 +333,7 @@ GENERATION_FIELDS = (
     "max_combined_length",
     "truncation",
     "score_scale",
+    "spelling",
 )
 
 

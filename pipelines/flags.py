@@ -117,6 +117,12 @@ def answer_flags(parser: argparse.ArgumentParser) -> None:
         help="factor of inner products before the softmax over passages; by default the model's own, else 1",
     )
     group.add_argument(
+        "--spelling",
+        default="auto",
+        help="of answers: tokens, as the tokenizer decodes them; passages, as those write them; auto: passages for an "
+        "uncased vocabulary",
+    )
+    group.add_argument(
         "--compute_dtype", default="auto", help="of the generator: auto, float32, bfloat16, float16; auto is by device"
     )
     group.add_argument(
@@ -272,7 +278,9 @@ def demo_flags(parser: argparse.ArgumentParser) -> None:
         help="context encoder; by default the one that the demo extra installs",
     )
     parser.add_argument(
-        "--model", default=None, help="RAG-Token model; by default one composed from the encoder, untrained"
+        "--model",
+        default=None,
+        help="RAG-Token model; by default the demo's own; with another --encoder one composed of that, untrained",
     )
     parser.add_argument(
         "--questions", nargs="+", default=None, metavar="URL", help="question files; by default the demo's own"

@@ -122,6 +122,7 @@ class AnswerOptions:
     truncation: str = "question"
     rescore: int | None = None
     score_scale: float | None = None
+    spelling: str = "auto"
     compute_dtype: str = "auto"
     max_combined_length: int | None = None
     block_questions: int = 256
@@ -144,6 +145,7 @@ class AnswerOptions:
             check_count("--" + flag, getattr(self, flag))
         check_choice("--device", self.device, ("auto", "cpu", "cuda"))
         check_choice("--truncation", self.truncation, ("question", "hf"))
+        check_choice("--spelling", self.spelling, ("auto", "passages", "tokens"))
         check_choice("--compute_dtype", self.compute_dtype, ("auto", "float32", "bfloat16", "float16"))
         if self.n_best > self.num_beams:
             raise InputError(

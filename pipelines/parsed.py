@@ -101,6 +101,7 @@ def answer_options(flags: argparse.Namespace, index: str, output: str, num_shard
         "forbidden_words",
         "truncation",
         "score_scale",
+        "spelling",
         "compute_dtype",
         "max_combined_length",
         "block_questions",

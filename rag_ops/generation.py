@@ -22,6 +22,7 @@ from rag_ops.greedy import greedy
 from rag_ops.isolating import token_batches
 from rag_ops.loading import loading, rag_tokenizer
 from rag_ops.seq2seq import generator_of
+from rag_ops.spelling import respell
 
 Contexts = Sequence[tuple[list[int], bool]]  # of one question: token ids of each context, and whether it was cut
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions
@@ -48,6 +49,8 @@ class GenerationSettings:
         truncation: "question" keeps the question whole and cuts the passage; "hf" cuts the end, which is the question,
             as transformers does.
         score_scale: what inner products are multiplied by before the softmax over passages; None for the model's own.
+        spelling: "tokens" writes answers as the tokenizer decodes them; "passages" as the passages do, where one holds
+            the same letters, digits and signs; "auto" is "passages" for a vocabulary without capitals.
     """
 
     num_beams: int = 1
@@ -61,6 +64,7 @@ class GenerationSettings:
     max_combined_length: int | None = None
     truncation: str = "question"
     score_scale: float | None = None
+    spelling: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Answer:
     """The answer to one question.
 
     Attributes:
-        text: decoded without special tokens; None with an error.
+        text: decoded without special tokens, spelt as the settings say; None with an error.
         score: marginal log-probability of its tokens, the end token included; natural logarithm.
         posterior: for each passage given, the mean over the answer's tokens of p(z | x, y_1..t); sums to 1.
         truncated: whether a context was cut.
@@ -127,6 +131,9 @@ class RagTokenGenerator:
             getattr(generator.config, "prefix", None) or "",
             _longest_context(settings.max_combined_length or config.max_combined_length, generator.config),
             settings.truncation == "question",
+        )
+        self._spelt_by_passages = settings.spelling == "passages" or (
+            settings.spelling == "auto" and is_uncased(self._answers)
         )
         self._scale = settings.score_scale or checkpoints.score_scale(config)
         self._pad_id, self._rules = rules_of(generator.config, settings, self._answers)
@@ -202,8 +209,11 @@ class RagTokenGenerator:
 
         def work(batch: np.ndarray) -> list[Answer]:
             chosen = [places[number] for number in batch]
+            numbers = [answerable[place] for place in chosen]
             return self._answer_batch(
-                [contexts[place] for place in chosen], [scores[answerable[place]] for place in chosen]
+                [contexts[place] for place in chosen],
+                [passages[number] for number in numbers],
+                [scores[number] for number in numbers],
             )
 
         with torch_threads(self._threads), torch.inference_mode():
@@ -223,9 +233,11 @@ class RagTokenGenerator:
         encoded = iter(encode_contexts(self._answers, self._form, [p for p, _ in pairs], [text for _, text in pairs]))
         return [[next(encoded) for _ in passages[number]] for number in numbers]
 
-    def _answer_batch(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[Answer]:
+    def _answer_batch(
+        self, contexts: Sequence[Contexts], passages: Sequence[Sequence[Passage]], scores: Sequence[np.ndarray]
+    ) -> list[Answer]:
         found = self._decode(contexts, scores)
-        texts = [self._answers.batch_decode([one.tokens for one in best], skip_special_tokens=True) for best in found]
+        texts = [self._texts(best, given) for best, given in zip(found, passages, strict=True)]
         answers = []
         for best, written, given in zip(found, texts, contexts, strict=True):
             first = best[0]
@@ -239,12 +251,24 @@ class RagTokenGenerator:
             if math.isnan(score):
                 answers.append(Answer(None, None, [], False, f"{MODEL_FAILED} (its scores are not numbers)"))
                 continue
-            others = [
-                (text.strip(), float(one.log_probs.sum())) for text, one in zip(written[1:], best[1:], strict=True)
-            ]
+            others = [(text, float(one.log_probs.sum())) for text, one in zip(written[1:], best[1:], strict=True)]
             cut = any(was_cut for _, was_cut in given)
-            answers.append(Answer(written[0].strip(), score, mean, cut, None, tokens, first.tokens, others))
+            answers.append(Answer(written[0], score, mean, cut, None, tokens, first.tokens, others))
         return answers
+
+    def _texts(self, best: Sequence[Found], passages: Sequence[Passage]) -> list[str]:
+        """The sequences of one question as text."""
+        decoded = self._answers.batch_decode([one.tokens for one in best], skip_special_tokens=True)
+        texts = [text.strip() for text in decoded]
+        if not self._spelt_by_passages:
+            return texts
+        spelt = []
+        for text, one in zip(texts, best, strict=True):
+            shares = one.posterior[:, : len(passages)].mean(0).tolist()
+            likely = sorted(range(len(passages)), key=lambda doc: -shares[doc])
+            sources = (part for doc in likely for part in (passages[doc].text, passages[doc].title))
+            spelt.append(respell(text, sources))
+        return spelt
 
     def _decode(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[list[Found]]:
         """The best sequences of each question of a batch."""
@@ -315,6 +339,12 @@ def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:
         "input_ids"
     ]
     return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def is_uncased(tokenizer: Any) -> bool:
+    """Whether a tokenizer takes capitals for small letters, so that its text lacks them."""
+    capital, small = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("Paris", "paris"))
+    return capital == small
 
 
 def rules_of(config: Any, settings: GenerationSettings, tokenizer: Any) -> tuple[int, Rules]:

@@ -113,6 +113,7 @@ def test_the_score_scale_weighs_the_passages(stage, tiny_rag, tmp_path):
         (["--preset", "best"], "--preset is unknown: 'best'"),
         (["--n_best", 2], "--n_best is more than --num_beams: 2"),
         (["--truncation", "middle"], "--truncation is unknown: 'middle'"),
+        (["--spelling", "american"], "--spelling is unknown: 'american'"),
         (["--score_scale", 0], "--score_scale is out of range: 0"),
         (["--compute_dtype", "int8"], "--compute_dtype is unknown: 'int8'"),
         (["--min_length", 9, "--max_new_tokens", 3], "--min_length is out of range: 9"),

@@ -12,8 +12,9 @@ from rag_ops import bart
 from rag_ops.bart import Bart
 from rag_ops.contexts import Passage
 from rag_ops.errors import InputError
-from rag_ops.generation import NO_HIT, GenerationSettings, RagTokenGenerator, rules_of
+from rag_ops.generation import NO_HIT, GenerationSettings, RagTokenGenerator, is_uncased, rules_of
 from rag_ops.seq2seq import Seq2Seq
+from tests.conftest import LETTERS, WORDS
 
 TOPICS = ["the moon", "river", "king of ice", "city", "war", "sun"]
 QUESTIONS = [f"{word} is the {topic}" for topic in TOPICS for word in ("what", "Where", "who")]
@@ -333,3 +334,30 @@ def test_a_directory_without_weights_is_one_clear_error(tmp_path, tiny_rag):
     shutil.copy(f"{tiny_rag}/config.json", tmp_path)
     with pytest.raises(InputError, match="cannot be loaded"):
         RagTokenGenerator.load(str(tmp_path), GenerationSettings())
+
+
+def test_an_uncased_answer_is_spelt_as_its_passage_spells_it_and_its_tokens_stay(tiny_rag, scores):
+    def answers(capitals: bool, **settings):
+        words = " ".join([*WORDS, *LETTERS])
+        texts = [words.upper() if capitals else words, "sun"]
+        found = [[Passage(str(n), "", text) for n, text in enumerate(texts)] for _ in QUESTIONS]
+        return generator(tiny_rag, max_new_tokens=1, **settings).answer(QUESTIONS, found, scores[:, :2])
+
+    plain, tokens, spelt = answers(False), answers(True, spelling="tokens"), answers(True)
+    assert [one.text for one in tokens] == [one.text for one in plain]
+    assert [one.token_ids for one in spelt] == [one.token_ids for one in plain]
+    assert [one.score for one in spelt] == [one.score for one in plain]
+    pieces = [one.text for one in plain]
+    assert any(text.isalpha() for text in pieces)
+    for one, text in zip(spelt, pieces, strict=True):
+        likely = "sun" if text == "sun" and one.posterior[1] > one.posterior[0] else text.upper()
+        assert one.text == (likely if text.isalnum() else text)
+
+
+def test_a_vocabulary_with_capitals_is_no_uncased_one(tokenizer):
+    class Cased:
+        def __call__(self, text, add_special_tokens):
+            return {"input_ids": list(text.encode())}
+
+    assert is_uncased(tokenizer)
+    assert not is_uncased(Cased())

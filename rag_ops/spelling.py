@@ -1,0 +1,55 @@
+"""The passages' spelling of an answer: what an uncased vocabulary loses, its source still has.
+
+A generator of BERT's uncased vocabulary writes "andre - marie ampere" and "3, 000". Where a passage holds the same
+letters, digits and signs, the answer takes the passage's own spelling: "André-Marie Ampère", "3,000".
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+
+def respell(answer: str, texts: Iterable[str]) -> str:
+    """The first place in the texts that is the answer but for case, accents and spaces; the answer where there is none.
+
+    A place begins and ends where a word does.
+
+    Args:
+        answer: as the generator's tokenizer decodes it.
+        texts: what it may come from, the most likely source first.
+
+    >>> respell("andre - marie ampere", ["named after André-Marie Ampère (1775-1836)"])
+    'André-Marie Ampère'
+    >>> respell("art", ["Bonaparte"])
+    'art'
+    """
+    wanted, _ = _bare(answer)
+    if not wanted:
+        return answer
+    for text in texts:
+        bare, places = _bare(text)
+        start = bare.find(wanted)
+        while start >= 0:
+            first, last = places[start], places[start + len(wanted) - 1] + 1
+            while last < len(text) and unicodedata.combining(text[last]):
+                last += 1
+            if _between_words(text, first) and _between_words(text, last):
+                return " ".join(text[first:last].split())
+            start = bare.find(wanted, start + 1)
+    return answer
+
+
+def _bare(text: str) -> tuple[str, list[int]]:
+    """The text without case, accents and spaces, and for each of its characters the place that it came from."""
+    characters, places = [], []
+    for place, character in enumerate(text):
+        for part in unicodedata.normalize("NFD", character.lower()):
+            if not part.isspace() and not unicodedata.combining(part):
+                characters.append(part)
+                places.append(place)
+    return "".join(characters), places
+
+
+def _between_words(text: str, place: int) -> bool:
+    return not (0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum())
