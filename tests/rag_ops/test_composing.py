@@ -85,12 +85,16 @@ def test_what_training_changed_and_the_encoder_make_the_trained_model(tmp_path, 
     composing.compose_warm_started(sentence_encoder, directory, score_scale=20, trained=file)
     loaded = RagTokenForGeneration.from_pretrained(directory).rag.generator.state_dict()
     for name, tensor in generator.state_dict().items():
-        torch.testing.assert_close(loaded[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
+        step = tensor.abs().amax(-1, keepdim=True) / 127  # of int8, where a matrix learned; half of it is the most
+        assert ((loaded[name] - tensor).abs() <= 0.51 * step + 1e-6).all(), name
     assert not checkpoints.is_untrained(directory)
     assert checkpoints.trained_sha256(directory) == storage.sha256_of(file)
     assert checkpoints.score_scale(RagTokenForGeneration.from_pretrained(directory).config) == 20
     stored = safetensors.torch.load_file(file)
-    assert all(tensor.dtype == torch.float16 for tensor in stored.values())
+    assert all(
+        tensor.dtype == (torch.int8 if tensor.shape[-1] > 1 and tensor.ndim > 1 else torch.float16)
+        for tensor in stored.values()
+    )
     assert not any("encoder.layers" in name for name in stored)
 
 
