@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ BUILT_ROWS, BUILT_SPEC = 200_000, "IVF1024,SQ8"
 SHARD_ROWS = 250_000  # of the memory test: 2 and 4 shards, or with RAGBEAM_BENCH_ROWS=2000000 4 and 8
 MEMORY_ROWS = int(os.environ.get("RAGBEAM_BENCH_ROWS", 1_000_000))
 CLUSTERS = 5_000
+DIRECTIONS = 32  # in which the vectors of a cluster differ
 RESCORED_SPEC, CANDIDATES, SEARCHED = "PQ64", 200, 1000
 
 
@@ -177,12 +179,24 @@ def search_peak_bytes(index: Path) -> int:
 
 
 def draw(seed: int, rows: int) -> np.ndarray:
-    """Clustered vectors of about the spread and length of DPR's, float16 (rows, 768)."""
-    centres = np.random.default_rng(7).standard_normal((CLUSTERS, DIMENSION)).astype(np.float32)
+    """Clustered vectors of about the spread and length of DPR's, float16 (rows, 768).
+
+    Those of a cluster differ in a few directions, its own: noise in all of them alike is what no real text has, and
+    what no code of a few bytes can tell apart.
+    """
+    shapes = np.random.default_rng(7)
+    centres = shapes.standard_normal((CLUSTERS, DIMENSION)).astype(np.float32)
+    basis = shapes.standard_normal((DIMENSION, DIMENSION)).astype(np.float32) / DIMENSION**0.5
+    firsts = shapes.integers(0, DIMENSION - DIRECTIONS, CLUSTERS)  # a cluster's directions: so many rows of the basis
     generator = np.random.default_rng([seed, rows])
-    found = centres[generator.integers(0, CLUSTERS, rows)]
-    found += generator.standard_normal(found.shape, dtype=np.float32) * 0.6
-    return (found * 0.3).astype(np.float16)
+    members = np.sort(generator.integers(0, CLUSTERS, rows))
+    found = np.empty((rows, DIMENSION), np.float32)
+    bounds = np.searchsorted(members, np.arange(CLUSTERS + 1))
+    for cluster, (start, end) in enumerate(itertools.pairwise(bounds)):
+        weights = generator.standard_normal((end - start, DIRECTIONS), dtype=np.float32)
+        spread = 0.6 * (DIMENSION / DIRECTIONS) ** 0.5  # as long as noise of 0.6 in every direction
+        found[start:end] = centres[cluster] + spread * weights @ basis[firsts[cluster] :][:DIRECTIONS]
+    return (found * 0.3).astype(np.float16)[generator.permutation(rows)]
 
 
 def ask(count: int) -> np.ndarray:
