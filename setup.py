@@ -14,7 +14,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["pipelines*", "rag_ops*", "schemas*"]),
     package_data={
-        "pipelines": ["demo_data/*.jsonl", "containers/*"],
+        "pipelines": ["demo_data/*", "containers/*"],
         "rag_ops": ["report.html", "report.js"],
     },
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},

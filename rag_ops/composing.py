@@ -95,7 +95,7 @@ def compose_warm_started(
     if trained is None:
         notes["generator"] = checkpoints.UNTRAINED
     else:
-        learned, decoder_layers = _read_trained(trained, checkpoints.model_digest(directory))
+        learned, decoder_layers = read_trained(trained, checkpoints.model_digest(directory))
         notes["trained_sha256"] = storage.sha256_of(trained)
     generator = warm_start_generator(load_encoder_model(directory, "context"), decoder_layers)
     generator.load_state_dict(learned, strict=False)
@@ -127,8 +127,16 @@ def save_trained(generator: BartForConditionalGeneration, encoder: str, path: st
     safetensors.torch.save_file(stored, path, metadata=metadata)
 
 
-def _read_trained(path: str, encoder_digest: str) -> tuple[dict[str, torch.Tensor], int]:
-    """What `save_trained` wrote, in float32, and the number of decoder layers."""
+def read_trained(path: str, encoder_digest: str) -> tuple[dict[str, torch.Tensor], int]:
+    """What `save_trained` wrote, in float32, and the number of decoder layers.
+
+    Args:
+        path: the file.
+        encoder_digest: `checkpoints.model_digest` of the encoder that it goes with.
+
+    Raises:
+        InputError: it cannot be read, or belongs to another encoder.
+    """
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

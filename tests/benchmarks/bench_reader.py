@@ -1,25 +1,29 @@
-"""What `train_demo` trained, on articles that it never saw: EM with the gold passage given, and with five retrieved.
+"""The demo's reader on articles that it never saw: EM with the gold passage given, and with five retrieved.
 
-The questions are those that it held out, from the folder that RAGBEAM_QA names; passages are retrieved from all
-articles of the question sets and of the demo. RAGBEAM_TRAINED names its file of weights.
+The questions are those that `train_demo` held out, from the folder that RAGBEAM_QA names; passages are retrieved from
+all articles of the question sets and of the demo. RAGBEAM_TRAINED names other weights than those that ship.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from transformers import BartForConditionalGeneration
 
+from pipelines import demo
 from rag_ops import composing
 from rag_ops.retriever import RagTokenForGeneration
-from tests.benchmarks.bench_finetune import FOLDER, SCORE_SCALE, SOURCE, TRAINED
 from tests.benchmarks.common import THREADS, NotHereError, Result, encoder, excerpt, ragbeam
-from tests.benchmarks.train_demo import Encoder, Sample, evaluate, real_questions, split, window
+from tests.benchmarks.reading import Encoder, Sample, real_questions, split, window
+from tests.benchmarks.train_demo import evaluate
 
+FOLDER = Path(os.environ.get("RAGBEAM_QA", Path(__file__).parents[3] / "shared" / "data" / "qa"))
+TRAINED = os.environ.get("RAGBEAM_TRAINED", demo.TRAINED)
 QUESTIONS = 600  # of those held out
 GOLD_EM, RETRIEVED_EM = 0.40, 0.25
 
@@ -28,24 +32,36 @@ def run(directory: Path) -> list[Result]:
     """EM and F1 with the gold passage given, then of `ragbeam answer` with five passages.
 
     Raises:
-        NotHereError: the questions or the weights are not here.
+        NotHereError: the questions are not here.
     """
-    if TRAINED is None:
-        raise NotHereError("RAGBEAM_TRAINED names no trained weights")
-    if not (FOLDER / SOURCE).exists():
-        raise NotHereError(f"no {SOURCE} in {FOLDER} (RAGBEAM_QA)")
-    asked = list(real_questions(FOLDER))
-    _, unseen = split(asked)
-    sample = random.Random(2).sample(unseen, min(QUESTIONS, len(unseen)))
-    model = directory / "model"
-    composing.compose_warm_started(encoder(), str(model), score_scale=SCORE_SCALE, trained=TRAINED)
+    asked, _, sample = questions()
+    model = compose(directory, TRAINED)
     gold_em, gold_f1 = with_gold_passages(model, sample)
     figures = retrieved(directory, model, asked, sample)
     text = f"F1 {gold_f1:.1%}; {len(sample)} questions"
-    results = [Result("trained reader, EM with the gold passage", gold_em, ">= 0.40", gold_em >= GOLD_EM, text)]
+    results = [Result("the demo's reader, EM with the gold passage", gold_em, ">= 0.40", gold_em >= GOLD_EM, text)]
     em, recall = figures["em"], figures["recall"]["5"]
     text = f"F1 {figures['f1']:.1%}, recall@5 {recall:.1%}"
     return [*results, Result("the same, EM with 5 retrieved passages", em, ">= 0.25", em >= RETRIEVED_EM, text)]
+
+
+def questions() -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """All questions, those to train on, and some of the held-out ones.
+
+    Raises:
+        NotHereError: there are none.
+    """
+    if not FOLDER.is_dir():
+        raise NotHereError(f"no question sets in {FOLDER} (RAGBEAM_QA)")
+    asked = list(real_questions(FOLDER))
+    training, unseen = split(asked)
+    return asked, training, random.Random(2).sample(unseen, min(QUESTIONS, len(unseen)))
+
+
+def compose(directory: Path, trained: str) -> Path:
+    """A reader as a RAG-Token model."""
+    composing.compose_warm_started(encoder(), str(directory / "model"), score_scale=demo.SCORE_SCALE, trained=trained)
+    return directory / "model"
 
 
 def with_gold_passages(model: Path, sample: list[Sample]) -> tuple[float, float]:
@@ -59,17 +75,8 @@ def with_gold_passages(model: Path, sample: list[Sample]) -> tuple[float, float]
 
 def retrieved(directory: Path, model: Path, asked: Iterable[Sample], sample: list[Sample]) -> dict:
     """What `ragbeam evaluate` says of the answers to the sample."""
-    texts: dict[str, dict[str, None]] = {}
-    for one in asked:
-        texts.setdefault(one.title, {})[one.text] = None
-    untitled = texts.pop("", {})
-    articles = [(title, "\n".join(paragraphs)) for title, paragraphs in texts.items()]
-    articles += [("", paragraph) for paragraph in untitled]
-    write(directory / "articles.jsonl", [{"id": f"qa-{n}", "title": t, "text": x} for n, (t, x) in enumerate(articles)])
-    write(
-        directory / "questions.jsonl",
-        [{"id": str(n), "question": one.question, "answer": list(one.answers)} for n, one in enumerate(sample)],
-    )
+    write_articles(directory / "articles.jsonl", asked)
+    write_questions(directory / "questions.jsonl", sample)
     ragbeam(
         *("run", "--workspace", directory / "ws", "--input", directory / "articles.jsonl", excerpt()),
         *("--encoder", encoder(), "--model", model, "--questions", directory / "questions.jsonl"),
@@ -77,6 +84,23 @@ def retrieved(directory: Path, model: Path, asked: Iterable[Sample], sample: lis
     )
     ragbeam("evaluate", "--answers", directory / "ws" / "answers", "--output", directory / "scores.json")
     return json.loads((directory / "scores.json").read_text())["all"]
+
+
+def write_articles(path: Path, asked: Iterable[Sample]) -> None:
+    """The texts of questions as articles; each text without a title is one."""
+    texts: dict[str, dict[str, None]] = {}
+    for one in asked:
+        texts.setdefault(one.title, {})[one.text] = None
+    untitled = texts.pop("", {})
+    articles = [(title, "\n".join(paragraphs)) for title, paragraphs in texts.items()]
+    articles += [("", paragraph) for paragraph in untitled]
+    write(path, [{"id": f"qa-{n}", "title": title, "text": text} for n, (title, text) in enumerate(articles)])
+
+
+def write_questions(path: Path, sample: Sequence[Sample]) -> None:
+    """Questions with their gold answers."""
+    rows = [{"id": str(n), "question": one.question, "answer": list(one.answers)} for n, one in enumerate(sample)]
+    write(path, rows)
 
 
 def write(path: Path, rows: Iterable[dict]) -> None:

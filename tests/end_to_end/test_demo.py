@@ -1,22 +1,38 @@
-"""The demo as a newcomer runs it: real text, the real encoder, the printed table."""
+"""The demo as a newcomer runs it: real text, the real encoder, the trained generator, the printed table."""
 
 import re
 
+from pipelines import demo
 from pipelines.cli import main
+from rag_ops import checkpoints, storage
 from rag_ops.stages import read_manifest
 
+ASKED = 48
+RIGHT = 13  # it is 15 where the figures of its card were measured; sums differ between machines
 
-def test_the_demo_finds_the_passages_and_says_that_its_generator_is_untrained(tmp_path, excerpt, minilm, capsys):
-    assert main(["demo", "--workspace", str(tmp_path), "--max_new_tokens", "4"]) == 0
+
+def test_the_demo_answers_and_says_what_is_right(tmp_path, excerpt, minilm, capsys):
+    assert main(["demo", "--workspace", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     found = int(re.search(r"the passages of (\d+) hold a right one", printed)[1])
-    asked = 48
-    assert read_manifest(str(tmp_path / "answers"), "answer").rows == asked
-    assert found >= 0.8 * asked
-    assert printed.count("\nQ  ") == asked
-    assert "untrained" in printed
+    assert read_manifest(str(tmp_path / "answers"), "answer").rows == ASKED
+    assert found >= 0.8 * ASKED
+    assert printed.count("\nQ  ") == ASKED
+    assert "untrained" not in printed
     right = int(re.search(r"(\d+) of 48 answers are right", printed)[1])
-    assert printed.count(" [right] ") == right
-    assert printed.count(" [right] ") + printed.count(" [wrong] ") == asked
-    assert main(["demo", "--workspace", str(tmp_path), "--max_new_tokens", "4"]) == 0
+    assert right >= RIGHT
+    assert printed.count(" [right]\n") == right
+    assert printed.count(" [right]\n") + printed.count(" [wrong]\n") == ASKED
+    assert main(["demo", "--workspace", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("all reused, nothing to do") == 4
+
+
+def test_the_model_is_composed_anew_where_its_weights_are_others(tmp_path, minilm, sentence_encoder, capsys):
+    shipped = demo.composed(minilm, str(tmp_path))
+    assert checkpoints.trained_sha256(shipped) == storage.sha256_of(demo.TRAINED)
+    assert not checkpoints.is_untrained(shipped)
+    assert demo.composed(minilm, str(tmp_path)) == shipped
+    assert capsys.readouterr().out.count("compose: ") == 1
+    assert demo.composed(sentence_encoder, str(tmp_path)) == shipped
+    assert checkpoints.is_untrained(shipped)
+    assert "untrained" in capsys.readouterr().out
