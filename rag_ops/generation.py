@@ -209,17 +209,15 @@ class RagTokenGenerator:
 
         def work(batch: np.ndarray) -> list[Answer]:
             chosen = [places[number] for number in batch]
-            numbers = [answerable[place] for place in chosen]
             return self._answer_batch(
-                [contexts[place] for place in chosen],
-                [passages[number] for number in numbers],
-                [scores[number] for number in numbers],
+                [contexts[place] for place in chosen], [scores[answerable[place]] for place in chosen]
             )
 
         with torch_threads(self._threads), torch.inference_mode():
             found, failed = isolating.in_batches(sizes, batch_tokens or BATCH_TOKENS[self._device], work, on_rows)
         for number, answer in found.items():
-            answers[answerable[places[number]]] = answer
+            row = answerable[places[number]]
+            answers[row] = spelt_as(passages[row], answer) if self._spelt_by_passages else answer
         for place, reason in (failures | {places[number]: reason for number, reason in failed.items()}).items():
             answers[answerable[place]] = Answer(None, None, [], False, f"{MODEL_FAILED} ({reason})")
         return answers
@@ -233,11 +231,9 @@ class RagTokenGenerator:
         encoded = iter(encode_contexts(self._answers, self._form, [p for p, _ in pairs], [text for _, text in pairs]))
         return [[next(encoded) for _ in passages[number]] for number in numbers]
 
-    def _answer_batch(
-        self, contexts: Sequence[Contexts], passages: Sequence[Sequence[Passage]], scores: Sequence[np.ndarray]
-    ) -> list[Answer]:
+    def _answer_batch(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[Answer]:
         found = self._decode(contexts, scores)
-        texts = [self._texts(best, given) for best, given in zip(found, passages, strict=True)]
+        texts = [self._answers.batch_decode([one.tokens for one in best], skip_special_tokens=True) for best in found]
         answers = []
         for best, written, given in zip(found, texts, contexts, strict=True):
             first = best[0]
@@ -251,24 +247,12 @@ class RagTokenGenerator:
             if math.isnan(score):
                 answers.append(Answer(None, None, [], False, f"{MODEL_FAILED} (its scores are not numbers)"))
                 continue
-            others = [(text, float(one.log_probs.sum())) for text, one in zip(written[1:], best[1:], strict=True)]
+            others = [
+                (text.strip(), float(one.log_probs.sum())) for text, one in zip(written[1:], best[1:], strict=True)
+            ]
             cut = any(was_cut for _, was_cut in given)
-            answers.append(Answer(written[0], score, mean, cut, None, tokens, first.tokens, others))
+            answers.append(Answer(written[0].strip(), score, mean, cut, None, tokens, first.tokens, others))
         return answers
-
-    def _texts(self, best: Sequence[Found], passages: Sequence[Passage]) -> list[str]:
-        """The sequences of one question as text."""
-        decoded = self._answers.batch_decode([one.tokens for one in best], skip_special_tokens=True)
-        texts = [text.strip() for text in decoded]
-        if not self._spelt_by_passages:
-            return texts
-        spelt = []
-        for text, one in zip(texts, best, strict=True):
-            shares = one.posterior[:, : len(passages)].mean(0).tolist()
-            likely = sorted(range(len(passages)), key=lambda doc: -shares[doc])
-            sources = (part for doc in likely for part in (passages[doc].text, passages[doc].title))
-            spelt.append(respell(text, sources))
-        return spelt
 
     def _decode(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[list[Found]]:
         """The best sequences of each question of a batch."""
@@ -339,6 +323,16 @@ def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:
         "input_ids"
     ]
     return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def spelt_as(passages: Sequence[Passage], answer: Answer) -> Answer:
+    """The answer with its texts as the passages spell them, those first that it owes most to; all else stays."""
+    if answer.text is None:
+        return answer
+    likely = sorted(range(len(passages)), key=lambda doc: -answer.posterior[doc])
+    sources = [part for doc in likely for part in (passages[doc].text, passages[doc].title)]
+    others = [(respell(text, sources), score) for text, score in answer.others]
+    return dataclasses.replace(answer, text=respell(answer.text, sources), others=others)
 
 
 def is_uncased(tokenizer: Any) -> bool:
