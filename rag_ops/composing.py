@@ -116,11 +116,12 @@ def save_trained(generator: BartForConditionalGeneration, encoder: str, path: st
     for name, parameter in generator.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.ndim == 1:
-            stored[name] = parameter.detach().half()
+        weights = parameter.detach()
+        if weights.ndim == 1:
+            stored[name] = weights.half()
         else:
-            scales = (parameter.detach().abs().amax(1, keepdim=True) / INT8_MAX).clamp_min(SMALLEST_SCALE).half()
-            stored[name] = (parameter.detach() / scales.float()).round().clamp(-INT8_MAX, INT8_MAX).to(torch.int8)
+            scales = (weights.abs().amax(1, keepdim=True) / INT8_MAX).clamp_min(SMALLEST_SCALE).half()
+            stored[name] = (weights / scales.float()).round().clamp(-INT8_MAX, INT8_MAX).to(torch.int8)
             stored[name + SCALES] = scales
     layers = str(generator.config.decoder_layers)
     metadata = {"encoder_digest": checkpoints.model_digest(encoder), "decoder_layers": layers}

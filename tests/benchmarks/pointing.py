@@ -50,17 +50,22 @@ class PointerHeads(torch.nn.Module):
     def losses(self, states: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         """Mean cross entropies: the answer's ends by `span`, its start by `key`, a place's own and previous token."""
         hidden = batch.ids == 0
-        start, end = ends(batch)
-        scores = self.span(states).float().masked_fill(hidden[..., None], NEVER).log_softmax(1)
+        start, _ = ends(batch)
         keys = self._split(self.key(states))
         begin = torch.einsum("hd,bnhd->bhn", self._split(self.start_query), keys) * self._scale
         told = batch.told & start.any(-1)
         return {
-            "span": (_on(scores[..., 0], start) + _on(scores[..., 1], end)) / 2,
+            "span": self.span_loss(states, batch),
             "start": _on(_distribution(begin, hidden[:, None])[told].flatten(0, 1), _each(start, self._heads)[told]),
             "previous": self._previous(keys, batch.ids),
             "own": self._own(states, batch.ids),
         }
+
+    def span_loss(self, states: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Mean cross entropy of the answer's first and last place by `span`."""
+        start, end = ends(batch)
+        scores = _distribution(self.span(states).transpose(1, 2), (batch.ids == 0)[:, None])
+        return (_on(scores[:, 0], start) + _on(scores[:, 1], end)) / 2
 
     def _own(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """The own tokens of some places, told from all tokens of the batch."""
@@ -150,8 +155,9 @@ class Copier:
             attention.q_proj.weight.copy_(fitted[:-1].T)
             attention.q_proj.bias.copy_(fitted[-1])
             attention.k_proj.load_state_dict(heads.key.state_dict())
-            attention.v_proj.weight.copy_(heads.value.weight / _spread(heads.value))
-            attention.v_proj.bias.copy_(heads.value.bias / _spread(heads.value))
+            length = _spread(heads.value)
+            attention.v_proj.weight.copy_(heads.value.weight / length)
+            attention.v_proj.bias.copy_(heads.value.bias / length)
             attention.out_proj.weight.copy_(COPY_GAIN * torch.eye(len(fitted) - 1))
             attention.out_proj.bias.zero_()
             for norm in (layer.encoder_attn_layer_norm, layer.final_layer_norm):

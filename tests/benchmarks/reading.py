@@ -26,6 +26,7 @@ from tests.benchmarks.common import excerpt, ragbeam
 FORM = ContextFormat(" / ", " // ", "", 300)
 WORDS = 100  # of a passage
 MAX_ANSWER_TOKENS = 16
+MAX_QUESTION_TOKENS = 64
 POOL = 1024  # samples that are sorted by length and cut into batches
 SPAN = re.compile(r"(?<![.!?] )(?<!^)\b(?:[A-Z][\w'-]+(?: (?:of |de |the )?[A-Z][\w'-]+){0,3}|\d[\d,.]*\d|\d)\b")
 PRONOUNS = ("he", "she", "it", "they", "his", "her", "its", "their", "this", "these")
@@ -173,7 +174,7 @@ class Encoder:
 
     def contexts(self, samples: Sequence[Sample]) -> list[list[int]]:
         passages = [Passage("", sample.title, sample.text) for sample in samples]
-        ids = self.tokenizer([s.question for s in samples], truncation=True, max_length=64)["input_ids"]
+        ids = self._question_ids([sample.question for sample in samples])
         questions = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [ids for ids, _ in encode_contexts(self.tokenizer, FORM, passages, questions)]
 
@@ -182,7 +183,7 @@ class Encoder:
 
         Every occurrence before the question counts; the end token is the context's last. None where there is none.
         """
-        lengths = [len(ids) - 2 for ids in self.tokenizer(list(questions), truncation=True, max_length=64)["input_ids"]]
+        lengths = [len(ids) - 2 for ids in self._question_ids(questions)]
         found = []
         for ids, row, length in zip(contexts, labels, lengths, strict=True):
             answer = row[1:-1]
@@ -191,6 +192,9 @@ class Encoder:
             pairs = [(t, start + t) for start in starts for t in range(len(answer))]
             found.append([*pairs, (len(answer), len(ids) - 1)] if pairs else None)
         return found
+
+    def _question_ids(self, questions: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer(list(questions), truncation=True, max_length=MAX_QUESTION_TOKENS)["input_ids"]
 
     def labels(self, samples: Sequence[Sample]) -> list[list[int]]:
         texts = [sample.answers[0] for sample in samples]

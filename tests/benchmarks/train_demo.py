@@ -58,11 +58,11 @@ FEW_WORDS, FEW_UNTIL = 50, 0.3  # shorter passages first: twice as many in the s
 FROZEN_LAYERS = 2
 CHECKPOINT_SECS = 240
 SMOOTHING = 0.05
-POINTING = 0.5  # weight of the loss of where the last cross-attention looks
-HEAD_WEIGHTS = {"span": 1.0, "start": 0.5, "previous": 0.3, "own": 0.3}
+# Of the losses; pointing is where the last cross-attention looks.
+WEIGHTS = {"span": 1.0, "start": 0.5, "previous": 0.3, "own": 0.3, "answer": 1.0, "pointing": 0.5}
 NEGATIVE_SHARE = 0.25  # of the questions come with another passage of their article, without the answer
 TELLING_NEGATIVE_SHARE = 0.45
-STATE_POOLS, STATE_EPOCHS = 8, 8  # what the decoder learns to copy from
+STATE_POOLS = 8  # what the decoder learns to copy from
 COPYING_TOKENS = 6000
 WARM_UP_STEPS = 50
 CHECKED = 400  # held-out questions
@@ -101,7 +101,7 @@ def answer_loss(logits: torch.Tensor, labels: torch.Tensor, told: torch.Tensor) 
 
 
 class Training:
-    """The model, what it learns from, and the three parts of its training."""
+    """The model, what it learns from, and the four parts of its training."""
 
     def __init__(self, flags: argparse.Namespace, directory: str):
         self._flags, self._directory, self._encoder = flags, directory, Encoder(directory)
@@ -212,7 +212,7 @@ class Training:
 
     def _answering_loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         states = self._encode(batch)
-        return self._decode(states, batch) | {"span": self._heads.losses(states, batch)["span"]}
+        return self._decode(states, batch) | {"span": self._heads.span_loss(states, batch)}
 
     def _part(
         self,
@@ -274,9 +274,6 @@ class Training:
     def _check(self, when: str) -> None:
         em, overlap = evaluate(self.model, self._encoder, self._checked)
         say(f"{when}: held-out EM {em:.1%} F1 {overlap:.1%}")
-
-
-WEIGHTS = {**HEAD_WEIGHTS, "answer": 1.0, "pointing": POINTING}
 
 
 def say(text: str) -> None:
