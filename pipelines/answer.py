@@ -334,6 +334,7 @@ GENERATION_FIELDS = (
     "truncation",
     "score_scale",
     "spelling",
+    "extractive",
 )
 
 

@@ -92,6 +92,12 @@ def _check(flags: argparse.Namespace) -> None:
             raise InputError(
                 f"--{name} is out of range", value=getattr(flags, name), expected=f"over {low}, to {high:g}"
             )
+    if flags.warmup_steps < 0 or (flags.warmup_steps >= 1 and flags.warmup_steps % 1):
+        raise InputError(
+            "--warmup_steps is out of range",
+            value=flags.warmup_steps,
+            expected="a number of steps, or a share of all, from 0 to under 1",
+        )
     if not 0 <= flags.label_smoothing < 1:
         raise InputError("--label_smoothing is out of range", value=flags.label_smoothing, expected="0 to under 1")
     if not storage.is_local(flags.output):

@@ -81,6 +81,7 @@ ANSWER_FLAGS = (  # those that a preset may set; their defaults are AnswerOption
     ("length_penalty", float, "power of the length by which a beam's score is divided (default: 1.0)"),
     ("no_repeat_ngram_size", int, "n-grams that come only once; 0 for no rule (default: 0)"),
     ("early_stopping", bool, "finish a question as soon as it has as many finished answers as beams"),
+    ("extractive", bool, "only answers that stand in a passage, from word to word"),
     ("n_best", int, "answers for a question, at most as many as beams; the others go to alternatives (default: 1)"),
 )
 
@@ -346,6 +347,7 @@ FINETUNE_FLAGS: tuple[tuple[str, type, Any, str], ...] = (
     ("epochs", float, 3.0, "passes over the training questions"),
     ("max_steps", int, None, "stop after so many steps"),
     ("learning_rate", float, 3e-5, "peak of the learning rate, which falls linearly to 0"),
+    ("warmup_steps", float, 0.1, "steps in which the learning rate rises from 0; below 1, their share of all"),
     ("batch_size", int, 8, "questions of a batch"),
     ("accumulation", int, 1, "batches whose gradients are added up before a step"),
     ("n_docs", int, 5, "passages for a question"),

@@ -123,6 +123,7 @@ class AnswerOptions:
     rescore: int | None = None
     score_scale: float | None = None
     spelling: str = "auto"
+    extractive: bool = False
     compute_dtype: str = "auto"
     max_combined_length: int | None = None
     block_questions: int = 256

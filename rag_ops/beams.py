@@ -7,10 +7,12 @@ compared by log-probability over length to the power of the length penalty, and 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 
 from rag_ops.decoding import Found, Mixture, Rules
+from rag_ops.extractive import Source, of
 from rag_ops.seq2seq import Generator
 
 NEVER = -1.0e9  # the score of what is not to be chosen; finite, as transformers has it, so that ties resolve alike
@@ -67,9 +69,11 @@ class _Sequences:
         return _Sequences(*(torch.cat(pair, 1) for pair in pairs))
 
     def found(self, row: int, count: int) -> list[Found]:
-        """The `count` best of one question."""
+        """The `count` best of one question; fewer where rules left fewer."""
         answers = []
         for beam in range(count):
+            if beam and self.scores[row, beam] == -torch.inf:
+                break
             length = int(self.lengths[row, beam])
             log_probs, posterior = self.log_probs[row, beam, :length], self.posteriors[row, beam, :length]
             tokens, score = self.tokens[row, beam, 1 : length + 1].tolist(), float(self.scores[row, beam])
@@ -83,6 +87,7 @@ def beam_search(
     mask: torch.Tensor,
     prior: torch.Tensor,
     rules: Rules,
+    sources: Sequence[Source] | None = None,
     *,
     beams: int,
     length_penalty: float = 1.0,
@@ -97,6 +102,7 @@ def beam_search(
         mask: 1 for tokens, (B * D, tokens).
         prior: p(z|x), float32 (B, D); 0 for a passage that only fills up.
         rules: tokens and lengths.
+        sources: of each question, what its answer is to stand in; None for no such rule.
         beams: K.
         length_penalty: power of the length by which a finished sequence's score is divided.
         early_stopping: whether a question is finished as soon as K of its sequences are.
@@ -116,7 +122,7 @@ def beam_search(
     for place in range(rules.longest):
         newest = running.tokens[:, : beams if place else 1, place].repeat_interleave(docs, 0)
         mixture = Mixture(generator.step(newest, memory), prior[active])
-        candidates, parents = _continue(running, mixture, rules, place)
+        candidates, parents = _continue(running, mixture, rules, place, of(sources, active))
         ends = (candidates.tokens[:, :, place + 1] == rules.end) | (place + 1 == rules.longest)
         running, chosen = candidates.best(candidates.scores + ends * NEVER, beams)
         finished = _finish(finished, candidates, ends, place + 1, length_penalty, early_stopping)
@@ -136,11 +142,13 @@ def beam_search(
     return results
 
 
-def _continue(running: _Sequences, mixture: Mixture, rules: Rules, place: int) -> tuple[_Sequences, torch.Tensor]:
+def _continue(
+    running: _Sequences, mixture: Mixture, rules: Rules, place: int, sources: Sequence[Source] | None
+) -> tuple[_Sequences, torch.Tensor]:
     """The 2K best continuations of the running beams, and the beam that each continues, int64 (B, 2K)."""
     beams = running.scores.shape[1]
     computed, vocabulary = mixture.log_probs.shape[1:]
-    allowed = rules.apply(mixture.log_probs, running.tokens, place)
+    allowed = rules.apply(mixture.log_probs, running.tokens, place, sources)
     scores, places = (allowed + running.scores[:, :computed, None]).flatten(1).topk(2 * beams)
     parents, tokens = places // vocabulary, places % vocabulary
     candidates = dataclasses.replace(running.pick(parents), scores=scores)

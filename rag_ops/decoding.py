@@ -7,9 +7,12 @@ et al. 2020, section 2.1).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+
+from rag_ops.extractive import Source
 
 TINY = torch.finfo(torch.float32).tiny  # a token less likely than this counts as this likely: its logarithm is finite
 
@@ -50,14 +53,33 @@ class Rules:
     no_repeat: int = 0
     forbidden: tuple[tuple[int, ...], ...] = ()
 
-    def apply(self, log_probs: torch.Tensor, tokens: torch.Tensor, place: int) -> torch.Tensor:
+    def apply(
+        self, log_probs: torch.Tensor, tokens: torch.Tensor, place: int, sources: Sequence[Source] | None = None
+    ) -> torch.Tensor:
         """Log-probabilities of next tokens with -inf where a rule forbids the token; as transformers' processors do.
 
         Args:
             log_probs: (B, K, vocabulary); not changed.
             tokens: sequences so far, the start token first, int64 (B, K, at least place + 1).
             place: how many tokens after the start token there are.
+            sources: of each question, what its answer is to stand in. Where the rules leave no token, the end token
+                comes.
         """
+        allowed = self._ruled(log_probs, tokens, place)
+        if sources is None:
+            return allowed
+        standing = torch.full_like(allowed, -torch.inf)
+        for row, beams in enumerate(tokens[:, : allowed.shape[1], 1 : place + 1].tolist()):
+            for beam, sequence in enumerate(beams):
+                following, may_end = sources[row].next_tokens(sequence)
+                ids = [*following, self.end] if may_end else [*following]
+                standing[row, beam, ids] = allowed[row, beam, ids]
+        stuck = standing.amax(-1) == -torch.inf
+        standing[stuck, self.end] = log_probs[stuck, self.end]
+        return standing
+
+    def _ruled(self, log_probs: torch.Tensor, tokens: torch.Tensor, place: int) -> torch.Tensor:
+        """What `apply` says of lengths, repetitions and forbidden words."""
         early = place + 1 < self.shortest
         singles = [sequence[0] for sequence in self.forbidden if len(sequence) == 1]
         longer = [sequence for sequence in self.forbidden if len(sequence) > 1]

@@ -47,6 +47,7 @@ class FinetuneSettings:
         epochs: passes over the training questions.
         max_steps: stops after so many steps, if not None.
         learning_rate: its peak; it falls linearly to 0.
+        warmup_steps: in which it first rises from 0 to its peak; below 1, their share of all steps.
         batch_size: questions of a step, times `accumulation`.
         accumulation: batches whose gradients are added up before a step.
         n_docs: passages for a question.
@@ -61,6 +62,7 @@ class FinetuneSettings:
     epochs: float = 3.0
     max_steps: int | None = None
     learning_rate: float = 3e-5
+    warmup_steps: float = 0.1
     batch_size: int = 8
     accumulation: int = 1
     n_docs: int = 5
@@ -322,6 +324,7 @@ def _arguments(
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,

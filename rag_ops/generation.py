@@ -18,6 +18,7 @@ from rag_ops.decoding import Found, Rules
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.encoding import MAX_TEXT_CHARS
 from rag_ops.errors import InputError
+from rag_ops.extractive import Source, Vocabulary
 from rag_ops.greedy import greedy
 from rag_ops.isolating import token_batches
 from rag_ops.loading import loading, rag_tokenizer
@@ -50,7 +51,9 @@ class GenerationSettings:
             as transformers does.
         score_scale: what inner products are multiplied by before the softmax over passages; None for the model's own.
         spelling: "tokens" writes answers as the tokenizer decodes them; "passages" as the passages do, where one holds
-            the same letters, digits and signs; "auto" is "passages" for a vocabulary without capitals.
+            the same letters, digits and signs; "auto" is "passages" for a vocabulary without capitals, and
+            for extractive answers.
+        extractive: whether an answer has to stand in a passage's title or text, from word to word.
     """
 
     num_beams: int = 1
@@ -65,6 +68,7 @@ class GenerationSettings:
     truncation: str = "question"
     score_scale: float | None = None
     spelling: str = "auto"
+    extractive: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +136,11 @@ class RagTokenGenerator:
             _longest_context(settings.max_combined_length or config.max_combined_length, generator.config),
             settings.truncation == "question",
         )
+        uncased = is_uncased(self._answers)
         self._spelt_by_passages = settings.spelling == "passages" or (
-            settings.spelling == "auto" and is_uncased(self._answers)
+            settings.spelling == "auto" and (uncased or settings.extractive)
         )
+        self._vocabulary = Vocabulary(self._answers, uncased) if settings.extractive else None
         self._scale = settings.score_scale or checkpoints.score_scale(config)
         self._pad_id, self._rules = rules_of(generator.config, settings, self._answers)
         self._generator = generator_of(generator)
@@ -210,7 +216,9 @@ class RagTokenGenerator:
         def work(batch: np.ndarray) -> list[Answer]:
             chosen = [places[number] for number in batch]
             return self._answer_batch(
-                [contexts[place] for place in chosen], [scores[answerable[place]] for place in chosen]
+                [contexts[place] for place in chosen],
+                [scores[answerable[place]] for place in chosen],
+                self._sources([passages[answerable[place]] for place in chosen]),
             )
 
         with torch_threads(self._threads), torch.inference_mode():
@@ -231,8 +239,18 @@ class RagTokenGenerator:
         encoded = iter(encode_contexts(self._answers, self._form, [p for p, _ in pairs], [text for _, text in pairs]))
         return [[next(encoded) for _ in passages[number]] for number in numbers]
 
-    def _answer_batch(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[Answer]:
-        found = self._decode(contexts, scores)
+    def _sources(self, passages: Sequence[Sequence[Passage]]) -> list[Source] | None:
+        """What each question's answer is to stand in; None where it may be anything."""
+        if self._vocabulary is None:
+            return None
+        return [
+            Source((part for one in found for part in (one.title, one.text)), self._vocabulary) for found in passages
+        ]
+
+    def _answer_batch(
+        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None = None
+    ) -> list[Answer]:
+        found = self._decode(contexts, scores, sources)
         texts = [self._answers.batch_decode([one.tokens for one in best], skip_special_tokens=True) for best in found]
         answers = []
         for best, written, given in zip(found, texts, contexts, strict=True):
@@ -254,11 +272,13 @@ class RagTokenGenerator:
             answers.append(Answer(written[0].strip(), score, mean, cut, None, tokens, first.tokens, others))
         return answers
 
-    def _decode(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> list[list[Found]]:
+    def _decode(
+        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None
+    ) -> list[list[Found]]:
         """The best sequences of each question of a batch."""
         ids, mask, doc_scores = self._pad(contexts, scores)
         prior = (doc_scores * self._scale).softmax(-1)
-        inputs = (self._generator, self._encode(ids, mask), mask.flatten(0, 1), prior, self._rules)
+        inputs = (self._generator, self._encode(ids, mask), mask.flatten(0, 1), prior, self._rules, sources)
         settings = self._settings
         if settings.num_beams == 1:
             return [[one] for one in greedy(*inputs)]

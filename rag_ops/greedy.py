@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from rag_ops.decoding import Found, Mixture, Rules
+from rag_ops.extractive import Source, of
 from rag_ops.seq2seq import Generator
 
 
 def greedy(
-    generator: Generator, states: torch.Tensor, mask: torch.Tensor, prior: torch.Tensor, rules: Rules
+    generator: Generator,
+    states: torch.Tensor,
+    mask: torch.Tensor,
+    prior: torch.Tensor,
+    rules: Rules,
+    sources: Sequence[Source] | None = None,
 ) -> list[Found]:
     """Decodes a batch of B questions with D passages each; a question that is finished leaves the batch.
 
@@ -19,6 +27,7 @@ def greedy(
         mask: 1 for tokens, (B * D, tokens).
         prior: p(z|x), float32 (B, D); 0 for a passage that only fills up.
         rules: tokens and lengths.
+        sources: of each question, what its answer is to stand in; None for no such rule.
     """
     questions, docs = prior.shape
     memory = generator.start(states, mask, rules.longest)
@@ -31,7 +40,7 @@ def greedy(
     for place in range(rules.longest):
         newest = tokens[active, :, place].repeat_interleave(docs, 0)
         mixture = Mixture(generator.step(newest, memory), prior[active])
-        chosen = rules.apply(mixture.log_probs, tokens[active], place).argmax(-1)
+        chosen = rules.apply(mixture.log_probs, tokens[active], place, of(sources, active)).argmax(-1)
         tokens[active, :, place + 1] = chosen
         log_probs[active, place] = mixture.log_probs.gather(2, chosen[:, :, None])[:, 0, 0]
         posteriors[active, place] = mixture.posterior(torch.zeros_like(chosen), chosen)[:, 0]

@@ -24,24 +24,32 @@ def respell(answer: str, texts: Iterable[str]) -> str:
     >>> respell("art", ["Bonaparte"])
     'art'
     """
-    wanted, _ = _bare(answer)
+    wanted, _ = bare(answer)
     if not wanted:
         return answer
     for text in texts:
-        bare, places = _bare(text)
-        start = bare.find(wanted)
+        characters, places = bare(text)
+        start = characters.find(wanted)
         while start >= 0:
             first, last = places[start], places[start + len(wanted) - 1] + 1
             while last < len(text) and unicodedata.combining(text[last]):
                 last += 1
-            if _between_words(text, first) and _between_words(text, last):
+            if between_words(text, first) and between_words(text, last):
                 return " ".join(text[first:last].split())
-            start = bare.find(wanted, start + 1)
+            start = characters.find(wanted, start + 1)
     return answer
 
 
-def _bare(text: str) -> tuple[str, list[int]]:
-    """The text without case, accents and spaces, and for each of its characters the place that it came from."""
+def bare(text: str, uncased: bool = True) -> tuple[str, list[int]]:
+    """The text without spaces, case and accents, and for each of its characters the place that it came from.
+
+    Args:
+        text: any.
+        uncased: False to leave case and accents.
+    """
+    if not uncased:
+        places = [place for place, character in enumerate(text) if not character.isspace()]
+        return "".join(text[place] for place in places), places
     characters, places = [], []
     for place, character in enumerate(text):
         for part in unicodedata.normalize("NFD", character.lower()):
@@ -51,5 +59,6 @@ def _bare(text: str) -> tuple[str, list[int]]:
     return "".join(characters), places
 
 
-def _between_words(text: str, place: int) -> bool:
+def between_words(text: str, place: int) -> bool:
+    """Whether no word has letters or digits on both sides of a place."""
     return not (0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum())

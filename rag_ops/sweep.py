@@ -94,7 +94,8 @@ class Sweep:
         if self._generator is None:
             from rag_ops.generation import GenerationSettings, RagTokenGenerator
 
-            config = {"spelling": "tokens", **self._config}  # what answers had before it was a setting
+            before = {"spelling": "tokens", "extractive": False}  # what answers had when these were no settings
+            config = {**before, **self._config}
             chosen = {name: config[name] for name in GenerationSettings.__dataclass_fields__}
             settings = GenerationSettings(**{**chosen, "forbidden_words": tuple(chosen["forbidden_words"])})
             self._generator = RagTokenGenerator.load(

@@ -11,6 +11,7 @@ import json
 import random
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ FORM = ContextFormat(" / ", " // ", "", 300)
 WORDS = 100  # of a passage
 MAX_ANSWER_TOKENS = 16
 MAX_QUESTION_TOKENS = 64
+COPIED = 12  # tokens of each context that are copied for practice
 POOL = 1024  # samples that are sorted by length and cut into batches
 SPAN = re.compile(r"(?<![.!?] )(?<!^)\b(?:[A-Z][\w'-]+(?: (?:of |de |the )?[A-Z][\w'-]+){0,3}|\d[\d,.]*\d|\d)\b")
 PRONOUNS = ("he", "she", "it", "they", "his", "her", "its", "their", "this", "these")
@@ -35,13 +37,17 @@ SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"(])")
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A question with its answers and a text that holds one of them, or, if not `told`, none."""
+    """A question with its answers and a text that holds one of them, or, if not `told`, none.
+
+    `searched` tells the questions that people asked a search engine from those that readers of the text made up.
+    """
 
     title: str
     text: str
     question: str
     answers: tuple[str, ...]
     told: bool = True
+    searched: bool = False
 
 
 def held_out(title: str) -> bool:
@@ -65,7 +71,7 @@ def real_questions(folder: Path) -> Iterator[Sample]:
         row = json.loads(line)
         found = shortest_first(span["string"] for spans in row["original_nq_answers"] for span in spans)
         if found:
-            yield Sample(row["title_text"], row["paragraph_text"], row["question_text"], found)
+            yield Sample(row["title_text"], row["paragraph_text"], row["question_text"], found, searched=True)
 
 
 def split(asked: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
@@ -214,21 +220,31 @@ class Batch(NamedTuple):
         labels: (samples, tokens), start token, answer, end token, 0 for none.
         looks: bool (samples, tokens - 1, places), where the context holds each token that is to be written.
         told: bool (samples,), whether the context holds the answer.
+        copied: (samples,), the place of a token that the context has once, or of its first one: to copy from.
     """
 
     ids: torch.Tensor
     labels: torch.Tensor
     looks: torch.Tensor
     told: torch.Tensor
+    copied: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """What a pool of samples is drawn from: shares of cloze and of passages without the answer, words of a passage."""
+    """What a pool of samples is drawn from.
+
+    Attributes:
+        cloze: share of cloze.
+        negative: share of passages without the answer.
+        words: of a passage.
+        asked: share of the questions that people asked a search engine, among the real ones; None for as many as are.
+    """
 
     cloze: float
     negative: float
     words: int
+    asked: float | None = None
 
 
 class Source:
@@ -241,6 +257,8 @@ class Source:
 
     def __init__(self, questions: Sequence[Sample], passages: Sequence[tuple[str, str]]):
         self._questions, self._passages = questions, passages
+        self._asked = [one for one in questions if one.searched]
+        self._read = [one for one in questions if not one.searched]
         texts: dict[str, dict[str, None]] = {}
         for title, text in [*((one.title, one.text) for one in questions), *passages]:
             texts.setdefault(title, {})[text] = None
@@ -252,14 +270,22 @@ class Source:
             title, text = generator.choice(self._passages)
             cut = window(Sample(title, text, "", (), told=False), generator, mixture.words)
             sample = cloze(title, cut.text if cut else "", generator)
-        else:
+        elif mixture.asked is None:
             sample = generator.choice(self._questions)
+        else:
+            sample = generator.choice(self._asked if generator.random() < mixture.asked else self._read)
         if sample is not None and sample.title and generator.random() < mixture.negative:
             text = generator.choice(self._by_title[sample.title])
             if any(answer.lower() in text.lower() for answer in sample.answers):
                 return None
             sample = dataclasses.replace(sample, text=text, told=False)
         return sample and window(sample, generator, mixture.words)
+
+
+def copied_from(ids: Sequence[int], generator: random.Random) -> int:
+    """The place of a token that a context has once, with COPIED more after it; the first token's if there is none."""
+    times = Counter(ids)
+    return generator.choice([place for place, one in enumerate(ids[:-COPIED]) if place and times[one] == 1] or [1])
 
 
 def pool_of(source: Source, encoder: Encoder, seed: str, mixture: Mixture, tokens: int) -> list[Batch]:
@@ -280,5 +306,6 @@ def pool_of(source: Source, encoder: Encoder, seed: str, mixture: Mixture, token
         for row, n in enumerate(part):
             for t, place in (places[n] or ()) if pool[n].told else ():
                 looks[row, t, place] = True
-        made.append(Batch(ids, targets, looks, torch.tensor([pool[n].told for n in part])))
+        told = torch.tensor([pool[n].told for n in part])
+        made.append(Batch(ids, targets, looks, told, torch.tensor([copied_from(contexts[n], generator) for n in part])))
     return made

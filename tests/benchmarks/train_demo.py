@@ -7,7 +7,8 @@ Four parts, each from its own warm-up to a learning rate of nearly 0:
     reading     the encoder learns where answers begin and end, and what a decoder that copies needs (`pointing`)
     copying     the decoder learns to write what the encoder found, over encoder states that are computed once
     answering   both learn together
-    telling     the same with more cloze, and with more passages that do not hold the answer, as retrieval brings them
+    telling     the same with more cloze, with more passages that do not hold the answer, as retrieval brings them, and
+                with practice in copying: from a token on that a context has once, the decoder writes what follows there
 
 A sample is a real question, or cloze (a name or number is taken out of a sentence, which becomes the question), with
 a passage that holds its answer, or now and then with another one of its article: from that the model learns to have no
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers import BartForConditionalGeneration
 
 from pipelines import demo
@@ -39,6 +41,7 @@ from rag_ops.metrics import exact_match, f1
 from rag_ops.spelling import respell
 from tests.benchmarks.pointing import Copier, PointerHeads
 from tests.benchmarks.reading import (
+    COPIED,
     MAX_ANSWER_TOKENS,
     WORDS,
     Batch,
@@ -60,8 +63,9 @@ CHECKPOINT_SECS = 240
 SMOOTHING = 0.05
 # Of the losses; pointing is where the last cross-attention looks.
 WEIGHTS = {"span": 1.0, "start": 0.5, "previous": 0.3, "own": 0.3, "answer": 1.0, "pointing": 0.5}
+WEIGHTS |= {"copy": 1.0, "tracking": 0.5}  # what follows in a context, and looking there
 NEGATIVE_SHARE = 0.25  # of the questions come with another passage of their article, without the answer
-TELLING_NEGATIVE_SHARE = 0.45
+TELLING = Mixture(0.25, 0.35, WORDS, asked=0.2)
 STATE_POOLS = 8  # what the decoder learns to copy from
 COPYING_TOKENS = 6000
 WARM_UP_STEPS = 50
@@ -147,9 +151,10 @@ class Training:
             )
             copying = [{"params": decoder, "lr": flags.head_rate}]
             self._part("copying", flags.copying_steps, copying, self._remembered, self._copying_loss)
-        for name, steps, share, mixture in (
-            ("answering", flags.answering_steps, flags.answering_share, Mixture(0.1, NEGATIVE_SHARE, WORDS)),
-            ("telling", flags.telling_steps, flags.telling_share, Mixture(0.4, TELLING_NEGATIVE_SHARE, WORDS)),
+        answering = Mixture(0.1, NEGATIVE_SHARE, WORDS)
+        for name, steps, share, mixture, losses_of in (
+            ("answering", flags.answering_steps, flags.answering_share, answering, self._answering_loss),
+            ("telling", flags.telling_steps, flags.telling_share, TELLING, self._telling_loss),
         ):
             self._part(
                 name,
@@ -159,7 +164,7 @@ class Training:
                     {"params": [*decoder, *heads], "lr": flags.head_rate * share},
                 ],
                 lambda mixture=mixture: self._pools(lambda: mixture),
-                self._answering_loss,
+                losses_of,
             )
 
     def _beginning(self) -> Mixture:
@@ -213,6 +218,22 @@ class Training:
     def _answering_loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         states = self._encode(batch)
         return self._decode(states, batch) | {"span": self._heads.span_loss(states, batch)}
+
+    def _telling_loss(self, batch: Batch) -> dict[str, torch.Tensor]:
+        states = self._encode(batch)
+        losses = self._decode(states, batch) | {"span": self._heads.span_loss(states, batch)}
+        places = (batch.copied[:, None] + torch.arange(COPIED + 1)).clamp_max(batch.ids.shape[1] - 1)
+        tokens = batch.ids.gather(1, places)  # none after a context's end
+        outputs = self.model(
+            encoder_outputs=(states,),
+            attention_mask=(batch.ids != 0).long(),
+            decoder_input_ids=torch.cat([batch.labels[:, :1], tokens[:, :-1]], 1),
+        )
+        here = tokens[:, 1:] != 0
+        looks = functional.one_hot(places[:, 1:], batch.ids.shape[1]).bool() & here[..., None]
+        tracking = self._copier.loss(functional.pad(looks, (0, 0, 1, 0)))
+        copy = functional.cross_entropy(outputs.logits[:, 1:][here].float(), tokens[:, 1:][here])
+        return losses | {"copy": copy, "tracking": tracking}
 
     def _part(
         self,
@@ -296,7 +317,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--encoder_rate", type=float, default=2.5e-4, help="peak of the encoder's learning rate")
     parser.add_argument("--head_rate", type=float, default=1e-3, help="of the heads' and the decoder's")
     parser.add_argument("--answering_share", type=float, default=0.5, help="of these, where all learn together")
-    parser.add_argument("--telling_share", type=float, default=0.4)
+    parser.add_argument("--telling_share", type=float, default=0.5)
     parser.add_argument("--decoder_layers", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bfloat16", action="store_true", help="of products: twice as fast on some CPUs")

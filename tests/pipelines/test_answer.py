@@ -89,6 +89,19 @@ def test_a_forbidden_word_does_not_come(stage, tiny_rag, tmp_path):
     assert word not in kept
 
 
+def test_extractive_answers_stand_in_a_passage(stage, tiny_rag, tmp_path):
+    def standing(rows: list[dict]) -> list[bool]:
+        """The random model never ends: its answers are cut, maybe in a word."""
+        texts = [[one["title"] + "|" + one["text"] for one in row["passages"]] for row in rows]
+        answers = [row["answer"].replace(" ", "") for row in rows]
+        return [any(a in text.replace(" ", "") for text in found) for a, found in zip(answers, texts, strict=True)]
+
+    assert not any(standing(answers(stage, tiny_rag, tmp_path / "free", "--max_new_tokens", 12)))
+    kept = standing(answers(stage, tiny_rag, tmp_path / "kept", "--max_new_tokens", 12, "--extractive"))
+    assert kept
+    assert all(kept)
+
+
 def test_a_cut_context_is_told_and_truncation_decides_what_is_cut(stage, tiny_rag, tmp_path):
     short = ("--max_new_tokens", 3, "--max_combined_length", 18)
     ours = answers(stage, tiny_rag, tmp_path / "ours", *short)

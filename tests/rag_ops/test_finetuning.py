@@ -202,6 +202,8 @@ BAD_USE = [
     (["--epochs", 0], "--epochs is out of range"),
     (["--batch_size", 0], "--batch_size is too small"),
     (["--label_smoothing", 1], "--label_smoothing is out of range"),
+    (["--warmup_steps", -1], "--warmup_steps is out of range"),
+    (["--warmup_steps", 1.5], "--warmup_steps is out of range"),
     (["--output", "memory://trained"], "--output must be on this machine"),
     (["--answer_column", "gold"], "no question to train on"),
     (["--train", "missing.jsonl"], "missing.jsonl"),

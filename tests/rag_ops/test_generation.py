@@ -1,6 +1,7 @@
 """Answers against transformers' own RagTokenForGeneration, and marginals against one forward pass a token."""
 
 import copy
+import re
 import shutil
 
 import numpy as np
@@ -264,11 +265,11 @@ def test_a_batch_that_fails_is_halved_and_one_question_alone_gets_the_error(tiny
     whole = model.answer(QUESTIONS, passages, scores)
     real, sizes = model._answer_batch, []
 
-    def small_memory(contexts, given):
+    def small_memory(contexts, given, sources):
         sizes.append(len(contexts))
         if len(contexts) > 2 or any(np.array_equal(row, scores[5]) for row in given):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return real(contexts, given)
+        return real(contexts, given, sources)
 
     monkeypatch.setattr(model, "_answer_batch", small_memory)
     found = model.answer(QUESTIONS, passages, scores, batch_tokens=100_000)
@@ -290,10 +291,10 @@ def test_a_question_that_fails_leaves_the_others_as_if_it_had_not_been_there(
     )
     real = model._answer_batch
 
-    def fails_on_two(contexts, given):
+    def fails_on_two(contexts, given, sources):
         if any(np.array_equal(row, scores[5]) or np.array_equal(row, scores[11]) for row in given):
             raise IndexError("index out of range in self")
-        return real(contexts, given)
+        return real(contexts, given, sources)
 
     monkeypatch.setattr(model, "_answer_batch", fails_on_two)
     done = []
@@ -361,3 +362,42 @@ def test_a_vocabulary_with_capitals_is_no_uncased_one(tokenizer):
 
     assert is_uncased(tokenizer)
     assert not is_uncased(Cased())
+
+
+@pytest.mark.parametrize("rules", [{}, {"num_beams": 4}, {"num_beams": 2, "no_repeat_ngram_size": 2}], ids=str)
+def test_extractive_answers_are_transformers_own_under_the_same_constraint(tiny_rag, oracle, scores, rules):
+    passages = [passages_for(n) for n in range(len(QUESTIONS))]
+    settings = {"extractive": True, "max_new_tokens": 6, **rules}
+    found = generator(tiny_rag, **settings).answer(QUESTIONS, passages, scores, batch_tokens=700)
+    model, tokenizer = oracle
+    end = model.config.generator.eos_token_id
+    for number, own in enumerate(passages):
+        texts = [f" {part} ".replace(" ", "  ") for one in own for part in (one.title, one.text)]
+
+        def may_follow(_, ids, texts=texts):
+            """Tokens with which the text so far begins at a word and stands in a passage."""
+            tokens, pieces = [], tokenizer.generator.convert_ids_to_tokens(range(len(tokenizer.generator)))
+            for token in range(5, len(tokenizer.generator)):
+                if pieces[token] is None or (len(ids) == 1 and pieces[token].startswith("##")):
+                    continue
+                text = tokenizer.generator.decode([*ids[1:].tolist(), token]).replace(" ", "").replace("##", "")
+                if any(re.search(" " + " *".join(map(re.escape, text)), given) for given in texts):
+                    tokens.append(token)
+            text = tokenizer.generator.decode(ids[1:]).replace(" ", "").replace("##", "")
+            ended = text and any(re.search(" " + " *".join(map(re.escape, text)) + " ", given) for given in texts)
+            return [*tokens, end] if ended or not tokens else tokens
+
+        encoded = tokenizer.generator(context_texts(number), return_tensors="pt", padding=True)
+        sequences = model.generate(
+            context_input_ids=encoded["input_ids"],
+            context_attention_mask=encoded["attention_mask"],
+            doc_scores=torch.from_numpy(scores[number : number + 1]),
+            n_docs=3,
+            max_length=7,
+            prefix_allowed_tokens_fn=may_follow,
+            **{"min_length": 1, "num_beams": 1, "early_stopping": False, **rules},
+        )
+        expected = tokenizer.generator.decode(sequences[0], skip_special_tokens=True).strip()
+        assert expected.replace(" ", "") == found[number].text.replace(" ", "")  # the passage's spelling
+        assert any(found[number].text in f"{one.title}|{one.text}" for one in own) or len(found[number].token_ids) == 6
+    assert len({answer.text for answer in found}) > 3
