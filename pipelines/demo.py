@@ -39,6 +39,7 @@ def run(flags: argparse.Namespace, beam_arguments: Sequence[str], run_all: Calla
     for name in ("n_docs", "max_new_tokens", "device", "threads"):
         arguments += [f"--{name}", str(getattr(flags, name))]
     arguments += ["--overwrite"] if flags.overwrite else []
+    arguments += [] if flags.model else ["--extractive"]  # as its own reader learned to answer
     arguments += ["--batch_tokens", str(flags.batch_tokens)] if flags.batch_tokens else []
     run_all(build_parser().parse_args(arguments), beam_arguments)
     untrained = checkpoints.is_untrained(checkpoints.find_model(model))

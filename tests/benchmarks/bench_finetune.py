@@ -4,7 +4,7 @@ The generator, of whose weights RAGBEAM_UNFINISHED is the file, is the demo's re
 
     python -m tests.benchmarks.train_demo --output DIR --copying_steps 150 --answering_steps 0 --telling_steps 0 ...
 
-The finished one has learned from these very questions, and gains nothing more. Questions and articles are those of
+The finished one has learned from these very questions. Only the decoder learns here: the encoder is made already. Questions and articles are those of
 `bench_reader`.
 """
 
@@ -19,10 +19,9 @@ from tests.benchmarks import bench_reader
 from tests.benchmarks.common import THREADS, NotHereError, Result, encoder, ragbeam
 
 HELD_OUT, TRAINED_ON = 400, 4000  # questions
-LOWER_LAYERS = [f"rag.generator.model.encoder.layers.{n}." for n in range(3)]
-EMBEDDINGS = ["rag.generator.model.shared", "rag.generator.model.encoder.embed"]
+FROZEN = ["rag.question_encoder", "rag.generator.model.shared", "rag.generator.model.encoder"]  # the decoder learns
 UNFINISHED = os.environ.get("RAGBEAM_UNFINISHED")
-TRAINING = {"n_docs": 2, "batch_size": 8, "learning_rate": 5e-5, "max_steps": 120, "eval_steps": 120}
+TRAINING = {"n_docs": 2, "batch_size": 16, "learning_rate": 3e-4, "max_steps": 400, "eval_steps": 200}
 TRAINING |= {"max_answer_tokens": 16, "label_smoothing": 0.05}
 
 
@@ -49,7 +48,7 @@ def run(directory: Path) -> list[Result]:
         *("finetune", "--model", model, "--index", directory / "index", "--output", directory / "trained"),
         *("--train", directory / "train.jsonl", "--eval", directory / "held_out.jsonl", "--threads", THREADS),
         *(part for name, value in TRAINING.items() for part in (f"--{name}", value)),
-        *("--freeze", "rag.question_encoder", *EMBEDDINGS, *LOWER_LAYERS),
+        *("--freeze", *FROZEN),
     )
     history = json.loads((directory / "trained" / "training.json").read_text())
     curve = history["evaluations"]

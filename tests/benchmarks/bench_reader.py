@@ -1,5 +1,7 @@
 """The demo's reader on articles that it never saw: EM with the gold passage given, and with five retrieved.
 
+With the gold passage it writes what it likes; with retrieved ones its answers are extractive, as the demo's are.
+
 The questions are those that `train_demo` held out, from the folder that RAGBEAM_QA names; passages are retrieved from
 all articles of the question sets and of the demo. RAGBEAM_TRAINED names other weights than those that ship.
 """
@@ -80,7 +82,7 @@ def retrieved(directory: Path, model: Path, asked: Iterable[Sample], sample: lis
     ragbeam(
         *("run", "--workspace", directory / "ws", "--input", directory / "articles.jsonl", excerpt()),
         *("--encoder", encoder(), "--model", model, "--questions", directory / "questions.jsonl"),
-        *("--n_docs", 5, "--threads", THREADS),
+        *("--n_docs", 5, "--extractive", "--threads", THREADS),
     )
     ragbeam("evaluate", "--answers", directory / "ws" / "answers", "--output", directory / "scores.json")
     return json.loads((directory / "scores.json").read_text())["all"]
