@@ -4,8 +4,8 @@ The generator, of whose weights RAGBEAM_UNFINISHED is the file, is the demo's re
 
     python -m tests.benchmarks.train_demo --output DIR --copying_steps 150 --answering_steps 0 --telling_steps 0 ...
 
-The finished one has learned from these very questions. Only the decoder learns here: the encoder is made already. Questions and articles are those of
-`bench_reader`.
+The finished one has learned from these very questions. Only the decoder learns here: the encoder is made already.
+Questions and articles are those of `bench_reader`.
 """
 
 from __future__ import annotations
