@@ -137,11 +137,7 @@ class Copier:
         with torch.inference_mode():
             for states, batch in batches:
                 tokens = batch.labels[:, :-1]
-                model(
-                    encoder_outputs=(states.float(),),
-                    attention_mask=(batch.ids != 0).long(),
-                    decoder_input_ids=tokens,
-                )
+                logits_of(model, states.float(), batch, tokens)
                 queries = heads.query(tokens)
                 queries[:, 0] = heads.start_query
                 here = batch.labels[:, 1:] != 0
@@ -177,6 +173,11 @@ class Copier:
         if not known.any():
             return on_place.sum() * 0
         return -(on_place[known].clamp_min(1e-7)).log().mean()
+
+
+def logits_of(model: Any, states: torch.Tensor, batch: Batch, tokens: torch.Tensor) -> torch.Tensor:
+    """A BART's logits, (samples, tokens, vocabulary), after each token of (samples, tokens) over encoder states."""
+    return model(encoder_outputs=(states,), attention_mask=(batch.ids != 0).long(), decoder_input_ids=tokens).logits
 
 
 def _spread(value: torch.nn.Linear) -> float:

@@ -39,7 +39,7 @@ from rag_ops.encoding import load_encoder_model
 from rag_ops.isolating import token_batches
 from rag_ops.metrics import exact_match, f1
 from rag_ops.spelling import respell
-from tests.benchmarks.pointing import Copier, PointerHeads
+from tests.benchmarks.pointing import Copier, PointerHeads, logits_of
 from tests.benchmarks.reading import (
     COPIED,
     MAX_ANSWER_TOKENS,
@@ -61,9 +61,9 @@ FEW_WORDS, FEW_UNTIL = 50, 0.3  # shorter passages first: twice as many in the s
 FROZEN_LAYERS = 2
 CHECKPOINT_SECS = 240
 SMOOTHING = 0.05
-# Of the losses; pointing is where the last cross-attention looks.
+# Of the losses. Pointing is where the last cross-attention looks, and tracking the same where what follows is copied.
 WEIGHTS = {"span": 1.0, "start": 0.5, "previous": 0.3, "own": 0.3, "answer": 1.0, "pointing": 0.5}
-WEIGHTS |= {"copy": 1.0, "tracking": 0.5}  # what follows in a context, and looking there
+WEIGHTS |= {"copy": 1.0, "tracking": 0.5}
 NEGATIVE_SHARE = 0.25  # of the questions come with another passage of their article, without the answer
 TELLING = Mixture(0.25, 0.35, WORDS, asked=0.2)
 STATE_POOLS = 8  # what the decoder learns to copy from
@@ -200,12 +200,8 @@ class Training:
         return self.model.model.encoder(batch.ids, attention_mask=(batch.ids != 0).long())[0]
 
     def _decode(self, states: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
-        outputs = self.model(
-            encoder_outputs=(states,),
-            attention_mask=(batch.ids != 0).long(),
-            decoder_input_ids=batch.labels[:, :-1],
-        )
-        loss = answer_loss(outputs.logits, batch.labels[:, 1:], batch.told)
+        logits = logits_of(self.model, states, batch, batch.labels[:, :-1])
+        loss = answer_loss(logits, batch.labels[:, 1:], batch.told)
         return {"answer": loss, "pointing": self._copier.loss(batch.looks)}
 
     def _reading_loss(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -216,24 +212,25 @@ class Training:
         return self._decode(states.float(), batch)
 
     def _answering_loss(self, batch: Batch) -> dict[str, torch.Tensor]:
-        states = self._encode(batch)
-        return self._decode(states, batch) | {"span": self._heads.span_loss(states, batch)}
+        return self._joint(self._encode(batch), batch)
 
     def _telling_loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         states = self._encode(batch)
-        losses = self._decode(states, batch) | {"span": self._heads.span_loss(states, batch)}
+        return self._joint(states, batch) | self._practice(states, batch)
+
+    def _joint(self, states: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        return self._decode(states, batch) | {"span": self._heads.span_loss(states, batch)}
+
+    def _practice(self, states: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        """Of copying what follows the place that each context is copied from."""
         places = (batch.copied[:, None] + torch.arange(COPIED + 1)).clamp_max(batch.ids.shape[1] - 1)
         tokens = batch.ids.gather(1, places)  # none after a context's end
-        outputs = self.model(
-            encoder_outputs=(states,),
-            attention_mask=(batch.ids != 0).long(),
-            decoder_input_ids=torch.cat([batch.labels[:, :1], tokens[:, :-1]], 1),
-        )
+        logits = logits_of(self.model, states, batch, torch.cat([batch.labels[:, :1], tokens[:, :-1]], 1))
         here = tokens[:, 1:] != 0
         looks = functional.one_hot(places[:, 1:], batch.ids.shape[1]).bool() & here[..., None]
         tracking = self._copier.loss(functional.pad(looks, (0, 0, 1, 0)))
-        copy = functional.cross_entropy(outputs.logits[:, 1:][here].float(), tokens[:, 1:][here])
-        return losses | {"copy": copy, "tracking": tracking}
+        copy = functional.cross_entropy(logits[:, 1:][here].float(), tokens[:, 1:][here])
+        return {"copy": copy, "tracking": tracking}
 
     def _part(
         self,

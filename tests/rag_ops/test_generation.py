@@ -53,6 +53,20 @@ def context_texts(number: int, count: int = 3) -> list[str]:
     ]
 
 
+def transformers_own(oracle, scores, number: int, *, padding="longest", max_length=9, **rules):
+    """What transformers' RagTokenForGeneration generates for one question, `padding` as its tokenizer takes it."""
+    model, tokenizer = oracle
+    encoded = tokenizer.generator(context_texts(number), return_tensors="pt", padding=padding, max_length=60)
+    return model.generate(
+        context_input_ids=encoded["input_ids"],
+        context_attention_mask=encoded["attention_mask"],
+        doc_scores=torch.from_numpy(scores[number : number + 1]),
+        n_docs=3,
+        max_length=max_length,
+        **{"min_length": 1, "num_beams": 1, "early_stopping": False, **rules},
+    )
+
+
 @pytest.mark.parametrize(
     "rules",
     [
@@ -74,17 +88,9 @@ def test_answers_are_transformers_own_token_for_token(tiny_rag, oracle, scores, 
     found = generator(tiny_rag, **rules).answer(
         QUESTIONS, [passages_for(n) for n in range(len(QUESTIONS))], scores, batch_tokens=700
     )
-    model, tokenizer = oracle
+    tokenizer = oracle[1]
     for number in range(len(QUESTIONS)):
-        encoded = tokenizer.generator(context_texts(number), return_tensors="pt", padding="max_length", max_length=60)
-        sequences = model.generate(
-            context_input_ids=encoded["input_ids"],
-            context_attention_mask=encoded["attention_mask"],
-            doc_scores=torch.from_numpy(scores[number : number + 1]),
-            n_docs=3,
-            max_length=9,
-            **{"min_length": 1, "num_beams": 1, "early_stopping": False, **rules},
-        )
+        sequences = transformers_own(oracle, scores, number, padding="max_length", **rules)
         assert found[number].text == tokenizer.batch_decode(sequences, skip_special_tokens=True)[0].strip()
     assert len({answer.text for answer in found}) > 3, "the random model answers all alike: the test shows nothing"
 
@@ -192,7 +198,7 @@ def test_a_models_own_generation_defaults_are_not_inherited(oracle):
 def test_forbidden_words_do_not_come_and_the_rest_is_as_transformers_has_it(tiny_rag, oracle, scores):
     free = generator(tiny_rag).answer(QUESTIONS, [passages_for(n) for n in range(18)], scores)
     word = max((answer.text for answer in free), key=len).split()[0]
-    model, tokenizer = oracle
+    tokenizer = oracle[1]
     for rules in ({"num_beams": 1}, {"num_beams": 4}):
         found = generator(tiny_rag, forbidden_words=(word, "the king"), **rules).answer(
             QUESTIONS, [passages_for(n) for n in range(18)], scores
@@ -200,18 +206,7 @@ def test_forbidden_words_do_not_come_and_the_rest_is_as_transformers_has_it(tiny
         assert not any(f" {word} " in f" {answer.text} " or "the king" in answer.text for answer in found)
         bad = [tokenizer.generator(text, add_special_tokens=False)["input_ids"] for text in (word, "the king")]
         for number in range(0, 18, 3):
-            encoded = tokenizer.generator(context_texts(number), return_tensors="pt", padding=True)
-            sequences = model.generate(
-                context_input_ids=encoded["input_ids"],
-                context_attention_mask=encoded["attention_mask"],
-                doc_scores=torch.from_numpy(scores[number : number + 1]),
-                n_docs=3,
-                max_length=9,
-                min_length=1,
-                bad_words_ids=bad,
-                early_stopping=False,
-                **rules,
-            )
+            sequences = transformers_own(oracle, scores, number, bad_words_ids=bad, **rules)
             assert found[number].text == tokenizer.batch_decode(sequences, skip_special_tokens=True)[0].strip()
 
 
@@ -219,22 +214,10 @@ def test_the_next_best_answers_are_transformers_own(tiny_rag, oracle, scores):
     found = generator(tiny_rag, num_beams=4, n_best=3).answer(
         QUESTIONS[:6], [passages_for(n) for n in range(6)], scores
     )
-    model, tokenizer = oracle
+    tokenizer = oracle[1]
+    more = {"num_return_sequences": 3, "output_scores": True, "return_dict_in_generate": True}
     for number in range(6):
-        encoded = tokenizer.generator(context_texts(number), return_tensors="pt", padding=True)
-        output = model.generate(
-            context_input_ids=encoded["input_ids"],
-            context_attention_mask=encoded["attention_mask"],
-            doc_scores=torch.from_numpy(scores[number : number + 1]),
-            n_docs=3,
-            max_length=9,
-            min_length=1,
-            num_beams=4,
-            num_return_sequences=3,
-            early_stopping=False,
-            output_scores=True,
-            return_dict_in_generate=True,
-        )
+        output = transformers_own(oracle, scores, number, num_beams=4, **more)
         texts = [text.strip() for text in tokenizer.batch_decode(output.sequences, skip_special_tokens=True)]
         answer = found[number]
         assert [answer.text, *(text for text, _ in answer.others)] == texts
@@ -371,32 +354,27 @@ def test_extractive_answers_are_transformers_own_under_the_same_constraint(tiny_
     found = generator(tiny_rag, **settings).answer(QUESTIONS, passages, scores, batch_tokens=700)
     model, tokenizer = oracle
     end = model.config.generator.eos_token_id
+    pieces = tokenizer.generator.convert_ids_to_tokens(range(len(tokenizer.generator)))
     for number, own in enumerate(passages):
         texts = [f" {part} ".replace(" ", "  ") for one in own for part in (one.title, one.text)]
 
-        def may_follow(_, ids, texts=texts):
-            """Tokens with which the text so far begins at a word and stands in a passage."""
-            tokens, pieces = [], tokenizer.generator.convert_ids_to_tokens(range(len(tokenizer.generator)))
-            for token in range(5, len(tokenizer.generator)):
-                if pieces[token] is None or (len(ids) == 1 and pieces[token].startswith("##")):
-                    continue
-                text = tokenizer.generator.decode([*ids[1:].tolist(), token]).replace(" ", "").replace("##", "")
-                if any(re.search(" " + " *".join(map(re.escape, text)), given) for given in texts):
-                    tokens.append(token)
-            text = tokenizer.generator.decode(ids[1:]).replace(" ", "").replace("##", "")
-            ended = text and any(re.search(" " + " *".join(map(re.escape, text)) + " ", given) for given in texts)
-            return [*tokens, end] if ended or not tokens else tokens
+        def stands(ids, after="", texts=texts):
+            text = tokenizer.generator.decode(ids).replace(" ", "").replace("##", "")
+            return text and any(re.search(" " + " *".join(map(re.escape, text)) + after, given) for given in texts)
 
-        encoded = tokenizer.generator(context_texts(number), return_tensors="pt", padding=True)
-        sequences = model.generate(
-            context_input_ids=encoded["input_ids"],
-            context_attention_mask=encoded["attention_mask"],
-            doc_scores=torch.from_numpy(scores[number : number + 1]),
-            n_docs=3,
-            max_length=7,
-            prefix_allowed_tokens_fn=may_follow,
-            **{"min_length": 1, "num_beams": 1, "early_stopping": False, **rules},
-        )
+        def may_follow(_, ids, stands=stands):
+            """Tokens with which the text so far begins at a word and stands in a passage."""
+            before = ids[1:].tolist()
+            tokens = [
+                token
+                for token, piece in enumerate(pieces)
+                if token >= 5 and piece is not None and (before or not piece.startswith("##"))
+                if stands([*before, token])
+            ]
+            return [*tokens, end] if stands(before, " ") or not tokens else tokens
+
+        limits = {"max_length": 7, "prefix_allowed_tokens_fn": may_follow}
+        sequences = transformers_own(oracle, scores, number, **limits, **rules)
         expected = tokenizer.generator.decode(sequences[0], skip_special_tokens=True).strip()
         assert expected.replace(" ", "") == found[number].text.replace(" ", "")  # the passage's spelling
         assert any(found[number].text in f"{one.title}|{one.text}" for one in own) or len(found[number].token_ids) == 6
