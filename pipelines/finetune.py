@@ -92,7 +92,7 @@ def _check(flags: argparse.Namespace) -> None:
             raise InputError(
                 f"--{name} is out of range", value=getattr(flags, name), expected=f"over {low}, to {high:g}"
             )
-    if flags.warmup_steps < 0 or (flags.warmup_steps >= 1 and flags.warmup_steps % 1):
+    if not (0 <= flags.warmup_steps < 1 or (flags.warmup_steps >= 1 and flags.warmup_steps % 1 == 0)):
         raise InputError(
             "--warmup_steps is out of range",
             value=flags.warmup_steps,

@@ -204,6 +204,7 @@ BAD_USE = [
     (["--label_smoothing", 1], "--label_smoothing is out of range"),
     (["--warmup_steps", -1], "--warmup_steps is out of range"),
     (["--warmup_steps", 1.5], "--warmup_steps is out of range"),
+    (["--warmup_steps", "nan"], "--warmup_steps is out of range"),
     (["--output", "memory://trained"], "--output must be on this machine"),
     (["--answer_column", "gold"], "no question to train on"),
     (["--train", "missing.jsonl"], "missing.jsonl"),
