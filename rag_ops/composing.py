@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import safetensors
@@ -71,19 +71,19 @@ def compose_warm_started(
     *,
     decoder_layers: int | None = None,
     score_scale: float = 1.0,
-    trained: str | None = None,
+    trained: Sequence[str] = (),
 ) -> None:
     """Composes a RAG-Token model from an encoder alone: its generator is a BART that starts from the encoder's weights.
 
     Such a generator is untrained: it has never learned to write, and config.json says so until it is fine-tuned. With
-    `trained` it takes what training changed from there.
+    `trained` it takes what training changed from there, where two files have the same from the later one.
 
     Args:
         encoder: directory, URL or hub id of a sentence-transformers model on a BERT.
         output: local directory to save to.
         decoder_layers: see `warm_start_generator`; `trained` has its own.
         score_scale: see `compose`.
-        trained: a local file that `save_trained` wrote, for this very encoder.
+        trained: local files that `save_trained` wrote, for this very encoder.
 
     Raises:
         InputError: the encoder is missing or no BERT, a number is out of range, or `trained` is of another encoder.
@@ -92,11 +92,13 @@ def compose_warm_started(
     directory = checkpoints.find_model(encoder)
     notes: dict[str, Any] = {"score_scale": score_scale}
     learned: dict[str, torch.Tensor] = {}
-    if trained is None:
-        notes["generator"] = checkpoints.UNTRAINED
+    for path in trained:
+        changed, decoder_layers = read_trained(path, checkpoints.model_digest(directory))
+        learned |= changed
+    if trained:
+        notes["trained_sha256"] = [storage.sha256_of(path) for path in trained]
     else:
-        learned, decoder_layers = read_trained(trained, checkpoints.model_digest(directory))
-        notes["trained_sha256"] = storage.sha256_of(trained)
+        notes["generator"] = checkpoints.UNTRAINED
     generator = warm_start_generator(load_encoder_model(directory, "context"), decoder_layers)
     generator.load_state_dict(learned, strict=False)
     save(encoder, generator, AutoTokenizer.from_pretrained(directory, **OWN_CLASSES), output, notes=notes)

@@ -37,7 +37,7 @@ def run(directory: Path) -> list[Result]:
     bench_reader.write_articles(directory / "articles.jsonl", asked)
     bench_reader.write_questions(directory / "train.jsonl", random.Random(5).sample(training, TRAINED_ON))
     bench_reader.write_questions(directory / "held_out.jsonl", unseen[:HELD_OUT])
-    model = bench_reader.compose(directory, UNFINISHED)
+    model = bench_reader.compose(directory, [UNFINISHED])
     for stage in (
         ["chunk", "--input", directory / "articles.jsonl", "--output", directory / "passages"],
         ["embed", "--passages", directory / "passages", "--encoder", encoder(), "--output", directory / "embeddings"],

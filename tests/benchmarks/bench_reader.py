@@ -3,7 +3,8 @@
 With the gold passage it writes what it likes; with retrieved ones its answers are extractive, as the demo's are.
 
 The questions are those that `train_demo` held out, from the folder that RAGBEAM_QA names; passages are retrieved from
-all articles of the question sets and of the demo. RAGBEAM_TRAINED names other weights than those that ship.
+all articles of the question sets and of the demo. RAGBEAM_TRAINED names other files of weights than those that ship,
+with colons between them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tests.benchmarks.reading import Encoder, Sample, real_questions, split, win
 from tests.benchmarks.train_demo import evaluate
 
 FOLDER = Path(os.environ.get("RAGBEAM_QA", Path(__file__).parents[3] / "shared" / "data" / "qa"))
-TRAINED = os.environ.get("RAGBEAM_TRAINED", demo.TRAINED)
+TRAINED = os.environ["RAGBEAM_TRAINED"].split(":") if "RAGBEAM_TRAINED" in os.environ else demo.TRAINED
 QUESTIONS = 600  # of those held out
 GOLD_EM, RETRIEVED_EM = 0.40, 0.25
 
@@ -60,7 +61,7 @@ def questions() -> tuple[list[Sample], list[Sample], list[Sample]]:
     return asked, training, random.Random(2).sample(unseen, min(QUESTIONS, len(unseen)))
 
 
-def compose(directory: Path, trained: str) -> Path:
+def compose(directory: Path, trained: Sequence[str]) -> Path:
     """A reader as a RAG-Token model."""
     composing.compose_warm_started(encoder(), str(directory / "model"), score_scale=demo.SCORE_SCALE, trained=trained)
     return directory / "model"

@@ -5,9 +5,9 @@
 The artifact `io.anserini:anserini` 0.13.3 of Maven Central carries the questions of Natural Questions, TriviaQA,
 WebQuestions, CuratedTREC and SQuAD that DPR was evaluated on, with their answers. Each is asked of the passages that
 the demo's reader learns cloze from, and of the paragraphs of its question sets; the nearest one that holds an answer is
-taken to tell it, if it is near (distant supervision, Mintz et al. 2009). Dropped are questions that resemble one that the
-reader is measured on: the demo's own, and those held out. Passages of the demo's questions' articles, and held-out ones,
-are not searched. `train_demo --found` reads the file.
+taken to tell it, if it is near (distant supervision, Mintz et al. 2009). Dropped are questions that resemble one that
+the reader is measured on: the demo's own, and those held out. Passages of the articles that the demo's questions are
+about, and held-out ones, are not searched. `train_demo --found` reads the file.
 """
 
 from __future__ import annotations
@@ -98,7 +98,13 @@ def main(arguments: Sequence[str]) -> int:
                 answers = shortest_first(match[0] for match in pattern.finditer(text) if 0 < len(match[0]) <= LONGEST)
                 if answers and answers[0].lower() not in question.lower():
                     kept += 1
-                    made = {"question": question, "answer": answers, "title": title, "text": text, "score": float(score)}
+                    made = {
+                        "question": question,
+                        "answer": answers,
+                        "title": title,
+                        "text": text,
+                        "score": float(score),
+                    }
                     file.write(json.dumps(made, ensure_ascii=False) + "\n")
                     break
     print(f"{kept} of {len(asked)} questions found a passage; {int(np.sum(alike))} resemble measured ones")

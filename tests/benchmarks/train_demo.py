@@ -15,8 +15,8 @@ Five parts, each from its own warm-up to a learning rate of nearly 0:
 A sample is a real question, or cloze (a name or number is taken out of a sentence, which becomes the question), with
 a passage that holds its answer, or now and then with another one of its article: from that the model learns to have no
 opinion, so that the passage that knows decides the mixture. One in ten articles is held out. Word embeddings, positions
-and the lowest encoder layers stay the encoder's. What comes out is DIR/generator.safetensors; DIR also keeps the last
-checkpoint: the same command goes on from it.
+and the lowest encoder layers stay the encoder's. What comes out is DIR/generator.safetensors and, of the last part,
+DIR/encoder.safetensors; DIR also keeps the last checkpoint: the same command goes on from it.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ class Training:
         generator = random.Random(1)
         drawn = generator.sample(unseen, min(2 * CHECKED, len(unseen)))
         self._checked = [cut for cut in (window(one, generator) for one in drawn) if cut][:CHECKED]
-        say(f"{len(training)} questions, {len(unseen)} held out, {len(passages)} passages for cloze, {len(found)} found")
+        say(
+            f"{len(training)} questions, {len(unseen)} held out, {len(passages)} passages for cloze, {len(found)} found"
+        )
         self._folder, self._hidden = Path(flags.output), 0.0
 
     def run(self) -> None:
@@ -175,8 +177,11 @@ class Training:
                 lambda mixture=mixture: self._pools(lambda: mixture),
                 losses_of,
             )
+        if flags.start_from is None:
+            self._save("generator.safetensors")
         if flags.widening_steps:
             self._widen(encoder, heads)
+            self._save("encoder.safetensors")
 
     def _widen(self, encoder: list[Any], heads: list[Any]) -> None:
         self._source, self._hidden = self._wide, HIDDEN
@@ -321,6 +326,10 @@ class Training:
             if self._step == steps:
                 break
 
+    def _save(self, name: str) -> None:
+        """What learns, in a file."""
+        save_trained(self.model, self._directory, str(self._folder / name))
+
     def _check(self, when: str) -> None:
         em, overlap = evaluate(self.model, self._encoder, self._checked)
         say(f"{when}: held-out EM {em:.1%} F1 {overlap:.1%}")
@@ -359,9 +368,7 @@ def main(arguments: Sequence[str]) -> int:
     torch.manual_seed(0)
     directory = demo.package_path(*demo.ENCODER)
     Path(flags.output).mkdir(parents=True, exist_ok=True)
-    training = Training(flags, directory)
-    training.run()
-    save_trained(training.model.eval(), directory, os.path.join(flags.output, "generator.safetensors"))
+    Training(flags, directory).run()
     return 0
 
 

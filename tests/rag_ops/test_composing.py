@@ -82,13 +82,13 @@ def trained(tmp_path, sentence_encoder):
 def test_what_training_changed_and_the_encoder_make_the_trained_model(tmp_path, sentence_encoder, trained):
     generator, file = trained
     directory = str(tmp_path / "rag")
-    composing.compose_warm_started(sentence_encoder, directory, score_scale=20, trained=file)
+    composing.compose_warm_started(sentence_encoder, directory, score_scale=20, trained=[file])
     loaded = RagTokenForGeneration.from_pretrained(directory).rag.generator.state_dict()
     for name, tensor in generator.state_dict().items():
         step = tensor.abs().amax(-1, keepdim=True) / 127  # of int8, where a matrix learned; half of it is the most
         assert ((loaded[name] - tensor).abs() <= 0.51 * step + 1e-6).all(), name
     assert not checkpoints.is_untrained(directory)
-    assert checkpoints.trained_sha256(directory) == storage.sha256_of(file)
+    assert checkpoints.trained_sha256(directory) == [storage.sha256_of(file)]
     assert checkpoints.score_scale(RagTokenForGeneration.from_pretrained(directory).config) == 20
     stored = safetensors.torch.load_file(file)
     assert all(
@@ -98,12 +98,28 @@ def test_what_training_changed_and_the_encoder_make_the_trained_model(tmp_path, 
     assert not any("encoder.layers" in name for name in stored)
 
 
+def test_of_two_files_of_trained_weights_the_later_one_counts(tmp_path, sentence_encoder, trained):
+    generator, file = trained
+    generator.requires_grad_(False)
+    biases = generator.model.decoder.layers[0].fc1.bias
+    biases.fill_(3.0).requires_grad_(True)
+    composing.save_trained(generator, sentence_encoder, str(tmp_path / "later.safetensors"))
+    composing.compose_warm_started(
+        sentence_encoder, str(tmp_path / "rag"), trained=[file, str(tmp_path / "later.safetensors")]
+    )
+    composing.compose_warm_started(sentence_encoder, str(tmp_path / "first"), trained=[file])
+    both = RagTokenForGeneration.from_pretrained(tmp_path / "rag").rag.generator.state_dict()
+    first = RagTokenForGeneration.from_pretrained(tmp_path / "first").rag.generator.state_dict()
+    assert [name for name in both if not torch.equal(both[name], first[name])] == ["model.decoder.layers.0.fc1.bias"]
+    assert (both["model.decoder.layers.0.fc1.bias"] == 3.0).all()
+
+
 def test_trained_weights_of_another_encoder_are_refused(tmp_path, sentence_encoder, minilm, trained):
     with pytest.raises(InputError, match="belong to another encoder"):
-        composing.compose_warm_started(minilm, str(tmp_path / "rag"), trained=trained[1])
+        composing.compose_warm_started(minilm, str(tmp_path / "rag"), trained=trained[1:])
     Path(trained[1]).write_bytes(b"no tensors")
     with pytest.raises(InputError, match="cannot be read"):
-        composing.compose_warm_started(sentence_encoder, str(tmp_path / "rag"), trained=trained[1])
+        composing.compose_warm_started(sentence_encoder, str(tmp_path / "rag"), trained=trained[1:])
 
 
 def test_only_bert_warm_starts_a_bart(tiny_bart):
