@@ -50,7 +50,8 @@ def run(flags: argparse.Namespace, reading: Any) -> int:
         on_step=_Steps() if not bars else lambda step, steps: None,
         on_evaluation=_say,
     )
-    sys.stdout.write(f"finetune: {len(result.losses)} steps; saved to {flags.output}\n")
+    left_out = f", {result.left_out:,} questions left out, whose passages hold no answer" if flags.told_only else ""
+    sys.stdout.write(f"finetune: {len(result.losses)} steps{left_out}; saved to {flags.output}\n")
     return 0
 
 

@@ -336,6 +336,11 @@ def finetune_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--freeze", nargs="+", default=[], metavar="NAME", help="beginnings of the names of parameters that stay"
     )
+    group.add_argument(
+        "--told_only",
+        action="store_true",
+        help="leave out training questions whose passages hold no answer, as DPR does",
+    )
     group.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output")
     group.add_argument(
         "--overwrite", action="store_true", help="throw away the model or the unfinished training in --output"

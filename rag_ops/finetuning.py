@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,11 +23,12 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from rag_ops import checkpoints
+from rag_ops.contexts import Passage
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError
 from rag_ops.generation import GenerationSettings, RagTokenGenerator
 from rag_ops.loading import loading, rag_tokenizer
-from rag_ops.metrics import exact_match, f1
+from rag_ops.metrics import GoldTexts, exact_match, f1, first_place
 from rag_ops.questions import Question
 from rag_ops.retriever import BeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
 from rag_ops.stages import read_manifest
@@ -56,7 +57,8 @@ class FinetuneSettings:
         given. eval_steps: steps between evaluations, and between checkpoints; None for once an epoch.
         max_answer_tokens: longer gold answers are cut. max_question_tokens: longer questions are cut. freeze:
         parameters whose names begin with one of these stay as they are. seed: of the order of the questions, and of
-        dropout.
+        dropout. told_only: leaves out the training questions whose passages, as the given model retrieves them, hold
+        no answer, as DPR trains its reader: from such a question a model that copies learns to guess.
     """
 
     epochs: float = 3.0
@@ -73,17 +75,19 @@ class FinetuneSettings:
     max_question_tokens: int = 64
     freeze: tuple[str, ...] = ()
     seed: int = 1
+    told_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneResult:
     """What training came to: evaluations, each with step, loss, em and f1 (0 to 1), and each step's loss; in order.
 
-    The first evaluation, of step 0, is of the model as it was given.
+    The first evaluation, of step 0, is of the model as it was given. `left_out` training questions were not told.
     """
 
     evaluations: list[dict[str, float]]
     losses: list[dict[str, float]]
+    left_out: int = 0
 
 
 def finetune(
@@ -149,10 +153,11 @@ def finetune(
         own_smoothing, rag.config.label_smoothing = rag.config.label_smoothing, settings.label_smoothing
         for name, parameter in rag.named_parameters():
             parameter.requires_grad = not name.startswith(settings.freeze or ("\0",))
+        told = told_by(rag, tokenizer, retriever.index, training, settings) if settings.told_only else training
         trainer = MarginalTrainer(
             model=rag,
             args=_arguments(settings, folder, device, progress, started),
-            train_dataset=training,
+            train_dataset=told,
             eval_dataset=evaluation,
             data_collator=Collator(tokenizer, rag.config.generator, settings),
             callbacks=[*callbacks, _Steps(on_step)],
@@ -168,7 +173,7 @@ def finetune(
         rag.save_pretrained(output)
         tokenizer.save_pretrained(output)
     losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry]
-    result = FinetuneResult(evaluations, losses)
+    result = FinetuneResult(evaluations, losses, len(training) - len(told))
     Path(output, HISTORY).write_text(json.dumps({"settings": identity, **dataclasses.asdict(result)}, indent=1))
     shutil.rmtree(folder)
     return result
@@ -230,20 +235,54 @@ class MarginalTrainer(Trainer):
         parts = SimpleNamespace(config=model.config, rag=SimpleNamespace(generator=copy.deepcopy(model.rag.generator)))
         decoding = GenerationSettings(max_new_tokens=self._settings.max_answer_tokens)
         generator = RagTokenGenerator(parts, self._rag_tokenizer, decoding, self._rag_device, self._threads)
-        tokenizer, passages, found = self._rag_tokenizer.question_encoder, self._index.passages, []
-        for start in range(0, len(questions), EVALUATION_BATCH):
-            batch = list(questions[start : start + EVALUATION_BATCH])
-            limit = self._settings.max_question_tokens
-            encoded = tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")
-            with torch.inference_mode():
-                vectors = model.question_encoder(
-                    encoded["input_ids"].to(model.device), attention_mask=encoded["attention_mask"].to(model.device)
-                )[0]
-            hits = passages.search(vectors.float().cpu().numpy(), self._settings.n_docs)
-            texts = [passages.passages(rows) for rows in hits.rows]
-            found += [answer.text for answer in generator.answer(batch, texts, hits.scores)]
+        found: list[str | None] = []
+        for batch, texts, scores in _retrieved(model, self._rag_tokenizer, self._index, questions, self._settings):
+            found += [answer.text for answer in generator.answer(batch, texts, scores)]
         model.train(was_training)
         return found
+
+
+def told_by(
+    model: Any, tokenizer: RagTokenizer, index: BeamIndex, questions: list[dict[str, Any]], settings: FinetuneSettings
+) -> list[dict[str, Any]]:
+    """The questions of whose passages one holds an answer, by DPR's `has_answer`; in their order.
+
+    Raises:
+        InputError: there are none.
+    """
+    told: list[dict[str, Any]] = []
+    asked = [question["question"] for question in questions]
+    rows = iter(questions)
+    for _, texts, _ in _retrieved(model.eval(), tokenizer, index, asked, settings):
+        for passages, question in zip(texts, rows, strict=False):
+            gold = GoldTexts(question["answers"])
+            if first_place([passage.text for passage in passages], gold):
+                told.append(question)
+    if not told:
+        raise InputError(
+            "no question to train on",
+            value=f"{len(questions)} questions, and no passage that holds an answer",
+            expected="an index whose passages tell",
+            remedy="leave out --told_only, or raise --n_docs",
+        )
+    return told
+
+
+def _retrieved(
+    model: Any, tokenizer: RagTokenizer, index: BeamIndex, questions: Sequence[str], settings: FinetuneSettings
+) -> Iterator[tuple[list[str], list[list[Passage]], np.ndarray]]:
+    """Batches of questions with their passages and scores, as the model's question encoder is now."""
+    for start in range(0, len(questions), EVALUATION_BATCH):
+        batch = list(questions[start : start + EVALUATION_BATCH])
+        encoded = tokenizer.question_encoder(
+            batch, padding=True, truncation=True, max_length=settings.max_question_tokens, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            vectors = model.question_encoder(
+                encoded["input_ids"].to(model.device), attention_mask=encoded["attention_mask"].to(model.device)
+            )[0]
+        hits = index.passages.search(vectors.float().cpu().numpy(), settings.n_docs)
+        yield batch, [index.passages.passages(rows) for rows in hits.rows], hits.scores
 
 
 class Collator:

@@ -1,11 +1,13 @@
 """Fine-tuning on real questions: EM and F1 on articles that were not trained on, before and after.
 
-The generator, of whose weights RAGBEAM_UNFINISHED is the file, is the demo's reader before it was trained out:
+The generator, of whose weights RAGBEAM_UNFINISHED is the file, is made as the demo's reader, but from cloze alone, for
+the shipped one has learned from these very questions:
 
-    python -m tests.benchmarks.train_demo --output DIR --copying_steps 150 --answering_steps 0 --telling_steps 0 ...
+    python -m tests.benchmarks.train_demo --output DIR --cloze_only --reading_steps 450 --copying_steps 300 \\
+        --answering_steps 0 --telling_steps 350 --widening_steps 0 --bfloat16
 
-The finished one has learned from these very questions. Only the decoder learns here: the encoder is made already.
-Questions and articles are those of `bench_reader`.
+The whole generator learns here, over passages that the question encoder, which stays, retrieves. Questions and articles
+are those of `bench_reader`.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from tests.benchmarks import bench_reader
 from tests.benchmarks.common import THREADS, NotHereError, Result, encoder, ragbeam
 
 HELD_OUT, TRAINED_ON = 400, 4000  # questions
-FROZEN = ["rag.question_encoder", "rag.generator.model.shared", "rag.generator.model.encoder"]  # the decoder learns
+FROZEN = ["rag.question_encoder", "rag.generator.model.shared"]
 UNFINISHED = os.environ.get("RAGBEAM_UNFINISHED")
-TRAINING = {"n_docs": 2, "batch_size": 16, "learning_rate": 3e-4, "max_steps": 400, "eval_steps": 200}
+TRAINING = {"n_docs": 2, "batch_size": 8, "learning_rate": 2e-4, "max_steps": 400, "eval_steps": 200}
 TRAINING |= {"max_answer_tokens": 16, "label_smoothing": 0.05}
 
 
@@ -48,7 +50,7 @@ def run(directory: Path) -> list[Result]:
         *("finetune", "--model", model, "--index", directory / "index", "--output", directory / "trained"),
         *("--train", directory / "train.jsonl", "--eval", directory / "held_out.jsonl", "--threads", THREADS),
         *(part for name, value in TRAINING.items() for part in (f"--{name}", value)),
-        *("--freeze", *FROZEN),
+        *("--freeze", *FROZEN, "--told_only"),
     )
     history = json.loads((directory / "trained" / "training.json").read_text())
     curve = history["evaluations"]

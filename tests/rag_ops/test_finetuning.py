@@ -1,5 +1,6 @@
 """Fine-tuning: EM rises on questions that were held out, and a training that was interrupted ends as if it was not."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -137,6 +138,31 @@ def test_frozen_parameters_stay(kingdom, tmp_path):
     same = {name: bool((before[name] == after[name]).all()) for name in before}
     assert all(same[name] for name in same if name.startswith("rag.question_encoder"))
     assert not all(same[name] for name in same if name.startswith("rag.generator.model.decoder.layers"))
+
+
+def test_told_only_leaves_out_what_no_passage_tells(kingdom, tmp_path):
+    asked = questions_of(kingdom)
+    untold = [dataclasses.replace(question, answers=("castle",)) for question in asked[:20]]
+    settings = dataclasses.replace(SETTINGS, max_steps=1, told_only=True)
+    held_out = asked[:2]
+    found = finetune(
+        kingdom["model"], kingdom["index"], [*untold, *asked[20:]], str(tmp_path / "a"), settings, held_out=held_out
+    )
+    # The oracle: the same search by the command, and a look at each passage.
+    ragbeam(
+        *("answer", "--questions", kingdom["questions"], "--index", kingdom["index"], "--model", kingdom["model"]),
+        *("--output", tmp_path / "answers", "--n_docs", 2, "--max_new_tokens", 1),
+    )
+    shards = read_manifest(str(tmp_path / "answers"), "answer").shards
+    rows = [row for shard in shards for row in pq.read_table(tmp_path / "answers" / shard.path).to_pylist()]
+    told = {
+        row["question"]
+        for row in rows
+        if any(gold in passage["text"].split() for gold in row["gold_answers"] for passage in row["passages"])
+    }
+    assert found.left_out == 20 + sum(question.question not in told for question in asked[20:])
+    with pytest.raises(InputError, match="no question to train on"):
+        finetune(kingdom["model"], kingdom["index"], untold, str(tmp_path / "b"), settings, held_out=held_out)
 
 
 def test_the_question_encoder_learns(kingdom, undisturbed):
