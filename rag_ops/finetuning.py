@@ -28,7 +28,7 @@ from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError
 from rag_ops.generation import GenerationSettings, RagTokenGenerator
 from rag_ops.loading import loading, rag_tokenizer
-from rag_ops.metrics import GoldTexts, exact_match, f1, first_place
+from rag_ops.metrics import exact_match, f1, has_answer
 from rag_ops.questions import Question
 from rag_ops.retriever import BeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
 from rag_ops.stages import read_manifest
@@ -250,14 +250,14 @@ def told_by(
     Raises:
         InputError: there are none.
     """
-    told: list[dict[str, Any]] = []
     asked = [question["question"] for question in questions]
-    rows = iter(questions)
-    for _, texts, _ in _retrieved(model.eval(), tokenizer, index, asked, settings):
-        for passages, question in zip(texts, rows, strict=False):
-            gold = GoldTexts(question["answers"])
-            if first_place([passage.text for passage in passages], gold):
-                told.append(question)
+    batches = _retrieved(model.eval(), tokenizer, index, asked, settings)
+    retrieved = (passages for _, found, _ in batches for passages in found)
+    told = [
+        question
+        for question, passages in zip(questions, retrieved, strict=True)
+        if any(has_answer(passage.text, question["answers"]) for passage in passages)
+    ]
     if not told:
         raise InputError(
             "no question to train on",

@@ -21,6 +21,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,15 @@ def any_of(answers: Sequence[str], escaped: bool = True) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{'|'.join(parts)})(?!\w)", re.IGNORECASE)
 
 
+def told(question: str, pattern: re.Pattern[str], passages: Sequence[tuple[str, str]]) -> dict[str, Any] | None:
+    """The question with the first passage, (title, text), that holds an answer which the question does not tell."""
+    for title, text in passages:
+        answers = shortest_first(match[0] for match in pattern.finditer(text) if 0 < len(match[0]) <= LONGEST)
+        if answers and answers[0].lower() not in question.lower():
+            return {"question": question, "answer": answers, "title": title, "text": text}
+    return None
+
+
 def found_in(path: Path) -> Iterator[Sample]:
     """The questions of a file that `main` wrote."""
     for line in path.read_text().splitlines():
@@ -91,22 +101,10 @@ def main(arguments: Sequence[str]) -> int:
     kept = 0
     with open(flags.output, "w", encoding="utf-8") as file:
         for (question, pattern), like, scores, rows in zip(asked, alike, nearest.scores, nearest.rows, strict=True):
-            for score, row in zip(scores, rows, strict=True) if not like else ():
-                title, text = passages[row]
-                if score < NEAR:
-                    break
-                answers = shortest_first(match[0] for match in pattern.finditer(text) if 0 < len(match[0]) <= LONGEST)
-                if answers and answers[0].lower() not in question.lower():
-                    kept += 1
-                    made = {
-                        "question": question,
-                        "answer": answers,
-                        "title": title,
-                        "text": text,
-                        "score": float(score),
-                    }
-                    file.write(json.dumps(made, ensure_ascii=False) + "\n")
-                    break
+            near = [passages[row] for row in rows[scores >= NEAR]]
+            if not like and (found := told(question, pattern, near)):
+                file.write(json.dumps(found) + "\n")
+                kept += 1
     print(f"{kept} of {len(asked)} questions found a passage; {int(np.sum(alike))} resemble measured ones")
     return 0
 

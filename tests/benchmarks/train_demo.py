@@ -141,7 +141,7 @@ class Training:
         say(
             f"{len(training)} questions, {len(unseen)} held out, {len(passages)} passages for cloze, {len(found)} found"
         )
-        self._folder, self._hidden = Path(flags.output), 0.0
+        self._folder = Path(flags.output)
 
     def run(self) -> None:
         """All parts, those that are done already left out."""
@@ -157,7 +157,7 @@ class Training:
                 "reading",
                 flags.reading_steps,
                 [{"params": encoder, "lr": flags.encoder_rate}, {"params": heads, "lr": flags.head_rate}],
-                lambda: self._pools(self._beginning),
+                lambda: self._pools(self._source, self._beginning),
                 self._reading_loss,
             )
             copying = [{"params": decoder, "lr": flags.head_rate}]
@@ -174,17 +174,15 @@ class Training:
                     {"params": encoder, "lr": flags.encoder_rate * share},
                     {"params": [*decoder, *heads], "lr": flags.head_rate * share},
                 ],
-                lambda mixture=mixture: self._pools(lambda: mixture),
+                lambda mixture=mixture: self._pools(self._source, lambda: mixture),
                 losses_of,
             )
-        if flags.start_from is None:
-            self._save("generator.safetensors")
+        self._save("generator.safetensors")
         if flags.widening_steps:
             self._widen(encoder, heads)
             self._save("encoder.safetensors")
 
     def _widen(self, encoder: list[Any], heads: list[Any]) -> None:
-        self._source, self._hidden = self._wide, HIDDEN
         self.model.model.decoder.requires_grad_(False)
         for layer in self.model.model.encoder.layers[FROZEN_LAYERS:]:
             layer.dropout = DROPOUT
@@ -192,8 +190,8 @@ class Training:
             "widening",
             self._flags.widening_steps,
             [{"params": [*encoder, *heads], "lr": self._flags.widening_rate}],
-            lambda: self._pools(lambda: WIDENING),
-            self._telling_loss,
+            lambda: self._pools(self._wide, lambda: WIDENING),
+            self._widening_loss,
         )
 
     def _beginning(self) -> Mixture:
@@ -202,11 +200,11 @@ class Training:
         words = FEW_WORDS if progress < FEW_UNTIL else WORDS
         return Mixture(max(0.1, 0.6 - 2.5 * progress), NEGATIVE_SHARE * min(1.0, 3 * progress), words)
 
-    def _pools(self, mixture_of: Callable[[], Mixture]) -> Iterator[Batch]:
+    def _pools(self, source: Source, mixture_of: Callable[[], Mixture]) -> Iterator[Batch]:
         """Batches without end; the part and its step decide what a pool is drawn from."""
         while True:
             seed = f"{self._part_name} {self._step}"
-            yield from pool_of(self._source, self._encoder, seed, self._allowed(mixture_of()), self._flags.tokens)
+            yield from pool_of(source, self._encoder, seed, self._allowed(mixture_of()), self._flags.tokens)
 
     def _allowed(self, mixture: Mixture) -> Mixture:
         return dataclasses.replace(mixture, cloze=1.0) if self._flags.cloze_only else mixture
@@ -229,12 +227,7 @@ class Training:
             yield from held
 
     def _encode(self, batch: Batch) -> torch.Tensor:
-        ids, known = batch.ids, batch.ids != 0
-        if self._hidden:
-            tokenizer, copied = self._encoder.tokenizer, torch.arange(ids.shape[1]) - batch.copied[:, None]
-            seen = batch.looks.any(1) | ((copied >= 0) & (copied <= COPIED)) | (ids == tokenizer.sep_token_id) | ~known
-            ids = ids.masked_fill((torch.rand(ids.shape) < self._hidden) & ~seen, tokenizer.mask_token_id)
-        return self.model.model.encoder(ids, attention_mask=known.long())[0]
+        return self.model.model.encoder(batch.ids, attention_mask=(batch.ids != 0).long())[0]
 
     def _decode(self, states: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         logits = logits_of(self.model, states, batch, batch.labels[:, :-1])
@@ -254,6 +247,18 @@ class Training:
     def _telling_loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         states = self._encode(batch)
         return self._joint(states, batch) | self._practice(states, batch)
+
+    def _widening_loss(self, batch: Batch) -> dict[str, torch.Tensor]:
+        states = self._encode(batch._replace(ids=self._partly_hidden(batch)))
+        return self._joint(states, batch) | self._practice(states, batch)
+
+    def _partly_hidden(self, batch: Batch) -> torch.Tensor:
+        """The batch's ids, some of them masked: none that is to be written, and no separator."""
+        tokenizer, ids = self._encoder.tokenizer, batch.ids
+        copied = torch.arange(ids.shape[1]) - batch.copied[:, None]
+        written = batch.looks.any(1) | ((copied >= 0) & (copied <= COPIED))
+        seen = written | (ids == tokenizer.sep_token_id) | (ids == 0)
+        return ids.masked_fill((torch.rand(ids.shape) < HIDDEN) & ~seen, tokenizer.mask_token_id)
 
     def _joint(self, states: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         return self._decode(states, batch) | {"span": self._heads.span_loss(states, batch)}
