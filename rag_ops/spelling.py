@@ -9,11 +9,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
+SEPARATORS = ",."  # of a number's digits
+
 
 def respell(answer: str, texts: Iterable[str]) -> str:
     """The first place in the texts that is the answer but for case, accents and spaces; the answer where there is none.
 
-    A place begins and ends where a word does.
+    A place begins and ends where a word or a number does.
 
     Args:
         answer: as the generator's tokenizer decodes it.
@@ -60,5 +62,12 @@ def bare(text: str, uncased: bool = True) -> tuple[str, list[int]]:
 
 
 def between_words(text: str, place: int) -> bool:
-    """Whether no word has letters or digits on both sides of a place."""
-    return not (0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum())
+    """Whether a place is inside no word and no number; "3,000" and "0.62" are a number each."""
+    if not 0 < place < len(text):
+        return True
+    before, after = text[place - 1], text[place]
+    if before.isalnum() and after.isalnum():
+        return False
+    if after in SEPARATORS:
+        return not (before.isdigit() and text[place + 1 : place + 2].isdigit())
+    return not (before in SEPARATORS and after.isdigit() and place > 1 and text[place - 2].isdigit())

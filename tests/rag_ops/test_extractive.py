@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from rag_ops.decoding import Rules
 from rag_ops.extractive import Source, Vocabulary
 
+NUMBER = r"(?<=\d)(?=[.,]\d)|(?<=\d[.,])(?=\d)"  # a place inside one
 TEXTS = [
     "The unit is named after André-Marie Ampère; it costs US$1,729.50 at Grant's Tomb (since 1897).",
     "Grant's  farm, Ampere",
@@ -36,9 +37,8 @@ def may_follow(tokenizer, ids: list[int]) -> tuple[set[int], bool]:
 
     def stands(characters: str, end: str) -> bool:
         pattern = r"\s*".join(map(re.escape, characters)) + end
-        return bool(characters) and any(
-            re.search(start + pattern, text) for text in TEXTS for start in (r"(?<![^\W_])", r"(?<=[^\W_])(?=[\W_])")
-        )
+        starts = (rf"(?!{NUMBER}){start}" for start in (r"(?<![^\W_])", r"(?<=[^\W_])(?=[\W_])"))
+        return bool(characters) and any(re.search(start + pattern, text) for start in starts for text in TEXTS)
 
     tokens = [t for t in range(len(tokenizer)) if t not in tokenizer.all_special_ids]
     before = written(tokenizer, ids)
@@ -46,7 +46,7 @@ def may_follow(tokenizer, ids: list[int]) -> tuple[set[int], bool]:
         t for t in tokens if written(tokenizer, [*ids, t]) != before and stands(written(tokenizer, [*ids, t]), "")
     }
     inside = bool(before) and before[-1].isalnum()
-    return following, stands(before, r"(?![^\W_])" if inside else "")
+    return following, stands(before, (r"(?![^\W_])" if inside else "") + f"(?!{NUMBER})")
 
 
 def test_next_tokens_of_a_cased_vocabulary_are_those_that_a_search_finds(cased):
@@ -89,6 +89,22 @@ def test_half_a_word_is_neither_beginning_nor_end(minilm):
     assert source.next_tokens([steam, boat]) == (set(), True)
     assert source.next_tokens([boat]) == (set(), False)
     assert tokenizer.convert_tokens_to_ids("##s") not in Source(["s"], Vocabulary(tokenizer, True)).next_tokens([])[0]
+
+
+def test_a_number_is_one_word(minilm):
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    source = Source(["some 300,000 jobs, 46.5 of 24, 25"], Vocabulary(tokenizer, uncased=True))
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    beginnings = source.next_tokens([])[0]
+    assert {ids("300")[0], ids("46")[0], ids("24")[0], ids("25")[0]} <= beginnings
+    assert not {ids("000")[0], ids("5")[0]} & beginnings
+    assert not source.next_tokens(ids("300"))[1]
+    assert not source.next_tokens(ids("300,"))[1]
+    assert source.next_tokens(ids("300,000"))[1]
+    assert source.next_tokens(ids("24"))[1]
 
 
 def test_where_no_token_is_left_the_answer_ends(tokenizer):

@@ -25,6 +25,13 @@ def test_a_part_of_a_word_is_no_place():
     assert respell("a m", ["was A. M. in the AM"]) == "AM"
 
 
+def test_a_part_of_a_number_is_no_place():
+    assert respell("729", [TEXT]) == "729"
+    assert respell("1 , 729", [TEXT, "of 1,729, or 2"]) == "1,729"
+    assert respell("50 ;", [TEXT]) == "50 ;"
+    assert respell("in 1914 , 1", ["in 1914, 1 in 1915"]) == "in 1914, 1"
+
+
 def test_the_first_text_decides_and_what_no_text_has_stays():
     assert respell("the who", ["THE WHO played", "The Who"]) == "THE WHO"
     assert respell("nobody said so", [TEXT]) == "nobody said so"
