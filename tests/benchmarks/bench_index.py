@@ -23,7 +23,8 @@ from tests.pipelines.workspace import write_corpus
 
 DIMENSION, QUESTIONS, K = 768, 512, 20
 EXACT_ROWS = 200_000
-BUILT_ROWS, BUILT_SPEC = 200_000, "IVF1024,SQ8"
+BUILT_ROWS = 200_000
+BUILT = (("IVF1024,SQ8", 1.1), ("PQ64", 0.8))  # and the most that building may take, next to bare FAISS
 SHARD_ROWS = 250_000  # of the memory test: 2 and 4 shards, or with RAGBEAM_BENCH_ROWS=2000000 4 and 8
 MEMORY_ROWS = int(os.environ.get("RAGBEAM_BENCH_ROWS", 1_000_000))
 CLUSTERS = 5_000
@@ -33,7 +34,7 @@ RESCORED_SPEC, CANDIDATES, SEARCHED = "PQ64", 200, 1000
 
 def run(directory: Path) -> list[Result]:
     """Exact search, build time, then peak memory and recall of rescored candidates."""
-    results = [*exact_search(), build_time(directory)]
+    results = [*exact_search(), *build_times(directory)]
     gc.collect()
     return [*results, *memory_and_rescoring(directory)]
 
@@ -77,33 +78,38 @@ def exact_search() -> list[Result]:
     ]
 
 
-def build_time(directory: Path) -> Result:
+def build_times(directory: Path) -> list[Result]:
     """`ragbeam index` next to reading the same Parquet files and calling FAISS."""
     write_corpus(directory / "built", [lambda n=n: draw(n, BUILT_ROWS // 4) for n in range(4)], normalize=False)
-    embeddings = directory / "built" / "embeddings"
+    return [build_time(directory, directory / "built" / "embeddings", spec, most) for spec, most in BUILT]
+
+
+def build_time(directory: Path, embeddings: Path, spec: str, most: float) -> Result:
+    """The same of one spec, of which FAISS's PQ trains polysemous codes, and ours does not."""
     rounds = iter(range(100))
 
     def ours() -> None:
         ragbeam(
-            *("index", "--embeddings", embeddings, "--output", directory / f"ours-{next(rounds)}"),
-            *("--spec", BUILT_SPEC, "--threads", THREADS, "--recall_queries", 0),
+            *("index", "--embeddings", embeddings, "--output", directory / f"ours-{spec}-{next(rounds)}"),
+            *("--spec", spec, "--threads", THREADS, "--recall_queries", 0),
         )
 
     def theirs() -> None:
         faiss.omp_set_num_threads(THREADS)
-        index = faiss.index_factory(DIMENSION, BUILT_SPEC, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(DIMENSION, spec, faiss.METRIC_INNER_PRODUCT)
         parts = []
         for shard in read_manifest(str(embeddings), "embed").shards:
             column = pq.read_table(embeddings / shard.path, columns=["vector"])["vector"].combine_chunks()
             parts.append(column.flatten().to_numpy(zero_copy_only=False).reshape(-1, DIMENSION).astype(np.float32))
         vectors = np.concatenate(parts)
-        index.train(vectors[specs.training_rows(BUILT_SPEC, len(vectors))])
+        index.train(vectors[specs.training_rows(spec, len(vectors))])
         index.add(vectors)
         faiss.write_index(index, str(directory / "theirs.faiss"))
 
     seconds, bare = side_by_side(ours, theirs)
-    figures = f"{seconds:.1f} s, bare FAISS {bare:.1f} s; {BUILT_SPEC} over {BUILT_ROWS:,} x {DIMENSION}"
-    return Result("index / bare FAISS, seconds", seconds / bare, "< 1.10", seconds < 1.1 * bare, figures)
+    figures = f"{seconds:.1f} s, bare FAISS {bare:.1f} s; {spec} over {BUILT_ROWS:,} x {DIMENSION}"
+    wanted = f"< {most:.2f}"
+    return Result(f"index {spec} / bare FAISS, seconds", seconds / bare, wanted, seconds < most * bare, figures)
 
 
 def memory_and_rescoring(directory: Path) -> list[Result]:

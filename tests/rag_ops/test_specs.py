@@ -30,6 +30,21 @@ def test_memory_of_an_index_is_foretold(spec, tmp_path):
     assert os.path.getsize(tmp_path / "index") == pytest.approx(foretold, rel=0.05)
 
 
+@pytest.mark.parametrize("spec", ["PQ4x4", "IVF4,PQ4x4", "HNSW8_PQ4x4", "PQ4x4,RFlat"])
+def test_no_quantiser_is_trained_for_a_search_that_is_not_ours(spec):
+    vectors = np.random.default_rng(0).standard_normal((1000, 16)).astype(np.float32)
+    ours, factory = specs.empty_index(spec, 16), faiss.index_factory(16, spec, faiss.METRIC_INNER_PRODUCT)
+    flags = [
+        [part.do_polysemous_training for part in specs.parts_of(index) if hasattr(part, "do_polysemous_training")]
+        for index in (ours, factory)
+    ]
+    assert flags == [[False], [True]]
+    for index in (ours, factory):
+        index.train(vectors)
+        index.add(vectors)
+    np.testing.assert_allclose(ours.search(vectors[:50], 5)[0], factory.search(vectors[:50], 5)[0], rtol=1e-4)
+
+
 def test_auto_is_exact_where_that_is_cheap_or_wanted():
     assert specs.choose(1_000_000, 768, 2, 2 * GIB, 64, 0.95).spec == "Flat"
     assert specs.choose(21_000_000, 768, 2, 2 * GIB, 64, 0.999).spec == "Flat"
