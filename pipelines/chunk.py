@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import posixpath
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from rag_ops import parts, storage
 from rag_ops.dropping import NAMED_TITLES, Dropped
 from rag_ops.errors import InputError, JobError, RagbeamError
 from rag_ops.parts import PartRecord
-from rag_ops.readers import Split, plan_splits
+from rag_ops.readers import InputOptions, Split, dataset_digest, plan_splits
 from rag_ops.stages import StageOutput, write_shard
 from schemas import passages
 from schemas.manifest import digest_of, shard_name
@@ -50,7 +51,8 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     urls = list(dict.fromkeys(split.url for split in splits))
     num_shards = options.num_shards or default_shards(splits)
     before = _states(splits)
-    output = StageOutput(options.output, "chunk", _config(options, urls, num_shards), _digests(splits))
+    digests = _digests(splits, options.reading)
+    output = StageOutput(options.output, "chunk", _config(options, urls, num_shards), digests)
     with output.locked():
         return _run(options, beam_arguments, output, splits, before, num_shards, started)
 
@@ -95,7 +97,7 @@ def _run(
     except RagbeamError:
         output.abandon()
         raise
-    urls = dict.fromkeys(split.url for split in splits)
+    urls = dict.fromkeys(named(split) for split in splits)
     info = _counts(parts_directory(options.output, output.fingerprint), splits, metrics)
     inputs = {f"input_{number}": url for number, url in enumerate(urls)}
     return finish(output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started)
@@ -197,9 +199,17 @@ def _config(options: ChunkOptions, urls: Sequence[str], num_shards: int) -> dict
     }
 
 
-def _digests(splits: Sequence[Split]) -> dict[str, str]:
-    files = dict.fromkeys(split.url for split in splits if split.format != "hf")
-    return {f"input_{number}": storage.sha256_of(url) for number, url in enumerate(files)}
+def _digests(splits: Sequence[Split], reading: InputOptions) -> dict[str, str]:
+    formats = {split.url: split.format for split in splits}
+    digests = (
+        dataset_digest(url, reading) if kind == "hf" else storage.sha256_of(url) for url, kind in formats.items()
+    )
+    return {f"input_{number}": digest for number, digest in enumerate(digests)}
+
+
+def named(split: Split) -> str:
+    """The URL of a split's input; a dataset of the hub has one too."""
+    return f"hf://datasets/{split.url}" if split.format == "hf" and not os.path.isdir(split.url) else split.url
 
 
 def _states(splits: Sequence[Split]) -> dict[str, str]:

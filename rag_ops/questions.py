@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 import posixpath
+import tokenize
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from tokenize import STRING
 from typing import Any
 
 import pyarrow as pa
@@ -37,7 +40,9 @@ PARQUET_BATCH_ROWS = 1000
 EMPTY = "the question is empty"
 # What a row's error begins with; where it stands follows in brackets.
 NO_TEXT, UNREADABLE = "the question is no text", "the question has bytes that are no text"
+NO_ANSWERS = "the gold answers are no texts"
 TOO_LONG, TOO_MANY_CELLS = "the question is too long", "the line has more cells than the header"
+ANSWER_KEYS = ("text", "aliases", "value")  # of SQuAD's gold answers, and of TriviaQA's
 MAX_QUESTION_CHARS = 4 << 20  # a book is no question; a model reads some hundred words of it in any case
 SHOWN_CHARS = 1000  # of a question that is too long
 HEADER_ROWS = 100  # of JSONL: one of the first so many must have the question's key
@@ -52,7 +57,8 @@ class QuestionOptions:
         format: "auto" (told from the name), "jsonl", "csv", "tsv", "parquet" or "text".
         question_column: column or key of the question.
         id_column: column or key of its id; made from the question where absent.
-        answer_column: column or key of the gold answers: a string or a list; "answers" is accepted too.
+        answer_column: column or key of the gold answers: a string, a list, or an object as SQuAD (`text`) and TriviaQA
+            (`aliases`, `value`) have it; "answers" is accepted too.
     """
 
     format: str = "auto"
@@ -151,6 +157,11 @@ def _make(source: str, row: _Row) -> Question:
             text = clean(given.replace(UNDECODABLE, "\ufffd"))
     elif given is not None:
         error = error or f"{NO_TEXT} ({type(given).__name__})"
+    answers = None
+    try:
+        answers = _answers(row.answers)
+    except (TypeError, RecursionError) as problem:
+        error = error or f"{NO_ANSWERS} ({problem})"
     if error is not None:
         error = f"{error.removesuffix(')')}, {source})" if error.endswith(")") else f"{error} ({source})"
     elif not text:
@@ -158,7 +169,7 @@ def _make(source: str, row: _Row) -> Question:
     question_id = clean(_as_text(row.question_id))
     if not question_id:
         question_id = "q-" + hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Question(question_id, text, _answers(row.answers), error, source)
+    return Question(question_id, text, answers, error, source)
 
 
 def _as_text(value: Any) -> str:
@@ -174,10 +185,20 @@ def _as_text(value: Any) -> str:
 
 
 def _answers(value: Any) -> tuple[str, ...] | None:
+    """Gold answers as a file has them: a text, a list, or an object whose `ANSWER_KEYS` hold one.
+
+    Raises:
+        TypeError: an object has none of them.
+    """
     if value is None:
         return None
+    if isinstance(value, dict):
+        key = next((key for key in ANSWER_KEYS if value.get(key) is not None), None)
+        if key is None:
+            raise TypeError(f"an object of {', '.join(map(str, value)) or 'nothing'}")
+        return _answers(value[key])
     if isinstance(value, (list, tuple)):
-        return tuple(clean(_as_text(item)) for item in value if item is not None)
+        return tuple(text for item in value if item is not None for text in _answers(item) or ())
     return (clean(_as_text(value)),)
 
 
@@ -279,18 +300,27 @@ def _delimited_rows(url: str, lines: Iterable[str], delimiter: str, options: Que
 
 
 def _cell_answers(cell: str | None) -> Any:
-    """A cell's gold answers: a list written as JSON or as a Python literal of strings, else the cell itself."""
+    """A cell's gold answers: a list written as JSON, as Python writes it or as NumPy does, else the cell itself."""
     if cell is None or cell == "":
         return None
     if cell.startswith("["):
-        for parse in (json.loads, ast.literal_eval):
+        for parse in (json.loads, _python_list):
             try:
                 value = parse(cell)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
+            except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
                 continue
             if isinstance(value, list) and all(isinstance(item, (str, int, float)) for item in value):
                 return [str(item) for item in value]
     return cell
+
+
+def _python_list(cell: str) -> Any:
+    """A Python literal; NumPy's texts have no commas between them, and Python would make one text of them."""
+    value = ast.literal_eval(cell)
+    texts = [token.string for token in tokenize.generate_tokens(io.StringIO(cell).readline) if token.type == STRING]
+    if isinstance(value, list) and len(value) < len(texts):
+        return [ast.literal_eval(text) for text in texts]
+    return value
 
 
 def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[_Row]:

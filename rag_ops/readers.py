@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import dataclasses
 import json
@@ -21,6 +22,7 @@ import zstandard
 from rag_ops import storage, streams, wikipedia
 from rag_ops.dropping import TOO_LONG, drop
 from rag_ops.errors import InputError
+from schemas.manifest import digest_of
 
 Row = tuple[Callable[[], str], dict[str, Any]]  # where a row stands, told only when asked, and its columns
 FORMATS = ("mediawiki", "jsonl", "parquet", "psgs", "hf")
@@ -334,11 +336,31 @@ def _dataset_rows(split: Split, options: InputOptions) -> Iterator[Row]:
         yield partial("{}, shard {}, row {}".format, split.url, split.start, number), row
 
 
+def dataset_digest(name: str, options: InputOptions) -> str:
+    """A hash of what a Hugging Face dataset is made of: its files' names with their revision on the hub, or their times
+    where they are local.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    from datasets import load_dataset_builder
+
+    with _loading_dataset(name, options):
+        builder = load_dataset_builder(name, options.dataset_config)
+    return digest_of([builder.hash, builder.config_id])
+
+
 def _open_dataset(name: str, options: InputOptions) -> Any:
     from datasets import load_dataset
 
-    try:
+    with _loading_dataset(name, options):
         return load_dataset(name, options.dataset_config, split=options.dataset_split, streaming=True)
+
+
+@contextlib.contextmanager
+def _loading_dataset(name: str, options: InputOptions) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # datasets raises its own, the hub's and the file system's errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(

@@ -7,7 +7,9 @@ import shutil
 import pyarrow as pa
 import pytest
 
+from pipelines.chunk import named
 from rag_ops import storage
+from rag_ops.readers import Split
 from rag_ops.stages import read_manifest
 from tests.pipelines.workspace import digests, ragbeam, write_articles
 from tests.rag_ops.test_wikipedia import multistream
@@ -80,6 +82,30 @@ def test_a_changed_input_is_read_again(tmp_path):
     ragbeam("chunk", "--input", tmp_path / "a.jsonl", "--output", tmp_path / "p")
     assert digests(tmp_path / "p", "chunk") != before
     assert read_manifest(str(tmp_path / "p"), "chunk").info["articles"] == 6
+
+
+def test_another_dataset_of_the_same_name_is_read_again(tmp_path, capsys):
+    for folder, count in (("a", 5), ("b", 6)):
+        (tmp_path / folder / "wiki").mkdir(parents=True)
+        write_articles(tmp_path / folder / "wiki" / "train.jsonl", count=count)
+
+    def chunk(folder: str) -> int:
+        ragbeam("chunk", "--format", "hf", "--input", tmp_path / folder / "wiki", "--output", tmp_path / "p")
+        manifest = read_manifest(str(tmp_path / "p"), "chunk")
+        assert manifest.inputs == {"input_0": str(tmp_path / folder / "wiki")}
+        return manifest.info["articles"]
+
+    assert [chunk("a"), chunk("b")] == [5, 6]
+    write_articles(tmp_path / "b" / "wiki" / "train.jsonl", count=7)
+    assert chunk("b") == 7
+    capsys.readouterr()
+    assert chunk("b") == 7
+    assert "all reused" in capsys.readouterr().out
+
+
+def test_a_dataset_of_the_hub_is_recorded_by_its_url():
+    split = Split(0, "hf", "wikimedia/wikipedia", 0, 1, 4)
+    assert named(split) == "hf://datasets/wikimedia/wikipedia"
 
 
 def test_python_m_runs_a_job_too(tmp_path):

@@ -104,6 +104,37 @@ def test_parquet(tmp_path):
     assert [row.answers for row in rows] == [("x",), None, ("y", "z")]
 
 
+@pytest.mark.parametrize("name", ["q.jsonl", "q.parquet"])
+def test_gold_answers_of_squad_and_triviaqa_are_their_texts(tmp_path, name):
+    squad = {"text": ["Denver Broncos", "Broncos"], "answer_start": [177, 184]}
+    trivia = {"value": "Sunset Blvd", "aliases": ["Sunset Boulevard", "Sunset Blvd"], "type": "WikipediaEntity"}
+    for column, gold, found in (("answers", squad, squad["text"]), ("answer", trivia, trivia["aliases"])):
+        rows = [{"question": "who won", column: gold}, {"question": "what", column: None}]
+        if name.endswith("jsonl"):
+            write(tmp_path, name, "".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+        assert [row.answers for row in read(tmp_path / name)] == [tuple(found), None]
+
+
+def test_gold_answers_that_are_no_texts_are_the_rows_error_alone(tmp_path):
+    lines = '{"question": "a", "answer": {"start": 3}}\n{"question": "b", "answer": [["x"], {"text": "y"}]}\n'
+    first, second = read(write(tmp_path, "q.jsonl", lines))
+    assert first.error == "the gold answers are no texts (an object of start) (q.jsonl:1)".replace(") (", ", ")
+    assert (first.question, first.answers) == ("a", None)
+    assert (second.answers, second.error) == (("x", "y"), None)
+
+
+def test_a_list_as_numpy_writes_it_is_a_list(tmp_path):
+    cells = ["['Paris' 'Lyon']", "['Paris'\n \"King's Lynn\"]", "['a', 'b']", "['a' 'b', 'c']", "[1 2]"]
+    text = io.StringIO()
+    csv.writer(text).writerows([["question", "answer"], *([str(n), cell] for n, cell in enumerate(cells))])
+    rows = read(write(tmp_path, "q.csv", text.getvalue()))
+    assert [row.answers for row in rows] == [
+        *(("Paris", "Lyon"), ("Paris", "King's Lynn"), ("a", "b"), ("a", "b", "c"), ("[1 2]",))
+    ]
+
+
 def test_columns_can_be_named(tmp_path):
     path = write(tmp_path, "q.csv", "nr,q,gold\n5,who,me\n")
     (row,) = read(path, question_column="q", id_column="nr", answer_column="gold")
