@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
-from rag_ops import checkpoints
+from rag_ops import checkpoints, storage
 from rag_ops.contexts import Passage
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError
@@ -119,7 +120,8 @@ def finetune(
         device: "auto", "cpu" or "cuda"; bfloat16 arithmetic on a GPU.
         threads: torch threads.
         resume: go on from the last checkpoint.
-        overwrite: throw away the model and the checkpoints in `output`.
+        overwrite: throw away the model and the checkpoints in `output`, unless they are of this very training and it
+            is to be resumed.
         progress: show transformers' progress bar.
         callbacks: further ones for the Trainer.
         on_step: told after each step how many are done, and how many there will be.
@@ -140,7 +142,7 @@ def finetune(
         "questions": digest_of([training, evaluation]),
     }
     folder = _prepare(output, identity, resume, overwrite)
-    started = _has_checkpoint(folder)
+    checkpoint = _last_checkpoint(folder)
     with torch_threads(threads):
         torch.manual_seed(settings.seed)
         with loading("the RAG model", model):
@@ -156,14 +158,14 @@ def finetune(
         told = told_by(rag, tokenizer, retriever.index, training, settings) if settings.told_only else training
         trainer = MarginalTrainer(
             model=rag,
-            args=_arguments(settings, folder, device, progress, started),
+            args=_arguments(settings, folder, device, progress, checkpoint is not None),
             train_dataset=told,
             eval_dataset=evaluation,
             data_collator=Collator(tokenizer, rag.config.generator, settings),
             callbacks=[*callbacks, _Steps(on_step)],
         )
         trainer.prepare(tokenizer, retriever.index, settings, device, threads, on_evaluation)
-        trainer.train(resume_from_checkpoint=started)
+        trainer.train(resume_from_checkpoint=checkpoint)
         history = trainer.state.log_history
         evaluations = [{"step": e["step"], **_figures(e)} for e in history if "eval_em" in e]
         if evaluations[-1]["step"] < trainer.state.global_step:
@@ -389,15 +391,18 @@ def _arguments(
 def _prepare(output: str, identity: dict[str, Any], resume: bool, overwrite: bool) -> str:
     """The folder for checkpoints: empty, or this very training's."""
     folder = os.path.join(output, CHECKPOINTS)
-    settings = Path(folder, SETTINGS)
+    before = _read_json(os.path.join(folder, SETTINGS))
+    now = json.loads(json.dumps(identity))
+    if resume and before == now:
+        return folder
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
-    elif settings.exists():
+    elif before is not None:
         if not resume:
             raise InputError(
                 "an unfinished training lies in --output", value=output, remedy="--resume to go on, or --overwrite"
             )
-        _check_same(json.loads(settings.read_text()), json.loads(json.dumps(identity)))
+        _check_same(before, now)
     elif os.path.isfile(os.path.join(output, "config.json")):
         raise InputError(
             "--output holds a model already",
@@ -406,8 +411,16 @@ def _prepare(output: str, identity: dict[str, Any], resume: bool, overwrite: boo
             remedy="give another --output, or --overwrite",
         )
     os.makedirs(folder, exist_ok=True)
-    settings.write_text(json.dumps(identity))
+    storage.write_bytes(folder, SETTINGS, json.dumps(now).encode())
     return folder
+
+
+def _read_json(path: str) -> Any:
+    """What a file holds; None where it is not there or not whole."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -421,8 +434,15 @@ def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
             )
 
 
-def _has_checkpoint(folder: str) -> bool:
-    return any(name.startswith("checkpoint-") for name in os.listdir(folder))
+def _last_checkpoint(folder: str) -> str | None:
+    """The last checkpoint that is whole. Those that a kill left half written go: the Trainer writes its state last."""
+    whole = {}
+    for path in Path(folder).glob("checkpoint-*"):
+        if _read_json(str(path / TRAINER_STATE_NAME)) is None:
+            shutil.rmtree(path)
+        else:
+            whole[int(path.name.removeprefix("checkpoint-"))] = str(path)
+    return whole[max(whole)] if whole else None
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, float]:

@@ -75,6 +75,35 @@ def test_an_interrupted_training_resumes_on_the_same_curve(kingdom, undisturbed,
     assert ours == theirs
 
 
+def test_a_checkpoint_half_written_is_passed_over_and_overwrite_does_not_hinder_resuming(
+    kingdom, undisturbed, tmp_path
+):
+    arguments = (kingdom["model"], kingdom["index"], questions_of(kingdom), str(tmp_path), SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*arguments, overwrite=True, callbacks=[StopAt(13)])
+    folder = tmp_path / CHECKPOINTS
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-6"]
+    state = folder / "checkpoint-12" / "trainer_state.json"
+    state.write_bytes(state.read_bytes()[:100])
+    (folder / "checkpoint-18").mkdir()
+    (folder / "checkpoint-18" / "model.safetensors").write_bytes(b"half")
+    steps = []
+    assert (
+        finetune(*arguments, resume=True, overwrite=True, on_step=lambda step, _: steps.append(step)) == undisturbed[1]
+    )
+    assert steps[0] == 7
+    ours, theirs = (Path(place, "model.safetensors").read_bytes() for place in (tmp_path, undisturbed[0]))
+    assert ours == theirs
+
+
+def test_without_a_whole_checkpoint_it_begins_again(kingdom, undisturbed, tmp_path):
+    arguments = (kingdom["model"], kingdom["index"], questions_of(kingdom), str(tmp_path), SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*arguments, callbacks=[StopAt(7)])
+    (tmp_path / CHECKPOINTS / "checkpoint-6" / "trainer_state.json").unlink()
+    assert finetune(*arguments, resume=True) == undisturbed[1]
+
+
 def test_checkpoints_go_and_the_history_stays(undisturbed):
     output, result = undisturbed
     assert not Path(output, CHECKPOINTS).exists()
