@@ -6,6 +6,7 @@ sorted and written. Only file names go through the shuffle.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -27,7 +28,7 @@ from rag_ops.dropping import NAMED_TITLES, Dropped
 from rag_ops.errors import InputError, JobError, RagbeamError
 from rag_ops.parts import PartRecord
 from rag_ops.readers import InputOptions, Split, dataset_digest, plan_splits
-from rag_ops.stages import StageOutput, write_shard
+from rag_ops.stages import StageOutput, is_finished, write_shard
 from schemas import passages
 from schemas.manifest import digest_of, shard_name
 
@@ -81,7 +82,7 @@ def _run(
             (seeds, refs)
             | "Join" >> beam.Flatten()
             | "GroupByShard" >> beam.GroupByKey()
-            | "WriteShards" >> beam.ParDo(WriteShards(options.output, num_shards, output.fingerprint))
+            | "WriteShards" >> beam.ParDo(WriteShards(options.output, directory, num_shards, output.fingerprint))
         )
 
     try:
@@ -140,18 +141,28 @@ class ReadSplits(beam.DoFn):
 
 
 class WriteShards(beam.DoFn):
-    """Puts one shard together from its batches in all parts, and writes it."""
+    """Puts one shard together from its batches in all parts, and writes it, if an earlier run has not.
 
-    def __init__(self, output: str, num_shards: int, fingerprint: str):
-        self._output, self._num_shards, self._fingerprint = output, num_shards, fingerprint
+    How many duplicates a shard dropped stands beside the parts, because counts are of all shards.
+    """
+
+    def __init__(self, output: str, directory: str, num_shards: int, fingerprint: str):
+        self._output, self._directory, self._num_shards, self._fingerprint = output, directory, num_shards, fingerprint
         self._counters = StepCounters("WriteShards")
 
     def process(self, element: tuple[int, Iterable[tuple[str, list[int]] | None]]) -> None:
         """See the class."""
         shard, refs = element
+        name = shard_name("passages", shard, self._num_shards, "parquet")
+        note = name + ".duplicates"
+        if is_finished(self._output, name, self._fingerprint):
+            with contextlib.suppress(FileNotFoundError):
+                noted = storage.read_text(storage.join(self._directory, note))
+                self._counters.add(dropped_duplicate_id=int(noted))
+                return
         with self._counters.timed():
             table, duplicates = parts.read_shard(sorted(ref for ref in refs if ref))
-            name = shard_name("passages", shard, self._num_shards, "parquet")
+            storage.write_bytes(self._directory, note, str(duplicates).encode())
             record = write_shard(
                 self._output,
                 name,

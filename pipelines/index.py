@@ -23,6 +23,7 @@ from rag_ops.stages import (
     StageOutput,
     check_unchanged,
     config_differences,
+    find_manifest,
     finished_shards,
     is_finished,
     read_manifest,
@@ -95,6 +96,7 @@ def _run(
         return done
     if runners.is_local(beam_arguments):
         _check_fits(options, design, source)
+    before = find_manifest(options.output)
     finished = output.begin(options.overwrite, verify=options.verify)
     trained = output.shard_fingerprint(["trained", dict(output.input_digests) if not earlier else earlier[1]])
     tasks = _tasks(options, output, source, cuts, design.training and not earlier)
@@ -102,7 +104,7 @@ def _run(
     todo = [task for task in tasks if task.name not in reused]
     builder = BuildShards(options.output, design, options.threads)
     trainer = TrainIndex(options, source, design, trained, earlier[0] if earlier else None)
-    train = design.training and not holds(finished.get(TRAINED), trained)
+    train = design.training and not (holds(finished.get(TRAINED), trained) or _trained_before(output, before, trained))
 
     def build(pipeline: beam.Pipeline) -> None:
         samples = [TRAINED] if train else []
@@ -181,6 +183,14 @@ def open_trained(options: IndexOptions, design: Design) -> tuple[str, str]:
     return url, digest
 
 
+def _trained_before(output: StageOutput, before: Manifest | None, fingerprint: str) -> bool:
+    """Whether the trained index of the last run, of the same inputs and configuration, is still there."""
+    if before is None or before.fingerprint != output.fingerprint:
+        return False
+    digest = before.info.get("trained_sha256")
+    return digest is not None and output.take_up(TRAINED, fingerprint, digest)
+
+
 def _trained_record(output: StageOutput) -> ShardRecord | None:
     return {record.path: record for record in finished_shards(output.url)}.get(TRAINED)
 
@@ -188,7 +198,7 @@ def _trained_record(output: StageOutput) -> ShardRecord | None:
 def _how_trained(design: Design, trained: bool, trained_from: str | None) -> str:
     if not design.training:
         return "not needed"
-    return f"of {trained_from}" if trained_from else "now" if trained else "by an earlier try"
+    return f"of {trained_from}" if trained_from else "now" if trained else "by an earlier run"
 
 
 def describe(manifest: Manifest) -> str:

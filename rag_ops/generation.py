@@ -53,7 +53,8 @@ class GenerationSettings:
         spelling: "tokens" writes answers as the tokenizer decodes them; "passages" as the passages do, where one holds
             the same letters, digits and signs; "auto" is "passages" for a vocabulary without capitals, and
             for extractive answers.
-        extractive: whether an answer has to stand in a passage's title or text, from word to word.
+        extractive: whether an answer has to stand in a passage's title or text, from word to word; only
+            `max_new_tokens` may cut it inside one.
     """
 
     num_beams: int = 1

@@ -113,7 +113,8 @@ def augment(vectors: np.ndarray, longest: float) -> np.ndarray:
 
 def longest_vector(batches: Iterator[np.ndarray]) -> float:
     """The greatest length among vectors; 0 for none."""
-    return max((float(np.linalg.norm(vectors.astype(np.float32), axis=1).max()) for vectors in batches), default=0.0)
+    lengths = (np.linalg.norm(vectors.astype(np.float32), axis=1) for vectors in batches)
+    return max((float(batch.max(initial=0.0)) for batch in lengths), default=0.0)
 
 
 def fill(

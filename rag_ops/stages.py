@@ -241,6 +241,20 @@ class StageOutput:
         self._forget(damaged)
         return {name: shard for name, shard in records.items() if name not in damaged}
 
+    def take_up(self, name: str, fingerprint: str, sha256: str) -> bool:
+        """Counts a file of the last run's that holds no rows as finished, where its content is still what it was.
+
+        Args:
+            name: of the file; a manifest lists shards alone.
+            fingerprint: what its content depends on.
+            sha256: of its content, as it was written.
+        """
+        path = storage.join(self.url, name)
+        if not storage.exists(path) or storage.sha256_of(path) != sha256:
+            return False
+        _write_record(self.url, ShardRecord(name, 0, storage.size_bytes(path), sha256, fingerprint))
+        return True
+
     def finish(
         self,
         shards: Sequence[ShardRecord],

@@ -10,8 +10,8 @@ import pytest
 from pipelines.chunk import named
 from rag_ops import storage
 from rag_ops.readers import Split
-from rag_ops.stages import read_manifest
-from tests.pipelines.workspace import digests, ragbeam, write_articles
+from rag_ops.stages import read_manifest, write_shard
+from tests.pipelines.workspace import digests, fails, ragbeam, write_articles
 from tests.rag_ops.test_wikipedia import multistream
 
 
@@ -82,6 +82,35 @@ def test_a_changed_input_is_read_again(tmp_path):
     ragbeam("chunk", "--input", tmp_path / "a.jsonl", "--output", tmp_path / "p")
     assert digests(tmp_path / "p", "chunk") != before
     assert read_manifest(str(tmp_path / "p"), "chunk").info["articles"] == 6
+
+
+def test_a_resumed_run_writes_only_what_is_missing(tmp_path, monkeypatch, capsys):
+    write_articles(tmp_path / "a.jsonl", count=40)
+    lines = (tmp_path / "a.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "a.jsonl").write_text("".join([*lines, *lines[:6]]))
+    arguments = ("chunk", "--input", tmp_path / "a.jsonl", "--num_shards", 6)
+    ragbeam(*arguments, "--output", tmp_path / "once")
+    written: list[str] = []
+
+    def third_time_fails(url, name, fingerprint, write):
+        if len(written) == 2:
+            raise OSError("no space left")
+        written.append(name)
+        return write_shard(url, name, fingerprint, write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.chunk.write_shard", third_time_fails)
+        fails(capsys, *arguments, "--output", tmp_path / "p")
+    first, written[:] = set(written), []
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.chunk.write_shard", lambda *given: written.append(given[1]) or write_shard(*given))
+        ragbeam(*arguments, "--output", tmp_path / "p")
+    assert (len(first), len(written), len({*first, *written})) == (2, 4, 6)
+    assert digests(tmp_path / "p", "chunk") == digests(tmp_path / "once", "chunk")
+    info = read_manifest(str(tmp_path / "p"), "chunk").info
+    assert info == read_manifest(str(tmp_path / "once"), "chunk").info
+    assert info["dropped"]["duplicate_id"] == 6
+    assert json.loads((tmp_path / "p" / "run.json").read_text())["shards"] == {"total": 6, "made": 4, "reused": 2}
 
 
 def test_another_dataset_of_the_same_name_is_read_again(tmp_path, capsys):

@@ -118,6 +118,38 @@ def test_a_target_out_of_reach_fails_and_a_lower_one_reuses_the_shards(corpus, t
     assert digests(tmp_path / "i", "index") == before
 
 
+def test_what_is_trained_is_not_trained_again_for_another_recall_or_a_lost_shard(corpus, tmp_path):
+    output = tmp_path / "i"
+
+    def how_trained() -> tuple[str, int]:
+        report = json.loads((output / "run.json").read_text())
+        return report["trained"], report["shards"]["made"]
+
+    build(corpus, output, "--spec", "IVF8,Flat", "--num_shards", 3)
+    assert how_trained() == ("now", 3)
+    before, written = digests(output, "index"), (output / "trained.faiss").stat().st_mtime_ns
+    build(corpus, output, "--spec", "IVF8,Flat", "--num_shards", 3, "--recall_queries", 50)
+    assert how_trained() == ("by an earlier run", 0)
+    shard = read_manifest(str(output), "index").shards[1].path
+    (output / shard).unlink()
+    build(corpus, output, "--spec", "IVF8,Flat", "--num_shards", 3)
+    assert how_trained() == ("by an earlier run", 1)
+    assert (output / "trained.faiss").stat().st_mtime_ns == written
+    assert digests(output, "index") == before
+    (output / "trained.faiss").write_bytes(b"damaged")
+    build(corpus, output, "--spec", "IVF8,Flat", "--num_shards", 3, "--recall_queries", 50)
+    assert how_trained() == ("now", 0)
+    assert digests(output, "index") == before
+
+
+def test_an_empty_shard_of_passages_is_no_obstacle_to_a_graph(vectors, tmp_path):
+    write_corpus(tmp_path, [vectors[:30], vectors[:0], vectors[30:90]], normalize=False)
+    info = build(tmp_path, tmp_path / "i", "--spec", "HNSW16", "--num_shards", 2)
+    assert info["augmented"]
+    hits = PassageIndex(str(tmp_path / "i"), threads=1).search(vectors[:90].astype(np.float32), 90)
+    assert (np.sort(hits.rows, 1) == np.arange(90)).all()
+
+
 def test_queries_may_be_the_callers_own(corpus, vectors, tmp_path):
     np.save(tmp_path / "q.npy", vectors[::7].astype(np.float32) * 3)
     info = build(corpus, tmp_path / "i", "--spec", "SQ8", "--queries", tmp_path / "q.npy")
