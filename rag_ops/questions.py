@@ -45,6 +45,7 @@ TOO_LONG, TOO_MANY_CELLS = "the question is too long", "the line has more cells 
 ANSWER_KEYS = ("text", "aliases", "value")  # of SQuAD's gold answers, and of TriviaQA's
 MAX_QUESTION_CHARS = 4 << 20  # a book is no question; a model reads some hundred words of it in any case
 SHOWN_CHARS = 1000  # of a question that is too long
+SHOWN_KEYS = 100  # characters, of an object that is no gold answer
 HEADER_ROWS = 100  # of JSONL: one of the first so many must have the question's key
 _INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Zs", "Zl", "Zp"))
 
@@ -195,7 +196,7 @@ def _answers(value: Any) -> tuple[str, ...] | None:
     if isinstance(value, dict):
         key = next((key for key in ANSWER_KEYS if value.get(key) is not None), None)
         if key is None:
-            raise TypeError(f"an object of {', '.join(map(str, value)) or 'nothing'}")
+            raise TypeError(f"an object of {clean(', '.join(map(_as_text, value)))[:SHOWN_KEYS] or 'nothing'}")
         return _answers(value[key])
     if isinstance(value, (list, tuple)):
         return tuple(text for item in value if item is not None for text in _answers(item) or ())

@@ -123,6 +123,9 @@ def test_gold_answers_that_are_no_texts_are_the_rows_error_alone(tmp_path):
     assert first.error == "the gold answers are no texts (an object of start) (q.jsonl:1)".replace(") (", ", ")
     assert (first.question, first.answers) == ("a", None)
     assert (second.answers, second.error) == (("x", "y"), None)
+    (hostile,) = read(write(tmp_path, "h.jsonl", '{"question": "a", "answer": {"\\ud800%s": 1}}' % ("x" * 10_000)))
+    assert hostile.error.encode().startswith(b"the gold answers are no texts (an object of x")
+    assert len(hostile.error) < 200
 
 
 def test_a_list_as_numpy_writes_it_is_a_list(tmp_path):
