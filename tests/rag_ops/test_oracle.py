@@ -28,6 +28,7 @@ from tests.conftest import WORDS
 
 QUESTIONS, DOCS, NEW_TOKENS, PAD, END = 200, 3, 8, 0, 3
 BY_BRUTE_FORCE = 20
+ROUNDING = 2e-5  # of a token's log-probability in float32, by a sharpened model; how much depends on the processor
 BART = {"pad_token_id": PAD, "bos_token_id": 2, "eos_token_id": END, "decoder_start_token_id": 2}
 
 
@@ -134,7 +135,7 @@ def test_tokens_scores_and_loss_are_the_oracles(name, beams, tokenizer, asked):
             labels = torch.tensor([[start, *answer.token_ids]])
             loss = oracle(**inputs, labels=labels).loss.item()
         if PAD not in answer.token_ids:  # of which the oracle's loss leaves out
-            assert -answer.score == pytest.approx(loss, abs=1e-4)
+            assert -answer.score == pytest.approx(loss, abs=ROUNDING * len(tokens))
         if beams > 1:
             assert answer.score / len(tokens) == pytest.approx(output.sequences_scores[0].item(), abs=1e-4)
     lengths = {len(answer.token_ids) for answer in answers}
