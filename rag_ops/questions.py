@@ -13,7 +13,6 @@ import tokenize
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from tokenize import STRING
 from typing import Any
 
 import pyarrow as pa
@@ -318,7 +317,8 @@ def _cell_answers(cell: str | None) -> Any:
 def _python_list(cell: str) -> Any:
     """A Python literal; NumPy's texts have no commas between them, and Python would make one text of them."""
     value = ast.literal_eval(cell)
-    texts = [token.string for token in tokenize.generate_tokens(io.StringIO(cell).readline) if token.type == STRING]
+    tokens = tokenize.generate_tokens(io.StringIO(cell).readline)
+    texts = [token.string for token in tokens if token.type == tokenize.STRING]
     if isinstance(value, list) and len(value) < len(texts):
         return [ast.literal_eval(text) for text in texts]
     return value

@@ -120,7 +120,7 @@ def test_gold_answers_of_squad_and_triviaqa_are_their_texts(tmp_path, name):
 def test_gold_answers_that_are_no_texts_are_the_rows_error_alone(tmp_path):
     lines = '{"question": "a", "answer": {"start": 3}}\n{"question": "b", "answer": [["x"], {"text": "y"}]}\n'
     first, second = read(write(tmp_path, "q.jsonl", lines))
-    assert first.error == "the gold answers are no texts (an object of start) (q.jsonl:1)".replace(") (", ", ")
+    assert first.error == "the gold answers are no texts (an object of start, q.jsonl:1)"
     assert (first.question, first.answers) == ("a", None)
     assert (second.answers, second.error) == (("x", "y"), None)
     (hostile,) = read(write(tmp_path, "h.jsonl", '{"question": "a", "answer": {"\\ud800%s": 1}}' % ("x" * 10_000)))
