@@ -21,7 +21,7 @@ import zstandard
 
 from rag_ops import storage, streams
 from rag_ops.errors import InputError
-from rag_ops.text_lines import UNDECODABLE, decoded_lines, records
+from rag_ops.text_lines import UNDECODABLE, decoded, decoded_lines, records
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -146,7 +146,7 @@ def _make(source: str, row: _Row) -> Question:
     given = row.question
     text, error = "", row.problem
     if isinstance(given, bytes):
-        given = given.decode("utf-8", "rag_ops.undecodable")
+        given = decoded(given)
     if isinstance(given, str):
         text = clean(given)
         if len(text) > MAX_QUESTION_CHARS:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import codecs
 import collections
-import csv
 import io
 import logging
-import sys
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
@@ -22,7 +20,6 @@ _HEAD_BYTES = 4096
 _FEW_ZEROS = 8  # in the first bytes: control characters that stand in a text by accident
 _PLANES = {0, 1, 2, 3, 14, 15, 16}  # of Unicode; a line end of UTF-16 is none of them
 _MARK = "rag_ops.undecodable"
-csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the library's own limit of 128 KiB would refuse long questions
 
 
 def _mark_undecodable(error: UnicodeError) -> tuple[str, int]:
@@ -30,7 +27,12 @@ def _mark_undecodable(error: UnicodeError) -> tuple[str, int]:
     return UNDECODABLE, error.end
 
 
-codecs.register_error(_MARK, _mark_undecodable)
+codecs.register_error(_MARK, _mark_undecodable)  # a name of our own: nothing else is changed by it
+
+
+def decoded(data: bytes) -> str:
+    """A cell's bytes as text; what is not UTF-8 becomes `UNDECODABLE`."""
+    return data.decode("utf-8", _MARK)
 
 
 def decoded_lines(raw: IO[bytes], url: str) -> Iterator[str]:
@@ -118,8 +120,10 @@ class _Rejoined(io.RawIOBase):
 def records(lines: Iterable[str], delimiter: str, url: str) -> Iterator[tuple[int, list[str]]]:
     """The cells of each record of a CSV or TSV file, with the number of its first line, from 1.
 
-    A quote that opens a cell and is never closed, or closed in the middle of another line's text, would take lines
-    away that are rows of their own: there the line alone is the record, and the quote a character like any other.
+    Cells are quoted as RFC 4180 has it. A quote that opens a cell and is never closed, or closed in the middle of another
+    line's text, would take lines away that are rows of their own: there the line alone is the record, and the quote a
+    character like any other. The csv module is not used: its limit on a cell's length is one setting for the whole
+    process, which another library may have changed.
 
     Args:
         lines: as `decoded_lines` gives them.
@@ -127,18 +131,13 @@ def records(lines: Iterable[str], delimiter: str, url: str) -> Iterator[tuple[in
         url: for messages.
     """
     source = _Lines(line.replace("\0", " ").replace("\r", " ") for line in lines)
-    reader = csv.reader(source, delimiter=delimiter, strict=True)
     literal = 0
-    while True:
-        source.begin_record()
+    while (line := source.begin_record()) is not None:
         try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except (csv.Error, _TooManyLinesError):
-            cells = _alone(source.taken[0], delimiter)
+            cells = _cells(line, source, delimiter, strict=True)
+        except _StrayQuoteError:
+            cells = _alone(line, delimiter)
             source.put_back_rest()
-            reader = csv.reader(source, delimiter=delimiter, strict=True)
             literal += 1
         yield source.first_number, cells
     if literal:
@@ -146,17 +145,58 @@ def records(lines: Iterable[str], delimiter: str, url: str) -> Iterator[tuple[in
 
 
 def _alone(line: str, delimiter: str) -> list[str]:
-    """The cells of a line that cannot be read strictly: its quotes as the csv module bears them, else literal."""
-    source = _Lines([line, ""])
-    source.begin_record()
-    cells = next(csv.reader(source, delimiter=delimiter))
-    if len(source.taken) == 1:
-        return cells
-    return next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE))
+    """The cells of a line that cannot be read strictly: text after a closing quote is kept, other quotes are literal."""
+    try:
+        return _cells(line, iter(()), delimiter, strict=False)
+    except _StrayQuoteError:
+        return line.removesuffix("\n").split(delimiter)
 
 
-class _TooManyLinesError(Exception):
-    """One record has taken more lines than any has."""
+def _cells(line: str, more: Iterator[str], delimiter: str, *, strict: bool) -> list[str]:
+    """The cells of the record that begins with `line`; takes from `more` the lines that a quoted cell goes on in.
+
+    Raises:
+        _StrayQuoteError: a quote is never closed, or (strict) text follows the quote that closes a cell.
+    """
+    line = line.removesuffix("\n")
+    if '"' not in line:
+        return line.split(delimiter) if line else []
+    cells: list[str] = []
+    position = 0
+    while True:
+        parts: list[str] = []
+        if line.startswith('"', position):
+            position += 1
+            while (closing := _closing_quote(line, position)) < 0:
+                parts.append(line[position:] + "\n")
+                following = next(more, None)
+                if following is None:
+                    raise _StrayQuoteError
+                line, position = following.removesuffix("\n"), 0
+            parts.append(line[position:closing])
+            parts = ["".join(parts).replace('""', '"')]
+            position = closing + 1
+        end = line.find(delimiter, position)
+        rest = line[position : end if end >= 0 else len(line)]
+        if parts and rest and strict:
+            raise _StrayQuoteError
+        cells.append("".join([*parts, rest]))
+        if end < 0:
+            return cells
+        position = end + 1
+
+
+def _closing_quote(line: str, position: int) -> int:
+    """The place of the first quote from `position` on that is not doubled; -1 if there is none."""
+    while (place := line.find('"', position)) >= 0:
+        if not line.startswith('"', place + 1):
+            return place
+        position = place + 2
+    return -1
+
+
+class _StrayQuoteError(Exception):
+    """A quote that opens a cell is not closed as CSV has it."""
 
 
 class _Lines:
@@ -166,27 +206,28 @@ class _Lines:
         self._lines = iter(lines)
         self._back: collections.deque[str] = collections.deque()
         self._next_number = 1
-        self.begin_record()
-
-    def begin_record(self) -> None:
-        """What is taken from here on belongs to the next record."""
-        self.taken: list[str] = []
+        self._taken: list[str] = []
         self._chars = 0
-        self.first_number = self._next_number
+        self.first_number = 1
+
+    def begin_record(self) -> str | None:
+        """The first line of the next record; None at the end."""
+        self._taken, self._chars, self.first_number = [], 0, self._next_number
+        return next(self, None)
 
     def put_back_rest(self) -> None:
         """The record was its first line alone."""
-        self._back.extendleft(reversed(self.taken[1:]))
+        self._back.extendleft(reversed(self._taken[1:]))
         self._next_number = self.first_number + 1
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        if len(self.taken) >= MAX_RECORD_LINES or self._chars > MAX_LINE_BYTES:
-            raise _TooManyLinesError
+        if len(self._taken) >= MAX_RECORD_LINES or self._chars > MAX_LINE_BYTES:
+            raise _StrayQuoteError  # no cell is as long as that
         line = self._back.popleft() if self._back else next(self._lines)
-        self.taken.append(line)
+        self._taken.append(line)
         self._chars += len(line)
         self._next_number += 1
         return line
