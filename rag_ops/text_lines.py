@@ -120,10 +120,10 @@ class _Rejoined(io.RawIOBase):
 def records(lines: Iterable[str], delimiter: str, url: str) -> Iterator[tuple[int, list[str]]]:
     """The cells of each record of a CSV or TSV file, with the number of its first line, from 1.
 
-    Cells are quoted as RFC 4180 has it. A quote that opens a cell and is never closed, or closed in the middle of another
-    line's text, would take lines away that are rows of their own: there the line alone is the record, and the quote a
-    character like any other. The csv module is not used: its limit on a cell's length is one setting for the whole
-    process, which another library may have changed.
+    Cells are quoted as RFC 4180 has it. A quote that opens a cell and is never closed, or closed in the middle of
+    another line's text, would take lines away that are rows of their own: there the line alone is the record, and the
+    quote a character like any other. The csv module is not used: its limit on a cell's length is one setting for the
+    whole process, which another library may have changed.
 
     Args:
         lines: as `decoded_lines` gives them.
@@ -145,7 +145,7 @@ def records(lines: Iterable[str], delimiter: str, url: str) -> Iterator[tuple[in
 
 
 def _alone(line: str, delimiter: str) -> list[str]:
-    """The cells of a line that cannot be read strictly: text after a closing quote is kept, other quotes are literal."""
+    """The cells of a line that is not strict CSV: text after a closing quote is kept, other quotes are literal."""
     try:
         return _cells(line, iter(()), delimiter, strict=False)
     except _StrayQuoteError:
