@@ -35,7 +35,7 @@ from schemas.manifest import digest_of, shard_name
 MIN_SHARDS = 4  # a laptop's cores have something to share even for a small input
 SHARD_INPUT_BYTES = {True: 16 << 20, False: 64 << 20}  # input for a shard, compressed or not: about 50,000 passages
 HF_SHARDS = 8  # shards for each shard of a Hugging Face dataset, whose size is not told
-TEXT_RULES = 2  # raised when the rules from markup to text change: passages of other rules are not reused
+TEXT_RULES = 3  # raised when the rules from markup to text change: passages of other rules are not reused
 T = TypeVar("T")
 
 

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import os
 import posixpath
 import re
 import zlib
@@ -359,6 +360,13 @@ def _open_dataset(name: str, options: InputOptions) -> Any:
 
 @contextlib.contextmanager
 def _loading_dataset(name: str, options: InputOptions) -> Iterator[None]:
+    if storage.has_magic(name) and os.path.isdir(name):
+        raise InputError(
+            "the datasets library would take this directory's name for a pattern, and read another directory",
+            value=name,
+            expected="a name without *, ? and [",
+            remedy="rename it, or give its files with another --format",
+        )
     try:
         yield
     except Exception as error:  # datasets raises its own, the hub's and the file system's errors

@@ -7,6 +7,7 @@ final name is whole. On an object store an upload does that by itself: an object
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import os
@@ -146,7 +147,13 @@ def remove(url: str) -> None:
     """Removes the file or directory at `url` with all it holds; nothing happens where there is none."""
     fs, path = filesystem(url)
     with contextlib.suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
+        if is_local(url) or not has_magic(path):
+            fs.rm(path, recursive=True)
+        else:  # fsspec would remove what the name matches as a pattern: the directory out1 for out[1]
+            for file in fs.find(path):
+                fs.rm_file(file)
+            with contextlib.suppress(OSError):
+                fs.rmdir(path)
 
 
 def state_of(url: str) -> str:
@@ -174,7 +181,8 @@ def expand(url: str, kind: str) -> list[str]:
     """The files that a URL, a glob or a directory names, sorted.
 
     Args:
-        url: a file; a pattern with `*`, `?` or `[`; or a directory, whose visible files are meant.
+        url: a file; a directory, whose visible files are meant; or a pattern with `*`, `?` or `[`. What exists by that
+            very name is never taken for a pattern.
         kind: what is looked for, for the message.
 
     Raises:
@@ -189,16 +197,37 @@ def expand(url: str, kind: str) -> list[str]:
     if fs.isfile(path):
         return [url]
     if fs.isdir(path):
-        pattern = path.rstrip("/") + "/*"
-    elif any(character in path for character in "*?["):
-        pattern = path
+        found = _listed(fs, path)
+    elif has_magic(path):
+        found = [name for name in fs.glob(_literal_beginning(fs, path)) if fs.isfile(name)]
     else:
         raise InputError(f"no such {kind}", value=url, expected="a file, a directory or a glob")
-    visible = [found for found in fs.glob(pattern) if not posixpath.basename(found).startswith((".", "_"))]
-    files = sorted(found for found in visible if fs.isfile(found))
+    files = sorted(name for name in found if not posixpath.basename(name).startswith((".", "_")))
     if not files:
         raise InputError(f"no {kind} there", value=url, expected="at least one file")
-    return [full(found) for found in files]
+    return [full(name) for name in files]
+
+
+def has_magic(path: str) -> bool:
+    """Whether fsspec would take a path for a pattern."""
+    return any(character in path for character in "*?[")
+
+
+def _listed(fs: fsspec.AbstractFileSystem, directory: str) -> list[str]:
+    """The files in a directory, by its listing: a pattern would take brackets in its name for a set of characters."""
+    fs.invalidate_cache(directory)
+    kinds = {entry["name"].rstrip("/"): entry["type"] for entry in fs.ls(directory, detail=True)}
+    kinds.pop(directory.rstrip("/"), None)  # an object store may have an object of the directory's own name
+    # A link's own type is neither.
+    return [name for name, kind in kinds.items() if kind == "file" or (kind != "directory" and fs.isfile(name))]
+
+
+def _literal_beginning(fs: fsspec.AbstractFileSystem, pattern: str) -> str:
+    """A pattern in which the directories that exist by these very names are taken literally."""
+    directory = posixpath.dirname(pattern)
+    while has_magic(directory) and not fs.isdir(directory):
+        directory = posixpath.dirname(directory)
+    return glob.escape(directory) + pattern[len(directory) :]
 
 
 class HashingFile(io.RawIOBase):
@@ -260,11 +289,14 @@ def _write_then_rename(fs: fsspec.AbstractFileSystem, temporary: str, final: str
                 yield file
             if is_local(shown):
                 os.replace(temporary, final)
+            elif has_magic(temporary):  # mv and rm would take the name for a pattern
+                fs.cp_file(temporary, final)
+                fs.rm_file(temporary)
             else:
                 fs.mv(temporary, final)
         except BaseException:
             with contextlib.suppress(OSError):
-                fs.rm(temporary)
+                fs.rm_file(temporary)
             raise
     except OSError as error:
         raise JobError(

@@ -308,6 +308,13 @@ def _coordinates(positional: Sequence[str], named: Mapping[str, str]) -> str:
     return " ".join(groups)
 
 
+def _sic(positional: Sequence[str], named: Mapping[str, str]) -> str:
+    """{{sic|acco|modate}}: accommodate with its mistake, which editors part so that no spelling robot mends it."""
+    word = "".join(part.strip() for part in positional if part.strip() != "?")
+    mark = "[sic?]" if any(part.strip() == "?" for part in positional) else "[sic]"
+    return word if named.get("hide", "").lower() in _YES else f"{word} {mark}".strip()
+
+
 def _bible(positional: Sequence[str], named: Mapping[str, str]) -> str:
     return " ".join(part for part in (_at(positional, 0), _at(positional, 1)) if part)
 
@@ -344,19 +351,22 @@ def _order_of_magnitude(positional: Sequence[str], named: Mapping[str, str]) -> 
 
 
 def _handlers() -> dict[str, Handler]:
+    """The table; a name that stands in it twice is an error, because one handler would override the other unseen."""
     table: dict[str, Handler] = {}
 
     def add(names: str, handler: Handler) -> None:
         for name in names.split("|"):
+            if name in table:
+                raise ValueError(f"two handlers for the template {name!r}")
             table[name] = handler
 
-    add("convert|cvt|conv", expand_convert)
-    table["cvt"] = lambda positional, named: expand_convert(positional, {"abbr": "on", **named})
+    add("convert|conv", expand_convert)
+    add("cvt", lambda positional, named: expand_convert(positional, {"abbr": "on", **named}))
     add("val", _value)
     add("frac|sfrac|fraction|sfraction", _fraction)
     add("lang|script|transl|transliteration", lambda p, n: _last(p) or n.get("text", ""))
     add(
-        "nowrap|nobr|nobreak|nowiki|j|small|smaller|big|bigger|large|larger|resize|nobold|bold|b|italic|i|em|strong",
+        "nowrap|nobr|nobreak|nowiki|j|small|smaller|big|bigger|large|larger|resize|bold|b|italic|i|em|strong",
         lambda p, n: _last(p) or n.get("1", "").strip(),
     )
     add("angbr|angle bracket|vr|grapheme", lambda p, n: f"⟨{_at(p, 0)}⟩")
@@ -370,11 +380,11 @@ def _handlers() -> dict[str, Handler]:
     )
     add("nastaliq|nq|native phrase|gaps|ruby|longitem", _argument(0))
     add("color|font color|colored link|background color", lambda p, n: _last(p))
-    add("abbr|tooltip|abbrv|hover title|h:title|define|popup", _argument(0))
+    add("abbr|tooltip|abbrv|define|popup", _argument(0))
     add("h:title|hover title", _argument(1))
     add("as of|asof", _as_of)
-    add("circa|c.|ca.|ca|approx", _circa)
-    table["approx"] = lambda p, n: "approx. " + _at(p, 0)
+    add("circa|c.|ca.|ca", _circa)
+    add("approx", lambda p, n: "approx. " + _at(p, 0))
     add("floruit|fl.", lambda p, n: ("fl. " + _at(p, 0)).strip())
     add(
         "birth date|dob|start date|end date|film date|date|birth-date|start-date|launch date|birth date and age|bda|"
@@ -385,8 +395,8 @@ def _handlers() -> dict[str, Handler]:
     add("death date and age|dda|death-date and age", _death_and_age)
     add("death year and age|dya", _death_year_and_age)
     add("age|ageyears|age in years", _constant(""))
-    add("nihongo|nihongo2|nihongo3|nihongo krt|nihongo foot", _nihongo)
-    table["nihongo2"] = _argument(0)
+    add("nihongo|nihongo3|nihongo krt|nihongo foot", _nihongo)
+    add("nihongo2", _argument(0))
     add("chem|chem2|ce|chemical formula", _formula)
     add("quote|blockquote|quotation|cquote|bquote|centered quote|poemquote|rquote", _quotation)
     add("flag|flagcountry|flagu|flag country|flagcountry2", _argument(0))
@@ -414,12 +424,12 @@ def _handlers() -> dict[str, Handler]:
     add("nts|number table sorting|formatnum|num|fnum|number", _number_of)
     add("dts|date table sorting", _order)
     add("sort", _argument(1))
-    table["sortname"] = lambda p, n: f"{_at(p, 0)} {_at(p, 1)}".strip()
+    add("sortname", lambda p, n: f"{_at(p, 0)} {_at(p, 1)}".strip())
     add("e|esp|×10^", _scientific)
     add("sup|superscript", _superscript)
     add("sub|subscript", _argument(0))
-    table["pow"] = lambda p, n: f"{_at(p, 0)}^{_at(p, 1)}"
-    table["su"] = lambda p, n: "".join(part for part in ("^" + n["p"] if n.get("p") else "", n.get("b", "")))
+    add("pow", lambda p, n: f"{_at(p, 0)}^{_at(p, 1)}")
+    add("su", lambda p, n: "".join(part for part in ("^" + n["p"] if n.get("p") else "", n.get("b", ""))))
     add("keypress|key press|button", _keys)
     add("marriage|married", _marriage)
     add("simplenuclide|simplenuclide2|nuclide|nuclide2", _nuclide)
@@ -461,12 +471,12 @@ def _handlers() -> dict[str, Handler]:
     add("dentalformula|dental formula", _dental)
     add("eqm|equilibrium", _constant("⇌"))
     for symbol, element in ELEMENTS.items():
-        table[element] = _constant(symbol)
+        add(element, _constant(symbol))
     add("order of magnitude", _order_of_magnitude)
     add("railgauge|track gauge|rail gauge", _argument(0))
     add("lsj", _argument(1))
-    add("not a typo|typo|sic|as written|not typo|notatypo", _joined(" "))
-    table["sic"] = lambda p, n: " ".join([part.strip() for part in p if part.strip() and part != "?"] + ["[sic]"])
+    add("not a typo|typo|as written|not typo|notatypo", _joined(""))
+    add("sic", _sic)
     add("url|official url|plain url", _constant(""))
     add("oldstyledate|old style date", lambda p, n: " ".join(x for x in (_at(p, 0), _at(p, 1)) if x))
     add("height", lambda p, n: _height(n))

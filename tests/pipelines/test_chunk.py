@@ -132,6 +132,16 @@ def test_another_dataset_of_the_same_name_is_read_again(tmp_path, capsys):
     assert "all reused" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("given", ["corpus (1) [new]", "corpus (1) [new]/*.jsonl"])
+def test_a_directory_whose_name_looks_like_a_pattern_is_the_one_that_is_read(tmp_path, given):
+    (tmp_path / "corpus (1) [new]").mkdir()
+    (tmp_path / "corpus (1) n").mkdir()
+    write_articles(tmp_path / "corpus (1) [new]" / "a.jsonl", count=3)
+    write_articles(tmp_path / "corpus (1) n" / "a.jsonl", count=5)
+    ragbeam("chunk", "--input", tmp_path / given, "--output", tmp_path / "out[1]", "--num_shards", 1)
+    assert read_manifest(str(tmp_path / "out[1]"), "chunk").info["articles"] == 3
+
+
 def test_a_dataset_of_the_hub_is_recorded_by_its_url():
     split = Split(0, "hf", "wikimedia/wikipedia", 0, 1, 4)
     assert named(split) == "hf://datasets/wikimedia/wikipedia"

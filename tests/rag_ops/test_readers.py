@@ -208,6 +208,15 @@ def test_a_dataset_that_is_not_there_is_named(tmp_path):
         plan_splits([str(tmp_path / "no_such_dataset")], InputOptions(format="hf"))
 
 
+def test_a_dataset_directory_whose_name_the_library_would_take_for_a_pattern_is_refused(tmp_path):
+    for folder in ("data[1]", "data1"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.jsonl").write_bytes(jsonl(ROWS[:1]))
+    with pytest.raises(InputError, match=r"pattern.*data\[1\].*rename it"):
+        plan_splits([str(tmp_path / "data[1]")], InputOptions(format="hf"))
+    assert len(plan_splits([str(tmp_path / "data1")], InputOptions(format="hf"))) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

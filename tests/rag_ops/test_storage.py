@@ -162,3 +162,49 @@ def test_a_file_in_a_file_cannot_be_written(tmp_path):
     (tmp_path / "a").write_text("")
     with pytest.raises(JobError, match="cannot write"):
         storage.write_file(str(tmp_path / "a" / "b.json"), b"x")
+
+
+def test_what_exists_by_its_very_name_is_never_taken_for_a_pattern(directory):
+    names = (
+        "w[1]/in.jsonl",
+        "w1/other.jsonl",
+        "a?.jsonl",
+        "ab.jsonl",
+        "w[1]/deep[2]/x*.jsonl",
+        "w[1]/deep[2]/xy.jsonl",
+    )
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        storage.write_bytes(storage.join(directory, *folder.split("/")) if folder else directory, file, b"x")
+
+    def found(pattern: str) -> list[str]:
+        urls = storage.expand(storage.join(directory, pattern), "file")
+        return [url.split(directory.rsplit("/", 1)[1] + "/")[1] for url in urls]
+
+    assert found("w[1]") == found("w[1]/") == ["w[1]/in.jsonl"]
+    assert found("a?.jsonl") == ["a?.jsonl"]
+    assert found("w[1]/*.jsonl") == ["w[1]/in.jsonl"]
+    assert found("w[1]/deep[2]/x[y]*") == ["w[1]/deep[2]/xy.jsonl"]
+    assert found("w[0-9]/*.jsonl") == ["w1/other.jsonl"]
+    assert found("a[a-z].jsonl") == ["ab.jsonl"]
+    with pytest.raises(InputError, match="no file there"):
+        found("w[2-9]/*.jsonl")
+
+
+def test_an_output_with_brackets_in_its_name_leaves_its_sibling_alone(directory):
+    storage.write_bytes(storage.join(directory, "out1"), "kept", b"other")
+    ours = storage.join(directory, "out[1]")
+    storage.write_bytes(ours, "a", b"one")
+    storage.write_bytes(ours, "a", b"two")
+    assert storage.open_read(storage.join(ours, "a")).read() == b"two"
+    storage.remove(ours)
+    assert not storage.exists(storage.join(ours, "a"))
+    assert storage.open_read(storage.join(directory, "out1", "kept")).read() == b"other"
+
+
+def test_a_link_to_a_file_is_a_file_of_the_directory(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "far.jsonl").write_bytes(b"x")
+    (tmp_path / "d" / "near.jsonl").symlink_to(tmp_path / "far.jsonl")
+    (tmp_path / "d" / "folder").symlink_to(tmp_path)
+    assert storage.expand(str(tmp_path / "d"), "file") == [str(tmp_path / "d" / "near.jsonl")]

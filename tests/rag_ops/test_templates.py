@@ -68,6 +68,14 @@ def test_examples_in_docstrings_run():
         ("{{pop density|3645257|640081.87|km2|sqmi|prec=1}}", "5.7/km2 (14.8/sq mi)"),
         ("{{marriage|Ann|1900|1910}}", "Ann (m. 1900–1910)"),
         ("{{nowrap|{{convert|5|km|mi}}}}", "5 kilometres (3.1 mi)"),
+        ("{{cvt|5|km|mi}} of {{nobold|light|ignored}}", "5 km (3.1 mi) of light"),
+        ("{{H:title|seen by the mouse alone|shown}} {{hover title|hidden|too}}", "shown too"),
+        ("{{approx|40}}, {{circa|40}}", "approx. 40, c. 40"),
+        ("{{nihongo2|合気道}}", "合気道"),
+        (
+            "he {{sic|acco|modated}} {{sic|hide=y|thier}} {{not a typo|te|h}} wishes",
+            "he accomodated [sic] thier teh wishes",
+        ),
     ],
 )
 def test_content_is_expanded(markup, expected):
@@ -101,3 +109,9 @@ def test_apparatus_is_dropped(markup):
 def test_no_handler_raises(name, arguments):
     assert isinstance(templates.expand(name, arguments, {}), str)
     assert isinstance(templates.expand(name, arguments, {"1": "y", "df": "y", "e": "x", "u": "m", "p": "1"}), str)
+
+
+def test_a_template_with_two_handlers_is_an_error_and_not_the_later_one(monkeypatch):
+    monkeypatch.setattr(templates, "ELEMENTS", {"C": "carbon", "Val": "val"})
+    with pytest.raises(ValueError, match="two handlers for the template 'val'"):
+        templates._handlers()
