@@ -19,9 +19,9 @@ setup(
     },
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},
     install_requires=[
-        "apache-beam>=2.70",
+        "apache-beam>=2.72",
         "datasets>=4",
-        "faiss-cpu>=1.10",
+        "faiss-cpu>=1.11",
         "fsspec>=2024.6",
         "mwparserfromhell>=0.7",
         "numpy>=2",

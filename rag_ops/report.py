@@ -44,7 +44,7 @@ class Selection:
         """Looks at one row."""
         self._seen += 1
         name = f"{scored.source}\0{scored.row['question_id']}\0{scored.row['question']}"
-        rank = -int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())  # the highest ranks stay
+        rank = -int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")  # the highest ranks stay
         kept = self._kept[scored.outcome]
         if len(kept) < self._limit:
             heapq.heappush(kept, (rank, -self._seen, row_html(scored)))
