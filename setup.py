@@ -23,7 +23,7 @@ setup(
         "datasets>=4",
         "faiss-cpu>=1.11",
         "fsspec>=2024.6",
-        "mwparserfromhell>=0.7",
+        "mwparserfromhell>=0.7.1",
         "numpy>=2",
         "pyarrow>=18",
         "regex>=2024.5",
