@@ -32,9 +32,10 @@ from rag_ops.questions import expand_question_files, read_questions
 from rag_ops.stages import StageOutput, check_unchanged, write_shard
 from rag_ops.topk import TopK
 from schemas import answers
-from schemas.manifest import ShardRecord, shard_name
+from schemas.manifest import Manifest, ShardRecord, shard_name
 
 RESULT_ROWS = 1000  # of a row group
+FEW_ERRORS = 0.01  # share of the rows: of more, the terminal names the commonest reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +127,8 @@ def _run(
         "distinct_questions": sum(block.questions for block in prepared.blocks),
         "unreadable_questions": prepared.errors,
         "errors": blocks.error_counts(options.output, made),
+        "unreadable_gold_answers": prepared.notes,
+        "first_unreadable_gold_answers": prepared.first_note,
         "execution": {"device": plan.settings.device, "threads": options.threads, "batch_tokens": options.batch_tokens},
     }
     report = {"blocks": {"total": len(prepared.blocks), "reused": len(done_blocks), "made": len(todo)}}
@@ -133,6 +136,27 @@ def _run(
     return finish(
         output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started, report=report
     )
+
+
+def describe_errors(manifest: Manifest) -> str:
+    """How many rows have an error, for the terminal."""
+    count = sum(manifest.info["errors"].values())
+    return f"{count:,} with an error" if count else "none with an error"
+
+
+def warnings(manifest: Manifest) -> Iterator[str]:
+    """What a reader of the answers should know: many errors, with the commonest reason; unreadable gold answers."""
+    errors, rows = manifest.info["errors"], manifest.rows
+    count = sum(errors.values())
+    if count > FEW_ERRORS * rows:
+        reason = max(errors, key=lambda reason: errors[reason])
+        yield (
+            f"{count:,} of {rows:,} rows ({count / rows:.1%}) have an error, {errors[reason]:,} of them: {reason}; "
+            "the column error says more"
+        )
+    if unreadable := manifest.info.get("unreadable_gold_answers", 0):
+        first = manifest.info["first_unreadable_gold_answers"]
+        yield f"gold answers of {unreadable:,} of {rows:,} rows cannot be read and are left out: {first}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from pipelines import flags as flags_of
 from pipelines import parsed
 from rag_ops import storage
 from rag_ops.errors import InputError
+
+logger = logging.getLogger("ragbeam")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +78,20 @@ def _index(options: Any, rest: Sequence[str]) -> None:
 
 
 def _run_answer(flags: argparse.Namespace, rest: Sequence[str]) -> int:
-    from pipelines import answer
-
-    _say(
-        answer.run(parsed.answer_options(flags, flags.index, flags.output, flags.num_shards), rest).summary("questions")
-    )
+    _answer(parsed.answer_options(flags, flags.index, flags.output, flags.num_shards), rest)
     return 0
 
 
-def _run_all(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+def _answer(options: Any, rest: Sequence[str]) -> None:
     from pipelines import answer
+
+    done = answer.run(options, rest)
+    _say(f"{done.summary('questions')}; {answer.describe_errors(done.manifest)}")
+    for warning in answer.warnings(done.manifest):
+        logger.warning("%s", warning)
+
+
+def _run_all(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     from pipelines.corpus import check_parts
 
     passages, embeddings, indexed, answered = (
@@ -102,7 +109,7 @@ def _run_all(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     _run_chunk(flags, rest, passages)
     _embed(embedding, rest)
     _index(indexing, rest)
-    _say(answer.run(answering, rest).summary("questions"))
+    _answer(answering, rest)
     return 0
 
 

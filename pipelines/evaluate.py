@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from rag_ops.evaluation import AnswerSet, GoldFile
 from rag_ops.questions import expand_question_files
 from rag_ops.sweep import Sweep
 
+logger = logging.getLogger("ragbeam")
 MAX_NAME_CHARS = 40  # of the table's first column
 
 
@@ -39,6 +41,8 @@ def run(options: EvaluateOptions) -> int:
     """
     sets = [AnswerSet.open(url) for url in options.answers]
     gold = GoldFile(expand_question_files(options.gold), options.reading) if options.gold else None
+    if gold and gold.unreadable:
+        logger.warning("--gold: %d rows cannot be read in full: %s", gold.unreadable, gold.first_unreadable)
     for url in options.outputs:
         if storage.is_directory(url):
             raise InputError("--output is a directory", value=url, expected="a file's name")

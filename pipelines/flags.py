@@ -68,9 +68,21 @@ def question_columns(group: Any) -> None:
     group.add_argument(
         "--questions_format", default="auto", help=f"{', '.join(QUESTION_FORMATS)}; auto tells it from the name"
     )
-    group.add_argument("--question_column", default="question", help="column or key of the question")
-    group.add_argument("--question_id_column", default="id", help="column or key of the question's id")
-    group.add_argument("--answer_column", default="answer", help="column or key of the gold answers")
+    group.add_argument(
+        "--question_column",
+        default=None,
+        help="column or key of the question; by default the one called question, query, question_text or input",
+    )
+    group.add_argument(
+        "--question_id_column",
+        default=None,
+        help="column or key of the question's id; by default the one called id, qid, question_id, query_id, example_id",
+    )
+    group.add_argument(
+        "--answer_column",
+        default=None,
+        help="column or key of the gold answers; by default answer, answers, possible_answers, or KILT's output",
+    )
 
 
 ANSWER_FLAGS = (  # those that a preset may set; their defaults are AnswerOptions' own

@@ -30,11 +30,21 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What `prepare` wrote: the blocks in order, and the number of rows of the files and of those with an error."""
+    """What `prepare` wrote.
+
+    Attributes:
+        blocks: in order.
+        rows: of the files.
+        errors: how many of them have an error.
+        notes: how many have gold answers that could not be read.
+        first_note: of these the first, or None.
+    """
 
     blocks: tuple[Block, ...]
     rows: int
     errors: int
+    notes: int = 0
+    first_note: str | None = None
 
 
 def block_name(number: int) -> str:
@@ -62,7 +72,8 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
     blocks: list[Block] = []
     texts: list[str] = []
     rows: list[dict[str, object]] = []
-    row_count = error_count = text_bytes = 0
+    row_count = error_count = note_count = text_bytes = 0
+    first_note = None
 
     def close() -> None:
         nonlocal texts, rows, text_bytes
@@ -84,6 +95,8 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
             place = seen[key]
         row_count += 1
         error_count += question.error is not None
+        note_count += question.note is not None
+        first_note = first_note or question.note
         rows.append(
             {
                 "question_id": question.question_id,
@@ -99,7 +112,7 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
             close()
     if rows or not blocks:
         close()
-    return Prepared(tuple(blocks), row_count, error_count)
+    return Prepared(tuple(blocks), row_count, error_count, note_count, first_note)
 
 
 def cut_shards(blocks: Sequence[Block], num_shards: int | None) -> list[list[int]]:

@@ -17,7 +17,7 @@ import numpy as np
 from rag_ops import storage
 from rag_ops.errors import InputError, RagbeamError
 from rag_ops.metrics import Gold, GoldPatterns, GoldTexts, first_place
-from rag_ops.questions import QuestionOptions, read_questions
+from rag_ops.questions import EMPTY, QuestionOptions, read_questions
 from rag_ops.stages import read_manifest
 from schemas.manifest import Manifest, digest_of
 
@@ -93,6 +93,11 @@ class GoldFile:
         urls: question files.
         reading: how they are read.
 
+    Attributes:
+        joined: how many rows were found, by how.
+        unreadable, first_unreadable: how many rows of the files cannot be read in full, and why the first of them; one
+            without a question is found by its id.
+
     Raises:
         InputError: a file is missing or malformed, or none of them gives an answer.
     """
@@ -101,7 +106,12 @@ class GoldFile:
         self._by_id: dict[str, tuple[str, list[str]]] = {}
         self._by_text: dict[str, list[str]] = {}
         self.joined = {"by_id": 0, "by_id_with_another_text": 0, "by_text": 0, "not_in_the_file": 0}
+        self.unreadable = 0
+        self.first_unreadable: str | None = None
         for question in read_questions(urls, reading):
+            if (problem := question.note or question.error) and problem != EMPTY:
+                self.unreadable += 1
+                self.first_unreadable = self.first_unreadable or problem
             answers = known(question.answers)
             if not answers:
                 continue
@@ -115,8 +125,8 @@ class GoldFile:
             raise InputError(
                 "--gold gives no gold answers",
                 value=" ".join(urls),
-                expected=f"a column {reading.answer_column}",
-                remedy="name it with --answer_column",
+                expected=f"a column {reading.answer_column or 'answer or answers'}",
+                remedy=self.first_unreadable or "name it with --answer_column",
             )
 
     def find(self, question_id: str, question: str) -> list[str] | None:

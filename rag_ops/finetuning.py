@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +36,7 @@ from rag_ops.retriever import BeamIndex, RagRetriever, RagTokenForGeneration, Ra
 from rag_ops.stages import read_manifest
 from schemas.manifest import digest_of
 
+logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"  # in the output directory, while training is unfinished
 SETTINGS = "settings.json"  # there: what a resumed training must have been started with
 HISTORY = "training.json"  # in the output directory: loss at each step, and each evaluation
@@ -325,20 +327,14 @@ def split_questions(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Training and held-out questions, each with its answers; which are held out depends on the question alone.
 
+    Rows with an error or without gold answers are left out, and counted in a warning.
+
     Raises:
         InputError: none is left for one of the two.
     """
-
-    def usable(rows: Iterable[Question]) -> list[dict[str, Any]]:
-        return [
-            {"question": row.question, "answers": list(row.answers)}
-            for row in rows
-            if row.error is None and row.answers and row.answers[0].strip()
-        ]
-
-    rows = usable(questions)
+    rows = _usable(questions, "train")
     if held_out is not None:
-        training, evaluation = rows, usable(held_out)
+        training, evaluation = rows, _usable(held_out, "eval")
     else:
         parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
         for row in rows:
@@ -354,6 +350,21 @@ def split_questions(
                 remedy="see --train, --eval, --eval_fraction and --answer_column",
             )
     return training, evaluation
+
+
+def _usable(rows: Iterable[Question], what: str) -> list[dict[str, Any]]:
+    """The rows that can be trained on, as question and answers; says how many others there are, and why the first."""
+    kept, left_out, first = [], 0, ""
+    for row in rows:
+        answers = [answer for answer in row.answers or () if answer.strip()]
+        if row.error is None and answers:
+            kept.append({"question": row.question, "answers": answers})
+        else:
+            left_out += 1
+            first = first or row.error or row.note or f"no gold answers ({row.source})"
+    if left_out:
+        logger.warning("--%s: %d of %d rows are left out, first for: %s", what, left_out, left_out + len(kept), first)
+    return kept
 
 
 def _arguments(

@@ -6,6 +6,7 @@ import codecs
 import collections
 import io
 import logging
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
@@ -16,10 +17,12 @@ logger = logging.getLogger(__name__)
 MAX_LINE_BYTES = 64 << 20  # more is no line of text: a file of another kind, or a few bytes that unpack to gigabytes
 MAX_RECORD_LINES = 100_000  # of CSV: a quoted cell of more lines is a quote that was never closed
 UNDECODABLE = "\udcff"  # stands for bytes that no encoding has a character for: a lone surrogate, which no text has
+HEAD_BYTES = 64 << 10  # what is looked at to tell one kind of text file from another
 _HEAD_BYTES = 4096
 _FEW_ZEROS = 8  # in the first bytes: control characters that stand in a text by accident
 _PLANES = {0, 1, 2, 3, 14, 15, 16}  # of Unicode; a line end of UTF-16 is none of them
 _MARK = "rag_ops.undecodable"
+_INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Zs", "Zl", "Zp"))
 
 
 def _mark_undecodable(error: UnicodeError) -> tuple[str, int]:
@@ -33,6 +36,36 @@ codecs.register_error(_MARK, _mark_undecodable)  # a name of our own: nothing el
 def decoded(data: bytes) -> str:
     """A cell's bytes as text; what is not UTF-8 becomes `UNDECODABLE`."""
     return data.decode("utf-8", _MARK)
+
+
+def clean(text: str) -> str:
+    """A text without control characters, lone surrogates and outer white space; all other characters stay.
+
+    A text in which nothing can be seen is empty.
+
+    >>> clean("  what\\x00is\\tthis?\\n")
+    'what is\\tthis?'
+    """
+    if not text.isprintable():
+        kept = (c if c in "\t\n" or unicodedata.category(c) not in ("Cc", "Cs") else " " for c in text)
+        text = "".join(kept)
+        if all(unicodedata.category(c) in _INVISIBLE for c in text):
+            return ""
+    return text.strip()
+
+
+def peeked(raw: IO[bytes]) -> tuple[str, IO[bytes]]:
+    """The first characters of a text file, some `HEAD_BYTES` of them, and the file as if nothing had been read."""
+    head = raw.read(HEAD_BYTES)
+    encoding = _wide_encoding(head[:_HEAD_BYTES]) or "utf-8"
+    return head.decode(encoding, "replace").removeprefix("\ufeff"), io.BufferedReader(_Rejoined(head, raw), 1 << 16)
+
+
+def decoded_text(raw: IO[bytes]) -> IO[str]:
+    """A file's text as a stream, for what is not made of lines; its encoding is told as `decoded_lines` tells it."""
+    head = raw.read(_HEAD_BYTES)
+    encoding = _wide_encoding(head) or "utf-8-sig"
+    return io.TextIOWrapper(io.BufferedReader(_Rejoined(head, raw), 1 << 16), encoding, errors=_MARK)
 
 
 def decoded_lines(raw: IO[bytes], url: str) -> Iterator[str]:
@@ -117,7 +150,7 @@ class _Rejoined(io.RawIOBase):
         return len(data)
 
 
-def records(lines: Iterable[str], delimiter: str, url: str) -> Iterator[tuple[int, list[str]]]:
+def records(lines: Iterable[str], delimiter: str, url: str, *, quiet: bool = False) -> Iterator[tuple[int, list[str]]]:
     """The cells of each record of a CSV or TSV file, with the number of its first line, from 1.
 
     Cells are quoted as RFC 4180 has it. A quote that opens a cell and is never closed, or closed in the middle of
@@ -129,6 +162,7 @@ def records(lines: Iterable[str], delimiter: str, url: str) -> Iterator[tuple[in
         lines: as `decoded_lines` gives them.
         delimiter: between cells.
         url: for messages.
+        quiet: does not say that there were stray quotes.
     """
     source = _Lines(line.replace("\0", " ").replace("\r", " ") for line in lines)
     literal = 0
@@ -140,7 +174,7 @@ def records(lines: Iterable[str], delimiter: str, url: str) -> Iterator[tuple[in
             source.put_back_rest()
             literal += 1
         yield source.first_number, cells
-    if literal:
+    if literal and not quiet:
         logger.warning("%s: %d lines have a quote that is not closed as CSV has it; it was read as it is", url, literal)
 
 

@@ -43,6 +43,7 @@ TEXTS = (
 NO_TEXTS = (
     None, 5, -1.5, True, [], ["a"], {"a": 1}, float("nan"), 10 ** 30, [[[["x"]]]],
 )  # fmt: skip
+BROKEN_LINES = ('{"question": "who', "[1]", "who is it", "5", "null", "}", "[" * 5000)  # each a row with an error
 GARBAGE = (
     b"\xff\xfe", b"\x00", b"\x81\x8d", b"\xed\xa0\x80", b"\n", b'"', b"{", b"}", b"<", b">", b"]]>", b"\r",
     b"\x1f\x8b", b"PAR1",
@@ -145,6 +146,8 @@ def _jsonl(draw: random.Random) -> tuple[bytes, int]:
         rows.append(json.dumps(row, ensure_ascii=plain or draw.random() < 0.5))
         if draw.random() < 0.1:
             rows.append("")
+        if draw.random() < 0.1:
+            rows.append(draw.choice(BROKEN_LINES))
     end = draw.choice(["\n", "\r\n"])
     data = _encoded(draw, end.join(rows) + draw.choice(["", end]))
     return data, sum(row != "" for row in rows)

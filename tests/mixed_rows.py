@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipelines.inference import NOT_ENCODED
 from rag_ops.blocks import reason_of
+from rag_ops.question_files import NO_OBJECT, NOT_JSON
 from rag_ops.questions import EMPTY, MAX_QUESTION_CHARS, NO_TEXT, TOO_LONG, UNREADABLE
 
 LONG_EVERY, TOO_LONG_EVERY = 5_000, 40_000  # rows: a megabyte each, and over the limit
@@ -56,6 +57,9 @@ KINDS: dict[str, Callable[[int], tuple[bytes, str | None, str | None]]] = {
     "number": lambda n: (_json(n, id=f"r{n}"), "", NO_TEXT),
     "list": lambda n: (_json([f"who {n}"], id=f"r{n}"), "", NO_TEXT),
     "object": lambda n: (_json({"text": n}, id=f"r{n}"), "", NO_TEXT),
+    "cut": lambda n: (f'{{"question": "who was {n}'.encode(), f'{{"question": "who was {n}', NOT_JSON),
+    "no object": lambda n: (f'["who is {n}"]'.encode(), f'["who is {n}"]', NO_OBJECT),
+    "odd answers": lambda n: (_json(f"who won {n}", id=f"r{n}", answer={"start": n}), f"who won {n}", None),
     "no bytes of any encoding": lambda n: (b'{"question": "ice \x81\xff\x8d", "id": "r%d"}' % n, None, UNREADABLE),
 }
 
@@ -81,7 +85,9 @@ def write(path: Path, rows: int) -> list[Expected]:
                 line, question, reason = _json(text, id=f"r{number}"), text, NOT_ENCODED
             else:
                 line, question, reason = kinds[number % len(kinds)](number)
-            given = json.loads(line.decode("cp1252", "replace"), strict=False).get("id")
+            given = None
+            if reason not in (NOT_JSON, NO_OBJECT):
+                given = json.loads(line.decode("cp1252", "replace"), strict=False).get("id")
             shown = None if given is None else str(given)
             expected.append(Expected(shown, question, reason))
             file.write(line + b"\r\n" + (b"  \r\n" if number % 97 == 0 else b""))

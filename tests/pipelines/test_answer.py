@@ -1,5 +1,6 @@
 """The answer job's flags reach the decoder: presets, n-best, forbidden words, truncation; with BART and T5."""
 
+import json
 import math
 
 import pyarrow.parquet as pq
@@ -118,6 +119,51 @@ def test_the_score_scale_weighs_the_passages(stage, tiny_rag, tmp_path):
     assert all(max(p["posterior"] for p in row["passages"]) < 0.9 for row in plain)
     best = [row["passages"][0] for row in sharp if row["passages"][0]["score"] > row["passages"][1]["score"] + 0.01]
     assert all(passage["posterior"] > 0.99 for passage in best)
+
+
+def ask(stage, model, tmp_path, rows: list[object], *more: object) -> list[dict]:
+    """The rows of answers to a file of these rows of JSON, or lines."""
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (tmp_path / "q.jsonl").write_text("\n".join(lines))
+    command = flags(stage, model, tmp_path / "out", "--questions", tmp_path / "q.jsonl", "--max_new_tokens", 3, *more)
+    ragbeam(*command)
+    shards = read_manifest(str(tmp_path / "out"), "answer").shards
+    return [row for shard in shards for row in pq.read_table(tmp_path / "out" / shard.path).to_pylist()]
+
+
+def test_gold_answers_as_kilt_has_them_are_kept_and_an_odd_one_stops_no_question(stage, tiny_rag, tmp_path, caplog):
+    output = [{"answer": "ice", "provenance": [{"title": "Ice"}]}, {"provenance": [{"title": "Sun"}]}]
+    rows = [{"id": "k1", "input": "what is ice", "output": output}, {"id": "k2", "input": "who", "output": [{"x": 1}]}]
+    first, second = ask(stage, tiny_rag, tmp_path, rows, "--question_column", "input", "--answer_column", "output")
+    assert (first["question_id"], first["gold_answers"], first["error"]) == ("k1", ["ice"], None)
+    assert (second["question_id"], second["gold_answers"], second["error"]) == ("k2", None, None)
+    assert second["answer"] is not None
+    assert "gold answers of 1 of 2 rows cannot be read" in caplog.text
+    assert "an object of x, q.jsonl:2" in caplog.text
+    written = json.loads((tmp_path / "out" / "run.json").read_text())["info"]
+    assert written["unreadable_gold_answers"] == 1
+    assert written["errors"] == {}
+
+
+def test_errors_are_counted_on_the_last_line_and_many_are_explained(stage, tiny_rag, tmp_path, caplog, capsys):
+    rows = [{"question": f"what is {n % 3}"} for n in range(100)]
+    broken = ['{"question": ', '{"question": "who', {"question": ""}]
+    found = ask(stage, tiny_rag, tmp_path, [*rows[:1], *broken, *rows[1:]])
+    assert [number for number, row in enumerate(found) if row["error"]] == [1, 2, 3]
+    for again in (False, True):  # also when there is nothing to do
+        if again:
+            ragbeam(
+                *flags(stage, tiny_rag, tmp_path / "out", "--questions", tmp_path / "q.jsonl", "--max_new_tokens", 3)
+            )
+        assert capsys.readouterr().out.splitlines()[-1].endswith("; 3 with an error")
+        assert "3 of 103 rows (2.9%) have an error, 2 of them: the line is not JSON" in caplog.text
+        caplog.clear()
+
+
+def test_few_errors_are_only_counted(stage, tiny_rag, tmp_path, caplog, capsys):
+    ask(stage, tiny_rag, tmp_path, [*({"question": f"what is {n % 3}"} for n in range(99)), {"question": ""}])
+    assert capsys.readouterr().out.splitlines()[-1].endswith("; 1 with an error")
+    assert "have an error" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,9 @@ def test_an_index_of_other_passages_is_refused(capsys, stages, tmp_path, tiny_ra
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("q.jsonl", '{"question": "a"}\n{"question": \n', "line 2"),
+        ("q.jsonl", '{"question": \n{"question": \n', "line 1"),
+        ("q.json", '[{"question": "a"}, {"question"', "broken or cut"),
+        ("q.tsv", "7\tmoon\n8\tsun\n", "without a header"),
         ("q.csv", "text,answer\nwhat,ice\n", "--question_column"),
         ("q.docx", "what", "--questions_format"),
     ],

@@ -261,7 +261,8 @@ BAD_USE = [
     (["--warmup_steps", 1.5], "--warmup_steps is out of range"),
     (["--warmup_steps", "nan"], "--warmup_steps is out of range"),
     (["--output", "memory://trained"], "--output must be on this machine"),
-    (["--answer_column", "gold"], "no question to train on"),
+    (["--answer_column", "gold"], "lacks the column of --answer_column"),
+    (["--questions_format", "text"], "no question to train on"),
     (["--train", "missing.jsonl"], "missing.jsonl"),
     (["--n_docs", 1000], "more passages are asked for than there are"),
 ]

@@ -91,7 +91,7 @@ def test_dprs_own_files_have_no_header(tmp_path):
 
 
 def test_nothing_in_a_cell_is_evaluated(tmp_path):
-    rows = read(write(tmp_path, "q.tsv", "who\t[__import__('os').getcwd()]\n"))
+    rows = read(write(tmp_path, "q.tsv", "question\tanswer\nwho\t[__import__('os').getcwd()]\n"))
     assert rows[0].answers == ("[__import__('os').getcwd()]",)
 
 
@@ -117,15 +117,16 @@ def test_gold_answers_of_squad_and_triviaqa_are_their_texts(tmp_path, name):
         assert [row.answers for row in read(tmp_path / name)] == [tuple(found), None]
 
 
-def test_gold_answers_that_are_no_texts_are_the_rows_error_alone(tmp_path):
+def test_gold_answers_that_cannot_be_read_are_noted_and_the_question_is_asked(tmp_path):
     lines = '{"question": "a", "answer": {"start": 3}}\n{"question": "b", "answer": [["x"], {"text": "y"}]}\n'
     first, second = read(write(tmp_path, "q.jsonl", lines))
-    assert first.error == "the gold answers are no texts (an object of start, q.jsonl:1)"
-    assert (first.question, first.answers) == ("a", None)
-    assert (second.answers, second.error) == (("x", "y"), None)
+    assert first.note == "the gold answers are no texts (an object of start, q.jsonl:1)"
+    assert (first.question, first.answers, first.error) == ("a", None, None)
+    assert (second.answers, second.error, second.note) == (("x", "y"), None, None)
     (hostile,) = read(write(tmp_path, "h.jsonl", '{"question": "a", "answer": {"\\ud800%s": 1}}' % ("x" * 10_000)))
-    assert hostile.error.encode().startswith(b"the gold answers are no texts (an object of x")
-    assert len(hostile.error) < 200
+    assert hostile.error is None
+    assert hostile.note.encode().startswith(b"the gold answers are no texts (an object of x")
+    assert len(hostile.note) < 200
 
 
 def test_a_list_as_numpy_writes_it_is_a_list(tmp_path):
@@ -173,7 +174,7 @@ def test_a_question_of_a_megabyte(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("q.jsonl", '{"question": "a"}\n{"question": \n', "line 2"),
+        ("q.jsonl", '{"question": \n\n{"question": "a"\n', "is not JSON.*line 1"),
         ("q.jsonl", '["a"]\n', "no JSON object"),
         ("q.csv", "text\nwho\n", "--question_column"),
         ("q.parquet", "PAR1", "not a whole Parquet file"),
