@@ -1,5 +1,7 @@
 # Two commands set everything up on a fresh machine: make demo, make test.
 PYTHON ?= python3
+# Processes that share the tests out, with one thread each.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -20,7 +22,7 @@ demo: install
 	$(BIN)/ragbeam demo --workspace demo-workspace
 
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS)
 
 bench: install
 	$(BIN)/python -m tests.benchmarks

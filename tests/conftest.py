@@ -5,18 +5,39 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+# Before anything imports torch, NumPy or FAISS, which read them once; worker processes and commands inherit them.
+# Two pytest workers share two cores: one thread each, and threads that a test asks for sleep while they wait.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+assert "torch" not in sys.modules, "torch is imported before its number of threads is set"
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+collect_ignore_glob = ["benchmarks/*"]  # whose modules are no tests, and take seconds to import
+SLOW_FIRST = ("tests/runners/test_flink.py", "tests/end_to_end/test_kills.py", "tests/rag_ops/test_oracle.py")
 
 EXCERPT = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 WORDS = "the of a in is was and to on by what who where when which how many river city king war moon sun ice".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take longest first, so that no worker is left with one of them at the end."""
+    places = {name: place for place, name in enumerate(SLOW_FIRST)}
+    items.sort(key=lambda item: places.get(item.nodeid.split("::")[0], len(places)))
 
 
 def package_file(package: str, name: str) -> str:

@@ -1,7 +1,5 @@
 """Contexts are what Hugging Face's retriever writes, but where they are cut, the question stays."""
 
-import doctest
-
 import pytest
 from transformers import RagConfig, RagRetriever
 
@@ -11,10 +9,6 @@ from rag_ops.contexts import ContextFormat, Passage, encode_context
 FORM = ContextFormat(" / ", " // ", "", 40)
 LONG = Passage("1:0", "the moon", "ice on the river " * 30)
 QUESTION = "who was the king"
-
-
-def test_examples_in_docstrings_run():
-    assert doctest.testmod(contexts).failed == 0
 
 
 @pytest.mark.parametrize("title", ["the moon", '"the moon"', '"', ""])

@@ -1,7 +1,5 @@
 """Vectors against an unbatched loop over the bare models; batches by token budget; errors that name the model."""
 
-import doctest
-
 import numpy as np
 import pytest
 import torch
@@ -18,10 +16,6 @@ from tests.pipelines.workspace import ragbeam
 TITLES = ["the moon", "river", "", "the king of ice"]
 TEXTS = ["ice is on the moon", "the river " * 40, "war", ""]
 QUESTIONS = ["Who was the King", "what is ice", "how many moons " * 30]
-
-
-def test_examples_in_docstrings_run():
-    assert doctest.testmod(encoding).failed == 0
 
 
 def one_by_one(model, tokenizer, inputs, *, length, pool, zero_types=False):

@@ -1,7 +1,5 @@
 """Building an index: specs, training samples, shard cuts."""
 
-import doctest
-
 import faiss
 import numpy as np
 import pyarrow as pa
@@ -10,10 +8,6 @@ import pytest
 from rag_ops import indexing, specs, storage
 from rag_ops.errors import InputError
 from schemas import embeddings
-
-
-def test_examples_in_docstrings_run():
-    assert doctest.testmod(indexing).failed == 0
 
 
 @pytest.mark.parametrize(

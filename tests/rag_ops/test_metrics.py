@@ -1,6 +1,5 @@
 """Tests of rag_ops.metrics: next to second implementations, written from the definitions without its code."""
 
-import doctest
 import unicodedata
 
 import pytest
@@ -151,9 +150,3 @@ def test_a_pattern_that_never_ends_is_told(monkeypatch):
     gold = GoldPatterns([r"(x|xx|xxx)+[yz]$"], "q8")
     with pytest.raises(InputError, match=r"takes more than 0.2 s.*question q8"):
         gold.held_in("x" * 60)
-
-
-def test_examples_in_docstrings_run():
-    result = doctest.testmod(metrics)
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -1,7 +1,5 @@
 """Recall as counted by hand, by an independent count over real indexes, and the choice of the least effort."""
 
-import doctest
-
 import numpy as np
 import pytest
 
@@ -17,10 +15,6 @@ def hits(rows: list[list[int]], scores: list[list[float]] | None = None) -> TopK
     array = np.array(rows, np.int64)
     given = np.array(scores, np.float32) if scores else -np.arange(array.shape[1], dtype=np.float32) + 0 * array
     return TopK(np.where(array < 0, -np.inf, given).astype(np.float32), array)
-
-
-def test_examples_in_docstrings_run():
-    assert doctest.testmod(recall).failed == 0
 
 
 def test_recall_by_hand():

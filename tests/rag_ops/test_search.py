@@ -1,12 +1,11 @@
 """Search over shards against NumPy brute force; merging with ties and without hits."""
 
-import doctest
 import itertools
 
 import numpy as np
 import pytest
 
-from rag_ops import indexing, specs, storage, topk
+from rag_ops import indexing, specs, storage
 from rag_ops.errors import InputError
 from rag_ops.search import IndexShard
 from rag_ops.topk import TopK, merge
@@ -28,10 +27,6 @@ def write(tmp_path, vectors: np.ndarray, cuts: list[int], spec: str = "Flat") ->
             assert indexing.write_index(index, file) == end - start
         shards.append(IndexShard(str(tmp_path / name), file.sha256, start, end - start))
     return shards
-
-
-def test_examples_in_docstrings_run():
-    assert doctest.testmod(topk, extraglobs={"np": np}).failed == 0
 
 
 @pytest.mark.parametrize("cuts", [[0, 500], [0, 100, 100, 350, 500], [0, 3, 500]])

@@ -1,6 +1,5 @@
 """Files behind URLs: atomic, hashed, the same for every scheme."""
 
-import doctest
 import hashlib
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from rag_ops import errors, splitting, storage
+from rag_ops import storage
 from rag_ops.errors import InputError, JobError
 
 
@@ -16,13 +15,6 @@ from rag_ops.errors import InputError, JobError
 def directory(request, tmp_path):
     yield str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"
     fsspec.filesystem("memory").store.clear()
-
-
-@pytest.mark.parametrize("module", [storage, errors, splitting])
-def test_examples_in_docstrings_run(module):
-    result = doctest.testmod(module)
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 def test_a_written_file_is_whole_and_its_digest_is_its_contents(directory):
