@@ -105,7 +105,7 @@ def _run_all(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     indexing = parsed.index_options(flags, embeddings, indexed, None)
     answering = parsed.answer_options(flags, indexed, answered, None)
     runners.check(rest, [flags.workspace], [flags.model, flags.encoder], answering.resources)
-    check_parts(flags.questions, flags.model, flags.encoder)
+    check_parts(flags.questions, answering.reading, flags.model, flags.encoder)
     _run_chunk(flags, rest, passages)
     _embed(embedding, rest)
     _index(indexing, rest)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rag_ops import checkpoints, integrity, storage
 from rag_ops.errors import InputError
-from rag_ops.questions import expand_question_files
+from rag_ops.questions import QuestionOptions, check_question_files
 from rag_ops.stages import check_embeddings, check_passages, read_manifest
 from schemas.manifest import Manifest
 
@@ -57,13 +57,14 @@ def open_corpus(index_url: str) -> Corpus:
     return Corpus(index_url, index, passages_url, check_passages(index, passages_url), embeddings_url)
 
 
-def check_parts(question_files: Sequence[str], model: str, encoder: str) -> None:
+def check_parts(question_files: Sequence[str], reading: QuestionOptions, model: str, encoder: str) -> None:
     """Checks before the first stage what the last one would refuse.
 
     Raises:
-        InputError: a question file, the model or the encoder is missing, or model and encoder do not go together.
+        InputError: a question file, the model or the encoder is missing, a question file is not what it is taken for,
+            or model and encoder do not go together.
     """
-    expand_question_files(question_files)
+    check_question_files(question_files, reading)
     directory = checkpoints.find_model(encoder)
     passages_side = checkpoints.encoder_config(directory, "context")
     made_with = {

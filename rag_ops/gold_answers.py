@@ -13,9 +13,9 @@ from rag_ops.text_lines import clean
 
 # The members of an object that hold answers, in capitals or not: SQuAD's `text`, TriviaQA's `aliases` and `value`,
 # KILT's `answer`, DROP's `spans`, QED's `string`.
-ANSWER_KEYS = ("text", "aliases", "value", "answer", "spans", "string")
+ANSWER_KEYS = ("text", "aliases", "value", "answer", "answers", "spans", "string")
 EVIDENCE = "provenance"  # KILT: an object with this and no answer says where an answer stands, and is none
-NO_ANSWER = "No Answer Present."  # MS MARCO's way to say that a question has none
+NO_ANSWERS = ("No Answer Present.", "<unk>")  # MS MARCO's way to say that a question has none, and TriviaQA's
 MAX_LITERAL_CHARS = 1 << 20  # of a Python literal: its syntax tree takes some hundred times as much memory
 SHOWN_KEYS = 100  # characters, of an object that is no gold answer
 
@@ -67,7 +67,7 @@ def _texts(value: Any) -> list[str]:
         return next(filter(None, map(_texts, found)), [])
     if isinstance(value, (list, tuple)):
         return [text for item in value for text in _texts(item)]
-    if value is None or _is_nan(value) or value == NO_ANSWER:
+    if value is None or _is_nan(value) or (isinstance(value, str) and value in NO_ANSWERS):
         return []
     return [clean(as_text(value))]
 

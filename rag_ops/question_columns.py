@@ -13,6 +13,7 @@ FORMATS = ("jsonl", "csv", "tsv", "parquet", "text")
 QUESTION_NAMES = ("question", "query", "questiontext", "input")
 ID_NAMES = ("id", "qid", "questionid", "queryid", "exampleid")
 ANSWER_NAMES = ("answer", "answers", "possibleanswers", "goldanswer", "goldanswers", "originalnqanswers")
+SENTENCE_WORDS = 4  # no name of a column is as long: it is a question, of a table without a header
 KILT_QUESTION, KILT_ANSWERS = "input", "output"
 
 
@@ -161,6 +162,6 @@ def _seems(names: Sequence[str]) -> str | None:
         return "a corpus of passages or articles"
     if {"corpusid", "score"} <= plains:
         return "a file of relevance judgements"
-    if any(name.strip().isdigit() for name in names):
+    if any(name.strip().isdigit() or name.endswith("?") or len(name.split()) >= SENTENCE_WORDS for name in names):
         return "a table without a header, to which a first line such as id, question should be added"
     return None

@@ -51,6 +51,16 @@ def expand_question_files(urls: Sequence[str]) -> list[str]:
     return [found for url in urls for found in storage.expand(url, "question file")]
 
 
+def check_question_files(urls: Sequence[str], options: QuestionOptions) -> None:
+    """Reads the first rows of question files, by which most of what is wrong with a whole file shows.
+
+    Raises:
+        InputError: a file is not there, or `read_questions` would refuse it at its beginning.
+    """
+    for url in expand_question_files(urls):
+        next(question_files.rows_of(url, options), None)
+
+
 def read_questions(urls: Sequence[str], options: QuestionOptions) -> Iterator[Question]:
     """All rows of question files, file by file and in order, as a stream.
 

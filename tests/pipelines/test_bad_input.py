@@ -255,13 +255,19 @@ def test_bad_question_files(capsys, stages, tmp_path, tiny_rag, name, content, m
     assert message in answer_fails(capsys, tmp_path, stages / "index", tiny_rag, tmp_path / name)
 
 
-def test_a_missing_question_file_stops_a_run_before_its_first_stage(
-    capsys, tmp_path, articles, sentence_encoder, tiny_rag
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "q.tsv"), ("7\tmoon\n8\tsun\n", "without a header"), ("query\tinput\na\tb\n", "two columns")],
+)
+def test_a_question_file_that_is_missing_or_another_stops_a_run_before_its_first_stage(
+    capsys, tmp_path, articles, sentence_encoder, tiny_rag, content, message
 ):
-    command = ["run", "--workspace", tmp_path / "ws", "--input", articles, "--questions", tmp_path / "none.jsonl"]
+    if content is not None:
+        (tmp_path / "q.tsv").write_text(content)
+    command = ["run", "--workspace", tmp_path / "ws", "--input", articles, "--questions", tmp_path / "q.tsv"]
     code, line = fails(capsys, *command, "--encoder", sentence_encoder, "--model", tiny_rag)
     assert code == 2
-    assert "none.jsonl" in line
+    assert message in line
     assert not (tmp_path / "ws").exists()
 
 

@@ -123,6 +123,36 @@ def test_directories_are_scored_apart_and_together(tmp_path):
     assert a["recall"]["20"] is not None
 
 
+GOLD_FORMS = {
+    "kilt.jsonl": '{"id": "k", "input": "who", "output": [{"answer": "me"}, {"answer": "I"}, {"provenance": []}]}',
+    "popqa.tsv": 'id\tquestion\tpossible_answers\nk\twho\t"[""me"", ""I""]"',
+    "squad.json": '{"data": [{"paragraphs": [{"qas": [{"id": "k", "question": "who", "answers": [{"text": "me"}, '
+    '{"text": "I"}]}]}]}]}',
+    "trivia.json": '{"Data": [{"QuestionId": "k", "Question": "who", "Answer": '
+    '{"Value": "me", "Aliases": ["me", "I"]}}]}',
+}
+
+
+@pytest.mark.parametrize("name", GOLD_FORMS)
+def test_a_gold_file_may_be_any_question_set(tmp_path, name):
+    (tmp_path / name).write_text(GOLD_FORMS[name] + "\n")
+    gold = GoldFile([str(tmp_path / name)], QuestionOptions())
+    assert gold.find("k", "who") == ["me", "I"]
+    assert gold.unreadable == 0
+
+
+def test_rows_of_a_gold_file_that_cannot_be_read_are_counted(tmp_path):
+    lines = ['{"id": 1, "answer": "x"}', '{"id": 2, "question": "who", "answer": {"at": 3}}', '{"id": 3, "quest']
+    (tmp_path / "gold.jsonl").write_text("\n".join(lines))
+    gold = GoldFile([str(tmp_path / "gold.jsonl")], QuestionOptions())
+    assert gold.find("1", "what") == ["x"]  # a gold file needs no questions
+    assert gold.unreadable == 2
+    assert gold.first_unreadable == "the gold answers are no texts (an object of at, gold.jsonl:2)"
+    (tmp_path / "gold.jsonl").write_text(lines[1])
+    with pytest.raises(InputError, match=r"no gold answers.*an object of at, gold.jsonl:1"):
+        GoldFile([str(tmp_path / "gold.jsonl")], QuestionOptions())
+
+
 def gold_file(path, rows: list[dict]) -> GoldFile:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return GoldFile([str(path)], QuestionOptions())

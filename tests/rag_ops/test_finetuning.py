@@ -242,9 +242,10 @@ def test_which_questions_are_held_out_depends_on_the_question_alone():
     assert sorted(row["question"] for row in backwards) == sorted(row["question"] for row in held_out)
 
 
-def test_questions_without_answers_are_left_out():
+def test_questions_without_answers_are_left_out_and_counted(caplog):
     rows = [question("a", "b"), question("c"), question("d", ""), question("", "x", error="empty")]
     training, held_out = split_questions(rows, [question("e", "f")], 0.1)
+    assert caplog.messages == ["--train: 3 of 4 rows are left out, first for: no gold answers (test)"]
     assert [row["question"] for row in training] == ["a"]
     assert [row["question"] for row in held_out] == ["e"]
     with pytest.raises(InputError, match=r"no question to train on.*0 questions with answers"):

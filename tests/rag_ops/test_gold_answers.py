@@ -27,6 +27,8 @@ from rag_ops.gold_answers import UnreadableError, gold_answers
         ({"spans": ["two", "three"], "types": ["span", "span"]}, ("two", "three")),  # DROP
         (["No Answer Present."], ()),  # MS MARCO
         ("No Answer Present.", ()),
+        ({"value": "<unk>", "aliases": []}, ()),  # TriviaQA's test set
+        ("<unk", ("<unk",)),
         ('["novelist", "writer"]', ("novelist", "writer")),  # PopQA
         ("['novelist', \"the writer's\"]", ("novelist", "the writer's")),
         ('{"text": ["a"], "answer_start": [1]}', ("a",)),
