@@ -88,17 +88,10 @@ def check_model(name: str, made_with: Mapping[str, Any]) -> str:
         The model's digest.
 
     Raises:
-        InputError: no RAG model, or its question encoder differs in one of these.
+        InputError: no RAG-Token model, or its question encoder differs in one of these.
     """
     directory = checkpoints.find_model(name)
-    kind = checkpoints.read_config(directory)["model_type"]
-    if kind != "rag":
-        raise InputError(
-            "--model is no RAG model",
-            value=f"{name} ({kind})",
-            expected="model_type rag",
-            remedy="ragbeam compose makes one",
-        )
+    checkpoints.check_rag_token(directory, name)
     encoder = checkpoints.encoder_config(directory, "question")
     checks: list[tuple[str, Any, Any]] = [
         ("dimension", checkpoints.dimension(directory), made_with["dimension"]),

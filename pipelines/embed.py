@@ -76,7 +76,7 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     encoder = checkpoints.encoder_config(directory, "context")
     config = {
         "encoder_digest": checkpoints.model_digest(directory),
-        "encoder": dataclasses.asdict(encoder),
+        "encoder": encoder.as_dict(),
         "max_tokens": options.max_tokens,
         "dtype": options.dtype,
     }
@@ -133,6 +133,7 @@ def _run(
         "encoder_digest": output.config["encoder_digest"],
         "pooling": encoder["pooling"],
         "normalize": encoder["normalize"],
+        **{name: encoder[name] for name in ("prompt", "lower_case") if name in encoder},
         "dtype": options.dtype,
         "passages_digest": source.digest,
         "execution": {

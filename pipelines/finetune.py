@@ -9,13 +9,11 @@ import time
 from typing import Any
 
 from pipelines import telling
-from pipelines.options import check_choice, check_count
+from pipelines.options import check_choice
 from pipelines.progress import PLAIN_LINE_SECS
 from rag_ops import checkpoints, storage
 from rag_ops.errors import InputError
 from rag_ops.questions import expand_question_files, read_questions
-
-COUNTS = ("max_steps", "batch_size", "accumulation", "n_docs", "eval_steps", "max_answer_tokens", "max_question_tokens")
 
 
 def run(flags: argparse.Namespace, reading: Any) -> int:
@@ -26,14 +24,13 @@ def run(flags: argparse.Namespace, reading: Any) -> int:
     """
     _check(flags)
     from pipelines.corpus import check_model, open_corpus
-
-    training = expand_question_files(flags.train)
-    held_out = expand_question_files(flags.eval) if flags.eval else None
-    check_model(flags.model, open_corpus(flags.index).index.info)
     from rag_ops.finetuning import FinetuneSettings, finetune
 
     names = [name for name in FinetuneSettings.__dataclass_fields__ if name != "freeze"]
     settings = FinetuneSettings(**{name: getattr(flags, name) for name in names}, freeze=tuple(flags.freeze))
+    training = expand_question_files(flags.train)
+    held_out = expand_question_files(flags.eval) if flags.eval else None
+    check_model(flags.model, open_corpus(flags.index).index.info)
     bars = sys.stderr.isatty() and not telling.is_json()
     result = finetune(
         checkpoints.find_model(flags.model),
@@ -85,22 +82,7 @@ def _say(figures: dict[str, float]) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    for name in COUNTS:
-        check_count("--" + name, getattr(flags, name))
     check_choice("--device", flags.device, ("auto", "cpu", "cuda"))
-    for name, low, high in (("epochs", 0, 1e6), ("learning_rate", 0, 1), ("eval_fraction", 0, 1)):
-        if not low < getattr(flags, name) <= high:
-            raise InputError(
-                f"--{name} is out of range", value=getattr(flags, name), expected=f"over {low}, to {high:g}"
-            )
-    if not (0 <= flags.warmup_steps < 1 or (flags.warmup_steps >= 1 and flags.warmup_steps % 1 == 0)):
-        raise InputError(
-            "--warmup_steps is out of range",
-            value=flags.warmup_steps,
-            expected="a number of steps, or a share of all, from 0 to under 1",
-        )
-    if not 0 <= flags.label_smoothing < 1:
-        raise InputError("--label_smoothing is out of range", value=flags.label_smoothing, expected="0 to under 1")
     if not storage.is_local(flags.output):
         raise InputError("--output must be on this machine", value=flags.output, expected="a local directory")
     if os.path.exists(flags.output) and not os.path.isdir(flags.output):

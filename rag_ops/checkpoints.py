@@ -7,7 +7,6 @@ the key `ragbeam`, which transformers keeps and ignores.
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import hashlib
 import json
@@ -19,8 +18,10 @@ from typing import Any
 
 from rag_ops import storage
 from rag_ops.errors import InputError
+from rag_ops.sentence_encoders import EncoderConfig, is_sentence_encoder, read_encoder_config, transformer_folder
 
 OUR_KEY = "ragbeam"
+RAG_TOKEN = "RagTokenForGeneration"  # in config.json's `architectures`
 UNTRAINED = "untrained"  # what config.json says of a generator that has never learned to write
 # The files that decide what a model computes. READMEs and other formats of the same weights don't.
 MODEL_FILES = (
@@ -31,32 +32,9 @@ MODEL_FILES = (
     "merges.txt",
     "*.model",
     "*.spm",
+    "*.codes",
 )
 IGNORED_FILES = ("data_config.json", "trainer_state.json", "generation_config.json")
-POOLINGS = ("pooler", "mean", "cls", "max")
-# Modules of the sentence-transformers format that do nothing to the vector beyond pooling and normalisation.
-_KNOWN_MODULES = {"Transformer", "Pooling", "Normalize"}
-
-
-@dataclasses.dataclass(frozen=True)
-class EncoderConfig:
-    """How a text becomes one vector.
-
-    Attributes:
-        pooling: "pooler" (the model's own pooled output, as DPR), "mean" (over tokens), "cls" or "max".
-        normalize: whether vectors are scaled to length 1.
-        max_tokens: longest input in tokens; longer ones are cut.
-        zero_token_types: whether the segment ids are all 0, as DPR's encoders were trained, also for title and text.
-    """
-
-    pooling: str
-    normalize: bool
-    max_tokens: int
-    zero_token_types: bool
-
-    def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS:
-            raise InputError("unknown pooling", value=self.pooling, expected=" or ".join(POOLINGS))
 
 
 def find_model(name: str) -> str:
@@ -71,7 +49,7 @@ def find_model(name: str) -> str:
         return _download(name)
     path = storage.filesystem(name)[1] if "://" in name else os.path.expanduser(name)
     if os.path.isdir(path):
-        if not os.path.isfile(os.path.join(path, "config.json")):
+        if not os.path.isfile(os.path.join(weights_directory(path), "config.json")):
             raise InputError(
                 "the model directory has no config.json", value=name, expected="a Hugging Face model directory"
             )
@@ -112,10 +90,15 @@ def model_files(directory: str) -> Iterator[str]:
             yield name
 
 
+def weights_directory(directory: str) -> str:
+    """Where in a local model directory config.json, weights and tokenizer are: mostly itself."""
+    return os.path.join(directory, transformer_folder(directory)).rstrip(os.sep)
+
+
 def read_config(directory: str) -> dict[str, Any]:
     """config.json of a local model directory."""
     try:
-        config = json.loads(Path(directory, "config.json").read_text())
+        config = json.loads(Path(weights_directory(directory), "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             f"config.json cannot be read ({error})", value=directory, expected="a model directory"
@@ -144,13 +127,42 @@ def encoder_config(directory: str, role: str = "context") -> EncoderConfig:
         if found != wanted:
             raise InputError(f"the checkpoint is no {role} encoder", value=f"{directory} ({found})", expected=wanted)
         return EncoderConfig("pooler", False, config.get("max_position_embeddings", 512), True)
-    if os.path.isfile(os.path.join(directory, "modules.json")):
-        return _sentence_encoder_config(directory, config)
+    if is_sentence_encoder(directory):
+        return read_encoder_config(directory, config, role)
     raise InputError(
         "the encoder's files don't tell how its vectors are pooled",
         value=f"{directory} (model_type {config['model_type']})",
         expected="a DPR checkpoint or a sentence-transformers directory with modules.json",
     )
+
+
+def check_rag_token(directory: str, name: str) -> None:
+    """Checks, from config.json alone, that a local directory holds a RAG-Token model.
+
+    Args:
+        directory: see `find_model`.
+        name: as the user gave it, for the error.
+
+    Raises:
+        InputError: it is no RAG model, or one for another rule, as RAG-Sequence.
+    """
+    config = read_config(directory)
+    kind = config["model_type"]
+    if kind != "rag":
+        raise InputError(
+            "--model is no RAG model",
+            value=f"{name} ({kind})",
+            expected="model_type rag",
+            remedy="ragbeam compose makes one",
+        )
+    architectures = config.get("architectures") or [RAG_TOKEN]
+    if RAG_TOKEN not in architectures:
+        raise InputError(
+            "--model is a RAG model of another kind: it was trained to choose its answers by another rule",
+            value=f"{name} ({' '.join(map(str, architectures))})",
+            expected=RAG_TOKEN,
+            remedy="use a RAG-Token model, such as facebook/rag-token-nq where this is facebook/rag-sequence-nq",
+        )
 
 
 def dimension(directory: str) -> int:
@@ -187,7 +199,7 @@ def trained_sha256(directory: str) -> list[str]:
 def _rag_encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
     ours = config.get(OUR_KEY, {}).get("question_encoder")
     if ours:
-        return EncoderConfig(**ours)
+        return EncoderConfig.from_dict(ours)
     question_encoder = config.get("question_encoder", {})
     if question_encoder.get("model_type") == "dpr":
         return EncoderConfig("pooler", False, question_encoder.get("max_position_embeddings", 512), True)
@@ -196,37 +208,6 @@ def _rag_encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
         value=question_encoder.get("model_type"),
         expected="a DPR question encoder, or a model made by ragbeam compose",
     )
-
-
-def _sentence_encoder_config(directory: str, config: Mapping[str, Any]) -> EncoderConfig:
-    modules = _read_json(os.path.join(directory, "modules.json"))
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-    if unknown := [kind for kind in kinds if kind not in _KNOWN_MODULES]:
-        raise InputError(
-            "the encoder has a module that ragbeam does not know",
-            value=f"{directory} ({unknown[0]})",
-            expected=" and ".join(sorted(_KNOWN_MODULES)),
-        )
-    pooling_files = [module["path"] for module in modules if module["type"].endswith("Pooling")]
-    modes = _read_json(os.path.join(directory, pooling_files[0], "config.json")) if pooling_files else {}
-    names = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
-    active = [key for key, on in modes.items() if key.startswith("pooling_mode_") and on is True]
-    if len(active) != 1 or active[0] not in names:
-        raise InputError(
-            "the encoder's pooling is not one that ragbeam knows", value=active, expected="mean, cls or max"
-        )
-    lengths_file = os.path.join(directory, "sentence_bert_config.json")
-    limit = config.get("max_position_embeddings", 512)
-    if os.path.isfile(lengths_file):
-        limit = _read_json(lengths_file).get("max_seq_length") or limit
-    return EncoderConfig(names[active[0]], "Normalize" in kinds, limit, False)
-
-
-def _read_json(path: str) -> Any:
-    try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"a file of the model cannot be read ({error})", value=path) from error
 
 
 def _download(url: str) -> str:

@@ -11,8 +11,6 @@ import safetensors
 import safetensors.torch
 import torch
 from transformers import (
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
     RagConfig,
@@ -21,9 +19,9 @@ from transformers import (
 )
 
 from rag_ops import checkpoints, storage
-from rag_ops.encoding import load_encoder_model
 from rag_ops.errors import InputError
-from rag_ops.loading import OWN_CLASSES, loading
+from rag_ops.loading import load_encoder, load_encoder_tokenizer, load_generator, load_tokenizer
+from rag_ops.prompting import PROMPT_IDS, QuestionPrompt
 
 BART_POSITION_OFFSET = 2  # BART's position table begins with two rows that it never uses
 DECODER_LAYERS = 2
@@ -56,11 +54,11 @@ def compose(
     Raises:
         InputError: a part is missing or of the wrong kind.
     """
-    generator_directory = checkpoints.find_model(generator)
-    with loading("the generator", generator_directory):
-        model = AutoModelForSeq2SeqLM.from_pretrained(generator_directory, dtype=torch.float32, **OWN_CLASSES)
-        tokenizer = AutoTokenizer.from_pretrained(generator_directory, **OWN_CLASSES)
     _check_scale(score_scale)
+    checkpoints.encoder_config(checkpoints.find_model(question_encoder), "question")  # refused before weights are read
+    generator_directory = checkpoints.find_model(generator)
+    tokenizer = load_tokenizer(generator_directory)
+    model = load_generator(generator_directory)
     notes = {"score_scale": score_scale}
     save(question_encoder, model, tokenizer, output, context_encoder=context_encoder, notes=notes)
 
@@ -99,9 +97,9 @@ def compose_warm_started(
         notes["trained_sha256"] = [storage.sha256_of(path) for path in trained]
     else:
         notes["generator"] = checkpoints.UNTRAINED
-    generator = warm_start_generator(load_encoder_model(directory, "context"), decoder_layers)
+    generator = warm_start_generator(load_encoder(directory, "context"), decoder_layers)
     generator.load_state_dict(learned, strict=False)
-    save(encoder, generator, AutoTokenizer.from_pretrained(directory, **OWN_CLASSES), output, notes=notes)
+    save(encoder, generator, load_encoder_tokenizer(directory), output, notes=notes)
 
 
 def save_trained(generator: BartForConditionalGeneration, encoder: str, path: str) -> None:
@@ -174,7 +172,8 @@ def save(
     """Saves question encoder and generator as one RAG-Token model, with both tokenizers in their subfolders."""
     directory = checkpoints.find_model(question_encoder)
     encoding = checkpoints.encoder_config(directory, "question")
-    encoder = load_encoder_model(directory, "question")
+    tokenizer = load_encoder_tokenizer(directory)
+    encoder = load_encoder(directory, "question")
     config = RagConfig.from_question_encoder_generator_configs(
         encoder.config, generator.config, n_docs=5, retrieval_vector_size=checkpoints.dimension(directory)
     )
@@ -184,12 +183,15 @@ def save(
         digest = None  # the other half of a DPR pair is another checkpoint, which nobody named
     else:
         digest = checkpoints.model_digest(directory)
-    ours = {"question_encoder": dataclasses.asdict(encoding), "context_encoder_digest": digest, **(notes or {})}
+    ours = {"question_encoder": encoding.as_dict(), "context_encoder_digest": digest, **(notes or {})}
+    if encoding.prompt:
+        prompt = QuestionPrompt.of(tokenizer, encoding.prompt)
+        ours[PROMPT_IDS] = dataclasses.asdict(prompt) if prompt else None
     setattr(config, checkpoints.OUR_KEY, ours)
     model = RagTokenForGeneration(config=config, question_encoder=encoder, generator=generator)
     os.makedirs(output, exist_ok=True)
     model.save_pretrained(output)
-    RagTokenizer(AutoTokenizer.from_pretrained(directory, **OWN_CLASSES), generator_tokenizer).save_pretrained(output)
+    RagTokenizer(tokenizer, generator_tokenizer).save_pretrained(output)
 
 
 def warm_start_generator(encoder: Any, decoder_layers: int | None = None) -> BartForConditionalGeneration:

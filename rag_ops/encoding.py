@@ -13,8 +13,8 @@ On a CPU each batch is computed by one thread, several side by side, so the numb
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
 from rag_ops import isolating, memory
-from rag_ops.checkpoints import EncoderConfig, encoder_config, read_config
+from rag_ops.checkpoints import encoder_config
 from rag_ops.devices import pick_device, torch_threads
-from rag_ops.errors import InputError, JobError
-from rag_ops.loading import OWN_CLASSES, loading
+from rag_ops.errors import JobError
+from rag_ops.loading import load_encoder, load_encoder_tokenizer, longest_input
 from rag_ops.packing import pack_linears
+from rag_ops.sentence_encoders import EncoderConfig
 
 logger = logging.getLogger(__name__)
 WINDOW_ROWS = 4096  # rows tokenised together while the device works on those before: bounds memory
@@ -37,7 +37,6 @@ STEP_TOKENS = 8  # rows are padded to a multiple: 3% of a passage, and no more s
 BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}  # of a batch: a core's caches hold it; an accelerator is full
 MOST_ROWS = 64  # of a batch: bounds the empty rows of short lengths
 MAX_TEXT_CHARS = 1 << 16  # of a text; 512 tokens are some 2,500, and a megabyte takes seconds and gigabytes to tokenise
-RAG_ENCODER_PREFIX = "rag.question_encoder."
 
 
 def batch_shape(tokens: int, budget_tokens: int, limit: int) -> tuple[int, int]:
@@ -75,6 +74,7 @@ class Encoder:
     def __init__(self, model: Any, tokenizer: Any, config: EncoderConfig, device: str, threads: int):
         self.config = config
         self._model = model.to(device).eval()
+        self._takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
         pack_linears(self._model)
         memory.keep()
         self._tokenizer = tokenizer
@@ -103,21 +103,24 @@ class Encoder:
             JobError: the device is absent.
         """
         config = encoder_config(directory, role)
-        model = load_encoder_model(directory, role)
+        tokenizer = load_encoder_tokenizer(directory)
+        model = load_encoder(directory, role)
         config = dataclasses.replace(config, max_tokens=_limit(config, model, max_tokens))
-        subfolder = "question_encoder_tokenizer" if read_config(directory)["model_type"] == "rag" else ""
-        with loading("the encoder's tokenizer", directory):
-            tokenizer = AutoTokenizer.from_pretrained(directory, subfolder=subfolder, **OWN_CLASSES)
         return cls(model, tokenizer, config, pick_device(device), threads)
 
     def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tokens:
         """Token ids of texts, or of (title, text) pairs, cut to the model's length, the longer side of a pair first.
 
+        The encoder's prompt comes before each text, or title.
         Of a text only the first `MAX_TEXT_CHARS` are looked at, which is more than any model's length.
         """
-        encoded = self._tokenizer(
-            [text[:MAX_TEXT_CHARS] for text in texts],
+        prompt = self.config.prompt
+        given = [
+            [prompt + text[:MAX_TEXT_CHARS] for text in texts],
             [text[:MAX_TEXT_CHARS] for text in pairs] if pairs is not None else None,
+        ]
+        encoded = self._tokenizer(
+            *given,
             truncation=True,
             max_length=self.config.max_tokens,
             padding=False,
@@ -125,13 +128,17 @@ class Encoder:
         )
         ids = encoded["input_ids"]
         types = encoded.get("token_type_ids")
-        if self.config.zero_token_types:
+        if self.config.zero_token_types or not self._takes_types:
             types = None
-        cut = np.array([bool(encoding.overflowing) for encoding in encoded.encodings or []], dtype=bool)
+        if encoded.encodings is None:  # a slow tokenizer's
+            full = self._tokenizer(*given, truncation=False, padding=False)["input_ids"]
+            cut = np.array([len(row) > self.config.max_tokens for row in full], dtype=bool)
+        else:
+            cut = np.array([bool(encoding.overflowing) for encoding in encoded.encodings], dtype=bool)
         long = np.array([len(text) > MAX_TEXT_CHARS for text in texts], dtype=bool)
         if pairs is not None:
             long |= np.array([len(text) > MAX_TEXT_CHARS for text in pairs], dtype=bool)
-        return Tokens(ids, types, cut | long if len(cut) else long)
+        return Tokens(ids, types, cut | long)
 
     def encode(
         self,
@@ -302,63 +309,31 @@ def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor
     """
     if config.pooling == "pooler":
         vectors = output.pooler_output
-    elif config.pooling == "cls":
-        vectors = output.last_hidden_state[:, 0]
     else:
-        states = output.last_hidden_state
-        weights = mask.unsqueeze(-1).to(states.dtype)
-        if config.pooling == "mean":
-            vectors = (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
-        else:
-            vectors = states.masked_fill(weights == 0, float("-inf")).amax(1)
+        vectors = _pool_states(output.last_hidden_state, mask, config.pooling)
     return torch.nn.functional.normalize(vectors, dim=-1) if config.normalize else vectors
 
 
-def load_encoder_model(directory: str, role: str) -> Any:
-    """The bare encoder model of a local directory, in float32; of a RAG model its question encoder alone."""
-    model_type = read_config(directory)["model_type"]
-    with loading("the encoder", directory):
-        if model_type == "rag":
-            return _question_encoder_of_rag(directory)
-        if model_type == "dpr":
-            kind = DPRContextEncoder if role == "context" else DPRQuestionEncoder
-            return kind.from_pretrained(directory, dtype=torch.float32)
-        return AutoModel.from_pretrained(directory, dtype=torch.float32, **OWN_CLASSES)
-
-
-def _question_encoder_of_rag(directory: str) -> Any:
-    config = AutoConfig.from_pretrained(directory, **OWN_CLASSES).question_encoder
-    model = DPRQuestionEncoder(config) if config.model_type == "dpr" else AutoModel.from_config(config, **OWN_CLASSES)
-    state = {
-        name[len(RAG_ENCODER_PREFIX) :]: tensor for name, tensor in read_weights(directory, RAG_ENCODER_PREFIX).items()
-    }
-    missing, _ = model.load_state_dict(state, strict=False)
-    if missing := [name for name in missing if "position_ids" not in name]:
-        raise InputError(
-            "the RAG model lacks weights of its question encoder", value=missing[0], expected="a whole checkpoint"
-        )
-    return model.float()
-
-
-def read_weights(directory: str, prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint whose names start with `prefix`: from safetensors, or torch files without pickle."""
-    from safetensors import safe_open
-
-    names = sorted(os.listdir(directory))
-    tensors: dict[str, torch.Tensor] = {}
-    for name in [name for name in names if name.endswith(".safetensors")]:
-        with safe_open(os.path.join(directory, name), framework="pt") as file:
-            tensors |= {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
-    if not tensors:
-        for name in [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]:
-            state = torch.load(os.path.join(directory, name), map_location="cpu", weights_only=True)
-            tensors |= {key: tensor for key, tensor in state.items() if key.startswith(prefix)}
-    return tensors
+def _pool_states(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """(rows, tokens, width) to (rows, width); padding may be on either side."""
+    rows = torch.arange(len(states), device=states.device)
+    first = mask.int().argmax(1)
+    if pooling == "cls":
+        return states[rows, first]
+    if pooling == "lasttoken":
+        return states[rows, mask.shape[1] - 1 - mask.flip(1).int().argmax(1)]
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    if pooling == "max":
+        return states.masked_fill(weights == 0, float("-inf")).amax(1)
+    if pooling == "weightedmean":
+        places = torch.arange(1, mask.shape[1] + 1, device=states.device) - first[:, None]
+        weights = weights * places.unsqueeze(-1).to(states.dtype)
+    total, number = (states * weights).sum(1), weights.sum(1).clamp(min=1e-9)
+    return total / (number.sqrt() if pooling == "mean_sqrt_len_tokens" else number)
 
 
 def _limit(config: EncoderConfig, model: torch.nn.Module, max_tokens: int | None) -> int:
-    positions = getattr(model.config, "max_position_embeddings", config.max_tokens)
-    limit = min(config.max_tokens, positions)
+    limit = min(config.max_tokens, longest_input(model, config.max_tokens))
     return min(limit, max_tokens) if max_tokens else limit
 
 

@@ -12,9 +12,11 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,8 +31,9 @@ from rag_ops.contexts import Passage
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError
 from rag_ops.generation import GenerationSettings, RagTokenGenerator
-from rag_ops.loading import loading, rag_tokenizer
+from rag_ops.loading import load_rag, rag_tokenizer
 from rag_ops.metrics import exact_match, f1, has_answer
+from rag_ops.prompting import check_question_prompt
 from rag_ops.questions import Question
 from rag_ops.retriever import BeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
 from rag_ops.stages import read_manifest
@@ -40,12 +43,15 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"  # in the output directory, while training is unfinished
 SETTINGS = "settings.json"  # there: what a resumed training must have been started with
 HISTORY = "training.json"  # in the output directory: loss at each step, and each evaluation
+_COUNTS = (
+    *("max_steps", "batch_size", "accumulation", "n_docs", "eval_steps", "max_answer_tokens", "max_question_tokens"),
+)
 EVALUATION_BATCH = 64  # questions that are retrieved for and answered together
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneSettings:
-    """How to train.
+    """How to train; checks itself, and names a setting that is out of range as its flag.
 
     Attributes:
         epochs: passes over the training questions.
@@ -79,6 +85,31 @@ class FinetuneSettings:
     freeze: tuple[str, ...] = ()
     seed: int = 1
     told_only: bool = False
+
+    def __post_init__(self) -> None:
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is None and name in ("max_steps", "eval_steps"):
+                continue
+            if not isinstance(value, Integral) or value < 1:
+                raise InputError(f"--{name} is too small or no whole number", value=value, expected="1 or more")
+        for name, (low, high) in {"epochs": (0, 1e6), "learning_rate": (0, 1), "eval_fraction": (0, 1)}.items():
+            if not low < getattr(self, name) <= high:  # nor is NaN
+                raise InputError(
+                    f"--{name} is out of range", value=getattr(self, name), expected=f"over {low}, to {high:g}"
+                )
+        if not (0 <= self.warmup_steps < 1 or (1 <= self.warmup_steps < math.inf and self.warmup_steps % 1 == 0)):
+            raise InputError(
+                "--warmup_steps is out of range",
+                value=self.warmup_steps,
+                expected="a number of steps, or a share of all, from 0 to under 1",
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError("--label_smoothing is out of range", value=self.label_smoothing, expected="0 to under 1")
+        if not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**32:
+            raise InputError("--seed is out of range", value=self.seed, expected="a whole number, 0 to 2**32 - 1")
+        if isinstance(self.freeze, str):
+            raise InputError("--freeze is one text", value=self.freeze, expected="a tuple of names")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,10 +161,12 @@ def finetune(
         on_evaluation: told of each evaluation.
 
     Raises:
-        InputError: no question has an answer, or `output` holds a model, or an unfinished training that was started
-            otherwise or is not to be resumed.
+        InputError: the model is no RAG-Token model, no question has an answer, or `output` holds a model, or an
+            unfinished training that was started otherwise or is not to be resumed.
     """
     _check_accelerate()
+    checkpoints.check_rag_token(model, model)
+    check_question_prompt(checkpoints.read_config(model).get(checkpoints.OUR_KEY) or {})
     device = pick_device(device)
     training, evaluation = split_questions(questions, held_out, settings.eval_fraction)
     passages = read_manifest(index, "index")
@@ -147,12 +180,10 @@ def finetune(
     checkpoint = _last_checkpoint(folder)
     with torch_threads(threads):
         torch.manual_seed(settings.seed)
-        with loading("the RAG model", model):
-            sides = rag_tokenizer(model)
-            tokenizer = RagTokenizer(sides.question_encoder, sides.generator)
-            rag = RagTokenForGeneration.from_pretrained(model, dtype=torch.float32)
-        scale = checkpoints.score_scale(rag.config)
-        retriever = RagRetriever(rag.config, tokenizer.question_encoder, tokenizer.generator, BeamIndex(index, scale))
+        sides = rag_tokenizer(model)
+        tokenizer = RagTokenizer(sides.question_encoder, sides.generator)
+        rag = load_rag(model, torch.float32, RagTokenForGeneration)
+        retriever = RagRetriever(rag.config, tokenizer.question_encoder, tokenizer.generator, BeamIndex(index))
         rag.set_retriever(retriever)
         own_smoothing, rag.config.label_smoothing = rag.config.label_smoothing, settings.label_smoothing
         for name, parameter in rag.named_parameters():

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import RagTokenForGeneration
 
 from rag_ops import checkpoints, isolating, memory
 from rag_ops.beams import beam_search
@@ -21,7 +20,7 @@ from rag_ops.errors import InputError
 from rag_ops.extractive import Source, Vocabulary
 from rag_ops.greedy import greedy
 from rag_ops.isolating import token_batches
-from rag_ops.loading import loading, rag_tokenizer
+from rag_ops.loading import load_rag, rag_tokenizer
 from rag_ops.seq2seq import generator_of
 from rag_ops.spelling import respell
 
@@ -167,15 +166,14 @@ class RagTokenGenerator:
             dtype: of `DTYPES`, or "auto": float32 on a CPU, bfloat16 on a GPU.
 
         Raises:
-            InputError: it is no RAG model, or lacks a part.
+            InputError: it is no RAG-Token model, or lacks a part.
             JobError: the device is absent.
         """
         device = pick_device(device)
         if dtype == "auto":
             dtype = "bfloat16" if device == "cuda" else "float32"
-        with loading("the RAG model", directory):
-            model = RagTokenForGeneration.from_pretrained(directory, dtype=DTYPES[dtype])
-            tokenizer = rag_tokenizer(directory)
+        tokenizer = rag_tokenizer(directory)
+        model = load_rag(directory, DTYPES[dtype])
         return cls(model, tokenizer, settings, device, threads, dtype)
 
     def answer(

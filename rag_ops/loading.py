@@ -1,33 +1,208 @@
-"""Model files of others: read as data, never run, and told in one line when they cannot be read.
+"""The one place that loads models and tokenizers: as data, never as code, and with one line if they cannot be read.
 
 Weights come from safetensors, or from torch files with weights_only=True, which is how transformers reads them too;
-classes come from transformers itself, never from a model's own directory.
+classes come from transformers itself, never from a model's own directory. Layouts of every age are read: the tokenizers
+of RAG and DPR's first checkpoints have a vocab.txt, or a vocab.json and merges.txt, and do not name their class, which
+only the configuration of the model that they belong to tells.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
-from transformers import AutoTokenizer, RagConfig, RagTokenizer
+import torch
+import transformers
+from tokenizers import normalizers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    DPRContextEncoder,
+    DPRQuestionEncoder,
+    RagConfig,
+    RagTokenizer,
+)
 
+from rag_ops import checkpoints
 from rag_ops.errors import InputError, JobError, RagbeamError
 from rag_ops.isolating import is_out_of_memory
 
 OWN_CLASSES: dict[str, Any] = {"trust_remote_code": False}  # given to whatever of transformers would take a directory's
 MAX_REASON_CHARS = 160
+RAG_ENCODER_PREFIX = "rag.question_encoder."
+ADAPTER = "adapter_config.json"  # PEFT's
+
+
+def load_tokenizer(directory: str) -> Any:
+    """The tokenizer of a local model directory that is no RAG model."""
+    with loading("the tokenizer", directory):
+        return _load_tokenizer(checkpoints.weights_directory(directory))
+
+
+def load_encoder_tokenizer(directory: str) -> Any:
+    """The tokenizer of an encoder's local directory, or of a RAG model's question encoder, made to lower if it has to.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    config = checkpoints.read_config(directory)
+    with loading("the encoder's tokenizer", directory):
+        if config["model_type"] == "rag":
+            part = RagConfig.from_pretrained(directory).question_encoder
+            tokenizer = _load_tokenizer(directory, config=part, subfolder="question_encoder_tokenizer")
+        else:
+            tokenizer = _load_tokenizer(checkpoints.weights_directory(directory))
+    return _lowering(tokenizer) if _says_lower_case(directory, config) else tokenizer
 
 
 def rag_tokenizer(directory: str) -> RagTokenizer:
-    """Both tokenizers of a RAG model; transformers' own loader would ask at the terminal whether to run their code."""
-    config = RagConfig.from_pretrained(directory)
-    sides = {"question_encoder": config.question_encoder, "generator": config.generator}
-    tokenizers = {
-        side: AutoTokenizer.from_pretrained(directory, config=part, subfolder=f"{side}_tokenizer", **OWN_CLASSES)
-        for side, part in sides.items()
+    """Both tokenizers of a RAG model; transformers' own loader would ask at the terminal whether to run their code.
+
+    Raises:
+        InputError: one cannot be loaded.
+    """
+    question_encoder = load_encoder_tokenizer(directory)
+    with loading("the generator's tokenizer", directory):
+        part = RagConfig.from_pretrained(directory).generator
+        return RagTokenizer(question_encoder, _load_tokenizer(directory, config=part, subfolder="generator_tokenizer"))
+
+
+def load_rag(directory: str, dtype: torch.dtype, kind: Any = transformers.RagTokenForGeneration) -> Any:
+    """A RAG-Token model from a local directory.
+
+    Args:
+        directory: see `checkpoints.find_model`.
+        dtype: of its weights.
+        kind: transformers' class, or one made from it.
+
+    Raises:
+        InputError: it cannot be loaded, or is no RAG-Token model.
+    """
+    checkpoints.check_rag_token(directory, directory)
+    with loading("the RAG model", directory):
+        return kind.from_pretrained(directory, dtype=dtype)
+
+
+def load_generator(directory: str) -> Any:
+    """A sequence-to-sequence model from a local directory, in float32.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    _refuse_adapter(directory)
+    with loading("the generator", directory):
+        return AutoModelForSeq2SeqLM.from_pretrained(directory, dtype=torch.float32, **OWN_CLASSES)
+
+
+def load_encoder(directory: str, role: str) -> Any:
+    """The bare encoder model of a local directory, in float32; of a RAG model its question encoder alone.
+
+    Args:
+        directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model.
+        role: "context" or "question"; the side of a DPR checkpoint.
+
+    Raises:
+        InputError: it cannot be loaded, or is an encoder-decoder.
+    """
+    folder, model_type = checkpoints.weights_directory(directory), checkpoints.read_config(directory)["model_type"]
+    _refuse_adapter(folder)
+    with loading("the encoder", directory):
+        if model_type == "rag":
+            return _question_encoder_of_rag(directory)
+        if model_type == "dpr":
+            kind = DPRContextEncoder if role == "context" else DPRQuestionEncoder
+            return kind.from_pretrained(folder, dtype=torch.float32)
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32, **OWN_CLASSES)
+    if model.config.is_encoder_decoder:
+        raise InputError(
+            "the encoder has a decoder too", value=f"{directory} ({model_type})", expected="a model of an encoder alone"
+        )
+    return model
+
+
+def longest_input(model: torch.nn.Module, otherwise: int) -> int:
+    """Tokens that a model has positions for.
+
+    RoBERTa's table, and those of its descendants (XLM-R, CamemBERT, MPNet), begin with the padding's position, which
+    the first token comes behind: of 514 rows 512 count.
+
+    Args:
+        model: an encoder of transformers.
+        otherwise: what to give for a model that names none.
+    """
+    for name, part in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, torch.nn.Embedding):
+            return part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    return positions if positions and positions > 0 else otherwise
+
+
+def read_weights(directory: str, prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint whose names start with `prefix`: from safetensors, or torch files without pickle."""
+    from safetensors import safe_open
+
+    names = sorted(os.listdir(directory))
+    tensors: dict[str, torch.Tensor] = {}
+    for name in [name for name in names if name.endswith(".safetensors")]:
+        with safe_open(os.path.join(directory, name), framework="pt") as file:
+            tensors |= {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
+    if not tensors:
+        for name in [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]:
+            state = torch.load(os.path.join(directory, name), map_location="cpu", weights_only=True)
+            tensors |= {key: tensor for key, tensor in state.items() if key.startswith(prefix)}
+    return tensors
+
+
+def _load_tokenizer(directory: str, **options: Any) -> Any:
+    return AutoTokenizer.from_pretrained(directory, **options, **OWN_CLASSES)
+
+
+def _says_lower_case(directory: str, config: dict[str, Any]) -> bool:
+    """Whether the encoder's files ask for small letters; a generator's directory, which asks for nothing, may come."""
+    if config["model_type"] == "rag":
+        return bool(((config.get(checkpoints.OUR_KEY) or {}).get("question_encoder") or {}).get("lower_case"))
+    is_encoder = config["model_type"] != "dpr" and checkpoints.is_sentence_encoder(directory)
+    return is_encoder and checkpoints.encoder_config(directory).lower_case
+
+
+def _lowering(tokenizer: Any) -> Any:
+    """The tokenizer, which takes capitals for small letters from now on, as sentence-transformers' do_lower_case."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            "do_lower_case is asked of a slow tokenizer", value=type(tokenizer).__name__, expected="a fast tokenizer"
+        )
+    before = tokenizer.backend_tokenizer.normalizer
+    parts = [normalizers.Lowercase(), *([before] if before is not None else [])]
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(parts)
+    return tokenizer
+
+
+def _refuse_adapter(directory: str) -> None:
+    if os.path.isfile(os.path.join(directory, ADAPTER)):
+        raise InputError(
+            "the model is an adapter of another one",
+            value=os.path.join(directory, ADAPTER),
+            expected="whole weights",
+            remedy="merge it with PEFT's merge_and_unload and save the result",
+        )
+
+
+def _question_encoder_of_rag(directory: str) -> Any:
+    config = AutoConfig.from_pretrained(directory, **OWN_CLASSES).question_encoder
+    model = DPRQuestionEncoder(config) if config.model_type == "dpr" else AutoModel.from_config(config, **OWN_CLASSES)
+    state = {
+        name[len(RAG_ENCODER_PREFIX) :]: tensor for name, tensor in read_weights(directory, RAG_ENCODER_PREFIX).items()
     }
-    return RagTokenizer(**tokenizers)
+    missing, _ = model.load_state_dict(state, strict=False)
+    if missing := [name for name in missing if "position_ids" not in name]:
+        raise InputError(
+            "the RAG model lacks weights of its question encoder", value=missing[0], expected="a whole checkpoint"
+        )
+    return model.float()
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ class Model:
     @classmethod
     def of(cls, name: str) -> Model:
         """Reads a model's files."""
-        directory = checkpoints.find_model(name)
+        directory = checkpoints.weights_directory(checkpoints.find_model(name))
         config = checkpoints.read_config(directory)
         part = config.get("generator", config)
         feed_forward = part.get("intermediate_size") or part.get("encoder_ffn_dim") or part.get("d_ff") or 3072

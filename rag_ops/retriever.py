@@ -24,16 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers import AutoTokenizer, BatchEncoding
+from transformers import BatchEncoding
 from transformers.models.dpr.modeling_dpr import DPRQuestionEncoderOutput
-from transformers.models.rag.retrieval_rag import CustomHFIndex, Index
+from transformers.models.rag.retrieval_rag import CustomHFIndex, Index, LegacyIndex
 
-from rag_ops import checkpoints
-from rag_ops.checkpoints import EncoderConfig
+from rag_ops import checkpoints, storage
 from rag_ops.contexts import ContextFormat, Passage, encode_contexts
 from rag_ops.encoding import pool
 from rag_ops.errors import InputError
+from rag_ops.loading import load_encoder_tokenizer, longest_input, rag_tokenizer
 from rag_ops.passage_index import PassageIndex
+from rag_ops.prompting import PROMPT_IDS, QuestionPrompt
+from rag_ops.sentence_encoders import EncoderConfig
 
 __all__ = ["AutoTokenizer", "RagRetriever", "RagTokenForGeneration", "RagTokenizer"]
 
@@ -44,6 +46,17 @@ DUMMY_ROWS = 10_000
 
 class RagTokenizer(transformers.RagTokenizer):
     """The pair of tokenizers, with the method that transformers 5 has dropped."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> RagTokenizer:
+        """Both tokenizers of a RAG model: a directory, URL or hub id. No code of the model's own runs.
+
+        Args:
+            pretrained_model_name_or_path: the model.
+            kwargs: taken for transformers' sake; the model's own configuration counts.
+        """
+        both = _both_tokenizers(pretrained_model_name_or_path)
+        return cls(both.question_encoder, both.generator)
 
     def prepare_seq2seq_batch(
         self,
@@ -72,16 +85,41 @@ class RagTokenizer(transformers.RagTokenizer):
         return inputs
 
 
+def _both_tokenizers(name: str | os.PathLike[str]) -> RagTokenizer:
+    sides = rag_tokenizer(checkpoints.find_model(os.fspath(name)))
+    return RagTokenizer(sides.question_encoder, sides.generator)
+
+
+class AutoTokenizer(transformers.AutoTokenizer):
+    """Transformers' own, but for RAG models: of one it gives our `RagTokenizer`."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *inputs: Any, **kwargs: Any) -> Any:
+        """See transformers' method of this name; `subfolder` may name one side of a RAG model."""
+        if not _is_rag(pretrained_model_name_or_path):
+            found = super().from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+            if not isinstance(found, transformers.RagTokenizer):
+                return found
+        both = _both_tokenizers(pretrained_model_name_or_path)
+        sides = {"question_encoder_tokenizer": both.question_encoder, "generator_tokenizer": both.generator}
+        return sides.get(kwargs.get("subfolder", ""), both)
+
+
+def _is_rag(directory: str | os.PathLike[str]) -> bool:
+    if not os.path.isfile(os.path.join(directory, "config.json")):
+        return False
+    return checkpoints.read_config(os.fspath(directory))["model_type"] == "rag"
+
+
 class BeamIndex(Index):
     """A ragbeam index as transformers wants it: rows and order of our own search, vectors as embed stored them.
 
     Args:
         url: output directory of `ragbeam index`.
-        scale: what vectors are multiplied by, so that inner products with them are scaled scores.
     """
 
-    def __init__(self, url: str, scale: float = 1.0):
-        self.passages, self._scale = PassageIndex(url), scale
+    def __init__(self, url: str):
+        self.passages = PassageIndex(url)
         self._initialized = False
 
     def init_index(self) -> None:
@@ -95,7 +133,7 @@ class BeamIndex(Index):
     def get_top_docs(self, question_hidden_states: np.ndarray, n_docs: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """Rows, int64 (questions, n_docs), best first, and their vectors, float32 (questions, n_docs, dimension)."""
         rows = self.passages.search(np.asarray(question_hidden_states, np.float32), n_docs).rows
-        return rows, self.passages.vectors(rows) * self._scale
+        return rows, self.passages.vectors(rows)
 
     def get_doc_dicts(self, doc_ids: np.ndarray) -> list[dict]:
         """For each question the columns id, title and text of its passages."""
@@ -148,12 +186,44 @@ class HubIndex(Index):
 class RagRetriever(transformers.RagRetriever):
     """Transformers' retriever over our index; contexts keep the question whole and are padded to the longest."""
 
+    @classmethod
+    def from_pretrained(
+        cls, retriever_name_or_path: str | os.PathLike[str], indexed_dataset: Any = None, **kwargs: Any
+    ) -> RagRetriever:
+        """A retriever with a RAG model's configuration and tokenizers.
+
+        Args:
+            retriever_name_or_path: the model: a directory, URL or hub id.
+            indexed_dataset: a `datasets.Dataset` with a FAISS index "embeddings"; by default the configuration tells.
+            kwargs: `config`, or settings of it that replace the model's.
+
+        Raises:
+            InputError: the model, or the index that the configuration names, is missing.
+        """
+        directory = checkpoints.find_model(os.fspath(retriever_name_or_path))
+        config = kwargs.pop("config", None) or transformers.RagConfig.from_pretrained(directory, **kwargs)
+        sides = rag_tokenizer(directory)
+        index = None
+        if indexed_dataset is not None:
+            config.index_name = "custom"
+            index = CustomHFIndex(config.retrieval_vector_size, indexed_dataset)
+        return cls(config, sides.question_encoder, sides.generator, index)
+
+    def retrieve(self, question_hidden_states: np.ndarray, n_docs: int) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+        """Passages of questions, whatever the index: vectors, times the model's score scale; rows; titles and texts.
+
+        Inner products with these vectors are scaled scores. Shapes and types are those of transformers' method.
+        """
+        vectors, rows, passages = super().retrieve(question_hidden_states, n_docs)
+        return vectors * np.asarray(checkpoints.score_scale(self.config), vectors.dtype), rows, passages
+
     @staticmethod
     def _build_index(config: Any) -> Index:
         if config.index_name == "custom":
             return CustomHFIndex.load_from_disk(config.retrieval_vector_size, config.passages_path, config.index_path)
         if url := config.index_path or os.environ.get(INDEX_VARIABLE):
-            return BeamIndex(url, checkpoints.score_scale(config))
+            _refuse_dprs(url)
+            return BeamIndex(url)
         if config.use_dummy_dataset:
             return HubIndex()
         raise InputError(
@@ -178,6 +248,18 @@ class RagRetriever(transformers.RagRetriever):
         return padded["input_ids"], padded["attention_mask"]
 
 
+def _refuse_dprs(url: str) -> None:
+    """Refuses what transformers' "legacy" index reads by unpickling: DPR's own files."""
+    names = (LegacyIndex.PASSAGE_FILENAME, LegacyIndex.INDEX_FILENAME + ".index.dpr")
+    if found := [name for name in names if storage.exists(storage.join(url, name))]:
+        raise InputError(
+            "the index is DPR's own, which transformers unpickles and ragbeam does not",
+            value=storage.join(url, found[0]),
+            expected="the output directory of ragbeam index, or of ragbeam import",
+            remedy="ragbeam import makes one of DPR's index and psgs_w100.tsv",
+        )
+
+
 class RagTokenForGeneration(transformers.RagTokenForGeneration):
     """Transformers' model, with any question encoder that ragbeam knows: the configuration tells how it pools."""
 
@@ -185,46 +267,100 @@ class RagTokenForGeneration(transformers.RagTokenForGeneration):
         super().__init__(config, question_encoder, generator, **options)
         ours = getattr(self.config, checkpoints.OUR_KEY, None) or {}
         if encoding := ours.get("question_encoder"):
-            pool_questions(self.rag.question_encoder, EncoderConfig(**encoding))
+            hook_questions(self.rag.question_encoder, EncoderConfig.from_dict(encoding), ours.get(PROMPT_IDS))
 
     @classmethod
-    def from_pretrained_question_encoder_generator(  # type: ignore[override]
-        cls, question_encoder: str, generator: str, **options: Any
+    def from_pretrained_question_encoder_generator(
+        cls,
+        question_encoder_pretrained_model_name_or_path: Any = None,
+        generator_pretrained_model_name_or_path: Any = None,
+        retriever: Any = None,
+        **kwargs: Any,
     ) -> Any:
-        """A model of a question encoder and a generator, each a directory, URL or hub id.
+        """A model of a question encoder and a generator, each a directory, URL or hub id, or a loaded model.
+
+        Args:
+            question_encoder_pretrained_model_name_or_path: a DPR question encoder or a sentence-transformers model.
+            generator_pretrained_model_name_or_path: any `AutoModelForSeq2SeqLM`.
+            retriever: a `RagRetriever`.
+            kwargs: as transformers has them; `question_encoder_model` and `generator_model` are loaded models.
 
         Raises:
             InputError: one is missing, or the encoder's files don't tell how it pools.
         """
-        directory = checkpoints.find_model(question_encoder)
-        encoding = checkpoints.encoder_config(directory, "question")
-        model: Any = super().from_pretrained_question_encoder_generator(
-            directory, checkpoints.find_model(generator), **options
+        encoding = directory = None
+        model = kwargs.get("question_encoder_model")
+        if model is None and question_encoder_pretrained_model_name_or_path is not None:
+            directory = checkpoints.find_model(os.fspath(question_encoder_pretrained_model_name_or_path))
+        elif model is not None and model.config.model_type != "dpr" and os.path.isdir(model.config.name_or_path):
+            directory = model.config.name_or_path  # where it was loaded from
+        if directory is not None:
+            encoding = checkpoints.encoder_config(directory, "question")
+        if generator_pretrained_model_name_or_path is not None:
+            generator_pretrained_model_name_or_path = checkpoints.find_model(
+                os.fspath(generator_pretrained_model_name_or_path)
+            )
+        made: Any = super().from_pretrained_question_encoder_generator(
+            checkpoints.weights_directory(directory) if model is None and directory else None,
+            generator_pretrained_model_name_or_path,
+            retriever,
+            **kwargs,
         )
-        model.config.retrieval_vector_size = checkpoints.dimension(directory)
-        setattr(model.config, checkpoints.OUR_KEY, {"question_encoder": dataclasses.asdict(encoding)})
-        pool_questions(model.rag.question_encoder, encoding)
-        return model
+        if directory is not None and encoding is not None:
+            made.config.retrieval_vector_size = checkpoints.dimension(directory)
+            ours: dict[str, Any] = {"question_encoder": encoding.as_dict()}
+            if encoding.prompt:
+                prompt = QuestionPrompt.of(load_encoder_tokenizer(directory), encoding.prompt)
+                ours[PROMPT_IDS] = dataclasses.asdict(prompt) if prompt else None
+            setattr(made.config, checkpoints.OUR_KEY, ours)
+            hook_questions(made.rag.question_encoder, encoding, ours.get(PROMPT_IDS))
+        return made
 
 
-def pool_questions(encoder: Any, encoding: EncoderConfig) -> None:
+def hook_questions(encoder: Any, encoding: EncoderConfig, prompt: Any = None) -> None:
     """Lets a question encoder that is no DPR give what DPR's gives: one vector a question, first in its output.
 
     Args:
         encoder: changed in place, for good.
-        encoding: pooling and normalisation.
+        encoding: pooling, normalisation and prompt.
+        prompt: the prompt's token ids, as JSON (`QuestionPrompt`).
     """
     if encoding.pooling == "pooler" or getattr(encoder, "gives_vectors", False):
         return
-
-    def vectors(_module: Any, positional: Any, named: Any, output: Any) -> DPRQuestionEncoderOutput:
-        ids = named["input_ids"] if "input_ids" in named else positional[0]
-        mask = named.get("attention_mask")
-        mask = torch.ones_like(ids) if mask is None else mask
-        return DPRQuestionEncoderOutput(pooler_output=pool(output, mask, encoding))
-
-    encoder.register_forward_hook(vectors, with_kwargs=True)
+    if encoding.prompt:
+        encoder.register_forward_pre_hook(_Prompter(encoding, prompt), with_kwargs=True)
+    encoder.register_forward_hook(_Pooler(encoding), with_kwargs=True)
     encoder.gives_vectors = True
+
+
+def _ids_and_mask(positional: Any, named: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = named["input_ids"] if "input_ids" in named else positional[0]
+    mask = named.get("attention_mask")
+    return ids, torch.ones_like(ids) if mask is None else mask
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prompter:
+    """A forward pre-hook that inserts the prompt; a class, because a closure cannot be pickled."""
+
+    encoding: EncoderConfig
+    prompt: Any
+
+    def __call__(self, module: Any, positional: Any, named: Any) -> tuple[tuple[()], dict[str, Any]]:
+        prompt = QuestionPrompt.from_json(self.prompt, self.encoding.prompt)
+        limit = min(self.encoding.max_tokens, longest_input(module, self.encoding.max_tokens))
+        ids, mask = prompt.insert(*_ids_and_mask(positional, named), limit)
+        return (), {**named, "input_ids": ids, "attention_mask": mask}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pooler:
+    """A forward hook that pools."""
+
+    encoding: EncoderConfig
+
+    def __call__(self, _module: Any, positional: Any, named: Any, output: Any) -> DPRQuestionEncoderOutput:
+        return DPRQuestionEncoderOutput(pooler_output=pool(output, _ids_and_mask(positional, named)[1], self.encoding))
 
 
 def _columns(passages: Sequence[Passage]) -> dict[str, list[str]]:

@@ -30,7 +30,7 @@ class Sweep:
         on_rows: told how many answers were generated.
 
     Raises:
-        InputError: a number is more than the passages kept, or the model is another.
+        InputError: a number is more than the passages kept, or the model is another or no RAG-Token model.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Sweep:
                 remedy=f"run ragbeam answer --retrieve {max(n_docs)}",
             )
         self._directory = checkpoints.find_model(model)
+        checkpoints.check_rag_token(self._directory, model)
         if (digest := checkpoints.model_digest(self._directory)) != self._config["model_digest"]:
             raise InputError(
                 "--model is not the one that gave the answers",

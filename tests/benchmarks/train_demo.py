@@ -38,8 +38,8 @@ from transformers import BartForConditionalGeneration
 from pipelines import demo
 from rag_ops import checkpoints, composing
 from rag_ops.composing import save_trained, warm_start_generator
-from rag_ops.encoding import load_encoder_model
 from rag_ops.isolating import token_batches
+from rag_ops.loading import load_encoder
 from rag_ops.metrics import exact_match, f1
 from rag_ops.spelling import respell
 from tests.benchmarks.finding import found_in
@@ -117,7 +117,7 @@ class Training:
     def __init__(self, flags: argparse.Namespace, directory: str):
         self._flags, self._directory, self._encoder = flags, directory, Encoder(directory)
         self.model: BartForConditionalGeneration = warm_start_generator(
-            load_encoder_model(directory, "context"), flags.decoder_layers
+            load_encoder(directory, "context"), flags.decoder_layers
         )
         if flags.bfloat16:  # whose fused attention is the slower one on CPUs, backward
             self.model.set_attn_implementation("eager")

@@ -15,14 +15,14 @@ from transformers import (
 )
 
 from rag_ops import checkpoints, composing, storage
-from rag_ops.encoding import load_encoder_model
 from rag_ops.errors import InputError
+from rag_ops.loading import load_encoder
 
 
 def test_transformers_loads_what_we_save(tmp_path, dpr_pair, tiny_bart):
     composing.compose(dpr_pair[1], tiny_bart, str(tmp_path), context_encoder=dpr_pair[0])
     model, tokenizer = RagTokenForGeneration.from_pretrained(tmp_path), RagTokenizer.from_pretrained(tmp_path)
-    question_encoder = load_encoder_model(dpr_pair[1], "question")
+    question_encoder = load_encoder(dpr_pair[1], "question")
     for name, tensor in question_encoder.state_dict().items():
         assert torch.equal(model.rag.question_encoder.state_dict()[name], tensor), name
     assert tokenizer.question_encoder("the moon")["input_ids"] == tokenizer.generator("the moon")["input_ids"]
@@ -69,7 +69,7 @@ def test_a_warm_started_model_says_that_it_is_untrained_and_is_the_same_each_tim
 @pytest.fixture
 def trained(tmp_path, sentence_encoder):
     """A generator whose encoder stayed and whose decoder learned something, and the file of what it learned."""
-    generator = composing.warm_start_generator(load_encoder_model(sentence_encoder, "context"), 1)
+    generator = composing.warm_start_generator(load_encoder(sentence_encoder, "context"), 1)
     generator.model.encoder.requires_grad_(False)
     torch.manual_seed(3)
     with torch.no_grad():

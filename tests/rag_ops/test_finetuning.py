@@ -296,3 +296,27 @@ def test_an_unfinished_training_and_a_model_are_not_overwritten(kingdom, undistu
         finetune(*arguments, str(tmp_path), other, resume=True)
     result = finetune(*arguments, str(tmp_path), FinetuneSettings(max_steps=1, n_docs=1), overwrite=True)
     assert len(result.losses) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("epochs", value) for value in (0, -1.0, float("nan"), float("inf"))),
+        *(("learning_rate", value) for value in (0.0, 1.5, float("nan"))),
+        *(("warmup_steps", value) for value in (-0.1, 1.5, float("nan"), float("inf"))),
+        *(("label_smoothing", value) for value in (-0.1, 1.0, float("nan"))),
+        *(("eval_fraction", value) for value in (0.0, 1.01, float("nan"))),
+        *(("batch_size", value) for value in (0, -3, 2.5, None)),
+        *((name, 0) for name in ("max_steps", "accumulation", "n_docs", "eval_steps")),
+        *(("max_answer_tokens", 0), ("max_question_tokens", 0.5), ("freeze", "rag.")),
+        *(("seed", value) for value in (-1, 2**32, 0.5)),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name_without_the_command_line(name, value):
+    with pytest.raises(InputError, match=f"--{name}"):
+        FinetuneSettings(**{name: value})
+
+
+def test_settings_at_the_edge_of_their_range_are_taken():
+    FinetuneSettings(warmup_steps=0, max_steps=None, eval_steps=1, label_smoothing=0, eval_fraction=1, seed=0)
+    FinetuneSettings(warmup_steps=500, epochs=0.01, learning_rate=1, seed=2**32 - 1, freeze=("rag.",))

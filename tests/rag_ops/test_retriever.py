@@ -1,5 +1,9 @@
 """The model card's snippets, and transformers' retriever interface over our index."""
 
+import copy
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -159,12 +163,113 @@ def test_a_sentence_encoder_gives_one_vector_a_question(tmp_path, sentence_encod
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_score_scale_reaches_the_retrievers_scores(indexes, tmp_path, dpr_pair, tiny_bart, monkeypatch):
-    monkeypatch.setenv(INDEX_VARIABLE, indexes["exact"])
-    compose(dpr_pair[1], tiny_bart, str(tmp_path), score_scale=7.0)
-    questions = np.ones((1, 16), np.float32)
-    plain = BeamIndex(indexes["exact"]).get_top_docs(questions, 3)[1]
-    np.testing.assert_allclose(RagRetriever.from_pretrained(tmp_path).index.get_top_docs(questions, 3)[1], 7 * plain)
+@pytest.fixture
+def hub_style(indexes, tmp_path) -> dict[str, str]:
+    """The passages of the index as a `datasets` directory and a FAISS file, made by those libraries."""
+    import faiss
+    from datasets import Dataset
+
+    vectors, passages = stored_vectors(indexes), stored_passages(indexes)
+    columns = {name: [row[name] for row in passages] for name in ("title", "text")}
+    dataset = Dataset.from_dict({**columns, "embeddings": vectors.tolist()})
+    dataset.save_to_disk(tmp_path / "dataset")
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "index.faiss"))
+    where = {"passages_path": str(tmp_path / "dataset"), "index_path": str(tmp_path / "index.faiss")}
+    return {"index_name": "custom", **where}
+
+
+def test_score_scale_reaches_the_scores_whatever_the_index(indexes, hub_style, tmp_path, dpr_pair, tiny_bart):
+    compose(dpr_pair[1], tiny_bart, str(tmp_path / "rag"), score_scale=7.0)
+    questions = np.random.default_rng(2).standard_normal((2, 16)).astype(np.float32)
+    vectors = stored_vectors(indexes)
+    best = -np.sort(-questions @ vectors.T, axis=1)[:, :3]  # rows may differ: some passages are alike
+    for where in ({"index_path": indexes["exact"]}, {"index_path": indexes["legacy"]}, hub_style):
+        retriever = RagRetriever.from_pretrained(tmp_path / "rag", **where)
+        found, rows, _ = retriever.retrieve(questions, 3)
+        np.testing.assert_allclose(found, 7 * vectors[rows], rtol=1e-6)
+        np.testing.assert_allclose((questions[:, None] * found).sum(-1), 7 * best, rtol=1e-4)
+    from datasets import load_from_disk
+
+    dataset = load_from_disk(hub_style["passages_path"])
+    dataset.load_faiss_index("embeddings", hub_style["index_path"])
+    retriever = RagRetriever.from_pretrained(tmp_path / "rag", dataset)
+    found, rows, _ = retriever.retrieve(questions, 3)
+    np.testing.assert_allclose(found, 7 * vectors[rows], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [transformers.RagTokenForGeneration, RagTokenForGeneration])
+def test_parts_are_given_as_transformers_has_them(kind, dpr_pair, tiny_bart):
+    question_encoder = transformers.DPRQuestionEncoder.from_pretrained(dpr_pair[1])
+    generator = transformers.AutoModelForSeq2SeqLM.from_pretrained(tiny_bart)
+    names = {
+        "question_encoder_pretrained_model_name_or_path": dpr_pair[1],
+        "generator_pretrained_model_name_or_path": tiny_bart,
+    }
+    make = kind.from_pretrained_question_encoder_generator
+    made = [
+        make(**names),
+        make(Path(dpr_pair[1]), Path(tiny_bart)),
+        make(dpr_pair[1], tiny_bart, None),
+        make(question_encoder_model=question_encoder, generator_model=generator),
+        make(dpr_pair[1], generator_model=generator, n_docs=3),
+        make(dpr_pair[1], tiny_bart, question_encoder_hidden_dropout_prob=0.3),
+    ]
+    inputs = {"input_ids": torch.tensor([[2, 9, 3]]), "attention_mask": torch.ones((1, 3), dtype=torch.long)}
+    with torch.inference_mode():
+        expected = question_encoder.eval()(**inputs)[0]
+        for model in made:
+            torch.testing.assert_close(model.eval().question_encoder(**inputs)[0], expected)
+            torch.testing.assert_close(dict(model.generator.state_dict()), dict(generator.state_dict()))
+    assert made[4].config.n_docs == 3
+    assert made[5].question_encoder.config.hidden_dropout_prob == 0.3
+
+
+def test_a_loaded_sentence_encoder_pools_as_its_directory_says(sentence_encoder, tiny_bart):
+    from rag_ops.encoding import Encoder
+
+    loaded = transformers.AutoModel.from_pretrained(sentence_encoder)
+    model = RagTokenForGeneration.from_pretrained_question_encoder_generator(
+        question_encoder_model=loaded,
+        generator_pretrained_model_name_or_path=tiny_bart,
+    )
+    ids = AutoTokenizer.from_pretrained(sentence_encoder)(["who is the king"], return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        found = model.eval().question_encoder(ids)[0].numpy()
+    expected, _ = Encoder.load(sentence_encoder, role="question").encode(["who is the king"])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_model_with_a_sentence_encoder_is_pickled_copied_and_saved_whole(tiny_rag, tmp_path):
+    model = RagTokenForGeneration.from_pretrained(tiny_rag).eval()
+    torch.save(model, tmp_path / "whole.pt")
+    ids = torch.tensor([[2, 9, 8, 3]])
+    with torch.inference_mode():
+        expected = model.question_encoder(ids)[0]
+        assert expected.shape == (1, 16)
+        for other in (
+            pickle.loads(pickle.dumps(model)),  # noqa: S301 - our own
+            copy.deepcopy(model),
+            torch.load(tmp_path / "whole.pt", weights_only=False),  # as a user of transformers would
+        ):
+            assert torch.equal(other.question_encoder(ids)[0], expected)
+
+
+def test_the_tokenizer_of_a_rag_model_is_ours_by_each_name(tiny_rag, tiny_bart):
+    for found in (AutoTokenizer.from_pretrained(tiny_rag), RagTokenizer.from_pretrained(Path(tiny_rag))):
+        assert isinstance(found, RagTokenizer)
+        expected = found.question_encoder("the moon")["input_ids"]
+        assert found.prepare_seq2seq_batch(["the moon"])["input_ids"] == [expected]
+    one = AutoTokenizer.from_pretrained(tiny_rag, subfolder="generator_tokenizer")
+    assert one("ice")["input_ids"] == transformers.AutoTokenizer.from_pretrained(tiny_bart)("ice")["input_ids"]
+    assert not isinstance(AutoTokenizer.from_pretrained(tiny_bart), transformers.RagTokenizer)
+
+
+def test_dprs_own_files_are_refused_with_what_reads_them(card_model, tmp_path):
+    (tmp_path / "psgs_w100.tsv.pkl").write_bytes(b"a pickle")
+    with pytest.raises(InputError, match="ragbeam import"):
+        RagRetriever.from_pretrained(card_model, index_name="legacy", index_path=str(tmp_path))
 
 
 def test_no_index_is_one_clear_error(card_model, monkeypatch):
