@@ -15,7 +15,7 @@ setup(
     packages=find_packages(include=["pipelines*", "rag_ops*", "schemas*"]),
     package_data={
         "pipelines": ["demo_data/*", "containers/*"],
-        "rag_ops": ["report.html", "report.js"],
+        "rag_ops": ["languages.txt", "report.html", "report.js"],
     },
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},
     install_requires=[

@@ -29,6 +29,7 @@ from rag_ops.errors import InputError, JobError, RagbeamError
 from rag_ops.parts import PartRecord
 from rag_ops.readers import InputOptions, Split, dataset_digest, plan_splits
 from rag_ops.stages import StageOutput, is_finished, write_shard
+from rag_ops.streams import COMPRESSIONS
 from schemas import passages
 from schemas.manifest import digest_of, shard_name
 
@@ -53,7 +54,7 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     num_shards = options.num_shards or default_shards(splits)
     before = _states(splits)
     digests = _digests(splits, options.reading)
-    output = StageOutput(options.output, "chunk", _config(options, urls, num_shards), digests)
+    output = StageOutput(options.output, "chunk", _config(options, urls, num_shards, splits), digests)
     with output.locked():
         return _run(options, beam_arguments, output, splits, before, num_shards, started)
 
@@ -76,13 +77,14 @@ def _run(
     def build(pipeline: beam.Pipeline) -> None:
         directory = parts_directory(options.output, output.fingerprint)
         read = ReadSplits(options, directory, num_shards)
+        write = WriteShards(options.output, directory, num_shards, output.fingerprint, [split.url for split in splits])
         seeds = pipeline | "Shards" >> beam.Create([(n, None) for n, name in enumerate(wanted) if name not in reused])
         refs = pipeline | spread("Splits", splits) | "ReadSplits" >> beam.ParDo(read)
         (
             (seeds, refs)
             | "Join" >> beam.Flatten()
             | "GroupByShard" >> beam.GroupByKey()
-            | "WriteShards" >> beam.ParDo(WriteShards(options.output, directory, num_shards, output.fingerprint))
+            | "WriteShards" >> beam.ParDo(write)
         )
 
     try:
@@ -146,8 +148,9 @@ class WriteShards(beam.DoFn):
     How many duplicates a shard dropped stands beside the parts, because counts are of all shards.
     """
 
-    def __init__(self, output: str, directory: str, num_shards: int, fingerprint: str):
+    def __init__(self, output: str, directory: str, num_shards: int, fingerprint: str, inputs: Sequence[str]):
         self._output, self._directory, self._num_shards, self._fingerprint = output, directory, num_shards, fingerprint
+        self._inputs = inputs
         self._counters = StepCounters("WriteShards")
 
     def process(self, element: tuple[int, Iterable[tuple[str, list[int]] | None]]) -> None:
@@ -161,7 +164,7 @@ class WriteShards(beam.DoFn):
                 self._counters.add(dropped_duplicate_id=int(noted))
                 return
         with self._counters.timed():
-            table, duplicates = parts.read_shard(sorted(ref for ref in refs if ref))
+            table, duplicates = parts.read_shard(sorted(ref for ref in refs if ref), self._inputs)
             storage.write_bytes(self._directory, note, str(duplicates).encode())
             record = write_shard(
                 self._output,
@@ -176,7 +179,7 @@ def default_shards(splits: Sequence[Split]) -> int:
     """The number of shards when --num_shards is not given: from the size of the inputs alone."""
     wanted = float(HF_SHARDS * sum(split.format == "hf" for split in splits))
     for url in {split.url for split in splits if split.format != "hf"}:
-        compressed = url.endswith((".bz2", ".gz", ".zst", ".parquet"))
+        compressed = url.lower().endswith((*COMPRESSIONS, ".parquet"))
         wanted += storage.size_bytes(url) / SHARD_INPUT_BYTES[compressed]
     return max(MIN_SHARDS, math.ceil(wanted))
 
@@ -197,12 +200,13 @@ def _ticking(articles: Iterable[T], counters: StepCounters) -> Iterator[T]:
         yield article
 
 
-def _config(options: ChunkOptions, urls: Sequence[str], num_shards: int) -> dict[str, Any]:
+def _config(options: ChunkOptions, urls: Sequence[str], num_shards: int, splits: Sequence[Split]) -> dict[str, Any]:
     reading = dataclasses.asdict(options.reading)
     del reading["split_bytes"]  # decides how the work is cut, not what comes out
     return {
         "inputs": [posixpath.basename(url) for url in urls],
         "reading": reading,
+        "prefixes": list(dict.fromkeys(split.prefix for split in splits)),
         "passage_words": options.passage_words,
         "passage_overlap": options.passage_overlap,
         "num_shards": num_shards,

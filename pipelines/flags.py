@@ -16,9 +16,13 @@ def input_flags(parser: argparse.ArgumentParser) -> None:
         "--input", nargs="+", required=True, metavar="URL", help="files, globs, or dataset names with --format hf"
     )
     group.add_argument("--format", default="auto", help=f"{', '.join(FORMATS)}; auto tells it from the name")
-    group.add_argument("--id_column", default="id", help="column or key of the article's id")
-    group.add_argument("--title_column", default="title", help="column or key of the title")
-    group.add_argument("--text_column", default="text", help="column or key of the text")
+    usual = "; where it is missing, a name in common use"
+    group.add_argument("--id_column", default="id", help=f"column or key of the article's id{usual}")
+    group.add_argument("--title_column", default="title", help=f"column or key of the title{usual}")
+    group.add_argument("--text_column", default="text", help=f"column or key of the text{usual}")
+    group.add_argument(
+        "--prefix_ids", action="store_true", help="put each file's name before its ids, which begin anew in each file"
+    )
     group.add_argument(
         "--dataset_config", default=None, help="configuration of a Hugging Face dataset, such as 20231101.en"
     )

@@ -21,6 +21,7 @@ def chunk_options(flags: argparse.Namespace, output: str) -> Any:
         flags.dataset_config,
         flags.dataset_split,
         flags.split_bytes,
+        flags.prefix_ids,
     )
     return ChunkOptions(
         flags.input,

@@ -16,16 +16,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rag_ops import memory, rendering, storage
+from rag_ops import memory, rendering, storage, wikipedia
 from rag_ops.dropping import TOO_COMPLEX, Dropped, drop
-from rag_ops.readers import Article, InputOptions, ReadyPassage, Split, read_split
+from rag_ops.errors import InputError
+from rag_ops.readers import UNKNOWN, Article, InputOptions, NoArticle, ReadyPassage, Split, read_split
 from rag_ops.splitting import shard_of, split_words
 from schemas import passages
 
 ROUND_PASSAGES = 4096  # rows buffered before a round of batches is written: about 3 MB of text
 SOURCE_BITS = 40  # of a source number: the article's place in its split; the split's ordinal is above them
-_SOURCE = pa.field("source", pa.int64(), nullable=False)
-SCHEMA = passages.SCHEMA.append(_SOURCE)
+NO_PASSAGE = -1  # the position in the row of a page that is no article
+# What decides between articles of one id: the latest of a dump's revisions, then the first in input order.
+_ORDER = [pa.field(name, pa.int64(), nullable=False) for name in ("source", "date", "revision")]
+SCHEMA = pa.schema([*passages.SCHEMA, *_ORDER])
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
@@ -56,7 +59,7 @@ class PartRecord:
 def write_part(
     directory: str,
     name: str,
-    sources: Iterable[Article | ReadyPassage],
+    sources: Iterable[Article | NoArticle | ReadyPassage],
     dropped: Counter[str],
     *,
     ordinal: int,
@@ -69,9 +72,9 @@ def write_part(
     Args:
         directory: where parts go; the sidecar `name + ".json"` is written last.
         name: the part's file name.
-        sources: articles in plain text, or ready passages; read once, streamed.
+        sources: articles in plain text, pages that are none, or ready passages; read once, streamed.
         dropped: counted by reason, partly by the reader while `sources` is read.
-        ordinal: the split's position among all splits: an article that comes twice is kept from the first.
+        ordinal: the split's position among all splits; of equal articles the first in input order is kept.
         num_shards: number of shards over which articles are hashed.
         words: whitespace words of a passage.
         overlap: words that a passage repeats from the one before.
@@ -85,7 +88,7 @@ def write_part(
                 writer.write_batch(batch)
                 batches.setdefault(shard, []).append(batch_number)
                 batch_number += 1
-                rows += batch.num_rows
+                rows += sum(row["position"] != NO_PASSAGE for row in buffers[shard])
                 articles += sum(row["position"] == 0 for row in buffers[shard])
                 text_bytes += sum(len(row["text"]) for row in buffers.pop(shard))
             memory.release()
@@ -96,44 +99,75 @@ def write_part(
     return record
 
 
-def plain_articles(split: Split, options: InputOptions, dropped: Counter[str]) -> Iterator[Article | ReadyPassage]:
+def plain_articles(
+    split: Split, options: InputOptions, dropped: Counter[str]
+) -> Iterator[Article | NoArticle | ReadyPassage]:
     """The articles of a split in plain text: a dump's markup is rendered, other formats come as they are.
 
     A page whose markup cannot be rendered within the bounds of `rendering` is dropped, counted and named.
     """
+    apparatus = wikipedia.read_site(split.url).apparatus() if split.format == "mediawiki" else frozenset()
     for source in read_split(split, options, dropped):
-        if split.format != "mediawiki":
+        if split.format != "mediawiki" or not isinstance(source, Article):
             yield source
-        elif (text := rendering.render(source.text)) is not None:
+        elif (text := rendering.render(source.text, apparatus)) is not None:
             yield dataclasses.replace(source, text=text)
         else:
             drop(dropped, TOO_COMPLEX, source.title)
+            yield NoArticle(source.article_id, source.date, source.revision)
 
 
-def read_shard(parts: Sequence[tuple[str, Sequence[int]]]) -> tuple[pa.Table, int]:
-    """All passages of one shard, in their final order, and the number of articles dropped because their id came before.
+def read_shard(parts: Sequence[tuple[str, Sequence[int]]], inputs: Sequence[str] = ()) -> tuple[pa.Table, int]:
+    """All passages of one shard, in their final order, and the number of articles dropped because another has their id.
 
     Args:
         parts: URL of each part and its batches that belong to the shard.
+        inputs: the file of each split by its ordinal, for messages.
 
     Returns:
         A table of `schemas.passages.SCHEMA`, sorted by article id (shorter ids first: so numbers are in order), then by
-        position; of two articles with one id the first in input order is kept whole.
+        position. Of the pages of a dump that have one id the latest revision counts, as a whole; it can be one that is
+        no article. An article that comes again, word for word, is kept once.
+
+    Raises:
+        InputError: two articles differ and have one id, and neither is a later revision: one of them would be lost.
     """
     batches = [batch for url, numbers in parts for batch in _read_batches(url, numbers)]
     table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
     if not table.num_rows:
         return passages.SCHEMA.empty_table(), 0
     table = table.append_column("id_length", pc.binary_length(table["article_id"]))
-    keys = [(name, "ascending") for name in ("id_length", "article_id", "source", "position")]
-    table = table.take(pc.sort_indices(table, sort_keys=keys))
+    keys = [("id_length", "ascending"), ("article_id", "ascending"), ("date", "descending"), ("revision", "descending")]
+    table = table.take(pc.sort_indices(table, sort_keys=[*keys, ("source", "ascending"), ("position", "ascending")]))
     ids = table["article_id"].combine_chunks()
-    sources = table["source"].to_numpy()
+    sources, dates, revisions = (table[name].to_numpy() for name in ("source", "date", "revision"))
     first_of_id = np.concatenate([[True], pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)])
-    first_source = sources[np.maximum.accumulate(np.where(first_of_id, np.arange(len(ids)), 0))]
-    kept = sources == first_source
-    duplicates = len(np.unique(sources[~kept]))
-    return table.filter(pa.array(kept)).select(passages.SCHEMA.names).cast(passages.SCHEMA), duplicates
+    first = np.maximum.accumulate(np.where(first_of_id, np.arange(len(ids)), 0))  # the row with which each id begins
+    kept = sources == sources[first]
+    equals = (dates == dates[first]) & (revisions == revisions[first])  # as late as the one that is kept
+    _check_same(table.filter(pa.array(np.isin(first, first[equals & ~kept]) & equals)), inputs)
+    is_passage = table["position"].to_numpy() != NO_PASSAGE
+    duplicates = len(np.unique(sources[~kept & is_passage]))
+    return table.filter(pa.array(kept & is_passage)).select(passages.SCHEMA.names).cast(passages.SCHEMA), duplicates
+
+
+def _check_same(rivals: pa.Table, inputs: Sequence[str]) -> None:
+    """Checks that articles of one id have the same passages, row for row; `rivals` is sorted."""
+    seen: dict[str, dict[int, list[bytes]]] = {}
+    for row in rivals.select(["article_id", "source", "content_hash"]).to_pylist():
+        seen.setdefault(row["article_id"], {}).setdefault(row["source"], []).append(row["content_hash"])
+    for article_id, contents in seen.items():
+        first, *others = contents
+        for other in others:
+            if contents[other] != contents[first]:
+                files = [inputs[source >> SOURCE_BITS] for source in (first, other) if inputs]
+                places = " and ".join(dict.fromkeys(files)) or "the input"
+                raise InputError(
+                    "two articles have one id and are not the same, so one of them would be lost",
+                    value=f"{article_id} in {places}",
+                    expected="an id for each article",
+                    remedy="--prefix_ids puts each file's name before its ids; within a file name another --id_column",
+                )
 
 
 def _read_batches(url: str, numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
@@ -143,21 +177,35 @@ def _read_batches(url: str, numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
 
 
 def _passages(
-    sources: Iterable[Article | ReadyPassage], dropped: Counter[str], words: int, overlap: int
+    sources: Iterable[Article | NoArticle | ReadyPassage], dropped: Counter[str], words: int, overlap: int
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number of each article in its split, and its passages as rows."""
+    """The number of each article in its split, and its passages as rows; of a page that is none a row without text."""
     for number, source in enumerate(sources):
         if isinstance(source, ReadyPassage):
             yield number, _row(source.passage_id, source.title, source.text, source.passage_id, 0)
             continue
-        position = -1
-        for position, text in enumerate(split_words(source.text, words, overlap)):
-            yield number, _row(f"{source.article_id}:{position}", source.title, text, source.article_id, position)
-        if position < 0:
-            dropped["empty"] += 1
+        rows = 0
+        if isinstance(source, Article):
+            for text in split_words(source.text, words, overlap):
+                yield number, _row(f"{source.article_id}:{rows}", source.title, text, source.article_id, rows, source)
+                rows += 1
+            if not rows:
+                dropped["empty"] += 1
+        if not rows and (source.date, source.revision) != (UNKNOWN, UNKNOWN):
+            yield number, _row("", "", "", source.article_id, NO_PASSAGE, source)
 
 
-def _row(passage_id: str, title: str, text: str, article_id: str, position: int) -> dict[str, Any]:
+NO_MOMENT = NoArticle("")  # of what is no revision of a dump
+
+
+def _row(
+    passage_id: str,
+    title: str,
+    text: str,
+    article_id: str,
+    position: int,
+    moment: Article | NoArticle = NO_MOMENT,
+) -> dict[str, Any]:
     return {
         "id": passage_id,
         "title": title,
@@ -165,6 +213,8 @@ def _row(passage_id: str, title: str, text: str, article_id: str, position: int)
         "article_id": article_id,
         "position": position,
         "content_hash": passages.content_hash(title, text),
+        "date": moment.date,
+        "revision": moment.revision,
     }
 
 

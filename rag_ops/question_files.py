@@ -6,13 +6,11 @@ import dataclasses
 import itertools
 import json
 import posixpath
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from rag_ops import json_documents, storage, streams
 from rag_ops.errors import InputError
@@ -38,7 +36,6 @@ SUFFIXES = {
     ".txt": "text",
     ".questions": "text",
 }
-COMPRESSIONS = (".gz", ".bz2", ".zst")
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons"}
 PARQUET_BATCH_ROWS = 1000
@@ -84,7 +81,7 @@ def _format_of(url: str, options: QuestionOptions) -> str:
     if options.format != "auto":
         return options.format
     name = url.lower()
-    for suffix in COMPRESSIONS:
+    for suffix in streams.COMPRESSIONS:
         name = name.removesuffix(suffix)
     kind = SUFFIXES.get(posixpath.splitext(name)[1])
     if kind is None:
@@ -119,7 +116,7 @@ def _text_rows(url: str, kind: str, options: QuestionOptions) -> Iterator[Row]:
                 yield from _plain_rows(url, lines, options)
             else:
                 yield from _delimited_rows(url, lines, DELIMITERS[kind], options)
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        except streams.BAD_COMPRESSION as error:
             raise InputError(
                 f"a question file cannot be decompressed ({error})", value=url, expected="a whole file"
             ) from error

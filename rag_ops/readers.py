@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import csv
 import dataclasses
+import itertools
 import json
 import os
 import posixpath
 import re
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
-from rag_ops import storage, streams, wikipedia
+from rag_ops import storage, streams, tsv, wikipedia
+from rag_ops.columns import Columns, find_columns, joined_text, made_id
 from rag_ops.dropping import TOO_LONG, drop
 from rag_ops.errors import InputError
+from rag_ops.streams import COMPRESSIONS
+from rag_ops.tsv import Layout
 from schemas.manifest import digest_of
 
 Row = tuple[Callable[[], str], dict[str, Any]]  # where a row stands, told only when asked, and its columns
 FORMATS = ("mediawiki", "jsonl", "parquet", "psgs", "hf")
+UNPACK = {".7z": "7z x -so", "zip": "unzip -p", "rar": "unrar p -inul"}
+UNKNOWN = -1  # when a text was written, where that is not told
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".tsv": "psgs"}
-COMPRESSIONS = (".gz", ".bz2", ".zst")
+ARCHIVES = (".7z", ".zip", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 PARQUET_BATCH_ROWS = 256
 MAX_LINE_BYTES = 256 << 20  # of JSONL and TSV; more is no line: a few bytes can unpack to gigabytes
 MAX_NAME_CHARS = 1000  # of a title or an id, which every passage of the article carries
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # what "\ud800" in JSON makes, and no file can hold
-PSGS_COLUMNS = ["id", "text", "title"]  # the header of psgs_w100.tsv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +44,11 @@ class InputOptions:
 
     Attributes:
         format: "auto" (told from the name), "mediawiki", "jsonl", "parquet", "psgs" or "hf".
-        id_column, title_column, text_column: names in JSONL, Parquet and datasets.
+        id_column, title_column, text_column: names in JSONL, Parquet, TSV with a header and datasets; where a default
+            is missing, the first name of `columns.KNOWN` that is there.
         dataset_config, dataset_split: of a Hugging Face dataset.
         split_bytes: what one worker reads at a time, as stored.
+        prefix_ids: whether each article's id gets its file's name before it, for files whose ids each begin anew.
     """
 
     format: str = "auto"
@@ -54,12 +58,18 @@ class InputOptions:
     dataset_config: str | None = None
     dataset_split: str = "train"
     split_bytes: int = 16 * 2**20
+    prefix_ids: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in ("auto", *FORMATS):
             raise InputError("unknown --format", value=self.format, expected=f"auto, {', '.join(FORMATS)}")
         if self.split_bytes < 1:
             raise InputError("--split_bytes is too small", value=self.split_bytes, expected="1 or more")
+
+    @property
+    def columns(self) -> Columns:
+        """The columns that the flags name."""
+        return Columns(self.text_column, self.title_column, self.id_column)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +83,7 @@ class Split:
         start, end: bytes of a text file or dump, row groups of a Parquet file, or the shard of a dataset; end is
             exclusive, None for all the rest.
         shards: of a dataset, how many it has.
+        prefix: what stands before the ids of its articles.
     """
 
     ordinal: int
@@ -81,15 +92,30 @@ class Split:
     start: int = 0
     end: int | None = None
     shards: int = 0
+    prefix: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Article:
-    """An article; `text` is wikitext in a MediaWiki dump, plain text elsewhere."""
+    """An article; `text` is wikitext in a MediaWiki dump, plain text elsewhere.
+
+    `date` and `revision` are those of a dump's revision (`wikipedia.Page`), else `UNKNOWN`.
+    """
 
     article_id: str
     title: str
     text: str
+    date: int = UNKNOWN
+    revision: int = UNKNOWN
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NoArticle:
+    """A page of a dump that is no article: where it is the latest revision, it takes the place of one that was."""
+
+    article_id: str
+    date: int = UNKNOWN
+    revision: int = UNKNOWN
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,37 +146,72 @@ def plan_splits(urls: Sequence[str], options: InputOptions) -> list[Split]:
     Raises:
         InputError: a file is missing, its format cannot be told, or its header is wrong.
     """
-    cuts = [(kind, url, cut) for url in expand_inputs(urls, options) for kind, cut in _cuts(url, options)]
-    return [Split(ordinal, kind, url, *cut) for ordinal, (kind, url, cut) in enumerate(cuts)]
+    files = expand_inputs(urls, options)
+    kinds = {url: format_of(url, options) for url in files}
+    prefixes = _prefixes(kinds, options)
+    cuts = [(url, cut) for url in files for cut in _cuts(url, kinds[url], options)]
+    return [
+        Split(ordinal, kinds[url], url, *cut, prefix=prefixes[url])  # type: ignore[misc]
+        for ordinal, (url, cut) in enumerate(cuts)
+    ]
 
 
-def read_split(split: Split, options: InputOptions, dropped: Counter[str]) -> Iterator[Article | ReadyPassage]:
+def read_split(
+    split: Split, options: InputOptions, dropped: Counter[str]
+) -> Iterator[Article | NoArticle | ReadyPassage]:
     """The articles of a split, in input order; what is no article is counted in `dropped` by reason.
 
     Raises:
         InputError: the input is malformed, with file and line, row or byte.
     """
     if split.format == "mediawiki":
-        for page in wikipedia.read_pages(split.url, split.start, split.end):
-            reason = wikipedia.drop_reason(page)
-            if reason == TOO_LONG:
-                drop(dropped, reason, page.title)
-            elif reason:
-                dropped[reason] += 1
-            else:
-                yield Article(page.page_id, page.title, page.wikitext)
-    elif split.format == "psgs":
-        yield from _psgs_rows(split)
-    else:
-        readers = {"jsonl": _jsonl_rows, "parquet": _parquet_rows, "hf": _dataset_rows}
-        for source, row in readers[split.format](split, options):
-            article = _article(source, row, options)
-            if len(article.title) > MAX_NAME_CHARS or len(article.article_id) > MAX_NAME_CHARS:
-                drop(dropped, TOO_LONG, article.title or article.article_id)
-            elif article.text.strip():
-                yield article
-            else:
-                dropped["empty"] += 1
+        yield from _dump_pages(split, dropped)
+        return
+    rows = {"jsonl": _jsonl_rows, "parquet": _parquet_rows, "hf": _dataset_rows, "psgs": _psgs_rows}
+    for source, row in rows[split.format](split, options):
+        article = _article(source, row, split, options)
+        if len(article.title) > MAX_NAME_CHARS or len(article.article_id) > MAX_NAME_CHARS:
+            drop(dropped, TOO_LONG, article.title or article.article_id)
+        elif split.format == "psgs":
+            yield ReadyPassage(article.article_id, article.title, article.text)
+        elif article.text.strip():
+            yield article
+        else:
+            dropped["empty"] += 1
+
+
+def _dump_pages(split: Split, dropped: Counter[str]) -> Iterator[Article | NoArticle]:
+    for page in wikipedia.read_pages(split.url, split.start, split.end):
+        article_id = split.prefix + page.page_id
+        reason = wikipedia.drop_reason(page)
+        if reason is None:
+            yield Article(article_id, page.title, page.wikitext, page.date, page.revision)
+            continue
+        if reason == TOO_LONG:
+            drop(dropped, reason, page.title)
+        else:
+            dropped[reason] += 1
+        if page.namespace == 0:
+            yield NoArticle(article_id, page.date, page.revision)
+
+
+def _prefixes(kinds: Mapping[str, str], options: InputOptions) -> dict[str, str]:
+    """What stands before the ids of each input: its name, or that of its wiki among several wikis."""
+    if options.prefix_ids:
+        parts = {url: url.split("/") for url in kinds}
+        folders = zip(*(names[:-1] for names in parts.values()), strict=False)
+        shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, folders))
+        short = {url: "/".join(names[shared:]) for url, names in parts.items()}
+        stems = {
+            url: posixpath.join(posixpath.dirname(name), posixpath.basename(name).split(".")[0])
+            for url, name in short.items()
+        }
+        names = stems if len(set(stems.values())) == len(stems) else short
+        return {url: f"{name}:" for url, name in names.items()}
+    dumps = [url for url, kind in kinds.items() if kind == "mediawiki"]
+    wikis = {url: wikipedia.read_site(url).wiki for url in dumps} if len(dumps) > 1 else {}
+    several = len(set(wikis.values()) - {""}) > 1
+    return {url: f"{wikis[url]}:" if several and wikis.get(url) else "" for url in kinds}
 
 
 def format_of(url: str, options: InputOptions) -> str:
@@ -162,6 +223,13 @@ def format_of(url: str, options: InputOptions) -> str:
     if options.format != "auto":
         return options.format
     name = posixpath.basename(url).lower()
+    if name.endswith(ARCHIVES):
+        raise InputError(
+            "an archive cannot be read as it is",
+            value=url,
+            expected=f"a file, or one compressed by itself: {', '.join(COMPRESSIONS)}",
+            remedy=f"unpack it: {UNPACK.get(name[-3:], 'tar -xOf')} FILE | zstd > NAME.zst",
+        )
     if ".xml" in name:
         return "mediawiki"
     for suffix in COMPRESSIONS:
@@ -177,51 +245,76 @@ def format_of(url: str, options: InputOptions) -> str:
     return kind
 
 
-def _cuts(url: str, options: InputOptions) -> Iterator[tuple[str, tuple[int, int | None] | tuple[int, int, int]]]:
-    """Format and (start, end[, shards]) of each split of an input."""
-    kind = format_of(url, options)
+def _cuts(url: str, kind: str, options: InputOptions) -> Iterator[tuple[int, int | None] | tuple[int, int, int]]:
+    """(start, end[, shards]) of each split of an input."""
     if kind == "hf":
         count = _open_dataset(url, options).num_shards
-        yield from ((kind, (number, number + 1, count)) for number in range(count))
+        yield from ((number, number + 1, count) for number in range(count))
     elif kind == "mediawiki":
-        yield from ((kind, cut) for cut in wikipedia.cut_dump(url, options.split_bytes))
+        yield from wikipedia.cut_dump(url, options.split_bytes)
     elif kind == "parquet":
-        yield from ((kind, cut) for cut in _parquet_cuts(url, options))
-    elif url.lower().endswith(COMPRESSIONS):
-        yield kind, (0, None)
+        yield from _parquet_cuts(url, options)
     else:
-        size = storage.size_bytes(url)
-        starts = list(range(0, size, options.split_bytes)) or [0]
-        yield from ((kind, (start, min(start + options.split_bytes, size))) for start in starts)
-
-
-def _article(source: Callable[[], str], row: dict[str, Any], options: InputOptions) -> Article:
-    columns = (options.id_column, options.title_column, options.text_column)
-    for flag, column in zip(("--id_column", "--title_column", "--text_column"), columns, strict=True):
-        if column not in row:
+        if kind == "jsonl" and _is_array(url):
             raise InputError(
-                f"an article has no {column}",
-                value=f"{source()} has {', '.join(map(str, row)) or 'nothing'}",
-                expected=f"a value for {column!r}",
-                remedy=f"name the column with {flag}",
+                "the file is a JSON array and not JSONL",
+                value=url,
+                expected="one JSON object a line",
+                remedy="jq -c '.[]' FILE > NAME.jsonl makes it so",
             )
-    article_id, title, text = (row[column] for column in columns)
+        size = storage.size_bytes(url)
+        if url.lower().endswith(COMPRESSIONS):
+            yield 0, None
+        elif kind == "psgs" and size > options.split_bytes and _layout(url, options).quoted:
+            yield from _record_cuts(url, size, options)
+        else:
+            starts = list(range(0, size, options.split_bytes)) or [0]
+            yield from ((start, min(start + options.split_bytes, size)) for start in starts)
+
+
+def _record_cuts(url: str, size: int, options: InputOptions) -> Iterator[tuple[int, int]]:
+    """Cuts at the beginnings of records; finding them takes one pass over the file, as its digest does."""
+    start = 0
+    for _, position, _ in tsv.records(_lines(Split(0, "psgs", url)), _layout(url, options).width):
+        if position >= start + options.split_bytes:
+            yield start, position
+            start = position
+    yield start, size
+
+
+def _article(source: Callable[[], str], row: dict[str, Any], split: Split, options: InputOptions) -> Article:
+    columns = find_columns(row, options.columns, source)
+    title = None if columns.title is None else row[columns.title]
+    text = joined_text(row[columns.text])
+    for name, value in (("title", title), ("text", text)):
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"an article's {name} is no text", value=f"{source()}: {value!r}", expected="a string")
+    title, text = (_SURROGATE.sub("\ufffd", part or "") for part in (title, text))
+    if columns.id is None:
+        return Article(split.prefix + made_id(title, text), title, text)
+    article_id = row[columns.id]
     if isinstance(article_id, bool) or not isinstance(article_id, (str, int)) or article_id == "":
         raise InputError(
             "an article's id is no text or number", value=f"{source()}: {article_id!r}", expected="a string or integer"
         )
-    for name, value in (("title", title), ("text", text)):
-        if value is not None and not isinstance(value, str):
-            raise InputError(f"an article's {name} is no text", value=f"{source()}: {value!r}", expected="a string")
     try:
         shown_id = str(article_id)
     except ValueError as error:  # a number of thousands of digits
         raise InputError("an article's id is no number that can be shown", value=source()) from error
-    return Article(*(_SURROGATE.sub("\ufffd", part) for part in (shown_id, title or "", text or "")))
+    return Article(split.prefix + _SURROGATE.sub("\ufffd", shown_id), title, text)
 
 
-def _jsonl_rows(split: Split, _: InputOptions) -> Iterator[Row]:
-    for lines_before, line in _lines(split):
+def _is_array(url: str) -> bool:
+    """Whether a JSON file is a single array."""
+    try:
+        lines = (line.lstrip() for _, _, line in _lines(Split(0, "jsonl", url)))
+        return next(filter(None, lines), b"").startswith(b"[")
+    except InputError:
+        return False  # the reader says what is wrong, and where
+
+
+def _jsonl_rows(split: Split, options: InputOptions) -> Iterator[Row]:
+    for lines_before, _, line in _lines(split):
         if not line.strip():
             continue
         try:
@@ -232,6 +325,7 @@ def _jsonl_rows(split: Split, _: InputOptions) -> Iterator[Row]:
                 f"a line is not JSON ({error})",
                 value=f"{_line_source(split, lines_before)}: {shown}",
                 expected="one JSON object in UTF-8 a line",
+                remedy="mend the line; a document over several lines is made JSONL by jq -c . FILE",
             ) from error
         if not isinstance(row, dict):
             raise InputError(
@@ -242,54 +336,36 @@ def _jsonl_rows(split: Split, _: InputOptions) -> Iterator[Row]:
         yield partial(_line_source, split, lines_before), row
 
 
-def _psgs_rows(split: Split) -> Iterator[ReadyPassage]:
-    last = 0
+def _layout(url: str, options: InputOptions) -> Layout:
+    return tsv.layout_of(tsv.head(_lines(Split(0, "psgs", url))), url, options.columns)
 
-    def decoded() -> Iterator[str]:
-        nonlocal last
-        for number, line in _lines(split):
-            last = number
-            try:
-                yield line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(f"a line is not UTF-8 ({error.reason})", value=_line_source(split, number)) from error
 
-    for row in _cells(decoded(), lambda: _line_source(split, last)):
-        if row == PSGS_COLUMNS or not row:
+def _psgs_rows(split: Split, options: InputOptions) -> Iterator[Row]:
+    """The rows of a TSV file, under our names for its columns."""
+    layout = _layout(split.url, options)
+    places = {options.text_column: layout.text, options.title_column: layout.title, options.id_column: layout.id}
+    lines = _lines(split)
+    for number, _, data in tsv.records(lines, layout.width) if layout.quoted else lines:
+        source = partial(_line_source, split, number)
+        try:
+            cells = tsv.cells_of(data.decode("utf-8"), quoted=layout.quoted)
+        except UnicodeDecodeError as error:
+            raise InputError(f"a line is not UTF-8 ({error.reason})", value=source()) from error
+        if cells == [""] or tuple(cells) == layout.header:
             continue
-        if len(row) != len(PSGS_COLUMNS) or not row[0]:
+        if len(cells) != layout.width:
             raise InputError(
-                f"a line has {len(row)} columns",
-                value=_line_source(split, last),
-                expected=f"{', '.join(PSGS_COLUMNS)}, separated by tabs",
+                f"a line has {len(cells)} columns",
+                value=source(),
+                expected=f"{layout.width}, separated by tabs, as in the lines before",
                 remedy="check --format: psgs is what DPR's psgs_w100.tsv looks like",
             )
-        yield ReadyPassage(row[0], row[2], row[1])
-
-
-def _cells(lines: Iterator[str], source: Callable[[], str]) -> Iterator[list[str]]:
-    try:
-        yield from csv.reader(lines, delimiter="\t")
-    except csv.Error as error:
-        raise InputError(f"a line cannot be parsed ({error})", value=source()) from error
+        yield source, {name: cells[place] for name, place in places.items() if place is not None}
 
 
 def _parquet_cuts(url: str, options: InputOptions) -> Iterator[tuple[int, int]]:
     with _open_parquet(url) as parquet:
-        names = parquet.schema_arrow.names
-        wanted = {
-            "--id_column": options.id_column,
-            "--title_column": options.title_column,
-            "--text_column": options.text_column,
-        }
-        for flag, column in wanted.items():
-            if column not in names:
-                raise InputError(
-                    f"a Parquet file has no column {column}",
-                    value=f"{url} has {', '.join(names)}",
-                    expected=column,
-                    remedy=f"name the column with {flag}",
-                )
+        find_columns(parquet.schema_arrow.names, options.columns, lambda: url, "a Parquet file")
         start = size = 0
         for group in range(parquet.num_row_groups):
             size += sum(
@@ -304,8 +380,8 @@ def _parquet_cuts(url: str, options: InputOptions) -> Iterator[tuple[int, int]]:
 
 
 def _parquet_rows(split: Split, options: InputOptions) -> Iterator[Row]:
-    columns = list(dict.fromkeys([options.id_column, options.title_column, options.text_column]))
     with _open_parquet(split.url) as parquet:
+        columns = find_columns(parquet.schema_arrow.names, options.columns, lambda: split.url).present()
         end = parquet.num_row_groups if split.end is None else split.end
         number = sum(parquet.metadata.row_group(group).num_rows for group in range(split.start))
         batches = parquet.iter_batches(PARQUET_BATCH_ROWS, row_groups=list(range(split.start, end)), columns=columns)
@@ -379,8 +455,8 @@ def _loading_dataset(name: str, options: InputOptions) -> Iterator[None]:
         ) from error
 
 
-def _lines(split: Split) -> Iterator[tuple[int, bytes]]:
-    """The lines that begin in a split's bytes, each with the number of lines before it in the split."""
+def _lines(split: Split) -> Iterator[tsv.Line]:
+    """The lines that begin in a split's bytes, each with the number of lines before it in the split, and its place."""
     with storage.open_read(split.url) as raw:
         stream = streams.decompressed(raw, split.url)
         position = 0
@@ -398,10 +474,9 @@ def _lines(split: Split) -> Iterator[tuple[int, bytes]]:
                     )
                 if split.end is not None and position >= split.end:
                     return
-                at_file_start = position == 0
+                yield number, position, line if position else line.removeprefix(codecs.BOM_UTF8)
                 position += len(line)
-                yield number, line.removeprefix(codecs.BOM_UTF8) if at_file_start else line
-        except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
+        except streams.BAD_COMPRESSION as error:
             raise InputError(
                 f"the file cannot be decompressed ({error})",
                 value=split.url,

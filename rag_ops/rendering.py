@@ -31,8 +31,8 @@ _LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{5000}")  # thousands of attributes
 _MANY_EQUALS = re.compile(rf"^=(?:[^=\n]*=){{{MAX_EQUALS}}}", re.MULTILINE)
 
 
-def render(markup: str) -> str | None:
-    """The plain text of a page (`wikitext.to_text`); None where it cannot be had within the bounds.
+def render(markup: str, apparatus: frozenset[str] = wikitext.DROPPED_NAMESPACES) -> str | None:
+    """The plain text of a page (`wikitext.to_text`, with its arguments); None where it cannot be had within the bounds.
 
     >>> render("The ''[[Himalaya|Himalayas]]''.")
     'The Himalayas.'
@@ -45,8 +45,8 @@ def render(markup: str) -> str | None:
     if wikitext.is_broken(prepared):
         return None
     if is_suspect(prepared):
-        return _in_child(markup)
-    return wikitext.finish(prepared, literals)
+        return _in_child(markup, apparatus)
+    return wikitext.finish(prepared, literals, apparatus)
 
 
 def is_suspect(markup: str) -> bool:
@@ -72,13 +72,13 @@ def is_suspect(markup: str) -> bool:
     return deepest > SUSPECT_DEPTH or (unpaired + len(stack) + abs(external)) * len(markup) > SUSPECT_WORK
 
 
-def _in_child(markup: str) -> str | None:
+def _in_child(markup: str, apparatus: frozenset[str]) -> str | None:
     """The text by a process of its own; None where it needs more than its time or memory, or dies."""
     root = str(Path(__file__).resolve().parents[1])
     paths = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "rag_ops.rendering"],
+            [sys.executable, "-m", "rag_ops.rendering", *sorted(apparatus)],
             input=markup.encode("utf-8", "replace"),
             capture_output=True,
             timeout=10 * MAX_SECS,  # of the clock, for a machine that has much else to do
@@ -104,4 +104,5 @@ def _limit() -> None:
 
 if __name__ == "__main__":
     _limit()
-    sys.stdout.buffer.write(wikitext.to_text(sys.stdin.buffer.read().decode()).encode("utf-8", "replace"))
+    text = wikitext.to_text(sys.stdin.buffer.read().decode(), frozenset(sys.argv[1:]))
+    sys.stdout.buffer.write(text.encode("utf-8", "replace"))

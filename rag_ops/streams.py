@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import lzma
 import re
 import zlib
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from fsspec.spec import AbstractBufferedFile
 from rag_ops import storage
 from rag_ops.errors import InputError
 
+COMPRESSIONS = (".gz", ".bz2", ".zst", ".xz")  # what `decompressed` reads
+BAD_COMPRESSION = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)  # what it raises for other bytes
 READ_BYTES = 1 << 20
 ZSTD_READ_BYTES = 4096  # which can unpack to some thousand times as much at once
 BZ2_MAGIC = re.compile(rb"BZh[1-9]1AY&SY")  # how a bz2 stream with at least one block begins, at a byte boundary
@@ -30,12 +33,14 @@ def is_multistream(url: str) -> bool:
 
 
 def decompressed(raw: IO[bytes], url: str) -> IO[bytes]:
-    """An open file's content: of .gz, .bz2 and .zst what is in it, else the file as it is."""
+    """An open file's content: of .gz, .bz2, .xz and .zst what is in it, else the file as it is."""
     name = url.lower()
     if name.endswith(".gz"):
         return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
     if name.endswith(".bz2"):
         return bz2.BZ2File(raw)
+    if name.endswith(".xz"):
+        return cast(IO[bytes], lzma.LZMAFile(raw))
     if name.endswith(".zst"):
         return io.BufferedReader(_Zstd(raw))
     if isinstance(raw, AbstractBufferedFile):
@@ -88,21 +93,25 @@ def plain_chunks(url: str, start: int, end: int | None) -> Iterator[tuple[bytes,
             position += len(piece)
 
 
-def gzip_chunks(url: str) -> Iterator[tuple[bytes, bool]]:
-    """The decompressed bytes of a .gz file of one member or more; all of them belong to the one who reads.
+def single_stream_chunks(url: str) -> Iterator[tuple[bytes, bool]]:
+    """The content of a .gz, .zst or .xz file; all of it belongs to the one who reads.
 
     Raises:
-        InputError: it is cut or not gzip.
+        InputError: it is cut, or not what its name says.
     """
-    with storage.open_read(url) as file, gzip.GzipFile(fileobj=file) as unzipped:
+    kind = url.rsplit(".", 1)[-1].lower()
+    with storage.open_read(url) as file:
+        content = decompressed(file, url)
         try:
-            while piece := unzipped.read(READ_BYTES):
+            while piece := content.read(READ_BYTES):
                 yield piece, True
         except EOFError as error:
             raise _cut(url, file) from error
-        except (OSError, zlib.error) as error:
+        except BAD_COMPRESSION as error:
             raise InputError(
-                f"not gzip ({error})", value=f"{url}, byte {file.tell()}", remedy="download it again"
+                f"not {'gzip' if kind == 'gz' else kind} ({error})",
+                value=f"{url}, byte {file.tell()}",
+                remedy="download it again, or check its name",
             ) from error
 
 

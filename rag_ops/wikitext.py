@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import mwparserfromhell
@@ -16,6 +17,7 @@ from mwparserfromhell.nodes import Argument, Comment, ExternalLink, Heading, HTM
 from mwparserfromhell.parser import ParserError
 
 from rag_ops import templates
+from rag_ops.siteinfo import SiteInfo, normal_name
 
 # Sections at the end of an article that hold no prose, lower case.
 CLOSING_SECTIONS = frozenset(
@@ -37,9 +39,10 @@ DROPPED_TAGS = frozenset(
 LITERAL_TAGS = frozenset("nowiki pre math chem ce syntaxhighlight source".split())
 FORMULA_TAGS = frozenset("math chem ce".split())
 BREAKING_TAGS = frozenset("br hr li dt dd p div tr blockquote poem center ul ol dl".split())
-DROPPED_NAMESPACES = frozenset("file image media category".split())
-# Language codes of interlanguage links are two or three letters, and so are these, which are not languages.
-INTERWIKI = frozenset("wp mw wmf meta".split())
+DROPPED_NAMESPACES = SiteInfo().apparatus()
+# The prefixes of interlanguage links, which stand in a page's margin: the codes of all Wikipedias, open or closed, and
+# the other names by which links reach them (https://meta.wikimedia.org/wiki/List_of_Wikipedias).
+LANGUAGES = frozenset(Path(__file__).with_name("languages.txt").read_text(encoding="utf-8").split())
 
 # A literal pipe, braces or brackets stand in prose here and there; in passages they would be taken for markup by
 # whoever reads our files or prompts, so the pipe becomes its look-alike and the pairs are parted.
@@ -58,7 +61,6 @@ _OPEN_TEMPLATE = re.compile(r"\{\{[^\n]*")
 _PAIRS = re.compile(r"\{\{+|\}\}+|\[\[+|\]\]+|</?ref\b[^>\n]*>?")
 _HTML = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>\n]*)?/?>")
 _LITERAL = re.compile(f"{OPEN}(\\d+){CLOSE}")
-_LANGUAGE = re.compile(r"([a-z]{2,3}|simple|[a-z]{2,3}-[a-z-]+)$")
 _PIPE_TRICK = re.compile(r"^(?:[^:]*:)?\s*(.*?)\s*(?:\([^()]*\)|,.*)?$")
 _EXPONENT = re.compile(r"[-−+–]?\d")
 _HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
@@ -107,16 +109,20 @@ def is_disambiguation(title: str, wikitext: str) -> bool:
     return title.endswith("(disambiguation)") or _DISAMBIGUATION.search(wikitext) is not None
 
 
-def to_text(wikitext: str) -> str:
+def to_text(wikitext: str, apparatus: frozenset[str] = DROPPED_NAMESPACES) -> str:
     """The plain text of a page: paragraphs and list items, one a line.
 
     Never raises, whatever the markup: what cannot be parsed is stripped by rule. The result holds none of `|`, `{{`,
     `[[` and `<ref`.
 
+    Args:
+        wikitext: the page's markup.
+        apparatus: the namespaces of files and categories, as the wiki's language names them (`SiteInfo.apparatus`).
+
     >>> to_text("The peak is {{convert|8848|m|ft}} high,<ref>x</ref> in the ''[[Himalaya|Himalayas]]''.")
     'The peak is 8,848 metres (29,029 ft) high, in the Himalayas.'
     """
-    return finish(*prepare(wikitext))
+    return finish(*prepare(wikitext), apparatus)
 
 
 def prepare(wikitext: str) -> tuple[str, list[str]]:
@@ -126,9 +132,9 @@ def prepare(wikitext: str) -> tuple[str, list[str]]:
     return _drop_tables(_drop_sections(text)), literals
 
 
-def finish(markup: str, literals: list[str]) -> str:
+def finish(markup: str, literals: list[str], apparatus: frozenset[str] = DROPPED_NAMESPACES) -> str:
     """The plain text of what `prepare` left."""
-    return _clean(_Renderer().render_page(markup), literals)
+    return _clean(_Renderer(apparatus).render_page(markup), literals)
 
 
 def _scan(text: str, literals: list[str]) -> str:
@@ -235,7 +241,8 @@ def is_broken(text: str) -> bool:
 class _Renderer:
     """Walks mwparserfromhell's nodes and writes text."""
 
-    def __init__(self) -> None:
+    def __init__(self, apparatus: frozenset[str]) -> None:
+        self._apparatus = apparatus
         self._out: list[str] = []
         self._depth = 0
 
@@ -287,11 +294,9 @@ class _Renderer:
         shown_colon = title.startswith(":")
         title = title.lstrip(":").strip()
         namespace, colon, _ = title.partition(":")
-        namespace = namespace.strip().lower()
         if colon and not shown_colon:
-            if namespace in DROPPED_NAMESPACES:
-                return
-            if _LANGUAGE.match(namespace) and namespace not in INTERWIKI and node.text is None:
+            name = normal_name(namespace)
+            if name in self._apparatus or name in LANGUAGES:  # MediaWiki shows neither in the text, labelled or not
                 return
         if node.text is None:
             self._out.append(title.replace("_", " "))

@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +25,14 @@ from rag_ops.dropping import Dropped
 from rag_ops.errors import InputError
 from rag_ops.parts import plain_articles
 from rag_ops.questions import QuestionOptions, read_questions
-from rag_ops.readers import InputOptions, Split
+from rag_ops.readers import Article, InputOptions, Split
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     ".gz": lambda data: gzip.compress(data, 1),
     ".bz2": bz2.compress,
     ".zst": zstandard.ZstdCompressor().compress,
+    ".xz": lzma.compress,
 }
 TEXTS = (
     "who sings this", "what is ice", "", " ", "\t", "\x00", "\x01\x02", "a\x00b", "\u200b\u200e", "שלום מי זה",
@@ -44,6 +46,7 @@ NO_TEXTS = (
     None, 5, -1.5, True, [], ["a"], {"a": 1}, float("nan"), 10 ** 30, [[[["x"]]]],
 )  # fmt: skip
 BROKEN_LINES = ('{"question": "who', "[1]", "who is it", "5", "null", "}", "[" * 5000)  # each a row with an error
+OUTDATED = "a revision that was edited since"
 GARBAGE = (
     b"\xff\xfe", b"\x00", b"\x81\x8d", b"\xed\xa0\x80", b"\n", b'"', b"{", b"}", b"<", b">", b"]]>", b"\r",
     b"\x1f\x8b", b"PAR1",
@@ -104,14 +107,17 @@ def check_question_case(draw: random.Random, directory: Path) -> str:
 def check_dump_case(draw: random.Random, directory: Path) -> str:
     """Makes a dump, reads it in random splits, and checks that every page is kept or dropped; returns its kind."""
     count = draw.randrange(0, 8)
-    pages = [_page(draw, number) for number in range(1, count + 1)]
-    head = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/">\n<siteinfo/>\n'
+    old = draw.random() < 0.2  # of a version that has no <ns>
+    pages = [_page(draw, number, old) for number in range(1, count + 1)]
+    head = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/">\n<siteinfo>\n'
+    head += draw.choice(["", '<namespaces><namespace key="0" /><namespace key="1">Talk</namespace></namespaces>'])
+    head += "</siteinfo>\n"
+    between = draw.choice(["", "", "</mediawiki>\n" + head])  # two exports, one after the other
+    pages.insert(draw.randrange(count + 1), between)
     data = (head + "".join(pages) + "</mediawiki>\n").encode()
-    kind = draw.choice(["xml", "xml", "xml.gz", "xml.bz2", "multistream"])
-    if kind == "xml.gz":
-        data = gzip.compress(data, 1)
-    elif kind == "xml.bz2":
-        data = bz2.compress(data)
+    kind = draw.choice(["xml", "xml", "xml.gz", "xml.zst", "xml.xz", "xml.bz2", "multistream"])
+    if kind != "xml" and kind != "multistream":
+        data = COMPRESS[kind.removeprefix("xml")](data)
     elif kind == "multistream":
         data = b"".join(bz2.compress(part.encode()) for part in [head, *pages, "</mediawiki>\n"])
     broken = draw.random() < 0.2
@@ -119,17 +125,21 @@ def check_dump_case(draw: random.Random, directory: Path) -> str:
         data = _damaged(draw, data)
     path = directory / f"d.{'xml.bz2' if kind == 'multistream' else kind}"
     path.write_bytes(data)
-    places = sorted({draw.randrange(1, len(data) + 2) for _ in range(draw.randrange(4))}) if kind != "xml.gz" else []
+    one = kind in ("xml.gz", "xml.zst", "xml.xz")
+    places = [] if one else sorted({draw.randrange(1, len(data) + 2) for _ in range(draw.randrange(4))})
     dropped, kept, options = Dropped(), [], InputOptions()
     try:
         for start, end in zip([0, *places], [*places, None], strict=True):
             split = Split(0, "mediawiki", str(path), start, end)
-            kept += [article.article_id for article in plain_articles(split, options, dropped)]
+            kept += [article for article in plain_articles(split, options, dropped) if isinstance(article, Article)]
     except InputError:
         if broken:
             return f"{kind} refused"
         raise
-    if not broken and (len(set(kept)) != len(kept) or len(kept) + dropped.total() != count):
+    if not broken and any(OUTDATED in article.text for article in kept):
+        raise LostError(f"an older revision in {[article.text[:200] for article in kept]}")
+    ids = {article.article_id for article in kept}
+    if not broken and (len(ids) != len(kept) or len(kept) + dropped.total() != count):
         raise LostError(f"{count} pages, {len(kept)} kept, {dict(dropped)} dropped, cuts {places}")
     return f"{kind} {'damaged, read' if broken else 'read'}"
 
@@ -237,7 +247,7 @@ def _damaged(draw: random.Random, data: bytes) -> bytes:
     return bytes(changed)
 
 
-def _page(draw: random.Random, number: int) -> str:
+def _page(draw: random.Random, number: int, old: bool) -> str:
     pieces = [draw.choice(MARKUP) for _ in range(draw.randrange(40))]
     text = "".join(pieces)
     if draw.random() < 0.002:
@@ -250,7 +260,11 @@ def _page(draw: random.Random, number: int) -> str:
     if "page>" in body:  # in no export does the tag stand unescaped, and splits are found by it
         body = f"<text>{escape(text)}</text>"
     title = escape(draw.choice(TITLES))
+    revisions = [f"<revision><id>9</id><timestamp>2024-01-01T00:00:00Z</timestamp>{body}</revision>"]
+    for year in range(2020, 2020 + draw.choice([0, 0, 1, 2])):
+        older = f"<timestamp>{year}-01-01T00:00:00Z</timestamp><text>{OUTDATED}</text>"
+        revisions.insert(draw.randrange(len(revisions) + 1), f"<revision><id>{year}</id>{older}</revision>")
     return (
-        f"<page><title>{title}</title><ns>{namespace}</ns><id>{number}</id>{redirect}"
-        f"<revision><id>9</id>{body}</revision></page>\n"
+        f"<page><title>{title}</title>{'' if old else f'<ns>{namespace}</ns>'}<id>{number}</id>{redirect}"
+        f"{''.join(revisions)}</page>\n"
     )

@@ -93,18 +93,18 @@ def test_a_broken_line_is_told_by_its_number(capsys, tmp_path, articles):
         assert "line 21" in line
 
 
-@pytest.mark.parametrize("row", ['{"title": "x", "text": "y"}', '{"id": 1.5, "title": "x", "text": "y"}', "[1]"])
-def test_an_article_without_an_id_is_told_by_its_line(capsys, tmp_path, articles, row):
+@pytest.mark.parametrize("row", ['{"id": 7, "title": "x"}', '{"id": 1.5, "title": "x", "text": "y"}', "[1]"])
+def test_an_article_without_a_text_or_with_an_odd_id_is_told_by_its_line(capsys, tmp_path, articles, row):
     articles.write_text(articles.read_text() + row + "\n")
     assert "line 31" in chunk_fails(capsys, tmp_path, "--input", articles)
 
 
 def test_parquet_without_the_column_names_those_it_has(capsys, tmp_path):
-    pq.write_table(pa.table({"id": [1], "title": ["a"], "body": ["b"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"id": [1], "title": ["a"], "prose": ["b"]}), tmp_path / "a.parquet")
     line = chunk_fails(capsys, tmp_path, "--input", tmp_path / "a.parquet")
-    assert "id, title, body" in line
+    assert "id, title, prose" in line
     assert "--text_column" in line
-    ragbeam("chunk", "--input", tmp_path / "a.parquet", "--output", tmp_path / "out", "--text_column", "body")
+    ragbeam("chunk", "--input", tmp_path / "a.parquet", "--output", tmp_path / "out", "--text_column", "prose")
 
 
 def test_parquet_that_is_none(capsys, tmp_path):

@@ -74,6 +74,56 @@ def test_an_article_that_comes_twice_is_kept_once_and_counted(tmp_path, capsys):
     ]
 
 
+def test_files_whose_ids_begin_anew_are_refused_and_both_read_with_prefix_ids(tmp_path, capsys):
+    for name, word in (("a", "first"), ("b", "second")):
+        rows = [{"id": number, "title": f"T{number}", "text": f"{word} text {number}"} for number in range(5)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("chunk", "--input", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--output", tmp_path / "p")
+    code, line = fails(capsys, *arguments)
+    assert code == 2
+    assert all(part in line for part in ("two articles have one id", "a.jsonl and", "b.jsonl", "--prefix_ids"))
+    ragbeam(*arguments, "--prefix_ids")
+    table = read(tmp_path / "p")
+    assert sorted(table["id"].to_pylist()) == [f"{name}:{number}:0" for name in "ab" for number in range(5)]
+    assert {text.split()[0] for text in table["text"].to_pylist()} == {"first", "second"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_page_for_each_revision_gives_the_latest_whatever_splits_and_workers(tmp_path, workers):
+    pages = []
+    for year in (2004, 2001, 2003, 2002):
+        for number in range(1, 30):
+            body = "#REDIRECT [[Elsewhere]]" if (number % 5, year) == (0, 2004) else f"Page {number} as of {year}."
+            pages.append(
+                f"<page><title>T{number}</title><ns>0</ns><id>{number}</id><revision><id>{number * 5000 - year}</id>"
+                f"<timestamp>{year}-06-01T00:00:00Z</timestamp><text>{body}</text></revision></page>"
+            )
+    (tmp_path / "d.xml").write_text(f"<mediawiki>{''.join(pages)}</mediawiki>")
+    mode = ("--direct_running_mode=multi_processing", f"--direct_num_workers={workers}") if workers > 1 else ()
+    for split_bytes in (700, 1 << 20) if workers == 1 else (4000,):
+        output = tmp_path / str(split_bytes)
+        ragbeam("chunk", "--input", tmp_path / "d.xml", "--output", output, "--split_bytes", split_bytes, *mode)
+        kept = [number for number in range(1, 30) if number % 5]
+        assert sorted(read(output)["text"].to_pylist()) == sorted(f"Page {number} as of 2004." for number in kept)
+        info = read_manifest(str(output), "chunk").info
+        assert info["articles"] == len(kept)
+        assert info["dropped"] == {"duplicate_id": 29 * 3, "redirect": 5}
+
+
+def test_a_german_dump_shows_neither_files_nor_categories(tmp_path):
+    head = '<siteinfo><namespaces><namespace key="6">Datei</namespace><namespace key="14">Kategorie</namespace>'
+    page = (
+        "<page><title>Haus</title><id>1</id><revision><text>[[Datei:H.jpg|mini|Ein Haus]]Ein [[Bau]].[[Kategorie:Bau]]"
+    )
+    other = "<page><title>Datei:H.jpg</title><id>2</id><revision><text>Ein Bild."
+    end = "</text></revision></page>"
+    text = f"<mediawiki>{head}</namespaces></siteinfo>{page}{end}{other}{end}</mediawiki>"
+    (tmp_path / "d.xml").write_text(text)
+    ragbeam("chunk", "--input", tmp_path / "d.xml", "--output", tmp_path / "p")
+    assert read(tmp_path / "p")["text"].to_pylist() == ["Ein Bau."]
+    assert read_manifest(str(tmp_path / "p"), "chunk").info["dropped"] == {"namespace": 1}
+
+
 def test_a_changed_input_is_read_again(tmp_path):
     write_articles(tmp_path / "a.jsonl", count=5)
     ragbeam("chunk", "--input", tmp_path / "a.jsonl", "--output", tmp_path / "p")

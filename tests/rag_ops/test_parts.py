@@ -1,11 +1,13 @@
 """Parts: articles to passages by shard, put together in one order whatever the splits, duplicates dropped whole."""
 
+import itertools
 from collections import Counter
 
 import pytest
 
 from rag_ops import parts
-from rag_ops.readers import Article, InputOptions, ReadyPassage, Split
+from rag_ops.errors import InputError
+from rag_ops.readers import UNKNOWN, Article, InputOptions, NoArticle, ReadyPassage, Split
 from schemas import passages
 
 ARTICLES = [Article(str(n), f"T{n}", " ".join(f"w{n}.{k}" for k in range(n * 7 % 31))) for n in range(1, 60)]
@@ -61,14 +63,64 @@ def test_passages_are_in_order_of_article_and_position_with_ids_and_hashes(tmp_p
             assert len(row["text"].split()) <= 5
 
 
-def test_of_two_articles_with_one_id_the_first_is_kept_whole(tmp_path):
-    long, short = Article("7", "long", "a b c d e f g h"), Article("7", "short", "x")
-    for first, second in ((long, short), (short, long)):
-        records = write(tmp_path / first.title, [[first, Article("8", "t", "y")], [second]], num_shards=1)
+@pytest.mark.parametrize("cut", [0, 1, 2, 3, 4])
+def test_the_latest_revision_of_an_id_counts_whatever_the_order_and_the_splits(tmp_path, cut):
+    versions = [
+        Article("7", "long", "a b c d e f g h", 20020101000000, 50),
+        Article("7", "older id", "x", 20240101000000, 8),
+        Article("7", "newest", "x y z", 20240101000000, 9),
+        Article("7", "of no date", "x", UNKNOWN, 99),
+    ]
+    for number, order in enumerate(itertools.permutations(versions)):
+        groups = [[*order[:cut], Article("8", "t", "y")], order[cut:]]
+        ((table, duplicates),) = shards(write(tmp_path / str(number), groups, num_shards=1), 1)
+        assert duplicates == 3
+        assert table.select(["article_id", "title", "text"]).to_pylist() == [
+            {"article_id": "7", "title": "newest", "text": "x y z"},
+            {"article_id": "8", "title": "t", "text": "y"},
+        ]
+
+
+def test_a_page_that_is_no_article_any_more_takes_its_older_revision_along(tmp_path):
+    was, redirect = Article("7", "t", "a b", 20020101000000, 1), NoArticle("7", 20240101000000, 2)
+    for number, groups in enumerate(([[was, redirect]], [[redirect], [was]], [[was], [redirect, ARTICLES[7]]])):
+        records = write(tmp_path / str(number), groups, num_shards=1)
         ((table, duplicates),) = shards(records, 1)
         assert duplicates == 1
-        assert {row["title"] for row in table.to_pylist() if row["article_id"] == "7"} == {first.title}
-        assert table.num_rows == (3 if first is long else 2)
+        assert "7" not in table["article_id"].to_pylist()
+        assert sum(record.articles for record in records) == 1 + (number == 2)
+        assert sum(record.passages for record in records) - 1 == table.num_rows
+    earlier = NoArticle("7", 20010101000000, 0)
+    ((table, duplicates),) = shards(write(tmp_path / "back", [[was], [earlier]], num_shards=1), 1)
+    assert (table["text"].to_pylist(), duplicates) == (["a b"], 0)
+
+
+def test_an_empty_latest_revision_is_the_latest(tmp_path):
+    groups = [[Article("7", "t", "a b", 20020101000000, 1), Article("7", "t", " ", 20030101000000, 2)]]
+    ((table, duplicates),) = shards(write(tmp_path, groups, num_shards=1), 1)
+    assert (table.num_rows, duplicates) == (0, 1)
+
+
+def test_an_article_that_comes_again_word_for_word_is_kept_once(tmp_path):
+    long = Article("7", "t", "a b c d e f g h")
+    ((table, duplicates),) = shards(write(tmp_path, [[long, Article("8", "t", "y"), long], [long]], num_shards=1), 1)
+    assert (table["article_id"].to_pylist(), duplicates) == (["7", "7", "8"], 2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Article("7", "t", "a b c d e f g i"),
+        Article("7", "other title", "a b c d e f g h"),
+        Article("7", "t", "a b c d e"),
+        ReadyPassage("7", "t", "a b c d e f g h"),
+    ],
+)
+def test_articles_of_one_id_that_differ_are_refused_with_their_files(tmp_path, other):
+    records = write(tmp_path, [[Article("6", "t", "x")], [Article("7", "t", "a b c d e f g h")], [other]], num_shards=1)
+    given = [(record.url, record.batches[0]) for record in records]
+    with pytest.raises(InputError, match=r"one id.*'7 in b\.jsonl and c\.jsonl'.*--prefix_ids"):
+        parts.read_shard(given, ["a.jsonl", "b.jsonl", "c.jsonl"])
 
 
 def test_ready_passages_keep_their_ids(tmp_path):

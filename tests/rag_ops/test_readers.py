@@ -3,8 +3,11 @@
 import bz2
 import csv
 import gzip
+import hashlib
 import io
+import itertools
 import json
+import lzma
 import os
 from collections import Counter
 
@@ -24,6 +27,7 @@ COMPRESS = {
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
     ".zst": zstandard.ZstdCompressor().compress,
+    ".xz": lzma.compress,
 }
 
 
@@ -62,6 +66,125 @@ def test_empty_texts_are_dropped_and_counted(tmp_path):
     assert dropped == {"empty": 2}
 
 
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "hf"])
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"_id": "d1", "title": "T", "text": "B", "metadata": {"a": 1}}, ("d1", "T", "B")),
+        ({"id": "d1", "contents": "B"}, ("d1", "", "B")),
+        ({"pid": 7, "passage": "B"}, ("7", "", "B")),
+        ({"_id": "1", "wikipedia_id": "1", "wikipedia_title": "T", "text": ["T\n", "B\n"]}, ("1", "T", "T\nB")),
+        ({"title": "T", "text": "B"}, (hashlib.sha256(b"T\0B").hexdigest()[:32], "T", "B")),
+    ],
+)
+def test_corpora_without_titles_or_ids_and_with_names_in_common_use(tmp_path, form, row, expected):
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist([row, row]), tmp_path / "a.parquet")
+        assert read(tmp_path / "a.parquet")[0] == [expected, expected]
+        return
+    (tmp_path / "a.jsonl").write_bytes(jsonl([row, row]))
+    assert read(tmp_path if form == "hf" else tmp_path / "a.jsonl", format=form)[0] == [expected, expected]
+
+
+def test_one_row_without_a_title_does_not_end_a_job(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(jsonl([{"_id": "a", "title": "T", "text": "B"}, {"_id": "b", "text": "C"}]))
+    assert read(tmp_path / "a.jsonl")[0] == [("a", "T", "B"), ("b", "", "C")]
+
+
+@pytest.mark.parametrize("split_bytes", [10, 1 << 20])
+def test_a_collection_of_ids_and_raw_texts_keeps_its_quotes(tmp_path, split_bytes):
+    texts = ["The unit of current.", 'Ayn Rand wrote "Atlas".', '"No," he said.', '"All of it is quoted."', '5" and 6"']
+    rows = [(str(n), "", texts[n % 5]) for n in range(60)]
+    (tmp_path / "collection.tsv").write_text("".join(f"{number}\t{text}\n" for number, _, text in rows))
+    assert read(tmp_path / "collection.tsv", split_bytes=split_bytes)[0] == rows
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["id", "title", "text"])))
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_a_tsv_with_quoted_line_ends_is_the_same_in_any_splits(tmp_path, order, quoting):
+    rows = [{"id": str(n), "title": f"T {n}", "text": f'line "{n}"\n\tmore ,\n' + "end" * (n % 5)} for n in range(80)]
+    with open(tmp_path / "a.tsv", "w", newline="") as file:
+        writer = csv.DictWriter(file, order, delimiter="\t", lineterminator="\n", quoting=quoting)
+        writer.writeheader()
+        writer.writerows(rows)
+    expected = [(row["id"], row["title"], row["text"]) for row in rows]
+    counts = set()
+    for split_bytes in (1, 37, 500, 1001, 1 << 20):
+        assert read(tmp_path / "a.tsv", split_bytes=split_bytes)[0] == expected
+        counts.add(len(plan_splits([str(tmp_path / "a.tsv")], InputOptions(split_bytes=split_bytes))))
+    assert {1, 81} < counts
+
+
+def test_a_bad_line_of_a_tsv_in_splits_is_told_by_its_number_in_the_file(tmp_path):
+    good = "".join(f'{n}\t"line {n}\nmore"\tT\n' for n in range(20))
+    (tmp_path / "a.tsv").write_text("id\ttext\ttitle\n" + good + "only\ttwo\n" + good)
+    with pytest.raises(InputError, match=r"2 columns.*line 42"):
+        read(tmp_path / "a.tsv", split_bytes=100)
+
+
+def test_a_header_again_in_the_middle_is_no_passage(tmp_path):
+    (tmp_path / "a.tsv").write_text("text\tid\none two\t1\ntext\tid\nthree four\t2\n")
+    assert read(tmp_path / "a.tsv")[0] == [("1", "", "one two"), ("2", "", "three four")]
+
+
+def test_ids_that_begin_anew_in_each_file_get_its_name_before_them(tmp_path):
+    names = ["x/a.jsonl", "x/y/a.jsonl", "x/b.tsv.gz", "x/c.parquet"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / names[0]).write_bytes(jsonl(ROWS[:1]))
+    (tmp_path / names[1]).write_bytes(jsonl(ROWS[:1]))
+    (tmp_path / names[2]).write_bytes(gzip.compress(psgs(ROWS[:1])))
+    pq.write_table(pa.Table.from_pylist(ROWS[:1]), tmp_path / names[3])
+    settings = InputOptions(prefix_ids=True)
+    splits = plan_splits([str(tmp_path / name) for name in names], settings)
+    found = [article for split in splits for article in read_split(split, settings, Counter())]
+    ids = [article.passage_id if hasattr(article, "passage_id") else article.article_id for article in found]
+    assert ids == ["a:0", "y/a:0", "b:0", "c:0"]
+
+
+def test_files_of_one_stem_are_told_apart_by_their_whole_names(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS[:1]))
+    (tmp_path / "a.tsv").write_bytes(psgs(ROWS[:1]))
+    splits = plan_splits([str(tmp_path)], InputOptions(prefix_ids=True))
+    assert [split.prefix for split in splits] == ["a.jsonl:", "a.tsv:"]
+
+
+def test_dumps_of_two_wikis_are_told_apart_and_parts_of_one_are_not(tmp_path):
+    def dump(name: str, wiki: str) -> str:
+        head = f"<siteinfo><dbname>{wiki}</dbname></siteinfo>" if wiki else ""
+        page = "<page><title>A</title><ns>0</ns><id>1</id><revision><text>x</text></revision></page>"
+        (tmp_path / name).write_text(f"<mediawiki>{head}{page}</mediawiki>")
+        return str(tmp_path / name)
+
+    one, two, other, unnamed = (
+        dump("1.xml", "enwiki"),
+        dump("2.xml", "enwiki"),
+        dump("3.xml", "frwiki"),
+        dump("4.xml", ""),
+    )
+    assert [split.prefix for split in plan_splits([one, two, unnamed], InputOptions())] == ["", "", ""]
+    splits = plan_splits([one, other, unnamed], InputOptions())
+    found = [article.article_id for split in splits for article in read_split(split, InputOptions(), Counter())]
+    assert found == ["enwiki:1", "frwiki:1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.json", b'\n [\n  {"id": 1}\n]', r"JSON array.*jq -c '\.\[\]'"),
+        ("a.json.gz", gzip.compress(b'[{"id": 1}]'), "JSON array"),
+        ("a.json", b'{\n "id": 1,\n "text": "x"\n}\n', "not JSON.*jq -c"),
+        ("d.xml.7z", b"7z\xbc\xaf\x27\x1c", r"archive.*7z x -so FILE \| zstd"),
+        ("d.zip", b"PK", "archive.*unzip -p"),
+        ("d.tar.gz", b"\x1f\x8b", "archive.*tar -xOf"),
+    ],
+)
+def test_what_is_no_file_of_articles_is_refused_saying_how_to_make_one(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / name)
+
+
 def test_columns_can_be_named(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(jsonl([{"pageid": "p1", "name": "N", "body": "B"}]))
@@ -75,7 +198,7 @@ def test_columns_can_be_named(tmp_path):
         (b'{"id": 1,', "not JSON"),
         (b"\xff\xfe{}", "not JSON"),
         (b"[1, 2]", "no JSON object"),
-        (b'{"title": "t", "text": "x"}', "no id"),
+        (b'{"id": 5, "title": "t"}', "no text"),
         (b'{"id": null, "title": "t", "text": "x"}', "id is no text or number"),
         (b'{"id": true, "title": "t", "text": "x"}', "id is no text or number"),
         (b'{"id": 1, "title": "t", "text": 5}', "text is no text"),
@@ -96,7 +219,7 @@ def test_a_cut_gzip_is_named(tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst", ".xz"])
 @pytest.mark.parametrize("part", [0.3, 0.9])
 def test_a_cut_file_is_never_taken_for_a_whole_one(tmp_path, suffix, part):
     data = COMPRESS[suffix](os.urandom(300_000).hex().encode() + b"\n" + jsonl(ROWS))
@@ -108,7 +231,7 @@ def test_a_cut_file_is_never_taken_for_a_whole_one(tmp_path, suffix, part):
         streams.decompressed(raw, str(path)).read()
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst", ".GZ", ".Zst"])
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst", ".xz", ".GZ", ".Zst"])
 def test_a_file_of_several_compressed_pieces_is_read_whole(tmp_path, suffix):
     compress = COMPRESS[suffix.lower()]
     path = tmp_path / f"a.jsonl{suffix}"

@@ -106,3 +106,9 @@ def test_repeated_pieces_cost_at_most_their_time(pieces, times):
     start = time.process_time()
     render("".join(pieces) * times)
     assert time.process_time() - start < LIMIT_SECS
+
+
+def test_a_process_of_its_own_knows_the_names_of_files_too():
+    page = "[[Datei:A.jpg|mini|Ein Bild]]Text. " + "<i>word</i> " * 9000
+    assert is_suspect(wikitext.prepare(page)[0])
+    assert render(page, frozenset(["datei"])).startswith("Text. word word")

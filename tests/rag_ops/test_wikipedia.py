@@ -3,16 +3,18 @@
 import bz2
 import gzip
 import itertools
+import lzma
 import random
 import re
 import tracemalloc
 from collections import Counter
 
 import pytest
+import zstandard
 
 from rag_ops import storage, streams
 from rag_ops.errors import InputError
-from rag_ops.wikipedia import Page, cut_dump, drop_reason, read_pages
+from rag_ops.wikipedia import Page, cut_dump, drop_reason, read_pages, read_site
 
 HEAD = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="en">\n'
 HEAD += "  <siteinfo><sitename>W</sitename></siteinfo>\n"
@@ -58,11 +60,11 @@ def test_fields_are_the_pages_own_and_not_the_revisions(tmp_path):
     assert first.wikitext.startswith("Text of page 1: <page> & é日本 word")
 
 
-@pytest.mark.parametrize("suffix", [".xml", ".xml.gz", ".xml.bz2"])
+@pytest.mark.parametrize("suffix", [".xml", ".xml.gz", ".xml.bz2", ".xml.zst", ".xml.xz"])
 def test_a_whole_file(tmp_path, suffix):
-    data = {".xml": DUMP, ".xml.gz": gzip.compress(DUMP), ".xml.bz2": bz2.compress(DUMP)}[suffix]
+    compress = {".xml": bytes, ".xml.gz": gzip.compress, ".xml.bz2": bz2.compress, ".xml.xz": lzma.compress}
     path = tmp_path / f"d{suffix}"
-    path.write_bytes(data)
+    path.write_bytes(compress.get(suffix, zstandard.ZstdCompressor().compress)(DUMP))
     assert read_all(str(path), cut_dump(str(path), 1 << 30)) == EXPECTED
 
 
@@ -144,12 +146,121 @@ def test_a_single_stream_says_so(tmp_path, caplog):
     assert "single compressed stream" in caplog.text
 
 
-def test_the_last_of_several_revisions_counts(tmp_path):
-    page = "<page><title>A</title><ns>0</ns><id>1</id>" + "".join(
-        f"<revision><id>{n}</id><text>version {n}</text></revision>" for n in range(3)
-    )
-    (tmp_path / "d.xml").write_text(f"<mediawiki>{page}</page></mediawiki>")
-    assert [page.wikitext for page in read_pages(str(tmp_path / "d.xml"))] == ["version 2"]
+def revision(date: str, number: int, text: str) -> str:
+    written = f"<timestamp>{date}</timestamp>" if date else ""
+    return f"<revision><id>{number}</id>{written}<text>{text}</text></revision>"
+
+
+@pytest.mark.parametrize(
+    "revisions",
+    [
+        [
+            ("2002-02-25T15:43:11Z", 10, "old"),
+            ("2011-01-01T00:00:00Z", 7, "newest"),
+            ("2010-12-31T23:59:59Z", 30, "newer"),
+        ],
+        [("2010-01-01T00:00:00Z", 10, "older id"), ("2010-01-01T00:00:00Z", 11, "newest")],
+        [("", 9, "old"), ("", 10, "newest")],
+        [("", 99, "of no date"), ("2001-01-01T00:00:00Z", 1, "newest")],
+        [("yesterday", 99, "of no date that is one"), ("2001-01-01T00:00:00Z", 1, "newest")],
+    ],
+)
+def test_the_latest_of_several_revisions_counts_in_whatever_order_they_stand(tmp_path, revisions):
+    for order in itertools.permutations(revisions):
+        page = "<page><title>A</title><ns>0</ns><id>1</id>" + "".join(itertools.starmap(revision, order)) + "</page>"
+        (tmp_path / "d.xml").write_text(f"<mediawiki>{page}</mediawiki>")
+        assert [page.wikitext for page in read_pages(str(tmp_path / "d.xml"))] == ["newest"]
+
+
+def test_a_revision_is_known_by_its_date_and_id(tmp_path):
+    pages = ["".join(["<page><title>A</title><ns>0</ns><id>1</id>", text, "</page>"]) for text in (
+        revision("2024-05-01T10:20:30Z", 77, "x"), revision("", 77, "x"), "<revision><id>no number</id></revision>", "",
+    )]  # fmt: skip
+    (tmp_path / "d.xml").write_bytes(dump_of(*pages))
+    found = [(page.date, page.revision) for page in read_pages(str(tmp_path / "d.xml"))]
+    assert found == [(20240501102030, 77), (-1, 77), (-1, -1), (-1, -1)]
+
+
+def test_many_revisions_take_the_memory_of_two(tmp_path):
+    revisions = [revision(f"20{n:02}-01-01T00:00:00Z", n, f"{n} " + "x" * 2_000_000) for n in range(30)]
+    (tmp_path / "d.xml").write_bytes(dump_of(f"<page><title>A</title><ns>0</ns><id>1</id>{''.join(revisions)}</page>"))
+    del revisions
+    (page,), peak = peak_of_reading(tmp_path / "d.xml")
+    assert page.wikitext.startswith("29 ")
+    assert peak < 20 << 20
+
+
+OLD_HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.3/" version="0.3" xml:lang="fr"><siteinfo>
+<base>http://fr.wikipedia.org/wiki/Accueil</base><namespaces><namespace key="0" />
+<namespace key="1">Discuter</namespace><namespace key="10">Modèle</namespace></namespaces></siteinfo>"""
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".xml.bz2"])
+def test_a_dump_without_ns_tells_namespaces_by_the_titles_in_every_split(tmp_path, suffix):
+    titles = [
+        "Ampère",
+        "Discuter:Ampère",
+        "Modèle:Unité",
+        "2001 : l'Odyssée",
+        "User:X",
+        "Alien: le retour",
+        "Portail:Y",
+    ] * 20
+    pages = [small_page(n, title=title).replace("<ns>0</ns>", "") for n, title in enumerate(titles, 1)]
+    path = tmp_path / f"d{suffix}"
+    if suffix == ".xml":
+        path.write_text(OLD_HEAD + "".join(pages) + "</mediawiki>")
+    else:
+        parts = [OLD_HEAD, *("".join(pages[start : start + 7]) for start in range(0, 140, 7)), "</mediawiki>"]
+        path.write_bytes(b"".join(bz2.compress(part.encode()) for part in parts))
+    cuts = cut_dump(str(path), 900)
+    assert len(cuts) > 3
+    found = [page.namespace for start, end in cuts for page in read_pages(str(path), start, end)]
+    assert found == [0, 1, 10, 0, 2, 0, 0] * 20
+    assert read_site(str(path)).wiki == "fr.wikipedia.org"
+
+
+def test_a_dump_with_neither_ns_nor_siteinfo_has_english_namespaces(tmp_path):
+    titles = ["Ampere", "Talk:Ampere", "Portal:Physics", "Star Wars: A New Hope"]
+    pages = [small_page(n, title=title).replace("<ns>0</ns>", "") for n, title in enumerate(titles, 1)]
+    (tmp_path / "d.xml").write_bytes(dump_of(*pages))
+    assert [page.namespace for page in read_pages(str(tmp_path / "d.xml"))] == [0, 1, 100, 0]
+
+
+@pytest.mark.parametrize("between", ["", "\n", '<?xml version="1.0"?>\n', "\n<!-- the second -->\n"])
+@pytest.mark.parametrize("kind", ["plain", "streams"])
+def test_dumps_that_follow_one_another_in_a_file_are_read_as_one(tmp_path, between, kind):
+    first = HEAD + "".join(PAGES[:50]) + "</mediawiki>"
+    second = between + HEAD + "".join(PAGES[50:]) + "</mediawiki>\n"
+    path = tmp_path / ("d.xml" if kind == "plain" else "d.xml.bz2")
+    data = (first + second).encode()
+    if kind == "streams":
+        data = b"".join(bz2.compress(data[start : start + 700]) for start in range(0, len(data), 700))
+    path.write_bytes(data)
+    place = len(first.encode())
+    cuts = [[], *([place + step] for step in range(-14, 14)), [1000, place - 3, place + 5], [place - 11, place + 200]]
+    for inner in cuts if kind == "plain" else [[], [1000], [2000, 3000]]:
+        assert read_all(str(path), list(itertools.pairwise([0, *inner, None]))) == EXPECTED, inner
+
+
+def test_bytes_after_a_dump_that_begin_no_other_are_an_error(tmp_path):
+    for junk in (b"junk", b"<html></html>", b"</mediawiki>", HEAD.encode()):
+        (tmp_path / "d.xml").write_bytes(DUMP + junk)
+        with pytest.raises(InputError, match=r"not well-formed|not a MediaWiki export|cut"):
+            read_all(str(tmp_path / "d.xml"), [(0, None)])
+
+
+@pytest.mark.parametrize("suffix", [".zst", ".xz"])
+def test_a_cut_dump_of_one_stream_is_never_taken_for_a_whole_one(tmp_path, suffix):
+    data = zstandard.ZstdCompressor().compress(DUMP) if suffix == ".zst" else lzma.compress(DUMP)
+    path = tmp_path / f"d.xml{suffix}"
+    for length in (10, len(data) // 2, len(data) - 3):
+        path.write_bytes(data[:length])
+        with pytest.raises(InputError, match="cut"):
+            read_all(str(path), [(0, None)])
+    path.write_bytes(DUMP)
+    with pytest.raises(InputError, match=f"not {suffix[1:]}.*check its name"):
+        read_all(str(path), [(0, None)])
 
 
 def test_a_deleted_text_is_empty(tmp_path):
@@ -258,6 +369,7 @@ def test_some_bytes_that_unpack_to_gigabytes_do_not_fill_the_memory(tmp_path, su
         (Page("1", 0, "A", False, " \n"), "empty"),
         (Page("1", 0, "A", False, "may mean {{disambig}}"), "disambiguation"),
         (Page("1", 0, "A", False, "is a letter"), None),
+        (Page("1", 0, "Q42", False, '{"labels": {}}', model="wikibase-item"), "content_model"),
     ],
 )
 def test_reasons_for_dropping(page, reason):

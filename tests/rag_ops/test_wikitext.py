@@ -23,6 +23,15 @@ FORBIDDEN = ("|", "{{", "}}", "[[", "]]", "<ref")
         ("An [http://x.org outer link], a bare one [http://x.org].", "An outer link, a bare one."),
         ("[[File:a.jpg|thumb|A [[nested]] caption]]Text", "Text"),
         ("[[image:a.jpg]][[Category:B]]Text[[fr:Texte]]", "Text"),
+        (
+            "The ''[[GTA: Vice City]]'', [[XCOM: Enemy]], [[Doc: A Life]] and [[Q&A: x|Q]].",
+            "The GTA: Vice City, XCOM: Enemy, Doc: A Life and Q.",
+        ),
+        ("Text[[zh-min-nan:A]][[be-x-old:B]][[simple:C]][[roa-rup:D]][[ DE :E]][[fr:F|shown nowhere]]", "Text"),
+        (
+            "See [[:fr:Texte|the French page]], [[:fr:Texte]] and [[wikt:word]].",
+            "See the French page, fr:Texte and wikt:word.",
+        ),
         ("See [[:Category:Birds]] and [[wikt:word|word]].", "See Category:Birds and word."),
         ("Before<ref name=a>{{cite|x}}</ref>, after<ref name=a/>.", "Before, after."),
         ("One<!-- hidden -->two", "Onetwo"),
@@ -59,6 +68,20 @@ FORBIDDEN = ("|", "{{", "}}", "[[", "]]", "<ref")
 )
 def test_rules(markup, expected):
     assert to_text(markup) == expected
+
+
+def test_the_names_of_files_and_categories_are_the_wikis_own():
+    page = "[[Datei:A.jpg|mini|Ein [[Bild]]]]Ein [[Haus]].[[Kategorie:Bau]] [[File:b.png]]"
+    german = frozenset(["datei", "kategorie", "file", "category"])
+    assert to_text(page, german) == "Ein Haus."
+    assert to_text("[[Datei:A.jpg]]") == "Datei:A.jpg"
+
+
+def test_language_codes_are_one_a_line_and_no_english_word_for_a_namespace():
+    assert len(wikitext.LANGUAGES) > 340
+    assert {"en", "de", "zh-yue", "be-tarask", "nds-nl", "simple", "war"} <= wikitext.LANGUAGES
+    assert not wikitext.LANGUAGES & {"wp", "csi", "file", "category", "talk", "wikt", "ufo", "doc", "meta", "mw"}
+    assert all(code == code.lower() and 2 <= len(code) <= 12 for code in wikitext.LANGUAGES)
 
 
 def test_redirects():
