@@ -1,18 +1,11 @@
 """Columns by the names that corpora in use give them."""
 
-import doctest
-
 import pytest
 
-from rag_ops import columns
 from rag_ops.columns import Columns, find_columns, joined_text
 from rag_ops.errors import InputError
 
 DEFAULTS = Columns("text", "title", "id")
-
-
-def test_examples_in_docstrings_run():
-    assert doctest.testmod(columns).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """TSV: records as the csv module writes them, raw text with any quotes, and columns by their names."""
 
 import csv
-import doctest
 import io
 import random
 
@@ -25,10 +24,6 @@ def lines_of(text: str) -> list[tsv.Line]:
 
 def layout(text: str, wanted: Columns = DEFAULTS) -> Layout:
     return layout_of(lines_of(text), "f.tsv", wanted)
-
-
-def test_examples_in_docstrings_run():
-    assert doctest.testmod(tsv).failed == 0
 
 
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_ops.wikitext import is_disambiguation, is_redirect, to_text
+from rag_ops.wikitext import LANGUAGES, is_disambiguation, is_redirect, to_text
 
 FORBIDDEN = ("|", "{{", "}}", "[[", "]]", "<ref")
 
@@ -78,10 +78,10 @@ def test_the_names_of_files_and_categories_are_the_wikis_own():
 
 
 def test_language_codes_are_one_a_line_and_no_english_word_for_a_namespace():
-    assert len(wikitext.LANGUAGES) > 340
-    assert {"en", "de", "zh-yue", "be-tarask", "nds-nl", "simple", "war"} <= wikitext.LANGUAGES
-    assert not wikitext.LANGUAGES & {"wp", "csi", "file", "category", "talk", "wikt", "ufo", "doc", "meta", "mw"}
-    assert all(code == code.lower() and 2 <= len(code) <= 12 for code in wikitext.LANGUAGES)
+    assert len(LANGUAGES) > 340
+    assert {"en", "de", "zh-yue", "be-tarask", "nds-nl", "simple", "war"} <= LANGUAGES
+    assert not LANGUAGES & {"wp", "csi", "file", "category", "talk", "wikt", "ufo", "doc", "meta", "mw"}
+    assert all(code == code.lower() and 2 <= len(code) <= 12 for code in LANGUAGES)
 
 
 def test_redirects():
