@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports torch, NumPy or FAISS, which read them once; worker processes and commands inherit them.
 # Two pytest workers share two cores: one thread each, and threads that a test asks for sleep while they wait.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -22,9 +21,6 @@ ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-assert "torch" not in sys.modules, "torch is imported before its number of threads is set"
-for _name, _value in ENVIRONMENT.items():
-    os.environ.setdefault(_name, _value)
 
 collect_ignore_glob = ["benchmarks/*"]  # whose modules are no tests, and take seconds to import
 SLOW_FIRST = ("tests/runners/test_flink.py", "tests/end_to_end/test_kills.py", "tests/rag_ops/test_oracle.py")
@@ -32,6 +28,13 @@ SLOW_FIRST = ("tests/runners/test_flink.py", "tests/end_to_end/test_kills.py", "
 EXCERPT = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 WORDS = "the of a in is was and to on by what who where when which how many river city king war moon sun ice".split()
+
+
+def pytest_configure() -> None:
+    """Sets the environment before anything imports torch or FAISS, which read it once; commands inherit it."""
+    assert not {"torch", "faiss"} & sys.modules.keys(), "imported before its number of threads is set"
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
