@@ -18,8 +18,7 @@ import pyarrow.compute as pc
 
 from rag_ops import memory, rendering, storage, wikipedia
 from rag_ops.dropping import TOO_COMPLEX, Dropped, drop
-from rag_ops.errors import InputError
-from rag_ops.readers import UNKNOWN, Article, InputOptions, NoArticle, ReadyPassage, Split, read_split
+from rag_ops.readers import UNKNOWN, Article, InputOptions, NoArticle, ReadyPassage, Split, read_split, same_id_error
 from rag_ops.splitting import shard_of, split_words
 from schemas import passages
 
@@ -160,14 +159,7 @@ def _check_same(rivals: pa.Table, inputs: Sequence[str]) -> None:
         first, *others = contents
         for other in others:
             if contents[other] != contents[first]:
-                files = [inputs[source >> SOURCE_BITS] for source in (first, other) if inputs]
-                places = " and ".join(dict.fromkeys(files)) or "the input"
-                raise InputError(
-                    "two articles have one id and are not the same, so one of them would be lost",
-                    value=f"{article_id} in {places}",
-                    expected="an id for each article",
-                    remedy="--prefix_ids puts each file's name before its ids; within a file name another --id_column",
-                )
+                raise same_id_error(article_id, [inputs[source >> SOURCE_BITS] for source in (first, other) if inputs])
 
 
 def _read_batches(url: str, numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:

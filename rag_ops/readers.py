@@ -28,6 +28,7 @@ from schemas.manifest import digest_of
 
 Row = tuple[Callable[[], str], dict[str, Any]]  # where a row stands, told only when asked, and its columns
 FORMATS = ("mediawiki", "jsonl", "parquet", "psgs", "hf")
+FILES_LOOKED_AT = 100  # before anything runs
 UNPACK = {".7z": "7z x -so", "zip": "unzip -p", "rar": "unrar p -inul"}
 UNKNOWN = -1  # when a text was written, where that is not told
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".tsv": "psgs"}
@@ -150,10 +151,12 @@ def plan_splits(urls: Sequence[str], options: InputOptions) -> list[Split]:
     kinds = {url: format_of(url, options) for url in files}
     prefixes = _prefixes(kinds, options)
     cuts = [(url, cut) for url in files for cut in _cuts(url, kinds[url], options)]
-    return [
+    splits = [
         Split(ordinal, kinds[url], url, *cut, prefix=prefixes[url])  # type: ignore[misc]
         for ordinal, (url, cut) in enumerate(cuts)
     ]
+    _check_first_ids(splits, options)
+    return splits
 
 
 def read_split(
@@ -178,6 +181,39 @@ def read_split(
             yield article
         else:
             dropped["empty"] += 1
+
+
+def _check_first_ids(splits: Sequence[Split], options: InputOptions) -> None:
+    """Looks at the first article of some files: ids that begin anew in each would end the job after hours of work.
+
+    Raises:
+        InputError: two of them differ and have one id.
+    """
+    firsts = [split for split in splits if not split.start and split.format in ("jsonl", "parquet", "psgs")]
+    seen: dict[str, tuple[Any, str]] = {}
+    for split in firsts[:FILES_LOOKED_AT] if len(firsts) > 1 else ():
+        article = next(read_split(split, options, Counter()), None)
+        if article is None:
+            continue
+        name = article.passage_id if isinstance(article, ReadyPassage) else article.article_id
+        other, url = seen.setdefault(name, (article, split.url))
+        if other != article:
+            raise same_id_error(name, [url, split.url])
+
+
+def same_id_error(article_id: str, files: Sequence[str]) -> InputError:
+    """The error of two articles that differ and have one id.
+
+    Args:
+        article_id: their id.
+        files: where they stand, as far as it is known.
+    """
+    return InputError(
+        "two articles have one id and are not the same, so one of them would be lost",
+        value=f"{article_id} in {' and '.join(dict.fromkeys(files)) or 'the input'}",
+        expected="an id for each article",
+        remedy="--prefix_ids puts each file's name before its ids; within a file name another --id_column",
+    )
 
 
 def _dump_pages(split: Split, dropped: Counter[str]) -> Iterator[Article | NoArticle]:

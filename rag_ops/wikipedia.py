@@ -336,7 +336,7 @@ class _PageParser:
             self._revision = {}
         elif name == "redirect" and depth == 3:
             self._fields["redirect"] = "yes"
-        elif (depth == 3 and name in _PAGE_FIELDS) or (
+        elif (depth == 3 and (name in _PAGE_FIELDS or (name == "dbname" and self._is_later()))) or (
             depth == 4 and name in _REVISION_FIELDS and self._path[2] == "revision"
         ):
             self._text = []
@@ -347,7 +347,11 @@ class _PageParser:
         name = name.rsplit(":", 1)[-1]
         self._path.pop()
         depth = len(self._path)
-        if self._text is not None and name in (_PAGE_FIELDS if depth == 2 else _REVISION_FIELDS):
+        if self._text is not None and name == "dbname":
+            self._check_wiki("".join(self._text).strip())
+            self._text = None
+            self._parser.CharacterDataHandler = None
+        elif self._text is not None and name in (_PAGE_FIELDS if depth == 2 else _REVISION_FIELDS):
             fields = self._fields if depth == 2 else self._revision
             fields[name] = "".join(self._text)
             if self._room < 0 and depth == 2:
@@ -400,6 +404,20 @@ class _PageParser:
                 value=f"{self._url}, page {fields.get('title', fields.get('id', '?'))!r}",
                 expected="title and id, and ns as a number",
             ) from error
+
+    def _is_later(self) -> bool:
+        """Whether this is not the first export of the file."""
+        return self._start > 0 or self._before > 0
+
+    def _check_wiki(self, wiki: str) -> None:
+        self._site = self._site or read_site(self._url)
+        if wiki != self._site.wiki:
+            raise InputError(
+                "dumps of two wikis follow one another in a file, and their pages' ids begin anew",
+                value=f"{self._url}: {self._site.wiki or 'a wiki without a name'} and {wiki}",
+                expected="one wiki in a file",
+                remedy="give them as two files: their ids then get the wikis' names",
+            )
 
     def _namespace_of(self, title: str) -> int:
         """By the title's prefix: exports before version 0.6, of 2012, have no <ns>."""

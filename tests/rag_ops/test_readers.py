@@ -142,6 +142,15 @@ def test_ids_that_begin_anew_in_each_file_get_its_name_before_them(tmp_path):
     assert ids == ["a:0", "y/a:0", "b:0", "c:0"]
 
 
+def test_ids_that_begin_anew_are_told_before_anything_runs(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS[:3]))
+    (tmp_path / "b.jsonl").write_bytes(jsonl(ROWS[:4]))
+    (tmp_path / "c.tsv").write_bytes(psgs([{"id": 0, "title": "Another", "text": "text"}]))
+    assert len(plan_splits([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")], InputOptions())) == 2
+    with pytest.raises(InputError, match=r"one id.*'0 in .*a\.jsonl and .*c\.tsv'.*--prefix_ids"):
+        plan_splits([str(tmp_path)], InputOptions())
+
+
 def test_files_of_one_stem_are_told_apart_by_their_whole_names(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS[:1]))
     (tmp_path / "a.tsv").write_bytes(psgs(ROWS[:1]))

@@ -243,6 +243,19 @@ def test_dumps_that_follow_one_another_in_a_file_are_read_as_one(tmp_path, betwe
         assert read_all(str(path), list(itertools.pairwise([0, *inner, None]))) == EXPECTED, inner
 
 
+@pytest.mark.parametrize("cuts", [[(0, None)], [(0, 700), (700, None)]])
+def test_dumps_of_two_wikis_in_one_file_are_refused(tmp_path, cuts):
+    def dump(wiki: str) -> bytes:
+        head = f"<mediawiki><siteinfo><dbname>{wiki}</dbname></siteinfo>"
+        return (head + "".join(small_page(number) for number in range(1, 9)) + "</mediawiki>").encode()
+
+    (tmp_path / "d.xml").write_bytes(dump("enwiki") + dump("enwiki"))
+    assert len(read_all(str(tmp_path / "d.xml"), cuts)) == 16
+    (tmp_path / "d.xml").write_bytes(dump("enwiki") + dump("frwiki"))
+    with pytest.raises(InputError, match=r"two wikis.*enwiki and frwiki"):
+        read_all(str(tmp_path / "d.xml"), cuts)
+
+
 def test_bytes_after_a_dump_that_begin_no_other_are_an_error(tmp_path):
     for junk in (b"junk", b"<html></html>", b"</mediawiki>", HEAD.encode()):
         (tmp_path / "d.xml").write_bytes(DUMP + junk)
