@@ -40,7 +40,7 @@ DELIMITERS = {"csv": ",", "tsv": "\t"}
 DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons"}
 PARQUET_BATCH_ROWS = 1000
 # What a row's error begins with; details follow in brackets.
-NOT_JSON, NO_OBJECT = "the line is not JSON", "the line is no JSON object"
+NOT_JSON, NO_OBJECT = "the line is not JSON", "the row is no JSON object"
 TOO_MANY_CELLS = "the line has more cells than the header"
 SHOWN_CHARS = 1000  # of a line or a question that cannot be read, in its row
 FIRST_ROWS = 100  # by which a file is told: its columns, its delimiter, whether it is JSON at all
@@ -168,9 +168,12 @@ def _with_columns(url: str, rows: Iterator[_Parsed], options: QuestionOptions) -
     if not first:
         return
     if all(row.problem for row in first):
+        where = (
+            f"line {first[0].number}: {first[0].text[:60].strip()}" if first[0].text else f"element {first[0].number}"
+        )
         raise InputError(
-            f"a question file has no JSON object a line: {first[0].problem}",
-            value=f"{url}, line {first[0].number}: {first[0].text[:60]}",
+            f"a question file has no JSON objects: {first[0].problem}",
+            value=f"{url}, {where}",
             expected='{"question": ...} on each line, or one array of such objects',
             remedy="check the file, or give --questions_format",
         )
@@ -278,9 +281,9 @@ def _without_header(rows: Sequence[Sequence[str]], delimiter: str) -> _Layout | 
         return None
     if delimiter == "\t" and is_list(rows[0][1]):
         return _Layout(delimiter, ("question", "answers"), False)
-    questions = [row[1] for row in rows]
-    if all(row[0].isdecimal() for row in rows) and any(" " in text for text in questions):
-        return None if any(text.isdecimal() for text in questions) else _Layout(delimiter, ("id", "question"), False)
+    sentences = sum(" " in row[1] for row in rows)  # some questions are a word or a number
+    if all(row[0].isdecimal() for row in rows) and 2 * sentences >= len(rows):
+        return _Layout(delimiter, ("id", "question"), False)
     return None
 
 

@@ -121,6 +121,11 @@ MUSIQUE = [{"id": "2hop__1", "paragraphs": [{"idx": 0}], "question": "whose?", "
             "1048585\twhat is ice\n2\twhen was 1066\n",
             [("1048585", "what is ice", None), ("2", "when was 1066", None)],
         ),
+        (
+            "words.tsv",
+            "7\twhat is ice\n8\t1066\n9\twho is\n",
+            [("7", "what is ice", None), ("8", "1066", None), ("9", "who is", None)],
+        ),
         ("queries.csv", '7,"ice, what is it"\n8,who\n', [("7", "ice, what is it", None), ("8", "who", None)]),
         ("known.tsv", "qid\tquery\n11\twhat is ice\n", [("11", "what is ice", None)]),
         ("capitals.tsv", "Question\tAnswer\nwhat is ice\twater\n", [(None, "what is ice", ("water",))]),
@@ -163,8 +168,9 @@ def test_parquet_has_the_same_forms(tmp_path, answers):
         ("two.jsonl", [{"query": "a", "input": "b"}], {}, "two columns could be the question.*query, input"),
         ("twice.csv", "question,question\na,b\n", {}, "two columns have the question's name"),
         ("v2.1.json", '{"query": {"0": "who", "1": "what"}, "answers": {"0": []}}', {}, "object of columns.*to_json"),
-        ("pretty.jsonl", '{\n  "question": "who"\n}\n', {}, "no JSON object a line"),
-        ("table.jsonl", "question,answer\nwho,me\n", {}, "no JSON object a line.*line 1"),
+        ("pretty.jsonl", '{\n  "question": "who"\n}\n', {}, "no JSON objects"),
+        ("table.jsonl", "question,answer\nwho,me\n", {}, "no JSON objects.*line 1: question,answer"),
+        ("lists.json", '[["who", "me"]]', {}, "no JSON objects.*element 1"),
         ("cut.json", json.dumps(SQUAD)[:-20], {}, "broken or cut"),
         ("queries.txt", "17\twho is it\n18\twhat is it\n", {}, "a table of 2 columns.*--questions_format tsv"),
         ("rows.txt", '{"question": "who"}\n{"question": "what"}\n', {}, "JSON, an object a line.*jsonl"),
@@ -202,7 +208,7 @@ def test_a_line_that_is_no_row_of_json_is_a_row_with_an_error(tmp_path):
     assert [row.question for row in rows if not row.error] == ["who", "what"]
     assert [row.error for row in rows if row.error] == [
         "the line is not JSON (Unterminated string starting at, q.jsonl:2)",
-        "the line is no JSON object (list, q.jsonl:4)",
+        "the row is no JSON object (list, q.jsonl:4)",
         "the line is not JSON (Expecting value, q.jsonl:5)",
         "the line is not JSON (nested too deeply, q.jsonl:6)",
     ]
@@ -213,7 +219,7 @@ def test_a_line_that_is_no_row_of_json_is_a_row_with_an_error(tmp_path):
 
 def test_an_element_of_a_document_that_is_no_object_is_a_row_with_an_error(tmp_path):
     rows = read(tmp_path, "q.json", '[{"question": "who"}, 5, {"question": "what"}]')
-    assert [row.error for row in rows] == [None, "the line is no JSON object (int, q.json:2)", None]
+    assert [row.error for row in rows] == [None, "the row is no JSON object (int, q.json:2)", None]
 
 
 def test_a_file_of_nothing_has_no_rows(tmp_path):
