@@ -50,25 +50,33 @@ def load_encoder_tokenizer(directory: str) -> Any:
         InputError: it cannot be loaded.
     """
     config = checkpoints.read_config(directory)
+    if config["model_type"] == "rag":
+        with loading("the RAG model's configuration", directory):
+            return _question_tokenizer(directory, RagConfig.from_pretrained(directory))
     with loading("the encoder's tokenizer", directory):
-        if config["model_type"] == "rag":
-            part = RagConfig.from_pretrained(directory).question_encoder
-            tokenizer = _load_tokenizer(directory, config=part, subfolder="question_encoder_tokenizer")
-        else:
-            tokenizer = _load_tokenizer(checkpoints.weights_directory(directory))
-    return _lowering(tokenizer) if _says_lower_case(directory, config) else tokenizer
+        tokenizer = _load_tokenizer(checkpoints.weights_directory(directory))
+    # A generator's directory, which says nothing of the kind, may come too.
+    says = config["model_type"] != "dpr" and checkpoints.is_sentence_encoder(directory)
+    return _lowering(tokenizer) if says and checkpoints.encoder_config(directory).lower_case else tokenizer
 
 
-def rag_tokenizer(directory: str) -> RagTokenizer:
+def rag_tokenizer(directory: str, config: RagConfig | None = None) -> RagTokenizer:
     """Both tokenizers of a RAG model; transformers' own loader would ask at the terminal whether to run their code.
+
+    Args:
+        directory: local; has both in their subfolders.
+        config: the model's; by default what stands in the directory.
 
     Raises:
         InputError: one cannot be loaded.
     """
-    question_encoder = load_encoder_tokenizer(directory)
+    if config is None:
+        with loading("the RAG model's configuration", directory):
+            config = RagConfig.from_pretrained(directory)
+    question_encoder = _question_tokenizer(directory, config)
     with loading("the generator's tokenizer", directory):
-        part = RagConfig.from_pretrained(directory).generator
-        return RagTokenizer(question_encoder, _load_tokenizer(directory, config=part, subfolder="generator_tokenizer"))
+        generator = _load_tokenizer(directory, config=config.generator, subfolder="generator_tokenizer")
+    return RagTokenizer(question_encoder, generator)
 
 
 def load_rag(directory: str, dtype: torch.dtype, kind: Any = transformers.RagTokenForGeneration) -> Any:
@@ -106,7 +114,7 @@ def load_encoder(directory: str, role: str) -> Any:
         role: "context" or "question"; the side of a DPR checkpoint.
 
     Raises:
-        InputError: it cannot be loaded, or is an encoder-decoder.
+        InputError: it cannot be loaded.
     """
     folder, model_type = checkpoints.weights_directory(directory), checkpoints.read_config(directory)["model_type"]
     _refuse_adapter(folder)
@@ -116,12 +124,7 @@ def load_encoder(directory: str, role: str) -> Any:
         if model_type == "dpr":
             kind = DPRContextEncoder if role == "context" else DPRQuestionEncoder
             return kind.from_pretrained(folder, dtype=torch.float32)
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32, **OWN_CLASSES)
-    if model.config.is_encoder_decoder:
-        raise InputError(
-            "the encoder has a decoder too", value=f"{directory} ({model_type})", expected="a model of an encoder alone"
-        )
-    return model
+        return AutoModel.from_pretrained(folder, dtype=torch.float32, **OWN_CLASSES)
 
 
 def longest_input(model: torch.nn.Module, otherwise: int) -> int:
@@ -161,12 +164,11 @@ def _load_tokenizer(directory: str, **options: Any) -> Any:
     return AutoTokenizer.from_pretrained(directory, **options, **OWN_CLASSES)
 
 
-def _says_lower_case(directory: str, config: dict[str, Any]) -> bool:
-    """Whether the encoder's files ask for small letters; a generator's directory, which asks for nothing, may come."""
-    if config["model_type"] == "rag":
-        return bool(((config.get(checkpoints.OUR_KEY) or {}).get("question_encoder") or {}).get("lower_case"))
-    is_encoder = config["model_type"] != "dpr" and checkpoints.is_sentence_encoder(directory)
-    return is_encoder and checkpoints.encoder_config(directory).lower_case
+def _question_tokenizer(directory: str, config: RagConfig) -> Any:
+    with loading("the question encoder's tokenizer", directory):
+        tokenizer = _load_tokenizer(directory, config=config.question_encoder, subfolder="question_encoder_tokenizer")
+    ours = (getattr(config, checkpoints.OUR_KEY, None) or {}).get("question_encoder") or {}
+    return _lowering(tokenizer) if ours.get("lower_case") else tokenizer
 
 
 def _lowering(tokenizer: Any) -> Any:

@@ -53,9 +53,9 @@ class RagTokenizer(transformers.RagTokenizer):
 
         Args:
             pretrained_model_name_or_path: the model.
-            kwargs: taken for transformers' sake; the model's own configuration counts.
+            kwargs: `config`, a RagConfig, if it is not the model's own; others are taken for transformers' sake.
         """
-        both = _both_tokenizers(pretrained_model_name_or_path)
+        both = _both_tokenizers(pretrained_model_name_or_path, kwargs.get("config"))
         return cls(both.question_encoder, both.generator)
 
     def prepare_seq2seq_batch(
@@ -85,8 +85,9 @@ class RagTokenizer(transformers.RagTokenizer):
         return inputs
 
 
-def _both_tokenizers(name: str | os.PathLike[str]) -> RagTokenizer:
-    sides = rag_tokenizer(checkpoints.find_model(os.fspath(name)))
+def _both_tokenizers(name: str | os.PathLike[str], config: Any = None) -> RagTokenizer:
+    has_config = config is not None and os.path.isdir(name)  # tokenizers may lie without a model
+    sides = rag_tokenizer(os.fspath(name) if has_config else checkpoints.find_model(os.fspath(name)), config)
     return RagTokenizer(sides.question_encoder, sides.generator)
 
 
@@ -200,9 +201,11 @@ class RagRetriever(transformers.RagRetriever):
         Raises:
             InputError: the model, or the index that the configuration names, is missing.
         """
-        directory = checkpoints.find_model(os.fspath(retriever_name_or_path))
-        config = kwargs.pop("config", None) or transformers.RagConfig.from_pretrained(directory, **kwargs)
-        sides = rag_tokenizer(directory)
+        config = kwargs.pop("config", None)
+        if config is None:
+            directory = checkpoints.find_model(os.fspath(retriever_name_or_path))
+            config = transformers.RagConfig.from_pretrained(directory, **kwargs)
+        sides = _both_tokenizers(retriever_name_or_path, config)
         index = None
         if indexed_dataset is not None:
             config.index_name = "custom"

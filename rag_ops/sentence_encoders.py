@@ -137,6 +137,8 @@ def read_encoder_config(directory: str, model: Mapping[str, Any], role: str) -> 
     if kinds not in _KINDS:
         strange = next((kind for kind in kinds if kind not in _KINDS[-1]), " ".join(kinds))
         _refuse(directory, "modules", strange, "Transformer, Pooling and perhaps Normalize")
+    if model.get("is_encoder_decoder"):
+        _refuse(directory, "is_encoder_decoder", True, "a model of an encoder alone")
     library = _read_optional(os.path.join(directory, "config_sentence_transformers.json"))
     if (kind := library.get("model_type") or "SentenceTransformer") != "SentenceTransformer":
         _refuse(directory, "model_type", kind, "SentenceTransformer")

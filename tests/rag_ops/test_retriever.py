@@ -266,6 +266,15 @@ def test_the_tokenizer_of_a_rag_model_is_ours_by_each_name(tiny_rag, tiny_bart):
     assert not isinstance(AutoTokenizer.from_pretrained(tiny_bart), transformers.RagTokenizer)
 
 
+def test_tokenizers_without_a_model_load_by_a_configuration_that_is_given(tiny_rag, tmp_path):
+    config = transformers.RagConfig.from_pretrained(tiny_rag)
+    transformers.RagTokenizer.from_pretrained(tiny_rag).save_pretrained(tmp_path)
+    found, expected = RagTokenizer.from_pretrained(tmp_path, config=config), RagTokenizer.from_pretrained(tiny_rag)
+    assert found("who is the king")["input_ids"] == expected("who is the king")["input_ids"]
+    with pytest.raises(InputError, match=r"config\.json"):
+        RagTokenizer.from_pretrained(tmp_path)
+
+
 def test_dprs_own_files_are_refused_with_what_reads_them(card_model, tmp_path):
     (tmp_path / "psgs_w100.tsv.pkl").write_bytes(b"a pickle")
     with pytest.raises(InputError, match="ragbeam import"):

@@ -321,7 +321,7 @@ def test_an_adapter_and_an_encoder_with_a_decoder_are_refused(sentence_encoder, 
     for name in ("modules.json", "1_Pooling", "sentence_bert_config.json"):
         source, target = Path(sentence_encoder, name), tmp_path / "bart" / name
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-    with pytest.raises(InputError, match="has a decoder"):
+    with pytest.raises(InputError, match="is_encoder_decoder"):
         Encoder.load(str(tmp_path / "bart"), role="context")
 
 
@@ -353,6 +353,21 @@ def test_embed_and_answer_use_the_prompts_and_say_so(tmp_path, tokenizer, tiny_b
     noted = checkpoints.read_config(str(rag))["ragbeam"]
     assert noted["question_encoder"]["prompt"] == "who is - "
     assert tokenizer.decode(noted["question_prompt_ids"]["ids"]).replace(" ", "") == "whois-"
+    # A training that leaves the question encoder as it is finds the same passages with it, before and after.
+    question = {"question": "who is the king of ice", "answer": "king"}
+    write_json(tmp_path / "train.jsonl", question)
+    ragbeam(
+        *("finetune", "--model", rag, "--index", tmp_path / "index", "--output", tmp_path / "tuned"),
+        *("--train", tmp_path / "train.jsonl", "--eval", tmp_path / "train.jsonl"),
+        *("--max_steps", 1, "--n_docs", 3, "--max_answer_tokens", 2, "--freeze", "rag.question_encoder."),
+    )
+    assert checkpoints.read_config(str(tmp_path / "tuned"))["ragbeam"] == noted
+    ragbeam(
+        *("answer", "--questions", tmp_path / "questions.jsonl", "--index", tmp_path / "index"),
+        *("--model", tmp_path / "tuned", "--output", tmp_path / "after", "--n_docs", 3, "--max_new_tokens", 2),
+    )
+    (after,) = rows_of(tmp_path / "after", "answer")
+    assert [one["score"] for one in after["passages"]] == [one["score"] for one in answer["passages"]]
 
 
 def rows_of(directory: Path, stage: str) -> list[dict]:
