@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from rag_ops import json_documents, storage, streams
 from rag_ops.errors import InputError
-from rag_ops.gold_answers import is_list
 from rag_ops.question_columns import (
     FORMATS,
     QUESTION_NAMES,
@@ -23,6 +22,7 @@ from rag_ops.question_columns import (
     choose,
     plain,
 )
+from rag_ops.question_tables import DELIMITERS, layout_of
 from rag_ops.text_lines import decoded_lines, decoded_text, peeked, records
 
 SUFFIXES = {
@@ -36,8 +36,6 @@ SUFFIXES = {
     ".txt": "text",
     ".questions": "text",
 }
-DELIMITERS = {"csv": ",", "tsv": "\t"}
-DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons"}
 PARQUET_BATCH_ROWS = 1000
 # What a row's error begins with; details follow in brackets.
 NOT_JSON, NO_OBJECT = "the line is not JSON", "the row is no JSON object"
@@ -213,18 +211,9 @@ def _check_plain(url: str, lines: Sequence[str]) -> None:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Layout:
-    """How a table is laid out: its delimiter, the names of its cells, and whether its first line is these names."""
-
-    delimiter: str
-    names: Sequence[str]
-    has_header: bool
-
-
 def _delimited_rows(url: str, lines: Iterator[str], delimiter: str, options: QuestionOptions) -> Iterator[Row]:
     first = list(itertools.islice(lines, FIRST_ROWS))
-    layout = _layout(url, first, delimiter, options)
+    layout = layout_of(url, first, delimiter, options)
     if layout is None:
         return
     columns = choose(url, layout.names, options) if layout.has_header else Columns("question", "id", ("answers",))
@@ -237,54 +226,6 @@ def _delimited_rows(url: str, lines: Iterator[str], delimiter: str, options: Que
         problem = f"{TOO_MANY_CELLS} ({len(cells)}, not {width})" if more else None
         row = {name: cell for name, cell in zip(layout.names, cells, strict=False) if cell != ""}
         yield Row(number, columns.id_of(row), row.get(columns.question), columns.answers_of(row), problem, cells=True)
-
-
-def _layout(url: str, lines: Sequence[str], delimiter: str, options: QuestionOptions) -> _Layout | None:
-    """The layout of a table by its first lines; None for an empty file.
-
-    Its name may belie its delimiter: DPR's `.qa.csv` has tabs, and spreadsheets write semicolons.
-
-    Raises:
-        InputError: no delimiter shows a question column.
-    """
-    refusal = None
-    for tried in dict.fromkeys([delimiter, *DELIMITER_NAMES]):
-        rows = [[cell.strip() for cell in cells] for _, cells in records(lines, tried, url, quiet=True) if cells]
-        if not rows:
-            return None
-        layout = _without_header(rows, tried) if not options.names_a_column else None
-        try:
-            if layout is None:
-                choose(url, rows[0], options)
-                layout = _Layout(tried, rows[0], True)
-        except InputError as error:
-            refusal = refusal or error
-            continue
-        if tried != delimiter and options.format != "auto":
-            raise InputError(
-                f"the cells of a question file seem to be separated by {DELIMITER_NAMES[tried]}",
-                value=f"{url} begins with {lines[0][:60].strip()}",
-                expected=f"--questions_format {options.format}, as given",
-                remedy="leave --questions_format out",
-            )
-        return layout
-    assert refusal is not None
-    raise refusal
-
-
-def _without_header(rows: Sequence[Sequence[str]], delimiter: str) -> _Layout | None:
-    """The layout of a table without a header, if its first rows are of one of the two kinds that are well known.
-
-    DPR's have a question and a list of answers; MS MARCO's and TREC's have a number and a question.
-    """
-    if {len(row) for row in rows} != {2}:
-        return None
-    if delimiter == "\t" and is_list(rows[0][1]):
-        return _Layout(delimiter, ("question", "answers"), False)
-    sentences = sum(" " in row[1] for row in rows)  # some questions are a word or a number
-    if all(row[0].isdecimal() for row in rows) and 2 * sentences >= len(rows):
-        return _Layout(delimiter, ("id", "question"), False)
-    return None
 
 
 def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[Row]:
