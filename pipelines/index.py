@@ -54,7 +54,7 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: no embeddings, a spec that does not go with them, or an output of another configuration.
         JobError: the index does not reach the target recall.
     """
-    from rag_ops import indexing
+    from rag_ops import indexing, specs
 
     started = time.monotonic()
     queries = [options.queries] if options.queries else []
@@ -62,7 +62,9 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     source = read_manifest(options.embeddings, "embed")
     design = design_of(options, source)
     cuts = indexing.cut_shards([shard.rows for shard in source.shards], design.num_shards)
-    config = {"spec": design.spec, "metric": "inner_product", "num_shards": design.num_shards}
+    config = {"spec": design.spec, "metric": specs.metric_name(design.layout), "num_shards": design.num_shards}
+    if specs.is_reduced_graph(design, normalize=bool(source.info["normalize"])):
+        config["augmented"] = False  # named only here, where indexes were once made otherwise
     earlier = open_trained(options, design) if options.trained_from else None
     if earlier:  # named only where it decides, so that indexes made before there was the flag stay valid
         config["trained_from"] = earlier[1]
@@ -132,7 +134,7 @@ def _run(
         "spec": design.spec,
         "stored_as": specs.stored(design.spec, design.dtype),
         "reason": design.reason,
-        "augmented": design.augmented,
+        "augmented": design.layout.augmented,
         "trained": TRAINED if design.training else None,
         **({"trained_sha256": record.sha256} if (record := _trained_record(output)) and design.training else {}),
         "passages_digest": source.info["passages_digest"],
@@ -313,9 +315,10 @@ class TrainIndex(beam.DoFn):
             yield name
             return
         with self._counters.timed():
-            rows = specs.training_rows(self._design.spec, self._source.rows)
+            design = self._design
+            rows = specs.training_rows(design.spec, self._source.rows, design.layout.width)
             sample = indexing.read_corpus_rows(self._options.embeddings, self._source, rows)
-            index = indexing.train(self._design.spec, sample, self._options.threads, augmented=self._design.augmented)
+            index = indexing.train(design.spec, sample, self._options.threads, design.layout)
             write_shard(self._options.output, name, self._fingerprint, lambda file: indexing.write_index(index, file))
         self._counters.add(rows_in=len(rows))
         yield name
@@ -352,8 +355,8 @@ class BuildShards(beam.DoFn):
                 url = storage.join(self._output, TRAINED)
                 index = indexing.read_index(storage.local_copy(url, task.fingerprint), mapped=False)
             else:
-                index = indexing.new_index(design.spec, design.dimension, design.dtype, augmented=design.augmented)
-            longest = indexing.longest_vector(vectors()) if design.augmented else None
+                index = indexing.new_index(design.spec, design.dimension, design.dtype, design.layout)
+            longest = indexing.longest_vector(vectors()) if design.layout.augmented else None
             rows = indexing.fill(index, vectors(), self._threads, longest, task.rows)
             record = write_shard(
                 self._output, task.name, task.fingerprint, lambda file: indexing.write_index(index, file)

@@ -132,6 +132,7 @@ class MeasureShard(beam.DoFn):
             index = IndexShard(url, shard.sha256, first_row, shard.rows, threads=given.threads)
             tried = recall.efforts(given.spec, given.tune)
             found = recall.found_hits(index, vectors, own_rows, truth, tried)
+            recall.check_beside_faiss(index, vectors, own_rows, truth, list(found.values())[-1])
             for effort in tried:
                 last = found.get(effort, list(found.values())[-1])
                 yield str(effort), last

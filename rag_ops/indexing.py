@@ -10,47 +10,48 @@ from typing import Any
 import faiss
 import numpy as np
 
-from rag_ops import specs, storage
+from rag_ops import factory, specs, storage
 from rag_ops.errors import InputError
+from rag_ops.factory import Layout
 from schemas.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 FEW_PER_CENTROID = 39  # below so many training vectors for each, FAISS warns
 CODE_BITS = 8  # of a part of a product quantiser, where the rotation before it is learned
+WHOLE_CODES = ("IndexFlat", "IndexFlatIP", "IndexScalarQuantizer", "IndexPQ")  # kept in one block, a row after another
 DEFAULT_NPROBE = 64
 DEFAULT_EF_SEARCH = 128
 
 
-def new_index(spec: str, dimension: int, dtype: str = "float32", *, augmented: bool = False) -> Any:
-    """An empty index for inner product, or, of augmented vectors, for distance; see `specs.wants_augmented`.
+def new_index(spec: str, dimension: int, dtype: str = "float32", layout: Layout | None = None) -> Any:
+    """An empty index for inner product, or for distance where that gives the same order; see `factory.layout`.
 
     Args:
         spec: FAISS factory string.
-        dimension: of the vectors, before they are augmented.
+        dimension: of the vectors, as embed stored them.
         dtype: of the vectors, in which Flat stores them.
-        augmented: whether they get one more number.
+        layout: how they stand in the index; by default as they are, for inner product.
     """
-    if augmented:
-        return specs.empty_index(spec, dimension + 1, faiss.METRIC_L2)
-    return specs.empty_index(specs.stored(spec, dtype), dimension)
+    layout = layout or Layout(dimension, False)
+    return factory.empty_index(specs.stored(spec, dtype), layout.width, layout.metric)
 
 
-def train(spec: str, sample: np.ndarray, threads: int, *, augmented: bool = False) -> Any:
+def train(spec: str, sample: np.ndarray, threads: int, layout: Layout | None = None) -> Any:
     """A trained, empty index.
 
     Args:
         spec: FAISS factory string.
         sample: float32 (rows, dimension).
         threads: of FAISS.
-        augmented: see `new_index`.
+        layout: see `new_index`.
 
     Raises:
         InputError: the sample is too small for the spec.
     """
     faiss.omp_set_num_threads(threads)
-    index = new_index(spec, sample.shape[1], augmented=augmented)
-    if augmented:
-        sample = augment(sample, longest_vector(iter([sample])))
+    index = new_index(spec, sample.shape[1], layout=layout)
+    if layout is not None and layout.augmented:
+        sample = augment(sample, longest_vector(iter([sample])), layout.width)
     try:
         _train(index, sample)
     except RuntimeError as error:
@@ -68,10 +69,15 @@ def _train(index: Any, sample: np.ndarray) -> None:
 
     FAISS's own does: it turns q·v into (q - m)·(v - m), which ranks vectors otherwise.
     """
-    outer = faiss.downcast_index(index)
+    outer: Any = faiss.downcast_index(index)
+    if hasattr(outer, "refine_index"):
+        _train(outer.base_index, sample)
+        outer.refine_index.train(sample)
+        outer.is_trained = True
+        return
     if not isinstance(outer, faiss.IndexPreTransform):
         _say_if_few(outer, len(sample))
-        index.train(sample)
+        outer.train(sample)
         return
     chain: Any = outer.chain
     _say_if_few(faiss.downcast_index(outer.index), len(sample))
@@ -104,11 +110,23 @@ def _say_if_few(index: Any, rows: int) -> None:
         logger.warning("training on %s vectors; FAISS recommends %s for good recall", f"{rows:,}", f"{wanted:,}")
 
 
-def augment(vectors: np.ndarray, longest: float) -> np.ndarray:
-    """Vectors with one more number, which makes all of them `longest` long: float32 (rows, dimension + 1)."""
+def augment(vectors: np.ndarray, longest: float, width: int | None = None) -> np.ndarray:
+    """Vectors with one more number, which makes all of them `longest` long, and zeros after it.
+
+    Args:
+        vectors: (rows, dimension).
+        longest: the greatest length among them.
+        width: numbers of a vector in the end; dimension + 1 unless it is given.
+
+    Returns:
+        float32 (rows, width).
+    """
     vectors = np.asarray(vectors, np.float32)
+    rows, dimension = vectors.shape
     missing = longest**2 - np.square(vectors, dtype=np.float64).sum(1)
-    return np.concatenate([vectors, np.sqrt(np.maximum(missing, 0))[:, None].astype(np.float32)], 1)
+    augmented = np.zeros((rows, width or dimension + 1), np.float32)
+    augmented[:, :dimension], augmented[:, dimension] = vectors, np.sqrt(np.maximum(missing, 0))
+    return augmented
 
 
 def longest_vector(batches: Iterator[np.ndarray]) -> float:
@@ -133,17 +151,17 @@ def fill(
     if rows is not None:
         _reserve(index, rows)
     for vectors in batches:
-        added = vectors.astype(np.float32) if longest is None else augment(vectors, longest)
+        added = vectors.astype(np.float32) if longest is None else augment(vectors, longest, index.d)
         index.add(np.ascontiguousarray(added))
     return int(index.ntotal)
 
 
 def _reserve(index: Any, rows: int) -> None:
     """Takes memory for the codes of so many vectors; else it is doubled as they come, and copied."""
-    inner = faiss.downcast_index(index)
+    inner: Any = faiss.downcast_index(index)
     if isinstance(inner, faiss.IndexPreTransform):
         inner = faiss.downcast_index(inner.index)
-    if isinstance(inner, faiss.IndexFlatCodes):
+    if factory.kind_of(inner) in WHOLE_CODES:
         codes = getattr(inner.codes, "owned_data", inner.codes)  # a plain vector in older versions
         codes.resize(rows * inner.code_size)
         codes.resize(0)  # which keeps what was taken
@@ -262,16 +280,8 @@ def set_search(index: Any, nprobe: int | None, ef_search: int | None) -> None:
         quantizer = faiss.downcast_index(ivf.quantizer)
         if hasattr(quantizer, "hnsw"):  # a graph over the centroids, which must find so many of them
             quantizer.hnsw.efSearch = max(DEFAULT_EF_SEARCH, 2 * ivf.nprobe)
-    elif (graph := graph_of(index)) is not None:
+    elif (graph := factory.graph_of(index)) is not None:
         graph.hnsw.efSearch = ef_search or DEFAULT_EF_SEARCH
-
-
-def graph_of(index: Any) -> Any:
-    """The HNSW graph in an index, behind its transforms; None where there is none."""
-    inner = faiss.downcast_index(index)
-    if isinstance(inner, faiss.IndexPreTransform):
-        inner = faiss.downcast_index(inner.index)
-    return inner if hasattr(inner, "hnsw") else None
 
 
 def matrix_of(index: Any) -> np.ndarray | None:
@@ -279,14 +289,15 @@ def matrix_of(index: Any) -> np.ndarray | None:
 
     The index must outlive what is given.
     """
-    inner = faiss.downcast_index(index)
-    if inner.metric_type != specs.METRIC or not inner.ntotal:
+    inner: Any = faiss.downcast_index(index)
+    if inner.metric_type != factory.METRIC or not inner.ntotal:
         return None
-    if isinstance(inner, faiss.IndexFlat):
-        dtype: Any = np.float32
-    elif isinstance(inner, faiss.IndexScalarQuantizer) and inner.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
+    dtype: Any = None
+    if factory.kind_of(inner) in ("IndexFlat", "IndexFlatIP"):  # a subclass may lay out its numbers otherwise
+        dtype = np.float32
+    elif factory.kind_of(inner) == "IndexScalarQuantizer" and inner.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
         dtype = np.float16
-    else:
+    if dtype is None or inner.sa_code_size() != inner.d * np.dtype(dtype).itemsize:
         return None
     codes = faiss.rev_swig_ptr(inner.codes.data(), inner.ntotal * inner.code_size)
     return codes.view(dtype).reshape(inner.ntotal, inner.d)

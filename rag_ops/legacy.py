@@ -1,8 +1,9 @@
 """Other projects' indexes: DPR's own files, the wiki_dpr dataset's Parquet, and what transformers' RagRetriever opens.
 
 DPR (Karpukhin et al. 2020) leaves `NAME.index.dpr`, a FAISS index, and `NAME.index_meta.dpr`, a pickled list of passage
-ids in its order; its passages are a TSV, or a pickled dict of id to (text, title). Its graph index holds vectors with
-one more number, by L2 distance; see `specs.wants_augmented`.
+ids in its order, or a directory with `index.dpr` and `index_meta.dpr`; its passages are a TSV, or a pickled dict of id
+to (text, title). An id may begin with the prefix that DPR's `conf/ctx_sources` gives a source, such as "wiki:". Its
+graph index holds vectors with one more number, by L2 distance; see `factory.layout`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import itertools
 import os
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import faiss
 import numpy as np
 import pyarrow as pa
 
-from rag_ops import indexing, specs, storage
+from rag_ops import factory, indexing, specs, storage
 from rag_ops.errors import InputError
 from rag_ops.readers import InputOptions, ReadyPassage, plan_splits, read_split
 from rag_ops.stages import StageOutput, read_manifest, write_shard
@@ -28,7 +29,9 @@ from schemas.manifest import Manifest, ShardRecord, digest_of, shard_name
 
 SHARD_ROWS = 50_000  # passages of an imported shard
 VECTOR_ROWS = 1000  # of a row group
-INDEX_SUFFIX, META_SUFFIX = ".index.dpr", ".index_meta.dpr"
+INDEX_NAME, META_NAME = "index.dpr", "index_meta.dpr"  # after "NAME.", or alone in a directory
+SAMPLE_ROWS = 1000  # vectors that tell how those of a graph were made
+ONE_LENGTH = 0.05  # of the mean, how far apart lengths may be of what 8 bits for each number make of one length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,40 +59,41 @@ def import_dpr(index: str, passages_url: str, output: str, made_with: MadeWith, 
     The vectors are what the FAISS index reconstructs; the index is its file, as it is.
 
     Args:
-        index: URL of `NAME.index.dpr`, or `NAME`; `NAME.index_meta.dpr` lies beside it.
+        index: URL of `NAME.index.dpr`, or `NAME`, beside which `NAME.index_meta.dpr` lies; or a directory with
+            `index.dpr` and `index_meta.dpr`, or either of these.
         passages_url: the pickled dict, or a `psgs_w100.tsv`.
         output: local or remote directory; gets `passages`, `embeddings` and `index`.
         made_with: for the manifest.
         dtype: of the vectors on disk.
 
     Raises:
-        InputError: a file is missing or is not what it should be, or a pickle holds more than plain data.
+        InputError: a file is missing or is not what it should be, a pickle holds more than plain data, or the index
+            does not rank by inner product or cannot give its vectors back.
     """
-    stem = index.removesuffix(INDEX_SUFFIX)
-    ids = read_pickle(stem + META_SUFFIX, list)
-    opened = indexing.read_index(storage.local_copy(_existing(stem + INDEX_SUFFIX), digest_of(stem)))
+    index_url, meta_url = _dpr_files(index)
+    ids = [str(name) for name in read_pickle(meta_url, list)]
+    opened = indexing.read_index(storage.local_copy(_existing(index_url), digest_of(index_url)))
     if opened.ntotal != len(ids):
         raise InputError(
             "the index and its list of ids do not go together",
             value=f"{opened.ntotal} vectors",
-            expected=f"{len(ids)}, as {stem + META_SUFFIX} has",
+            expected=f"{len(ids)}, as {meta_url} has",
         )
-    texts = _dpr_passages(passages_url)
-    augmented = opened.metric_type == faiss.METRIC_L2
+    augmented = _is_augmented(opened, index_url)
     dimension = opened.d - augmented
+    texts = _dpr_passages(passages_url)
+    ids = _without_prefix(ids, texts)
 
     def rows() -> Iterator[Rows]:
         for start in range(0, len(ids), SHARD_ROWS):
-            part = [str(name) for name in ids[start : start + SHARD_ROWS]]
-            missing = [name for name in part if name not in texts]
-            if missing:
-                raise InputError("a passage of the index is not among the passages", value=missing[0])
+            part = ids[start : start + SHARD_ROWS]
             vectors = opened.reconstruct_n(start, len(part))[:, :dimension]
             yield Rows(part, [texts[name][1] for name in part], [texts[name][0] for name in part], vectors)
 
     made = write_corpus(output, rows(), len(ids), dimension, made_with, dtype)
-    info = {"spec": "HNSW" if augmented else "imported", "augmented": bool(augmented), "stored_as": "imported"}
-    with storage.open_read(stem + INDEX_SUFFIX) as source:
+    graph = factory.graph_of(opened) is not None
+    info = {"spec": "HNSW" if graph else "imported", "augmented": augmented, "stored_as": "imported"}
+    with storage.open_read(index_url) as source:
         data = source.read()
 
     def write(file: Any) -> int:
@@ -206,6 +210,12 @@ def export_custom(index_url: str, output: str) -> str:
             remedy="run index with --spec Flat, SQ8 or IVF, and export that",
         )
 
+    def checked(shard: ShardRecord) -> Any:
+        part = indexing.read_index(storage.local_copy(storage.join(index_url, shard.path), shard.sha256), mapped=False)
+        if reason := factory.why_unreadable(part):
+            raise InputError(f"an index shard {reason}", value=shard.path, remedy="run index again")
+        return part
+
     def rows() -> Iterator[dict[str, Any]]:
         embedded = read_manifest(opened.embeddings_url, "embed")
         texts = read_manifest(opened.passages_url, "chunk")
@@ -221,11 +231,11 @@ def export_custom(index_url: str, output: str) -> str:
     Dataset.from_generator(rows, features=features, cache_dir=os.path.join(output, ".cache")).save_to_disk(dataset_path)
     whole: Any = None
     for shard in manifest.shards:
-        part = indexing.read_index(storage.local_copy(storage.join(index_url, shard.path), shard.sha256), mapped=False)
+        part = checked(shard)
         if whole is None:
             whole = part
         else:
-            whole.merge_from(part, whole.ntotal if specs.lists(manifest.info["spec"]) else 0)
+            _append(whole, part, manifest.info["spec"])
     indexing.set_search(whole, **{"nprobe": None, "ef_search": None, **manifest.info.get("search", {})})
     faiss.write_index(whole, index_path)
     return (
@@ -327,6 +337,85 @@ def _cut(rows: Rows, start: int, end: int) -> Rows:
 
 def _writer(table: pa.Table) -> Any:
     return lambda file: storage.write_parquet(file, iter([table]), table.schema, VECTOR_ROWS)
+
+
+def _append(whole: Any, part: Any, spec: str) -> None:
+    """Moves the vectors of an index shard behind those of another, in order.
+
+    Raises:
+        InputError: FAISS cannot join two of this kind.
+    """
+    try:
+        whole.merge_from(part, whole.ntotal if specs.lists(spec) else 0)
+    except RuntimeError as error:
+        raise InputError(
+            "FAISS cannot join the shards of such an index",
+            value=spec,
+            remedy="run index with --num_shards 1, or with --spec Flat, SQ8 or IVF, and export that",
+        ) from error
+
+
+def _dpr_files(index: str) -> tuple[str, str]:
+    """The URLs of DPR's index and of its list of ids, from what a person gives for them."""
+    stem = index
+    for name in (INDEX_NAME, META_NAME):
+        if index == name or index.endswith(("/" + name, "." + name)):
+            stem = index[: -len(name)]
+    if stem == index:  # a directory or a NAME
+        inside = storage.join(index, INDEX_NAME)
+        stem = inside[: -len(INDEX_NAME)] if storage.exists(inside) else index + "."
+    return stem + INDEX_NAME, stem + META_NAME
+
+
+def _is_augmented(index: Any, url: str) -> bool:
+    """Whether vectors of a FAISS file have one more number, the last and never negative, which makes them equally long.
+
+    Raises:
+        InputError: it does not rank by inner product, or cannot give its vectors back.
+    """
+    remedy = "add its vectors to a faiss.IndexFlatIP, or embed the passages with ragbeam embed"
+    if reason := factory.why_unreadable(index):
+        raise InputError(f"the index {reason}", value=url, expected="DPR's flat, HNSW or SQ8 index", remedy=remedy)
+    if not index.ntotal:
+        raise InputError("the index holds no vectors", value=url)
+    try:  # of one at first: in a loop of FAISS's own threads an error ends the process
+        index.reconstruct(0)
+    except RuntimeError as error:
+        if (lists := faiss.try_extract_index_ivf(index)) is None:
+            kind = factory.kind_of(faiss.downcast_index(index))
+            raise InputError(f"the index cannot give its vectors back ({kind})", value=url, remedy=remedy) from error
+        lists.make_direct_map()
+    if index.metric_type == factory.METRIC:
+        return False
+    sample = np.stack([index.reconstruct(int(row)) for row in np.linspace(0, index.ntotal - 1, SAMPLE_ROWS)])
+    lengths = np.linalg.norm(sample, axis=1)
+    if np.ptp(lengths) > ONE_LENGTH * lengths.mean() and not factory.is_coded(index):
+        raise InputError(
+            "the index ranks by L2 distance vectors of different lengths, which is not the order of inner products",
+            value=url,
+            expected="vectors of length 1, or with DPR's one more number",
+            remedy=remedy,
+        )
+    return bool((sample[:, -1] >= -ONE_LENGTH * lengths.mean()).all())
+
+
+def _without_prefix(ids: list[str], texts: Mapping[str, Any]) -> list[str]:
+    """Ids as the passages have them: all, or none, without what stands before the first colon.
+
+    Raises:
+        InputError: a passage is not there.
+    """
+    prefix = ids[0][: ids[0].find(":") + 1] if ids else ""
+    bare = [name.removeprefix(prefix) for name in ids]
+    chosen = bare if prefix and ids[0] not in texts and bare[0] in texts else ids
+    if missing := [name for name in chosen if name not in texts]:
+        raise InputError(
+            "a passage of the index is not among the passages",
+            value=missing[0],
+            expected=f"an id such as {next(iter(texts), 'none')!r}, or that after DPR's prefix and a colon",
+            remedy="give the passages that the index was made from",
+        )
+    return chosen
 
 
 def _existing(url: str) -> str:

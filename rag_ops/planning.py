@@ -169,7 +169,7 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
         shard_bytes=job.shard_bytes,
         recall=job.target_recall,
     )
-    spec, shards, dimension = design.spec, design.num_shards, job.dimension + design.augmented
+    spec, shards, dimension = design.spec, design.num_shards, design.layout.width
     reason = f"{spec}, as told" if design.reason == specs.TOLD else design.reason
     stored = specs.stored(spec, job.dtype)
     per_vector = specs.bytes_per_vector(stored, dimension)

@@ -23,6 +23,8 @@ KEPT = max(DEPTHS) + 1  # one more, for a query's own vector
 QUERIES = 512
 QUERY_GROUPS = 32  # places of the corpus that queries are read from
 GROUP_ROWS = 1000  # of a place: a row group
+BARE_QUERIES = 128  # that FAISS's own search is asked too
+BARE_MARGIN = 0.01  # of recall, that ours may be below FAISS's own
 ENOUGH = 0.999  # recall within a shard at which more effort is not tried
 NPROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
 EF_SEARCHES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
@@ -142,6 +144,35 @@ def found_hits(
         if min(measure(found[effort], truth, own_rows).values()) >= ENOUGH:
             break
     return found
+
+
+def check_beside_faiss(
+    shard: IndexShard, queries: np.ndarray, own_rows: np.ndarray | None, truth: TopK, found: TopK
+) -> None:
+    """Compares the recall of our search of a shard with that of FAISS's own search of it, on some of the queries.
+
+    Args:
+        shard: open, at the effort at which `found` was found.
+        queries: float32 (queries, dimension).
+        own_rows: the queries' own rows, or None.
+        truth: what exact search finds in the same shard.
+        found: what our search finds.
+
+    Raises:
+        JobError: ours is lower by more than `BARE_MARGIN` at some k: the index is read or ranked wrongly.
+    """
+    some = slice(None, None, max(1, len(queries) // BARE_QUERIES))
+    own = own_rows[some] if own_rows is not None else None
+    true, mine = (TopK(hits.scores[some], hits.rows[some]) for hits in (truth, found))
+    ours, bare = measure(mine, true, own), measure(shard.search_bare(queries[some], KEPT), true, own)
+    for k, value in ours.items():
+        if value < bare[k] - BARE_MARGIN:
+            raise JobError(
+                f"recall@{k} of the index is below that of FAISS's own search of it, so its hits would be wrong",
+                value=f"{value:.3f}",
+                expected=f"at least {bare[k] - BARE_MARGIN:.3f}",
+                remedy="use another --spec, such as Flat, SQ8 or IVF, and report this one",
+            )
 
 
 def measure(found: TopK, truth: TopK, own_rows: np.ndarray | None) -> dict[int, float]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import faiss
 import numpy as np
 
-from rag_ops import exact, indexing, storage
+from rag_ops import exact, factory, indexing, storage
 from rag_ops.errors import InputError
 from rag_ops.topk import TopK
+
+LENGTH_ROWS = 1000  # that tell the vectors' common length
 
 
 class IndexShard:
     """One FAISS index shard, open.
 
     Vectors that it stores as they are (Flat, and SQfp16) are searched by `exact.search`; others by FAISS. Scores are
-    always inner products, also where the graph is one of distances.
+    always inner products, also where the graph is one of distances: of the stored vectors, or, where a graph only has
+    codes of them, by way of q·v = (|q|^2 + |v|^2 - |q - v|^2) / 2, as all of its vectors have one length.
 
     Args:
         url: of the file; a remote one is copied to the local cache.
@@ -25,7 +29,7 @@ class IndexShard:
         expected_rows: what the manifest says it holds.
 
     Raises:
-        InputError: the file cannot be read or holds another number of vectors.
+        InputError: the file cannot be read, holds another number of vectors, or does not rank by inner product.
     """
 
     def __init__(
@@ -48,7 +52,12 @@ class IndexShard:
                 expected=f"{expected_rows} vectors",
                 remedy="run index again",
             )
+        if reason := factory.why_unreadable(self._index):
+            raise InputError(f"an index shard {reason}", value=url, remedy="run index again")
         self._matrix = indexing.matrix_of(self._index)
+        self._by_distance = self._index.metric_type != factory.METRIC
+        self._coded = self._by_distance and factory.is_coded(self._index)
+        self._rough = self._by_distance and not self._coded and factory.is_rough(self._index)
         self.set_search(nprobe, ef_search)
 
     def set_search(self, nprobe: int | None, ef_search: int | None) -> None:
@@ -70,23 +79,54 @@ class IndexShard:
             hits = exact.search(questions, self._matrix, k, threads=self._threads)
             return TopK(hits.scores, np.where(hits.rows < 0, -1, hits.rows + self._first_row))
         faiss.omp_set_num_threads(self._threads)
-        if self._index.d == questions.shape[1] + 1:
-            scores, rows = self._search_graph(questions, found)
-        else:
-            scores, rows = self._index.search(questions, found)
+        if self._rough:  # as many as the graph's search has anyway, for inner products to choose from
+            found = min(max(found, factory.graph_of(self._index).hnsw.efSearch), self._index.ntotal)
+        scores, rows = self._index.search(self._padded(questions), found)
+        if self._coded:
+            scores = self._products_of_distances(questions, scores)
+        elif self._by_distance:
+            scores = self._products_of_stored(questions, rows)
         return TopK.sorted(scores, np.where(rows < 0, -1, rows + self._first_row), k)
 
-    def _search_graph(self, questions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inner products and places of what a graph of distances finds; see `specs.wants_augmented`."""
+    def search_bare(self, questions: np.ndarray, k: int) -> TopK:
+        """What FAISS's own search of the same index finds, in its order; equal scores by row. Scores are places."""
+        found = min(k, self._index.ntotal)
+        scores, rows = self._index.search(self._padded(np.ascontiguousarray(questions, np.float32)), found)
+        order = -np.cumsum(np.diff(scores, prepend=scores[:, :1]) != 0, axis=1).astype(np.float32)
+        return TopK.sorted(order, np.where(rows < 0, -1, rows + self._first_row), k)
+
+    def _padded(self, questions: np.ndarray) -> np.ndarray:
+        """Questions as wide as the index, by zeros; see `factory.layout`."""
+        return np.pad(questions, ((0, 0), (0, self._index.d - questions.shape[1])))
+
+    def _products_of_stored(self, questions: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Inner products with the stored vectors at places of this shard; -inf where there is none."""
         dimension = questions.shape[1]
-        _, rows = self._index.search(np.pad(questions, ((0, 0), (0, 1))), k)
         scores = np.full(rows.shape, -np.inf, np.float32)
         for number, places in enumerate(rows):
             real = places >= 0
             stored = self._index.reconstruct_batch(places[real])[:, :dimension]
             asked = np.broadcast_to(questions[number], stored.shape)
             scores[number, real] = exact.score_pairs(np.ascontiguousarray(asked), np.ascontiguousarray(stored))
-        return scores, rows
+        return scores
+
+    def _products_of_distances(self, questions: np.ndarray, distances: np.ndarray) -> np.ndarray:
+        """Inner products by way of squared distances, which keeps their order; FAISS's infinity for no hit gives -inf.
+
+        A code's own vector is not used: it is shorter than what it stands for, by another length for each, which ranks
+        vectors otherwise than their distances do (recall@5 of PQ8 over 4,000 vectors of length 1: 0.21 for 0.43).
+        """
+        asked = self._padded(questions)
+        for transform in factory.transforms_of(faiss.downcast_index(self._index)):
+            asked = transform.apply(asked)
+        asked = np.square(asked, dtype=np.float64).sum(1)[:, None]
+        return ((asked + self._square_length - distances) / 2).astype(np.float32)
+
+    @functools.cached_property
+    def _square_length(self) -> float:
+        """The square of the one length of all vectors, as their codes have it: the mean over rows spread evenly."""
+        rows = np.linspace(0, self._index.ntotal - 1, min(self._index.ntotal, LENGTH_ROWS)).astype(np.int64)
+        return float(np.square(self._index.reconstruct_batch(rows), dtype=np.float64).sum(1).mean())
 
 
 def rescore(questions: np.ndarray, candidates: np.ndarray, rows: np.ndarray, vectors: np.ndarray, k: int) -> TopK:

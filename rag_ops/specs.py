@@ -1,4 +1,4 @@
-"""FAISS factory strings: what an index takes of memory, what it must be trained on, and which one suits a corpus."""
+"""Specs, which are FAISS factory strings: the memory an index takes, its training sample, and which suits a corpus."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 import faiss
 import numpy as np
 
+from rag_ops import factory
 from rag_ops.errors import InputError
+from rag_ops.factory import Layout
 
-METRIC = faiss.METRIC_INNER_PRODUCT  # what DPR and RAG score passages by; FAISS itself defaults to L2
 TRAIN_ROWS_PER_CENTROID = 64  # FAISS warns below 39 and ignores rows above 256
 MIN_TRAIN_ROWS = 10_000  # for quantisers, which have no list of centroids
-CODE_WORDS = 256  # of a product quantiser with 8 bits, which so many training vectors must fill
+FULL_TRAIN_ROWS = 1 << 18  # for code books of more than 256 words, which want some for each
+MIN_CODE_WORDS = 256  # up to which MIN_TRAIN_ROWS are enough
 EXACT_NUMBERS = 4 << 30  # --spec auto searches exactly up to this many numbers (5.6 million vectors of 768)
 EXACT_RECALL = 0.99  # a higher target is met by exact search alone
 LIST_ID_BYTES = 8  # of each vector in an inverted list
@@ -75,7 +77,7 @@ class Design:
         dimension, dtype: of the vectors.
         num_shards: index shards.
         training: whether it must be trained.
-        augmented: whether vectors get one more number; see `wants_augmented`.
+        layout: how vectors stand in it.
     """
 
     spec: str
@@ -84,7 +86,7 @@ class Design:
     dtype: str
     num_shards: int
     training: bool
-    augmented: bool
+    layout: Layout
 
 
 def design(
@@ -119,11 +121,10 @@ def design(
     if spec == AUTO:
         choice = choose(rows, dimension, NUMBER_BYTES[dtype], shard_bytes, num_shards or files, recall)
         spec, reason = choice.spec, choice.reason
-    augmented = wants_augmented(spec, normalize)
-    width = dimension + augmented
-    check(spec, width, rows)
-    shards = num_shards or default_shards(rows, bytes_per_vector(stored(spec, dtype), width), files, shard_bytes)
-    return Design(spec, reason, dimension, dtype, shards, needs_training(spec, width), augmented)
+    layout = factory.layout(spec, dimension, normalize)
+    check(spec, layout.width, rows, metric=layout.metric, normalized=normalize)
+    shards = num_shards or default_shards(rows, bytes_per_vector(stored(spec, dtype), layout.width), files, shard_bytes)
+    return Design(spec, reason, dimension, dtype, shards, needs_training(spec, layout.width), layout)
 
 
 def default_shards(rows: int, bytes_per_vector: int, embedding_shards: int, shard_bytes: int = SHARD_BYTES) -> int:
@@ -131,16 +132,19 @@ def default_shards(rows: int, bytes_per_vector: int, embedding_shards: int, shar
     return max(1, min(embedding_shards, -(-rows * bytes_per_vector // shard_bytes)))
 
 
-def check(spec: str, dimension: int, rows: int) -> None:
+def check(spec: str, dimension: int, rows: int, *, metric: int = factory.METRIC, normalized: bool = False) -> None:
     """Checks a FAISS factory string against the vectors before any work.
 
     Args:
         spec: such as "Flat", "SQ8", "IVF1024,PQ64" or "HNSW32".
-        dimension: numbers of a vector.
+        dimension: numbers of a vector in the index.
         rows: number of vectors.
+        metric: FAISS's; see `factory.layout`.
+        normalized: whether vectors have length 1.
 
     Raises:
-        InputError: FAISS does not know the string, or it does not go with the dimension or the number of vectors.
+        InputError: FAISS does not know the string, it does not rank by inner product, or it does not go with the
+            dimension or the number of vectors.
     """
     for sub in re.findall(r"(?<![A-Z])PQ(\d+)", spec):
         width = _inner_dimension(spec, dimension)
@@ -152,7 +156,8 @@ def check(spec: str, dimension: int, rows: int) -> None:
                 expected=f"a divisor of {width}",
                 remedy="use " + (re.sub(rf"PQ{sub}\b", f"PQ{good[-1]}", spec) if good else "Flat"),
             )
-    empty_index(spec, dimension)
+    index = factory.empty_index(spec, dimension, metric)
+    factory.check_unit_range(index, spec, normalized)
     if lists(spec) > rows:
         raise InputError(
             "--spec wants more centroids than there are vectors",
@@ -160,47 +165,14 @@ def check(spec: str, dimension: int, rows: int) -> None:
             expected=f"at most {rows} lists for {rows} vectors",
             remedy=f"use Flat, or {_with_lists(spec, max(1, rows // TRAIN_ROWS_PER_CENTROID))}",
         )
-    if re.search(r"PQ\d+(?!x4)", spec) and rows < CODE_WORDS:
-        raise InputError(
-            "--spec wants more training vectors than there are",
-            value=f"{spec} for {rows} vectors",
-            expected=f"at least {CODE_WORDS}",
-            remedy="use Flat",
-        )
-
-
-def empty_index(spec: str, dimension: int, metric: int = METRIC) -> Any:
-    """An untrained, empty FAISS index, for inner product unless told otherwise.
-
-    A product quantiser is not trained for polysemous codes (Douze et al. 2016), as the factory's own "np" asks: that
-    takes seconds of annealing for each of its parts, and only puts its centroids into another order, for a search by
-    Hamming distance that ours never is.
-
-    Raises:
-        InputError: FAISS does not know the string, or it does not go with the dimension.
-    """
-    try:
-        index = faiss.index_factory(dimension, spec, metric)
-    except Exception as error:  # FAISS raises RuntimeError and, for some strings, AssertionError or bare Exception
-        reason = str(error).strip().splitlines()[-1][-160:] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"--spec is no index for vectors of {dimension} numbers ({reason})",
-            value=spec,
-            expected="Flat or a FAISS factory string whose parts divide the dimension",
-        ) from error
-    for part in parts_of(index):
-        if hasattr(part, "do_polysemous_training"):
-            part.do_polysemous_training = False
-    return index
-
-
-def parts_of(index: Any) -> Iterator[Any]:
-    """An index and those that it is made of, each as its own class."""
-    index = faiss.downcast_index(index)
-    yield index
-    for name in ("index", "base_index", "storage", "quantizer"):
-        if getattr(index, name, None) is not None:
-            yield from parts_of(getattr(index, name))
+    for seen, words in _code_books(index, rows):
+        if words > seen:
+            raise InputError(
+                "--spec wants more training vectors than there are",
+                value=f"{spec} for {seen} {'vectors' if seen == rows else 'centroids'}",
+                expected=f"at least {words}",
+                remedy="use Flat" if seen == rows else "leave out what is in parentheses",
+            )
 
 
 def stored(spec: str, dtype: str) -> str:
@@ -217,39 +189,47 @@ def is_exact(spec: str, dtype: str = "float16") -> bool:
     return spec == "Flat" or (spec == "SQfp16" and dtype == "float16")
 
 
-def wants_augmented(spec: str, normalized: bool) -> bool:
-    """Whether vectors get one more number, so that a graph over them is one of distances.
+def is_reduced_graph(design: Design, *, normalize: bool) -> bool:
+    """Whether an index is a graph of inner products over vectors of different lengths, behind a reduction."""
+    return factory.is_graph(design.spec) and not design.layout.augmented and not normalize
 
-    A graph that links by raw inner product links everything to the longest vectors, and loses recall. With sqrt(phi^2 -
-    |v|^2) appended, phi the longest length, inner product and L2 distance give the same order (Karpukhin et al.'s DPR
-    code does this for its HNSW index). Vectors of one length need no such thing.
-    """
-    return "HNSW" in spec and not lists(spec) and not normalized
+
+def metric_name(layout: Layout) -> str:
+    """What a manifest calls the order that an index is searched by: augmented vectors stand for inner products."""
+    return "inner_product" if layout.augmented or layout.metric == factory.METRIC else "l2"
 
 
 def lists(spec: str) -> int:
     """The number of inverted lists; 0 for none.
 
-    >>> lists("OPQ64,IVF4096,PQ64"), lists("IVF2K_HNSW32,Flat"), lists("HNSW32")
+    >>> lists("OPQ64,IVF4096,PQ64"), lists("IVF2k_HNSW32,Flat"), lists("HNSW32")
     (4096, 2048, 0)
     """
-    match = re.search(r"(?:IVF|IMI)(\d+)(K?)", spec)
-    return int(match[1]) * (1024 if match[2] else 1) if match else 0
+    match = re.search(r"(?:IVF|IMI)(\d+)([kM]?)", spec)
+    return int(match[1]) * {"": 1, "k": 1 << 10, "M": 1 << 20}[match[2]] if match else 0
 
 
 def needs_training(spec: str, dimension: int) -> bool:
     """Whether an index of this kind must see a sample of the vectors before any is added."""
-    return not empty_index(spec, dimension).is_trained
+    return not factory.sketch(spec, dimension).is_trained
 
 
-def training_rows(spec: str, rows: int) -> np.ndarray:
+def training_rows(spec: str, rows: int, dimension: int) -> np.ndarray:
     """The rows of the training sample: evenly spaced over the corpus, so it is the same in every run.
+
+    Args:
+        spec: FAISS factory string.
+        rows: number of vectors.
+        dimension: numbers of a vector in the index.
 
     Returns:
         int64, ascending, at most `rows` of them.
     """
-    wanted = min(rows, max(MIN_TRAIN_ROWS, TRAIN_ROWS_PER_CENTROID * lists(spec)))
-    return np.linspace(0, rows - 1, wanted).astype(np.int64) if rows else np.empty(0, np.int64)
+    wanted = max(MIN_TRAIN_ROWS, TRAIN_ROWS_PER_CENTROID * lists(spec))
+    words = max((words for _, words in _code_books(factory.sketch(spec, dimension), rows)), default=0)
+    if words > MIN_CODE_WORDS:
+        wanted = max(wanted, words, min(TRAIN_ROWS_PER_CENTROID * words, FULL_TRAIN_ROWS))
+    return np.linspace(0, rows - 1, min(rows, wanted)).astype(np.int64) if rows else np.empty(0, np.int64)
 
 
 def bytes_per_vector(spec: str, dimension: int) -> int:
@@ -257,29 +237,36 @@ def bytes_per_vector(spec: str, dimension: int) -> int:
 
     >>> bytes_per_vector("Flat", 768), bytes_per_vector("IVF64,PQ64", 768), bytes_per_vector("HNSW32,SQ8", 768)
     (3072, 72, 1040)
+    >>> bytes_per_vector("PQ64,RFlat", 768), bytes_per_vector("IVF64,PQ64,Refine(SQfp16)", 768)
+    (3136, 1608)
     """
-    index = empty_index(spec, dimension)
-    ivf = faiss.try_extract_index_ivf(index)
-    if ivf is not None:
-        return int(ivf.code_size) + LIST_ID_BYTES
-    inner: Any = faiss.downcast_index(index)
-    if isinstance(inner, faiss.IndexPreTransform):
-        inner = faiss.downcast_index(inner.index)
-    if hasattr(inner, "hnsw"):
-        links = inner.hnsw.nb_neighbors(0)
-        return int(faiss.downcast_index(inner.storage).sa_code_size()) + 4 * links + GRAPH_BYTES
-    return int(inner.sa_code_size())
+    return _vector_bytes(factory.sketch(spec, dimension))
+
+
+def _vector_bytes(index: Any) -> int:
+    part: Any = faiss.downcast_index(index)  # which does not keep `index` alive
+    if hasattr(part, "refine_index"):
+        return _vector_bytes(part.base_index) + _vector_bytes(part.refine_index)
+    if hasattr(part, "chain"):
+        return _vector_bytes(part.index)
+    if hasattr(part, "invlists"):
+        return int(part.code_size) + LIST_ID_BYTES
+    if hasattr(part, "hnsw"):
+        return _vector_bytes(part.storage) + 4 * factory.links_of(part) + GRAPH_BYTES
+    return int(part.sa_code_size())
 
 
 def fixed_bytes(spec: str, dimension: int) -> int:
     """What every shard takes whatever its vectors: centroids, code books, rotations."""
-    inner = _inner_dimension(spec, dimension)
-    total = 4 * inner * lists(spec)
-    if "PQ" in spec:
-        total += 4 * inner * CODE_WORDS
-    if re.search(r"OPQ|PCA|RR|ITQ", spec):
-        total += 4 * dimension * inner
-    return total
+    index = factory.sketch(spec, dimension)
+    parts = list(factory.parts_of(index))
+    transforms = [transform for part in parts for transform in factory.transforms_of(part)]
+    numbers = sum(transform.d_out * transform.d_in for transform in transforms if hasattr(transform, "A"))
+    for part in parts:
+        numbers += getattr(part, "nlist", 0) * part.d
+        for quantiser in _quantisers(part):
+            numbers += getattr(quantiser, "total_codebook_size", getattr(quantiser, "ksub", 0)) * quantiser.d
+    return 4 * numbers
 
 
 def size(count: float) -> str:
@@ -324,3 +311,25 @@ def _sub_quantisers(dimension: int) -> int:
 
 def _with_lists(spec: str, count: int) -> str:
     return re.sub(r"(IVF|IMI)\d+K?", rf"\g<1>{count}", spec)
+
+
+def _quantisers(part: Any) -> list[Any]:
+    """The product or additive quantisers of a part of an index."""
+    found = (getattr(part, name, None) for name in ("pq", "rq", "lsq", "prq", "plsq"))
+    return [quantiser for quantiser in found if quantiser is not None]
+
+
+def _code_books(index: Any, seen: int) -> Iterator[tuple[int, int]]:
+    """For each code book, the number of vectors that it can be learned from, and its words.
+
+    Args:
+        index: empty.
+        seen: number of vectors. What finds lists is learned from their centroids.
+    """
+    part: Any = faiss.downcast_index(index)  # which does not keep `index` alive
+    for quantiser in _quantisers(part):
+        bits = faiss.vector_to_array(quantiser.nbits) if hasattr(quantiser, "total_codebook_size") else None
+        yield seen, int(quantiser.ksub if bits is None else 1 << int(bits.max()))
+    for name in ("index", "base_index", "refine_index", "storage", "quantizer"):
+        if getattr(part, name, None) is not None:
+            yield from _code_books(getattr(part, name), part.nlist if name == "quantizer" else seen)

@@ -102,7 +102,7 @@ def build_time(directory: Path, embeddings: Path, spec: str, most: float) -> Res
             column = pq.read_table(embeddings / shard.path, columns=["vector"])["vector"].combine_chunks()
             parts.append(column.flatten().to_numpy(zero_copy_only=False).reshape(-1, DIMENSION).astype(np.float32))
         vectors = np.concatenate(parts)
-        index.train(vectors[specs.training_rows(spec, len(vectors))])
+        index.train(vectors[specs.training_rows(spec, len(vectors), DIMENSION)])
         index.add(vectors)
         faiss.write_index(index, str(directory / "theirs.faiss"))
 

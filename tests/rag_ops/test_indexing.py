@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rag_ops import indexing, specs, storage
+from rag_ops import factory, indexing, specs, storage
 from rag_ops.errors import InputError
 from schemas import embeddings
 
@@ -17,7 +17,8 @@ def test_every_spec_is_inner_product_and_finds_most_of_what_is_nearest(spec):
     vectors = np.random.default_rng(0).standard_normal((1200, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     specs.check(spec, 16, len(vectors))
-    index = indexing.train(spec, vectors, threads=1) if specs.needs_training(spec, 16) else specs.empty_index(spec, 16)
+    trained = specs.needs_training(spec, 16)
+    index = indexing.train(spec, vectors, threads=1) if trained else factory.empty_index(spec, 16)
     assert index.metric_type == faiss.METRIC_INNER_PRODUCT
     assert indexing.fill(index, iter(np.array_split(vectors, 3)), threads=1) == 1200
     indexing.set_search(index, None, None)
@@ -56,12 +57,12 @@ def test_few_training_vectors_are_told_in_one_line(spec, capfd, caplog):
 
 
 def test_the_training_sample_is_spread_and_the_same_each_time():
-    rows = specs.training_rows("IVF1000,Flat", 1_000_000)
+    rows = specs.training_rows("IVF1000,Flat", 1_000_000, 8)
     assert len(rows) == 64_000
     assert rows[0] == 0
     assert rows[-1] == 999_999
     assert (np.diff(rows) > 0).all()
-    assert specs.training_rows("IVF4,Flat", 50).tolist() == list(range(50))
+    assert specs.training_rows("IVF4,Flat", 50, 8).tolist() == list(range(50))
 
 
 @pytest.mark.parametrize("rows", [[5, 5, 5, 5, 5], [100, 1, 1, 1], [0, 0, 7], [1, 1, 1, 100]])

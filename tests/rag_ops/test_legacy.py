@@ -70,6 +70,106 @@ def test_an_imported_dpr_index_searches_as_dprs_recipe_does(dpr_files, passages,
         assert found[0].title == f"title of {found[0].passage_id}"
 
 
+def save(directory, index, ids, index_name: str) -> None:
+    """An index and its list of ids as DPR's DenseIndexer.serialize leaves them, and passages 1 to len(ids)."""
+    directory.mkdir(exist_ok=True)
+    faiss.write_index(index, str(directory / index_name))
+    (directory / index_name.replace("index.dpr", "index_meta.dpr")).write_bytes(pickle.dumps(ids))
+    rows = "".join(f"{n}\tbody {n}\thead {n}\n" for n in range(1, len(ids) + 1))
+    (directory / "psgs.tsv").write_text("id\ttext\ttitle\n" + rows)
+
+
+def flat(vectors: np.ndarray, metric: int = faiss.METRIC_INNER_PRODUCT):
+    index = faiss.IndexFlat(vectors.shape[1], metric)
+    index.add(vectors)
+    return index
+
+
+def imported(directory, index: str) -> PassageIndex:
+    legacy.import_dpr(str(directory / index), str(directory / "psgs.tsv"), str(directory / "out"), legacy.MadeWith("e"))
+    return PassageIndex(str(directory / "out" / "index"), threads=1)
+
+
+@pytest.mark.parametrize("given", ["nq", "nq/index.dpr", "nq/index_meta.dpr", "nq/"])
+def test_a_directory_that_dpr_wrote_is_taken(tmp_path, vectors, given):
+    rows = vectors[:40].astype(np.float32)
+    save(tmp_path / "nq", flat(rows), [str(n) for n in range(1, 41)], "index.dpr")
+    (tmp_path / "nq" / "psgs.tsv").rename(tmp_path / "psgs.tsv")
+    opened = imported(tmp_path, given)
+    np.testing.assert_array_equal(opened.vectors(np.arange(40)), rows)
+    assert opened.search(rows[:5], 3).rows.tolist() == np.argsort(-(rows[:5] @ rows.T), 1)[:, :3].tolist()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_ids_are_joined_without_the_prefix_of_dprs_sources(tmp_path, vectors, order):
+    numbers = list(range(1, 31))[::order]
+    save(tmp_path, flat(vectors[:30].astype(np.float32)), [f"wiki:{n}" for n in numbers], "p.index.dpr")
+    found = imported(tmp_path, "p").passages(range(30))
+    assert [passage.passage_id for passage in found] == [str(n) for n in numbers]
+    assert [passage.text for passage in found] == [f"body {n}" for n in numbers]
+
+
+def test_an_id_of_another_source_is_named_before_anything_is_written(tmp_path, vectors):
+    ids = [*(f"wiki:{n}" for n in range(1, 30)), "news:30"]
+    save(tmp_path, flat(vectors[:30].astype(np.float32)), ids, "p.index.dpr")
+    with pytest.raises(InputError, match="is not among the passages: 'news:30'"):
+        imported(tmp_path, "p")
+    assert not (tmp_path / "out").exists()
+
+
+def other_indexes(vectors: np.ndarray) -> dict:
+    """Kinds of index that DPR does not write, over the same vectors; and what is said of each."""
+    width = vectors.shape[1]
+    with_ids = faiss.IndexIDMap(faiss.IndexFlatIP(width))
+    with_ids.add_with_ids(vectors, np.arange(1, len(vectors) + 1))
+    graph = faiss.IndexHNSWFlat(width, 16)
+    graph.add(vectors)
+    hashes = faiss.IndexLSH(width, 64)
+    hashes.train(vectors)
+    hashes.add(vectors)
+    return {
+        "l2": (flat(vectors, faiss.METRIC_L2), "ranks by L2 distance (IndexFlatL2), not by inner product"),
+        "ids": (with_ids, "has ids of its own (IndexIDMap)"),
+        "graph": (graph, "ranks by L2 distance vectors of different lengths"),
+        "hashes": (hashes, "ranks by L2 distance (IndexLSH)"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["l2", "ids", "graph", "hashes"])
+def test_an_index_that_does_not_rank_rows_by_inner_product_is_refused_in_one_line(tmp_path, vectors, capsys, kind):
+    index, message = other_indexes(vectors[:300].astype(np.float32))[kind]
+    save(tmp_path, index, [str(n) for n in range(1, 301)], "x.index.dpr")
+    code, line = fails(
+        *(capsys, "import", "--index", tmp_path / "x", "--passages", tmp_path / "psgs.tsv"),
+        *("--output", tmp_path / "out"),
+    )
+    assert code == 2
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_graph_of_distances_over_vectors_of_one_length_keeps_all_their_numbers(tmp_path, vectors):
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    graph = faiss.IndexHNSWFlat(DIMENSION, 32)
+    graph.hnsw.efConstruction = 200
+    graph.add(unit)
+    save(tmp_path, graph, [str(n) for n in range(1, ROWS + 1)], "u.index.dpr")
+    opened = imported(tmp_path, "u.index.dpr")
+    np.testing.assert_array_equal(opened.vectors(np.arange(ROWS)), unit)
+    hits = opened.search(unit[:50], 5)
+    assert hits.rows.tolist() == np.argsort(-(unit[:50] @ unit.T), 1, kind="stable")[:, :5].tolist()
+    np.testing.assert_allclose(hits.scores, np.take_along_axis(unit[:50] @ unit.T, hits.rows, 1), atol=1e-5)
+
+
+def test_lists_give_their_vectors_back(tmp_path, vectors):
+    rows = vectors[:300].astype(np.float32)
+    index = faiss.index_factory(DIMENSION, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(rows)
+    index.add(rows)
+    save(tmp_path, index, [str(n) for n in range(1, 301)], "i.index.dpr")
+    np.testing.assert_array_equal(imported(tmp_path, "i").vectors(np.arange(300)), rows)
+
+
 class Attack:
     """Runs a command when it is unpickled by an unpickler that lets it."""
 

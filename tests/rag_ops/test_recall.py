@@ -86,6 +86,26 @@ def test_measured_recall_is_an_independent_count(tmp_path, spec):
     assert all(min(recall.measure(found[e], truth, rows).values()) < 0.9 for e in weaker)
 
 
+def test_a_search_that_finds_less_than_faiss_in_the_same_index_is_an_error(tmp_path):
+    vectors = np.random.default_rng(0).standard_normal((1000, 16)).astype(np.float32)
+    index = indexing.new_index("SQ8", 16)
+    index.train(vectors)
+    indexing.fill(index, iter([vectors]), 1)
+    with open(tmp_path / "i.faiss", "wb") as file:
+        indexing.write_index(index, file)
+    shard = IndexShard(str(tmp_path / "i.faiss"), "d" * 64, 50, len(vectors))
+    rows = recall.query_rows(len(vectors), 300)
+    truth = recall.true_hits(vectors[rows], [vectors], 50, 1)
+    found = shard.search(vectors[rows], recall.KEPT)
+    recall.check_beside_faiss(shard, vectors[rows], rows + 50, truth, found)
+    worst_first = TopK(found.scores, found.rows[:, ::-1])
+    with pytest.raises(JobError, match=r"recall@1 of the index is below that of FAISS's own search of it.*0\.0"):
+        recall.check_beside_faiss(shard, vectors[rows], rows + 50, truth, worst_first)
+    other_layout = TopK(found.scores, np.where(found.rows % 3 == 0, found.rows ^ 1, found.rows))
+    with pytest.raises(JobError, match=r"below that of FAISS's own"):
+        recall.check_beside_faiss(shard, vectors[rows], None, truth, other_layout)
+
+
 def test_the_least_effort_on_target_is_chosen_and_a_missed_target_names_the_best():
     curve = [Recall(Effort("nprobe", n), 10, {1: value, 5: value}) for n, value in ((1, 0.5), (2, 0.9), (4, 0.95))]
     assert recall.choose(curve, 0.9).effort.value == 2

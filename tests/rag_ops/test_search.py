@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rag_ops import indexing, specs, storage
+from rag_ops import factory, indexing, storage
 from rag_ops.errors import InputError
 from rag_ops.search import IndexShard
 from rag_ops.topk import TopK, merge
@@ -20,7 +20,7 @@ def brute_force(questions: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarra
 def write(tmp_path, vectors: np.ndarray, cuts: list[int], spec: str = "Flat") -> list[IndexShard]:
     shards = []
     for number, (start, end) in enumerate(itertools.pairwise(cuts)):
-        index = specs.empty_index(spec, vectors.shape[1])
+        index = factory.empty_index(spec, vectors.shape[1])
         indexing.fill(index, iter([vectors[start:end]]), threads=1)
         name = f"index-{number}.faiss"
         with storage.atomic_write(str(tmp_path), name) as file:

@@ -6,38 +6,42 @@ import faiss
 import numpy as np
 import pytest
 
-from rag_ops import indexing, specs
+from rag_ops import factory, indexing, specs
 from rag_ops.errors import InputError
+from tests.rag_ops.test_factory import is_known
 
 GIB = 1 << 30
 SPECS = ["Flat", "SQ8", "SQfp16", "PQ8", "OPQ8,PQ8", "PCAR8,SQ8", "IVF16,Flat", "IVF16,SQ8", "IVF16_HNSW16,PQ8"]
 SPECS += ["OPQ8_16,IVF16,PQ8", "HNSW16", "HNSW16,SQ8", "HNSW8_PQ8"]
+SPECS += ["PQ8x4,RFlat", "IVF16,PQ8x4,RFlat", "HNSW8_PQ8x4,RFlat", "PQ8x4fs", "Pad48,SQ8", "RaBitQ", "RQ2x4"]
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if is_known(spec)])
 def test_memory_of_an_index_is_foretold(spec, tmp_path):
     rows = 12_000
     vectors = np.random.default_rng(0).standard_normal((rows, 32)).astype(np.float32)
-    index = indexing.train(spec, vectors[:4000], 2)
+    index = indexing.train(spec, vectors[:4000], 2, factory.layout(spec, 32, normalized=True))
     indexing.fill(index, iter([vectors]), 2)
     faiss.write_index(index, str(tmp_path / "index"))
     foretold = rows * specs.bytes_per_vector(spec, 32) + specs.fixed_bytes(spec, 32)
     assert os.path.getsize(tmp_path / "index") == pytest.approx(foretold, rel=0.05)
 
 
-@pytest.mark.parametrize("spec", ["PQ4x4", "IVF4,PQ4x4", "HNSW8_PQ4x4", "PQ4x4,RFlat"])
+@pytest.mark.parametrize("spec", ["PQ4x4", "IVF4,PQ4x4", "PQ4x4,RFlat", "PQ4x4,Refine(PQ8x4)"])
 def test_no_quantiser_is_trained_for_a_search_that_is_not_ours(spec):
     vectors = np.random.default_rng(0).standard_normal((1000, 16)).astype(np.float32)
-    ours, factory = specs.empty_index(spec, 16), faiss.index_factory(16, spec, faiss.METRIC_INNER_PRODUCT)
+    ours, theirs = factory.empty_index(spec, 16), faiss.index_factory(16, spec, faiss.METRIC_INNER_PRODUCT)
     flags = [
-        [part.do_polysemous_training for part in specs.parts_of(index) if hasattr(part, "do_polysemous_training")]
-        for index in (ours, factory)
+        [part.do_polysemous_training for part in factory.parts_of(index) if hasattr(part, "do_polysemous_training")]
+        for index in (ours, theirs)
     ]
-    assert flags == [[False], [True]]
-    for index in (ours, factory):
+    assert not any(flags[0])
+    assert all(flags[1])
+    assert flags[1]
+    for index in (ours, theirs):
         index.train(vectors)
         index.add(vectors)
-    np.testing.assert_allclose(ours.search(vectors[:50], 5)[0], factory.search(vectors[:50], 5)[0], rtol=1e-4)
+    np.testing.assert_allclose(ours.search(vectors[:50], 5)[0], theirs.search(vectors[:50], 5)[0], rtol=1e-4)
 
 
 def test_auto_is_exact_where_that_is_cheap_or_wanted():
@@ -64,6 +68,7 @@ def test_auto_compresses_as_far_as_memory_wants():
         ("OPQ64,PQ64", 100, 9999, "use OPQ50,PQ50"),
         ("PCAR30,PQ8", 100, 9999, "a divisor of 30"),
         ("HNSW32_PQ64", 769, 9999, "a divisor of 769"),
+        ("IVF16,PQ8x12", 64, 1000, "at least 4096; use Flat"),
         ("IVF4096,SQ8", 64, 1000, "IVF15,SQ8"),
         ("PQ8", 64, 100, "at least 256; use Flat"),
         ("Flat,Flat", 64, 100, "a FAISS factory string"),
@@ -81,8 +86,16 @@ def test_what_is_no_size_is_refused(text):
 
 
 def test_only_graphs_over_vectors_of_different_length_are_augmented():
-    assert specs.wants_augmented("HNSW32", normalized=False)
-    assert specs.wants_augmented("HNSW32_SQ8", normalized=False)
-    assert not specs.wants_augmented("HNSW32", normalized=True)
-    assert not specs.wants_augmented("IVF64_HNSW32,Flat", normalized=False)
-    assert not specs.wants_augmented("Flat", normalized=False)
+    for spec, width in (("HNSW32", 769), ("HNSW32_SQ8", 769), ("HNSW32_PQ96", 864), ("OPQ48,HNSW32_PQ48", 816)):
+        assert factory.layout(spec, 768, normalized=False) == factory.Layout(width, True, faiss.METRIC_L2)
+    for spec in ("Flat", "IVF64_HNSW32,Flat", "PCAR64,HNSW32"):
+        assert factory.layout(spec, 768, normalized=False) == factory.Layout(768, False)
+    assert factory.layout("HNSW32", 768, normalized=True) == factory.Layout(768, False)
+    assert factory.layout("HNSW32_PQ96", 768, normalized=True) == factory.Layout(768, False, faiss.METRIC_L2)
+
+
+def test_large_code_books_are_trained_on_more_vectors():
+    assert len(specs.training_rows("PQ8", 10**7, 64)) == 10_000
+    assert len(specs.training_rows("PQ8x12", 10**7, 64)) == 1 << 18
+    assert len(specs.training_rows("PQ8x16", 10**7, 64)) >= 1 << 16
+    assert len(specs.training_rows("PQ8x16", 70_000, 64)) == 70_000
