@@ -26,8 +26,9 @@ from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from rag_ops import parts, storage
 from rag_ops.dropping import NAMED_TITLES, Dropped
 from rag_ops.errors import InputError, JobError, RagbeamError
+from rag_ops.inputs import InputOptions, Split
 from rag_ops.parts import PartRecord
-from rag_ops.readers import InputOptions, Split, dataset_digest, plan_splits
+from rag_ops.readers import dataset_digest, plan_splits
 from rag_ops.stages import StageOutput, is_finished, write_shard
 from rag_ops.streams import COMPRESSIONS
 from schemas import passages

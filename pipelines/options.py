@@ -8,8 +8,8 @@ from typing import Any
 
 from pipelines.resources import Resources
 from rag_ops.errors import InputError
+from rag_ops.inputs import InputOptions
 from rag_ops.questions import QuestionOptions
-from rag_ops.readers import InputOptions
 from rag_ops.splitting import check_lengths
 
 DEFAULT_THREADS = 2  # a setting, not a guess: vectors must not depend on how many cores a machine has

@@ -11,7 +11,7 @@ from pipelines.flags import ANSWER_FLAGS
 def chunk_options(flags: argparse.Namespace, output: str) -> Any:
     """ChunkOptions from parsed flags."""
     from pipelines.options import ChunkOptions
-    from rag_ops.readers import InputOptions
+    from rag_ops.inputs import InputOptions
 
     reading = InputOptions(
         flags.format,

@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from rag_ops import factory, indexing, specs, storage
 from rag_ops.errors import InputError
-from rag_ops.readers import InputOptions, ReadyPassage, plan_splits, read_split
+from rag_ops.inputs import InputOptions, ReadyPassage
+from rag_ops.readers import plan_splits, read_split
 from rag_ops.stages import StageOutput, read_manifest, write_shard
 from schemas import embeddings, passages
 from schemas.manifest import Manifest, ShardRecord, digest_of, shard_name

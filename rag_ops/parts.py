@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from rag_ops import memory, rendering, storage, wikipedia
 from rag_ops.dropping import TOO_COMPLEX, Dropped, drop
-from rag_ops.readers import UNKNOWN, Article, InputOptions, NoArticle, ReadyPassage, Split, read_split, same_id_error
+from rag_ops.inputs import UNKNOWN, Article, InputOptions, NoArticle, ReadyPassage, Split, same_id_error
+from rag_ops.readers import read_split
 from rag_ops.splitting import shard_of, split_words
 from schemas import passages
 

@@ -23,9 +23,9 @@ import zstandard
 from rag_ops import blocks, storage
 from rag_ops.dropping import Dropped
 from rag_ops.errors import InputError
+from rag_ops.inputs import Article, InputOptions, Split
 from rag_ops.parts import plain_articles
 from rag_ops.questions import QuestionOptions, read_questions
-from rag_ops.readers import Article, InputOptions, Split
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,

@@ -7,7 +7,7 @@ import pytest
 
 from rag_ops import parts
 from rag_ops.errors import InputError
-from rag_ops.readers import UNKNOWN, Article, InputOptions, NoArticle, ReadyPassage, Split
+from rag_ops.inputs import UNKNOWN, Article, InputOptions, NoArticle, ReadyPassage, Split
 from schemas import passages
 
 ARTICLES = [Article(str(n), f"T{n}", " ".join(f"w{n}.{k}" for k in range(n * 7 % 31))) for n in range(1, 60)]

@@ -18,7 +18,8 @@ import zstandard
 
 from rag_ops import readers, storage, streams
 from rag_ops.errors import InputError
-from rag_ops.readers import InputOptions, format_of, plan_splits, read_split
+from rag_ops.inputs import InputOptions
+from rag_ops.readers import plan_splits, read_split
 
 ROWS = [{"id": n, "title": f"Title {n}", "text": f"Tëxt of {n}. " * (n % 13 + 1)} for n in range(200)]
 EXPECTED = [(str(row["id"]), row["title"], row["text"]) for row in ROWS]
@@ -149,13 +150,6 @@ def test_ids_that_begin_anew_are_told_before_anything_runs(tmp_path):
     assert len(plan_splits([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")], InputOptions())) == 2
     with pytest.raises(InputError, match=r"one id.*'0 in .*a\.jsonl and .*c\.tsv'.*--prefix_ids"):
         plan_splits([str(tmp_path)], InputOptions())
-
-
-def test_files_of_one_stem_are_told_apart_by_their_whole_names(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS[:1]))
-    (tmp_path / "a.tsv").write_bytes(psgs(ROWS[:1]))
-    splits = plan_splits([str(tmp_path)], InputOptions(prefix_ids=True))
-    assert [split.prefix for split in splits] == ["a.jsonl:", "a.tsv:"]
 
 
 def test_dumps_of_two_wikis_are_told_apart_and_parts_of_one_are_not(tmp_path):
@@ -347,43 +341,3 @@ def test_a_dataset_directory_whose_name_the_library_would_take_for_a_pattern_is_
     with pytest.raises(InputError, match=r"pattern.*data\[1\].*rename it"):
         plan_splits([str(tmp_path / "data[1]")], InputOptions(format="hf"))
     assert len(plan_splits([str(tmp_path / "data1")], InputOptions(format="hf"))) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("enwiki-latest-pages-articles.xml", "mediawiki"),
-        ("enwiki-latest-pages-articles1.xml-p10p30302.bz2", "mediawiki"),
-        ("d.XML.GZ", "mediawiki"),
-        ("gs://b/x.jsonl.zst", "jsonl"),
-        ("x.ndjson", "jsonl"),
-        ("x.parquet", "parquet"),
-        ("psgs_w100.tsv.gz", "psgs"),
-    ],
-)
-def test_formats_by_name(name, kind):
-    assert format_of(name, InputOptions()) == kind
-    assert format_of(name, InputOptions(format="hf")) == "hf"
-
-
-@pytest.mark.parametrize("options", [{"format": "docx"}, {"split_bytes": 0}])
-def test_options_check_themselves(options):
-    with pytest.raises(InputError, match=r"--\w+"):
-        InputOptions(**options)
-
-
-def test_globs_and_directories_are_sorted_and_an_index_is_no_dump(tmp_path):
-    for name in ("b.jsonl", "a.jsonl", "_hidden.jsonl", "d-multistream-index.txt"):
-        (tmp_path / name).write_bytes(jsonl(ROWS[:1]))
-    names = ["a.jsonl", "b.jsonl"]
-    assert [url.rsplit("/", 1)[1] for url in readers.expand_inputs([str(tmp_path / "*.jsonl")], InputOptions())][
-        -2:
-    ] == names
-    assert [url.rsplit("/", 1)[1] for url in readers.expand_inputs([str(tmp_path)], InputOptions())] == names
-
-
-def test_a_glob_on_another_file_system_keeps_its_scheme():
-    for name in ("y.jsonl", "x.jsonl"):
-        storage.write_bytes("memory://globbed", name, jsonl(ROWS[:1]))
-    found = readers.expand_inputs(["memory://globbed/*.jsonl"], InputOptions())
-    assert found == ["memory://globbed/x.jsonl", "memory://globbed/y.jsonl"]
