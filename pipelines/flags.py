@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from rag_ops import defaults
+
 FORMATS = ("auto", "mediawiki", "jsonl", "parquet", "psgs", "hf")
 QUESTION_FORMATS = ("auto", "jsonl", "csv", "tsv", "parquet", "text")
 
@@ -51,7 +53,9 @@ def index_flags(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="any FAISS factory string (Flat is exact search), or auto: by number of vectors, memory and recall",
     )
-    group.add_argument("--shard_memory", default="2GiB", help="memory for an index shard; one is open at a time")
+    group.add_argument(
+        "--shard_memory", default=defaults.SHARD_MEMORY, help="memory for an index shard; one is open at a time"
+    )
     group.add_argument(
         "--target_recall",
         type=float,
@@ -449,7 +453,7 @@ def plan_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--dtype", default="float16", help="of the vectors on disk: float16 or float32")
     group.add_argument("--spec", default="auto", help="auto, or any FAISS factory string")
-    group.add_argument("--shard_memory", default="2GiB", help="memory for an index shard")
+    group.add_argument("--shard_memory", default=defaults.SHARD_MEMORY, help="memory for an index shard")
     group.add_argument("--num_shards", type=int, default=None, help="index shards")
     group.add_argument("--target_recall", type=float, default=None, help="of --spec auto")
     group.add_argument("--questions", type=int, default=None, help="how many questions there are to answer")

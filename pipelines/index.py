@@ -13,10 +13,10 @@ import numpy as np
 
 from pipelines import runners
 from pipelines.metrics import StepCounters
-from pipelines.options import DEFAULT_TARGET_RECALL, IndexOptions
+from pipelines.options import IndexOptions
 from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, rows_done, spread
-from rag_ops import storage
+from rag_ops import defaults, storage
 from rag_ops.errors import InputError, RagbeamError
 from rag_ops.integrity import check_digests
 from rag_ops.stages import (
@@ -237,7 +237,7 @@ def design_of(options: IndexOptions, source: Manifest) -> Design:
         files=len(source.shards),
         num_shards=options.num_shards,
         shard_bytes=specs.parse_size("--shard_memory", options.shard_memory),
-        recall=options.target_recall if options.target_recall is not None else DEFAULT_TARGET_RECALL,
+        recall=options.target_recall if options.target_recall is not None else defaults.TARGET_RECALL,
     )
 
 
@@ -268,7 +268,7 @@ def _measure(
     from rag_ops import specs
 
     auto = options.spec == specs.AUTO
-    target = options.target_recall if options.target_recall is not None or not auto else DEFAULT_TARGET_RECALL
+    target = options.target_recall if options.target_recall is not None or not auto else defaults.TARGET_RECALL
     if specs.is_exact(design.spec, design.dtype):
         return {"recall": {str(k): 1.0 for k in specs.DEPTHS}, "recall_queries": 0, "search": {}}
     if not options.recall_queries and options.queries is None:

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.resources import Resources
+from rag_ops import defaults
 from rag_ops.errors import InputError
 from rag_ops.inputs import InputOptions
 from rag_ops.questions import QuestionOptions
 from rag_ops.splitting import check_lengths
-
-DEFAULT_THREADS = 2  # a setting, not a guess: vectors must not depend on how many cores a machine has
-DEFAULT_TARGET_RECALL = 0.95  # of --spec auto
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}  # tokens of a batch: fits the caches of a core; fills an accelerator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +41,7 @@ class EmbedOptions:
     output: str
     dtype: str = "float16"
     device: str = "auto"
-    threads: int = DEFAULT_THREADS
+    threads: int = defaults.THREADS
     batch_tokens: int | None = None
     max_tokens: int | None = None
     accelerator: str | None = None
@@ -75,11 +72,11 @@ class IndexOptions:
     output: str
     spec: str = "auto"
     num_shards: int | None = None
-    shard_memory: str = "2GiB"
+    shard_memory: str = defaults.SHARD_MEMORY
     target_recall: float | None = None
     queries: str | None = None
     recall_queries: int = 512
-    threads: int = DEFAULT_THREADS
+    threads: int = defaults.THREADS
     overwrite: bool = False
     trained_from: str | None = None
     verify: bool = False
@@ -131,7 +128,7 @@ class AnswerOptions:
     nprobe: int | None = None
     ef_search: int | None = None
     device: str = "auto"
-    threads: int = DEFAULT_THREADS
+    threads: int = defaults.THREADS
     batch_tokens: int | None = None
     accelerator: str | None = None
     worker_memory: str | None = None
@@ -199,7 +196,7 @@ class EvaluateOptions:
     model: str | None = None
     report_rows: int = 1000
     device: str = "auto"
-    threads: int = DEFAULT_THREADS
+    threads: int = defaults.THREADS
     batch_tokens: int | None = None
 
     def __post_init__(self) -> None:

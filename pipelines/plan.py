@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pipelines.options import DEFAULT_TARGET_RECALL, check_choice, check_count
-from rag_ops import checkpoints, planning, specs
+from pipelines.options import check_choice, check_count
+from rag_ops import checkpoints, defaults, planning, specs
 from rag_ops.errors import InputError
 from rag_ops.stages import read_manifest
 
@@ -65,7 +65,7 @@ def job_of(flags: argparse.Namespace) -> planning.Job:
         files,
         flags.num_shards,
         specs.parse_size("--shard_memory", flags.shard_memory),
-        flags.target_recall if flags.target_recall is not None else DEFAULT_TARGET_RECALL,
+        flags.target_recall if flags.target_recall is not None else defaults.TARGET_RECALL,
         normalize,
         flags.questions or 0,
         flags.n_docs,

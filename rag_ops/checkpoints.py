@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rag_ops import storage
+from rag_ops import dpr_checkpoints, storage
 from rag_ops.errors import InputError
 from rag_ops.sentence_encoders import EncoderConfig, is_sentence_encoder, read_encoder_config, transformer_folder
 
@@ -50,10 +50,14 @@ def find_model(name: str) -> str:
     path = storage.filesystem(name)[1] if "://" in name else os.path.expanduser(name)
     if os.path.isdir(path):
         if not os.path.isfile(os.path.join(weights_directory(path), "config.json")):
+            if found := dpr_checkpoints.find_in(path):
+                dpr_checkpoints.refuse_file(found, found)
             raise InputError(
                 "the model directory has no config.json", value=name, expected="a Hugging Face model directory"
             )
         return path
+    if os.path.isfile(path):
+        dpr_checkpoints.refuse_file(path, name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 

@@ -25,6 +25,7 @@ import torch
 
 from rag_ops import isolating, memory
 from rag_ops.checkpoints import encoder_config
+from rag_ops.defaults import ENCODER_BATCH_TOKENS
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import JobError
 from rag_ops.loading import load_encoder, load_encoder_tokenizer, longest_input
@@ -34,7 +35,6 @@ from rag_ops.sentence_encoders import EncoderConfig
 logger = logging.getLogger(__name__)
 WINDOW_ROWS = 4096  # rows tokenised together while the device works on those before: bounds memory
 STEP_TOKENS = 8  # rows are padded to a multiple: 3% of a passage, and no more shapes than kernels keep
-BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}  # of a batch: a core's caches hold it; an accelerator is full
 MOST_ROWS = 64  # of a batch: bounds the empty rows of short lengths
 MAX_TEXT_CHARS = 1 << 16  # of a text; 512 tokens are some 2,500, and a megabyte takes seconds and gigabytes to tokenise
 
@@ -170,7 +170,7 @@ class Encoder:
             JobError: a text cannot be encoded and there is no `on_failure`, and its `row` says which; or the device
                 failed.
         """
-        budget = batch_tokens or BATCH_TOKENS[self._device]
+        budget = batch_tokens or ENCODER_BATCH_TOKENS[self._device]
         vectors = np.empty((len(texts), self.dimension), dtype=dtype)
         truncated = np.zeros(len(texts), dtype=bool)
         running: deque[tuple[list[_Row], Future[tuple[dict[int, np.ndarray], dict[int, str]]]]] = deque()

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from rag_ops import checkpoints, specs, storage
+from rag_ops import checkpoints, defaults, specs, storage
 from rag_ops.errors import InputError
 
 PASSAGES_PER_ARTICLE = 3.6  # of English Wikipedia: 21,015,324 passages (DPR's psgs_w100) of 5.9 million articles
@@ -76,7 +76,8 @@ class Job:
         questions: how many; 0 for none.
         n_docs: passages for a question.
         encoder, model: their sizes.
-        embed_batch_tokens: tokens of a batch.
+        embed_batch_tokens: tokens of a batch on a CPU.
+        threads: batches that a worker of embed computes at once.
         workers: processes of each stage.
     """
 
@@ -86,14 +87,15 @@ class Job:
     spec: str = specs.AUTO
     passage_shards: int | None = None
     index_shards: int | None = None
-    shard_bytes: int = 2 << 30
-    target_recall: float = 0.95
+    shard_bytes: int = defaults.SHARD_BYTES
+    target_recall: float = defaults.TARGET_RECALL
     normalize: bool = False
     questions: int = 0
     n_docs: int = 5
     encoder: Model = BERT_BASE
     model: Model = RAG_TOKEN
-    embed_batch_tokens: int = 4096
+    embed_batch_tokens: int = defaults.ENCODER_BATCH_TOKENS["cpu"]
+    threads: int = defaults.THREADS
     workers: int = 1
 
 
@@ -186,7 +188,7 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
             job.passages * (job.dimension * width * VECTOR_PACKING + ROW_OVERHEAD_BYTES),
             MODEL_PROCESS
             + EMBED_WEIGHTS * job.encoder.weight_bytes
-            + TOKEN_BYTES * job.encoder.feed_forward * job.embed_batch_tokens
+            + TOKEN_BYTES * job.encoder.feed_forward * job.embed_batch_tokens * job.threads
             + EMBED_COPIES * vector_shard * width / 4,
         ),
         "index": (

@@ -10,7 +10,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from rag_ops import factory
+from rag_ops import defaults, factory
 from rag_ops.errors import InputError
 from rag_ops.factory import Layout
 
@@ -22,7 +22,6 @@ EXACT_NUMBERS = 4 << 30  # --spec auto searches exactly up to this many numbers 
 EXACT_RECALL = 0.99  # a higher target is met by exact search alone
 LIST_ID_BYTES = 8  # of each vector in an inverted list
 GRAPH_BYTES = 16  # of each vector in a graph, besides its links of 4 bytes
-SHARD_BYTES = 2 << 30  # of an index shard, unless told otherwise
 NUMBER_BYTES = {"float16": 2, "float32": 4}
 AUTO, TOLD = "auto", "as told"
 DEPTHS = (1, 5, 20, 100)  # k of recall@k
@@ -98,7 +97,7 @@ def design(
     normalize: bool,
     files: int,
     num_shards: int | None = None,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int = defaults.SHARD_BYTES,
     recall: float,
 ) -> Design:
     """The index for some vectors, checked against them before any work.
@@ -127,7 +126,9 @@ def design(
     return Design(spec, reason, dimension, dtype, shards, needs_training(spec, layout.width), layout)
 
 
-def default_shards(rows: int, bytes_per_vector: int, embedding_shards: int, shard_bytes: int = SHARD_BYTES) -> int:
+def default_shards(
+    rows: int, bytes_per_vector: int, embedding_shards: int, shard_bytes: int = defaults.SHARD_BYTES
+) -> int:
     """The number of index shards when none is given: as few as keep each within `shard_bytes`."""
     return max(1, min(embedding_shards, -(-rows * bytes_per_vector // shard_bytes)))
 
