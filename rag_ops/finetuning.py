@@ -31,7 +31,7 @@ from rag_ops.contexts import Passage
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError
 from rag_ops.generation import GenerationSettings, RagTokenGenerator
-from rag_ops.loading import load_rag, rag_tokenizer
+from rag_ops.loading import load_rag, longest_input, rag_tokenizer
 from rag_ops.metrics import exact_match, f1, has_answer
 from rag_ops.prompting import check_question_prompt
 from rag_ops.questions import Question
@@ -185,6 +185,9 @@ def finetune(
         rag = load_rag(model, torch.float32, RagTokenForGeneration)
         retriever = RagRetriever(rag.config, tokenizer.question_encoder, tokenizer.generator, BeamIndex(index))
         rag.set_retriever(retriever)
+        encoding = checkpoints.encoder_config(model, "question")
+        longest = min(encoding.max_tokens, longest_input(rag.question_encoder, encoding.max_tokens))  # as answer cuts
+        settings = dataclasses.replace(settings, max_question_tokens=min(settings.max_question_tokens, longest))
         own_smoothing, rag.config.label_smoothing = rag.config.label_smoothing, settings.label_smoothing
         for name, parameter in rag.named_parameters():
             parameter.requires_grad = not name.startswith(settings.freeze or ("\0",))

@@ -17,6 +17,7 @@ Where the passages come from, by the configuration's `index_name`:
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -39,6 +40,7 @@ from rag_ops.sentence_encoders import EncoderConfig
 
 __all__ = ["AutoTokenizer", "RagRetriever", "RagTokenForGeneration", "RagTokenizer"]
 
+logger = logging.getLogger("ragbeam")
 INDEX_VARIABLE = "RAGBEAM_INDEX"
 DUMMY = ("facebook/wiki_dpr", "psgs_w100.nq.no_index")  # on the hub: dataset and configuration
 DUMMY_ROWS = 10_000
@@ -241,7 +243,9 @@ class RagRetriever(transformers.RagRetriever):
     ) -> tuple[Any, Any]:
         """Token ids and mask of all contexts, (questions * n_docs, tokens)."""
         config = self.config
-        form = ContextFormat(config.title_sep, config.doc_sep, prefix or "", config.max_combined_length)
+        positions = getattr(config.generator, "max_position_embeddings", None) or config.max_combined_length
+        longest = min(config.max_combined_length, positions)  # transformers lets the generator fail
+        form = ContextFormat(config.title_sep, config.doc_sep, prefix or "", longest)
         passages = [Passage("", doc["title"][n], doc["text"][n]) for doc in docs for n in range(n_docs)]
         questions = [text for text in input_strings for _ in range(n_docs)]
         contexts = encode_contexts(self.generator_tokenizer, form, passages, questions)
@@ -268,6 +272,12 @@ class RagTokenForGeneration(transformers.RagTokenForGeneration):
 
     def __init__(self, config: Any = None, question_encoder: Any = None, generator: Any = None, **options: Any):
         super().__init__(config, question_encoder, generator, **options)
+        trained_as = getattr(self.config, "architectures", None) or [checkpoints.RAG_TOKEN]
+        if checkpoints.RAG_TOKEN not in trained_as:
+            logger.warning(
+                "a %s is used as a RagTokenForGeneration: it was trained to choose its answers by another rule",
+                " ".join(trained_as),
+            )
         ours = getattr(self.config, checkpoints.OUR_KEY, None) or {}
         if encoding := ours.get("question_encoder"):
             hook_questions(self.rag.question_encoder, EncoderConfig.from_dict(encoding), ours.get(PROMPT_IDS))

@@ -132,6 +132,15 @@ def read_encoder_config(directory: str, model: Mapping[str, Any], role: str) -> 
     Raises:
         InputError: a file cannot be read, or a setting is one that ragbeam does not have.
     """
+    try:
+        return _read_encoder_config(directory, model, role)
+    except (AttributeError, TypeError, ValueError) as error:  # a number where an object should be, and the like
+        raise InputError(
+            f"the encoder's files are not as sentence-transformers writes them ({error})", value=directory
+        ) from error
+
+
+def _read_encoder_config(directory: str, model: Mapping[str, Any], role: str) -> EncoderConfig:
     modules = _modules(directory)
     kinds = [_kind(module) for module in modules]
     if kinds not in _KINDS:
@@ -216,7 +225,9 @@ def _prompt(prompts: Any, role: str, directory: str) -> str:
     wanted = _ROLE_PROMPT[role]
     if role == "context" and wanted not in prompts and (others := {"passage", "corpus"} & set(prompts)):
         _warn_of_prompt(directory, sorted(others)[0])
-    return prompts.get(wanted) or ""
+    if not isinstance(prompt := prompts.get(wanted) or "", str):
+        _refuse(directory, "prompts", prompt, "texts")
+    return prompt
 
 
 @functools.lru_cache  # once a process

@@ -11,7 +11,7 @@ import torch
 import transformers
 from tokenizers import ByteLevelBPETokenizer
 
-from rag_ops import checkpoints, loading
+from rag_ops import RagTokenForGeneration, checkpoints, loading
 from rag_ops.composing import compose
 from rag_ops.errors import InputError
 from rag_ops.stages import read_manifest
@@ -246,6 +246,13 @@ def test_a_rag_sequence_model_is_refused_by_every_job_before_any_work(hub, corpu
         assert not (tmp_path / "out" / "passages").exists()
     with pytest.raises(InputError, match="another rule"):
         loading.load_rag(str(model), torch.float32)
+
+
+def test_the_class_takes_a_rag_sequence_model_as_transformers_does_and_says_so(hub, tmp_path, caplog):
+    for kind, model in (("", hub / "rag-token-nq"), ("RagSequence", of_another_rule(hub, tmp_path / "sequence"))):
+        caplog.clear()
+        assert RagTokenForGeneration.from_pretrained(model).config.n_docs == 2
+        assert ("RagSequenceForGeneration is used" in caplog.text) == bool(kind)
 
 
 def test_a_generator_whose_tokenizer_is_missing_is_refused_before_its_weights_are_read(hub, tmp_path, monkeypatch):

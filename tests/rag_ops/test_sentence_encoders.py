@@ -284,6 +284,10 @@ def test_a_record_without_the_new_settings_is_what_it_was(sentence_encoder):
         ("sentence_bert_config.json", {"query_expansion": {"length": 32}}, "query_expansion"),
         ("sentence_bert_config.json", {"model_args": {"subfolder": "x"}}, "model_args"),
         ("sentence_bert_config.json", {"modality_config": {"message": {}}}, "modality_config"),
+        ("config_sentence_transformers.json", {"prompts": {"document": 5}}, "prompts"),
+        ("sentence_bert_config.json", {"max_seq_length": "many"}, "many"),
+        ("sentence_bert_config.json", {"modality_config": [1]}, "not as sentence-transformers writes them"),
+        ("1_Pooling/config.json", {"pooling_mode": 5}, "not as sentence-transformers writes them"),
         ("modules.json", [{"path": "../x", "type": "sentence_transformers.models.Transformer"}], "modules.json"),
         ("modules.json", {"path": ""}, "modules.json"),
         ("modules.json", [{"path": "", "type": "sentence_transformers.models.Transformer"}], "modules"),
@@ -354,7 +358,7 @@ def test_embed_and_answer_use_the_prompts_and_say_so(tmp_path, tokenizer, tiny_b
     assert noted["question_encoder"]["prompt"] == "who is - "
     assert tokenizer.decode(noted["question_prompt_ids"]["ids"]).replace(" ", "") == "whois-"
     # A training that leaves the question encoder as it is finds the same passages with it, before and after.
-    question = {"question": "who is the king of ice", "answer": "king"}
+    question = {"question": "who is the king of ice " * 20, "answer": "king"}  # longer than the encoder takes
     write_json(tmp_path / "train.jsonl", question)
     ragbeam(
         *("finetune", "--model", rag, "--index", tmp_path / "index", "--output", tmp_path / "tuned"),
