@@ -37,7 +37,7 @@ class QuestionPrompt:
             tokenizer: of the encoder.
             prompt: not empty.
         """
-        special = set(tokenizer.all_special_ids)
+        special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         found: QuestionPrompt | None = None
         for text in _SAMPLES:
             alone, both = tokenizer(text)["input_ids"], tokenizer(prompt + text)["input_ids"]
