@@ -22,7 +22,7 @@ from pipelines import coders, runners
 from pipelines.corpus import Corpus, check_model, open_corpus
 from pipelines.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit, VectorUnit
 from pipelines.metrics import StepCounters, live_rows
-from pipelines.options import AnswerOptions
+from pipelines.options import GENERATION_FIELDS, AnswerOptions
 from pipelines.progress import Progress, shards_of
 from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
 from pipelines.transforms.search import Rescore, Search, search_effort
@@ -68,7 +68,8 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     model_digest = check_model(options.model, corpus.index.info)
     if options.rescore:
         _ = corpus.embeddings  # refused now rather than in the middle
-    output = StageOutput(options.output, "answer", _config(options, files, model_digest, corpus), _digests(files))
+    config = _config(options, files, model_digest, corpus)
+    output = StageOutput(options.output, "answer", config, _digests(files))
     with output.locked():
         return _run(options, beam_arguments, output, corpus, files, model_digest, started)
 
@@ -117,7 +118,10 @@ def _run(
         output.abandon()
         raise
     except RagbeamError:
-        output.abandon()
+        if not options.keep_going:
+            blocks.forget_failures(work.url)
+        if not blocks.result_names(work.url):  # what is answered stays for the next run
+            output.abandon()
         raise
     made = [name for name in wanted if storage.exists(storage.join(options.output, name))]  # finish tells what lacks
     info = {
@@ -182,10 +186,16 @@ class Plan:
             hits = hits | "Rescore" >> Rescore(self)
         found = hits | "FetchTexts" >> FetchTexts(self)
         results = (hits, found) | "Answer" >> AnswerQuestions(self)
+        shards = [n for n, name in enumerate(self.names) if name not in self.reused]
+        checked = (
+            pipeline
+            | spread("Job", [self.block_numbers] if shards else [])
+            | "CheckFailures" >> beam.ParDo(CheckFailures(self), results=beam.pvalue.AsList(results))
+        )
         _ = (
             pipeline
-            | spread("AnswerShards", [n for n, name in enumerate(self.names) if name not in self.reused])
-            | "WriteAnswers" >> beam.ParDo(WriteAnswers(self), results=beam.pvalue.AsList(results))
+            | spread("AnswerShards", shards)
+            | "WriteAnswers" >> beam.ParDo(WriteAnswers(self), checked=beam.pvalue.AsList(checked))
         )
 
     def _index_shards(self) -> list[tuple[ShardRecord, int]]:
@@ -209,6 +219,11 @@ class Plan:
             dtype=options.compute_dtype,
             resources=options.resources,
         )
+
+    @property
+    def block_numbers(self) -> list[int]:
+        """All blocks of the job, those that an earlier run answered among them."""
+        return sorted(block for numbers in self.cuts for block in numbers)
 
     @property
     def shard_of_block(self) -> dict[int, int]:
@@ -332,7 +347,6 @@ class AnswerQuestions(beam.PTransform):
         """See the class."""
         hits, found = pcolls
         options, shards = self._plan.options, self._plan.shard_of_block
-        generation = {field: getattr(options, field) for field in GENERATION_FIELDS}
         by_shard = hits | "KeyByShard" >> beam.Map(lambda hit: (shards[hit[0]], hit)).with_output_types(
             tuple[int, tuple[int, TopK]]
         )
@@ -340,26 +354,10 @@ class AnswerQuestions(beam.PTransform):
             {"hits": by_shard, "texts": found}
             | "Join" >> beam.CoGroupByKey()
             | "Contexts" >> beam.ParDo(ReadContexts(self._plan.work))
-            | "Generate" >> RunInference(GeneratorHandler("Generate", self._plan.settings, generation, options.n_docs))
+            | "Generate"
+            >> RunInference(GeneratorHandler("Generate", self._plan.settings, options.generation, options.n_docs))
             | "Write" >> beam.ParDo(WriteResults(self._plan.work))
         )
-
-
-GENERATION_FIELDS = (
-    "num_beams",
-    "min_length",
-    "max_new_tokens",
-    "length_penalty",
-    "no_repeat_ngram_size",
-    "early_stopping",
-    "n_best",
-    "forbidden_words",
-    "max_combined_length",
-    "truncation",
-    "score_scale",
-    "spelling",
-    "extractive",
-)
 
 
 class ReadContexts(beam.DoFn):
@@ -437,6 +435,19 @@ class WriteResults(beam.DoFn):
         yield unit.block
 
 
+class CheckFailures(beam.DoFn):
+    """Ends the job, before any answer is written, when the model failed alike on over half of its questions."""
+
+    def __init__(self, plan: Plan):
+        self._work_url, self._keep_going = plan.work.url, plan.options.keep_going
+
+    def process(self, numbers: list[int], results: list[int]) -> Iterator[int]:
+        """See the class; the files are read, because a runner that tries again gives the results of its last try."""
+        if not self._keep_going:
+            blocks.failures(self._work_url, numbers).check()
+        yield len(results)
+
+
 class WriteAnswers(beam.DoFn):
     """Writes an answer shard: every row of the question files with its result, in the files' order."""
 
@@ -445,8 +456,8 @@ class WriteAnswers(beam.DoFn):
         self._names, self._fingerprint, self._digests = plan.names, plan.fingerprint, dict(plan.digests)
         self._counters = StepCounters("WriteAnswers")
 
-    def process(self, shard: int, results: list[int]) -> None:
-        """See the class; `results` is there to wait for all blocks, because a question may be answered in another's."""
+    def process(self, shard: int, checked: list[int]) -> None:
+        """See the class; `checked` is there to wait for all blocks, because a question may be answered in another's."""
         with self._counters.timed():
             tables = blocks.join_answers(self._work.url, self._work.url, self._cuts[shard], self._digests)
             record = write_shard(
@@ -473,6 +484,10 @@ def _check_fits(options: AnswerOptions, corpus: Corpus) -> None:
 
 
 def _config(options: AnswerOptions, files: Sequence[str], model_digest: str, corpus: Corpus) -> dict[str, Any]:
+    from rag_ops import checkpoints, special_tokens
+
+    tokens = special_tokens.read_special_tokens(checkpoints.find_model(options.model))
+    tokens = tokens if options.forced_tokens == "model" else tokens.unforced()
     reading = dataclasses.asdict(options.reading)
     decisive = ("n_docs", *GENERATION_FIELDS, "block_questions", "num_shards", "rescore", "compute_dtype")
     # Named only where it changes what is kept: answers that were made before there was the flag stay valid.
@@ -481,6 +496,7 @@ def _config(options: AnswerOptions, files: Sequence[str], model_digest: str, cor
         "questions": [posixpath.basename(url) for url in files],
         "reading": reading,
         "model_digest": model_digest,
+        "special_tokens": dataclasses.asdict(tokens),  # which generation_config.json may name, no part of the digest
         "index_digest": corpus.index.digest,
         **{field: getattr(options, field) for field in decisive},
         **kept,

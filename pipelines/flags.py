@@ -130,6 +130,17 @@ def answer_flags(parser: argparse.ArgumentParser) -> None:
         help="keep so many passages of a question, for ragbeam evaluate; it is answered from the first --n_docs",
     )
     group.add_argument("--forbidden_words", nargs="+", default=[], metavar="WORD", help="words that no answer may have")
+    group.add_argument(
+        "--forced_tokens",
+        default="model",
+        help="model: answers begin, and end at the limit, with the tokens that the model's files force, as in "
+        "transformers; none: nothing is forced",
+    )
+    group.add_argument(
+        "--keep_going",
+        action="store_true",
+        help="write the answers even if over half of 20 or more questions fail in the model in the same way",
+    )
     group.add_argument("--truncation", default="question", help="what a too long context keeps: question, or hf's way")
     group.add_argument(
         "--score_scale",

@@ -18,10 +18,11 @@ from apache_beam.ml.inference.base import ModelHandler
 
 from pipelines.metrics import StepCounters
 from pipelines.resources import Resources
+from rag_ops.failures import NOT_ENCODED
+from rag_ops.generation_settings import GenerationSettings
 
 logger = logging.getLogger("ragbeam")
-NOT_ENCODED = "the question cannot be encoded"
-E = TypeVar("E")
+E = TypeVar("E", bound="TextUnit | AnswerUnit")
 P = TypeVar("P")
 M = TypeVar("M")
 
@@ -55,6 +56,10 @@ class UnitHandler(ModelHandler[E, P, M], Generic[E, P, M]):
         counters = StepCounters(self._step)
         with counters.timed():
             return [self.work(unit, model, counters) for unit in batch]
+
+    def get_num_bytes(self, batch: Sequence[E]) -> int:
+        """The bytes of a batch, for Beam's metrics, which would pickle it to count them."""
+        return sum(unit.nbytes for unit in batch)
 
     def get_metrics_namespace(self) -> str:
         """Where Beam's own inference metrics go."""
@@ -98,6 +103,11 @@ class TextUnit:
 
     key: Any
     table: pa.Table
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the texts."""
+        return self.table.nbytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +186,12 @@ class AnswerUnit:
     truncated: np.ndarray
     errors: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def nbytes(self) -> int:
+        """Characters of the texts and bytes of the arrays."""
+        texts = (one.title + one.text for found in self.passages for one in found)
+        return sum(map(len, self.questions)) + sum(map(len, texts)) + self.scores.nbytes + self.truncated.nbytes
+
 
 class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any]):
     """Answers the questions of a block with the RAG-Token generator.
@@ -183,23 +199,23 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
     Args:
         step: label for the counters.
         settings: the model.
-        generation: `rag_ops.generation.GenerationSettings` as keyword arguments.
+        generation: how answers are decoded.
         n_docs: the first so many passages of a question are what it is answered from.
     """
 
-    def __init__(self, step: str, settings: ModelSettings, generation: Mapping[str, Any], n_docs: int):
+    def __init__(self, step: str, settings: ModelSettings, generation: GenerationSettings, n_docs: int):
         super().__init__(step, settings.resources)
-        self._settings, self._generation, self._n_docs = settings, dict(generation), n_docs
+        self._settings, self._generation, self._n_docs = settings, generation, n_docs
 
     def load(self) -> Any:
         """Loads generator and tokenizers."""
         from rag_ops import checkpoints
-        from rag_ops.generation import GenerationSettings, RagTokenGenerator
+        from rag_ops.generation import RagTokenGenerator
 
         settings = self._settings
         return RagTokenGenerator.load(
             checkpoints.find_model(settings.name),
-            GenerationSettings(**self._generation),
+            self._generation,
             device=settings.device,
             threads=settings.threads,
             dtype=settings.dtype,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from pipelines.resources import Resources
 from rag_ops import defaults
+from rag_ops.checks import check_choice, check_count
 from rag_ops.errors import InputError
+from rag_ops.generation_settings import GenerationSettings
 from rag_ops.inputs import InputOptions
 from rag_ops.questions import QuestionOptions
 from rag_ops.splitting import check_lengths
+
+GENERATION_FIELDS = tuple(GenerationSettings.__dataclass_fields__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +119,7 @@ class AnswerOptions:
     early_stopping: bool = False
     n_best: int = 1
     forbidden_words: Sequence[str] = ()
+    forced_tokens: str = "model"
     truncation: str = "question"
     rescore: int | None = None
     score_scale: float | None = None
@@ -133,25 +137,18 @@ class AnswerOptions:
     accelerator: str | None = None
     worker_memory: str | None = None
     overwrite: bool = False
+    keep_going: bool = False
     verify: bool = False
 
     def __post_init__(self) -> None:
         _ = self.resources
-        for flag in ("n_docs", "num_beams", "max_new_tokens", "n_best", "block_questions", "threads"):
+        for flag in ("n_docs", "block_questions", "threads"):
             check_count("--" + flag, getattr(self, flag))
-        for flag in ("num_shards", "nprobe", "ef_search", "rescore", "retrieve", "batch_tokens", "max_combined_length"):
+        for flag in ("num_shards", "nprobe", "ef_search", "rescore", "retrieve", "batch_tokens"):
             check_count("--" + flag, getattr(self, flag))
         check_choice("--device", self.device, ("auto", "cpu", "cuda"))
-        check_choice("--truncation", self.truncation, ("question", "hf"))
-        check_choice("--spelling", self.spelling, ("auto", "passages", "tokens"))
         check_choice("--compute_dtype", self.compute_dtype, ("auto", "float32", "bfloat16", "float16"))
-        if self.n_best > self.num_beams:
-            raise InputError(
-                "--n_best is more than --num_beams",
-                value=self.n_best,
-                expected=f"at most {self.num_beams}",
-                remedy="beam search finds as many answers as it has beams",
-            )
+        _ = self.generation
         if self.retrieve is not None and self.retrieve < self.n_docs:
             raise InputError(
                 "--retrieve is less than --n_docs", value=self.retrieve, expected=f"at least {self.n_docs} passages"
@@ -161,16 +158,11 @@ class AnswerOptions:
             raise InputError(
                 f"--rescore is less than {which}", value=self.rescore, expected=f"at least {self.kept} candidates"
             )
-        if self.score_scale is not None and not 0 < self.score_scale < float("inf"):
-            raise InputError("--score_scale is out of range", value=self.score_scale, expected="more than 0")
-        if not 0 <= self.min_length <= self.max_new_tokens + 1:
-            raise InputError(
-                "--min_length is out of range", value=self.min_length, expected="0 to --max_new_tokens + 1"
-            )
-        if self.no_repeat_ngram_size < 0:
-            raise InputError(
-                "--no_repeat_ngram_size is negative", value=self.no_repeat_ngram_size, expected="0 or more"
-            )
+
+    @property
+    def generation(self) -> GenerationSettings:
+        """How answers are decoded."""
+        return GenerationSettings(**{field: getattr(self, field) for field in GENERATION_FIELDS})
 
     @property
     def kept(self) -> int:
@@ -219,23 +211,3 @@ class EvaluateOptions:
         """Where the figures and the report go."""
         stem = self.output[: -len(".json")]  # as long as ".html"
         return stem + ".json", stem + ".html"
-
-
-def check_count(flag: str, value: int | None) -> None:
-    """Checks that a count is 1 or more, or not given.
-
-    Raises:
-        InputError: it is less.
-    """
-    if value is not None and value < 1:
-        raise InputError(f"{flag} is too small", value=value, expected="1 or more")
-
-
-def check_choice(flag: str, value: Any, choices: Sequence[Any]) -> None:
-    """Checks that `value` is one of `choices`.
-
-    Raises:
-        InputError: it is not.
-    """
-    if value not in choices:
-        raise InputError(f"{flag} is unknown", value=value, expected=" or ".join(map(str, choices)))

@@ -100,6 +100,8 @@ def answer_options(flags: argparse.Namespace, index: str, output: str, num_shard
     chosen |= {flag: getattr(flags, flag) for flag, *_ in ANSWER_FLAGS if hasattr(flags, flag)}
     same: tuple[str, ...] = (
         "forbidden_words",
+        "forced_tokens",
+        "keep_going",
         "truncation",
         "score_scale",
         "spelling",

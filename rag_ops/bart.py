@@ -20,12 +20,31 @@ import dataclasses
 from typing import Any
 
 import torch
+from torch.nn import LayerNorm, Linear
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import BartForConditionalGeneration
+from transformers.activations import ACT2FN
+from transformers.models.bart import modeling_bart
 
-from rag_ops.packing import PackedLinear
+from rag_ops.packing import PackedLinear, is_altered
 
 POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
 ACTIVATIONS = ("gelu", "relu")
+# The classes of a BART's modules; adapters, quantisers and variants put others in their places.
+PARTS = {
+    BartForConditionalGeneration,
+    modeling_bart.BartModel,
+    modeling_bart.BartEncoder,
+    modeling_bart.BartDecoder,
+    modeling_bart.BartEncoderLayer,
+    modeling_bart.BartDecoderLayer,
+    modeling_bart.BartAttention,
+    modeling_bart.BartScaledWordEmbedding,
+    modeling_bart.BartLearnedPositionalEmbedding,
+    Linear,
+    LayerNorm,
+    torch.nn.ModuleList,
+}
 DIRECT_LOOKS = 24  # queries for each passage that cost about as much as its keys and values
 USUAL_TOKENS = 8  # of an answer
 
@@ -79,26 +98,38 @@ class Bart:
     """
 
     def __init__(self, model: Any):
-        config, parts = model.config, (model.model.encoder, model.model.decoder)
+        config, parts = model.config, _sides(model)
         self._heads = (config.encoder_attention_heads, config.decoder_attention_heads)
-        self._scale = config.d_model**0.5 if config.scale_embedding else 1.0
-        self._tokens = parts[1].embed_tokens.weight.detach()
+        # Two tables, for tie_word_embeddings=False gives each side one of its own
+        self._tokens = [part.embed_tokens.weight.detach() for part in parts]
+        self._scales = [part.embed_tokens.embed_scale for part in parts]
         self._positions = [part.embed_positions.weight.detach()[POSITION_OFFSET:] for part in parts]
         self._norms = [part.layernorm_embedding for part in parts]
         activation = config.activation_function
         self._encoder = [_EncoderLayer(layer, self._heads[0], activation) for layer in parts[0].layers]
         self._decoder = [_DecoderLayer(layer, self._heads[1], activation) for layer in parts[1].layers]
-        self._output = PackedLinear(model.lm_head.weight, model.final_logits_bias[0].to(self._tokens.dtype))
+        self._output = PackedLinear(model.lm_head.weight, model.final_logits_bias[0].to(model.lm_head.weight.dtype))
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether `model` is a BART as this file writes it down."""
-        config = model.config
-        return config.model_type == "bart" and hasattr(model, "lm_head") and config.activation_function in ACTIVATIONS
+        """Whether `model` is a BART as this file writes it down: its configuration, and every one of its modules."""
+        if type(model) is not BartForConditionalGeneration or model.config.activation_function not in ACTIVATIONS:
+            return False
+        known = PARTS | {type(ACT2FN[model.config.activation_function])}
+        for module in model.modules():
+            if type(module) not in known or module.training or is_altered(module):
+                return False
+        weights = list(model.parameters())
+        linears = [module for module in model.modules() if isinstance(module, Linear) and module is not model.lm_head]
+        return (
+            all(type(weight) is torch.nn.Parameter and weight.dtype == weights[0].dtype for weight in weights)
+            and all(linear.bias is not None for linear in linears)
+            and model.lm_head.bias is None
+        )
 
     def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """States of passages, (N, tokens, width), from token ids and a mask that is 1 for tokens, int64 (N, tokens)."""
-        x = self._norms[0](self._tokens[ids] * self._scale + self._positions[0][: ids.shape[1]])
+        x = self._norms[0](self._tokens[0][ids] * self._scales[0] + self._positions[0][: ids.shape[1]])
         hidden = _additive(mask, x.dtype) if not bool(mask.all()) else None
         for layer in self._encoder:
             x = layer(x, hidden)
@@ -120,7 +151,7 @@ class Bart:
 
     def step(self, tokens: torch.Tensor, memory: Memory) -> torch.Tensor:
         """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `memory` grows by one."""
-        x = self._norms[1](self._tokens[tokens] * self._scale + self._positions[1][memory.length])
+        x = self._norms[1](self._tokens[1][tokens] * self._scales[1] + self._positions[1][memory.length])
         memory.looks += tokens.shape[1]
         if memory.looks > DIRECT_LOOKS and not memory.passage:
             memory.passage = [layer.read(memory.states, memory.mask) for layer in self._decoder]
@@ -206,6 +237,11 @@ class _DecoderLayer:
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         """(N, tokens, width) to (N, heads, tokens, head size)."""
         return x.view(*x.shape[:2], self._heads, -1).transpose(1, 2)
+
+
+def _sides(model: Any) -> tuple[Any, Any]:
+    """Encoder and decoder."""
+    return model.model.encoder, model.model.decoder
 
 
 def _joined(*layers: Any, activation: str = "none") -> PackedLinear:

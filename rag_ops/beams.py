@@ -1,7 +1,8 @@
 """Beam search for RAG-Token: the mixture over a question's passages scores the beams, which share its passages.
 
-The rules are those of transformers' vectorised beam search (5.x): twice as many candidates as beams, finished sequences
-compared by log-probability over length to the power of the length penalty, and its heuristic for when to stop.
+The rules are those of transformers' vectorised beam search (5.x): twice as many candidates as beams (more for several
+end tokens), finished sequences compared by score over length to the power of the length penalty, and its heuristic for
+when to stop.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ class _Sequences:
     done: torch.Tensor
 
     @classmethod
-    def started(cls, prior: torch.Tensor, beams: int, rules: Rules) -> _Sequences:
+    def started(cls, log_prior: torch.Tensor, beams: int, rules: Rules) -> _Sequences:
         """Sequences of the start token alone, with the score 0."""
-        (questions, docs), device = prior.shape, prior.device
-        tokens = torch.full((questions, beams, rules.longest + 1), rules.end, device=device)
+        (questions, docs), device = log_prior.shape, log_prior.device
+        tokens = torch.full((questions, beams, rules.longest + 1), rules.ends[0], device=device)
         tokens[:, :, 0] = rules.start
         zeros = torch.zeros((questions, beams), device=device)
         log_probs = zeros.new_zeros((questions, beams, rules.longest))
@@ -68,13 +69,13 @@ class _Sequences:
         pairs = ((getattr(self, field.name), getattr(others, field.name)) for field in dataclasses.fields(self))
         return _Sequences(*(torch.cat(pair, 1) for pair in pairs))
 
-    def found(self, row: int, count: int) -> list[Found]:
-        """The `count` best of one question; fewer where rules left fewer."""
+    def found(self, row: int, count: int, length_penalty: float) -> list[Found]:
+        """The `count` best of one question; fewer where rules left fewer, for the rest are twins of these."""
         answers = []
         for beam in range(count):
-            if beam and self.scores[row, beam] == -torch.inf:
-                break
             length = int(self.lengths[row, beam])
+            if beam and (not self.done[row, beam] or self.scores[row, beam] * length**length_penalty <= NEVER / 2):
+                break
             log_probs, posterior = self.log_probs[row, beam, :length], self.posteriors[row, beam, :length]
             tokens, score = self.tokens[row, beam, 1 : length + 1].tolist(), float(self.scores[row, beam])
             answers.append(Found(tokens, score, log_probs.cpu().numpy(), posterior.cpu().numpy()))
@@ -85,7 +86,7 @@ def beam_search(
     generator: Generator,
     states: torch.Tensor,
     mask: torch.Tensor,
-    prior: torch.Tensor,
+    log_prior: torch.Tensor,
     rules: Rules,
     sources: Sequence[Source] | None = None,
     *,
@@ -100,7 +101,7 @@ def beam_search(
         generator: made the states.
         states: encoded contexts, (B * D, tokens, width), a question's passages together.
         mask: 1 for tokens, (B * D, tokens).
-        prior: p(z|x), float32 (B, D); 0 for a passage that only fills up.
+        log_prior: log p(z|x), float32 (B, D); -inf for a passage that only fills up.
         rules: tokens and lengths.
         sources: of each question, what its answer is to stand in; None for no such rule.
         beams: K.
@@ -111,19 +112,19 @@ def beam_search(
     Returns:
         For each question its best sequences, best first.
     """
-    questions, docs = prior.shape
+    questions, docs = log_prior.shape
     memory = generator.start(states, mask, rules.longest, beams)
-    running = _Sequences.started(prior, beams, rules)
+    running = _Sequences.started(log_prior, beams, rules)
     running.scores[:, 1:] = NEVER  # all beams begin alike: only the first is continued, and only it is computed
-    finished = _Sequences.started(prior, beams, rules)
+    finished = _Sequences.started(log_prior, beams, rules)
     finished.scores[:] = NEVER
     active = torch.arange(questions, device=states.device)
     results: list[list[Found]] = [[] for _ in range(questions)]
     for place in range(rules.longest):
         newest = running.tokens[:, : beams if place else 1, place].repeat_interleave(docs, 0)
-        mixture = Mixture(generator.step(newest, memory), prior[active])
+        mixture = Mixture(generator.step(newest, memory), log_prior[active])
         candidates, parents = _continue(running, mixture, rules, place, of(sources, active))
-        ends = (candidates.tokens[:, :, place + 1] == rules.end) | (place + 1 == rules.longest)
+        ends = rules.are_ends(candidates.tokens[:, :, place + 1]) | (place + 1 == rules.longest)
         running, chosen = candidates.best(candidates.scores + ends * NEVER, beams)
         finished = _finish(finished, candidates, ends, place + 1, length_penalty, early_stopping)
         hopeful = running.scores[:, 0] / (place + 1) ** length_penalty
@@ -131,7 +132,7 @@ def beam_search(
         going = (hopeful > worst) & ~(early_stopping & finished.done.all(1))
         going &= torch.tensor(place + 1 < rules.longest, device=going.device)
         for row in (~going).nonzero()[:, 0].tolist():
-            results[int(active[row])] = finished.found(row, n_best)
+            results[int(active[row])] = finished.found(row, n_best, length_penalty)
         kept = going.nonzero()[:, 0]
         if not len(kept):
             break
@@ -145,16 +146,28 @@ def beam_search(
 def _continue(
     running: _Sequences, mixture: Mixture, rules: Rules, place: int, sources: Sequence[Source] | None
 ) -> tuple[_Sequences, torch.Tensor]:
-    """The 2K best continuations of the running beams, and the beam that each continues, int64 (B, 2K)."""
-    beams = running.scores.shape[1]
-    computed, vocabulary = mixture.log_probs.shape[1:]
-    allowed = rules.apply(mixture.log_probs, running.tokens, place, sources)
-    scores, places = (allowed + running.scores[:, :computed, None]).flatten(1).topk(2 * beams)
-    parents, tokens = places // vocabulary, places % vocabulary
-    candidates = dataclasses.replace(running.pick(parents), scores=scores)
+    """The best continuations of the running beams, and the computed beam that each continues, int64 (B, candidates).
+
+    There are K for each end token and K more, so that K go on whichever of them end.
+    """
+    beams, vocabulary = running.scores.shape[1], mixture.log_probs.shape[2]
+    count = (1 + len(rules.ends)) * beams
+
+    def best() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        allowed = rules.apply(mixture.log_probs, running.tokens, place, sources)  # of one beam before the first token
+        scores, places = (allowed + running.scores[:, :, None]).flatten(1).topk(count)
+        parents = places // vocabulary if allowed.shape[1] > 1 else torch.zeros_like(places)
+        own = mixture.log_probs.flatten(1).gather(1, parents * vocabulary + places % vocabulary)
+        return scores, places, parents, own
+
+    scores, places, parents, own = best()
+    if mixture.settle(own.masked_fill(scores == -torch.inf, 0.0)):
+        scores, places, parents, own = best()
+    tokens = places % vocabulary
+    candidates = dataclasses.replace(running.pick(places // vocabulary), scores=scores)
     candidates.tokens[:, :, place + 1] = tokens
     candidates.lengths += 1
-    candidates.log_probs[:, :, place] = mixture.log_probs.flatten(1).gather(1, places)
+    candidates.log_probs[:, :, place] = own
     candidates.posteriors[:, :, place] = mixture.posterior(parents, tokens)
     return candidates, parents
 

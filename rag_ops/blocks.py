@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,12 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from rag_ops import storage
+from rag_ops.errors import JobError
+from rag_ops.failures import Failures, is_of_model
 from rag_ops.questions import Question
 from schemas import answers, questions
 
 BLOCK_BYTES = 4 << 20  # a block of very long questions ends early, so that a block's memory is bounded
 MAX_SHARDS = 256  # of answers: parts of one question file are read by each, so more would mean many tiny reads
 DIGEST_BYTES = 16
+RESULT_NAME = re.compile(r"result-\d{5,}\.parquet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +158,43 @@ def result_name(number: int) -> str:
     return f"result-{number:05d}.parquet"
 
 
+def failures(directory: str, numbers: Iterable[int]) -> Failures:
+    """What the questions of some blocks failed of in the model; blocks without results count as none.
+
+    Args:
+        directory: of the results.
+        numbers: of the blocks.
+    """
+    counts = Failures()
+    there = set(result_names(directory))
+    for name in map(result_name, numbers):
+        if name in there:
+            counts.add(_errors(directory, name))
+    return counts
+
+
+def forget_failures(directory: str) -> None:
+    """Removes the results of blocks with questions that failed in the model, if those fail the job.
+
+    The next run asks these blocks again. Where the job has another fault, a few such questions are no reason to.
+    """
+    errors = {name: _errors(directory, name) for name in result_names(directory)}
+    counts = Failures()
+    for found in errors.values():
+        counts.add(found)
+    try:
+        counts.check()
+    except JobError:
+        for name, found in errors.items():
+            if any(map(is_of_model, found)):
+                storage.remove(storage.join(directory, name))
+
+
+def result_names(directory: str) -> list[str]:
+    """The names of the files of results in a directory, sorted."""
+    return [name for name in storage.names_in(directory) if RESULT_NAME.fullmatch(name)]
+
+
 def reason_of(error: str) -> str:
     """The kind of an error: its text without what is in brackets, which tells of the one row.
 
@@ -188,6 +229,10 @@ def _gather(directory: str, blocks: Sequence[int | None], positions: Sequence[in
     ]
     whole = pa.concat_tables(tables) if tables else answers.RESULTS.empty_table()
     return whole.take(pa.array(indices, pa.int64()))
+
+
+def _errors(directory: str, name: str) -> list[str | None]:
+    return storage.read_parquet(storage.join(directory, name), ["error"])["error"].to_pylist()
 
 
 def _write(directory: str, name: str, table: pa.Table) -> None:

@@ -12,8 +12,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from rag_ops.errors import InputError
-
 MIN_PASSAGE_TOKENS = 16  # a question may crowd out the passage down to this many tokens, then it is cut itself
 
 
@@ -52,15 +50,18 @@ class ContextFormat:
         ('Ampere / A unit. // what is it', 16)
         """
         title = passage.title.removeprefix('"').removesuffix('"')
-        head = (self.prefix + title + self.title_sep + passage.text).replace("  ", " ")
-        return (head + self.doc_sep + question).replace("  ", " "), len(head)
+        head, tail = self.prefix + title + self.title_sep + passage.text, self.doc_sep + question
+        kept = head.replace("  ", " ")
+        # Spaces are paired from the left: one that the head leaves over is paired with the first of the rest
+        shared = (len(head) - len(head.rstrip(" "))) % 2 and tail.startswith(" ")
+        return (head + tail).replace("  ", " "), len(kept) - int(shared)
 
 
 def encode_context(tokenizer: Any, form: ContextFormat, passage: Passage, question: str) -> tuple[list[int], bool]:
     """Token ids of one context, and whether it was cut. Where the whole text fits, the ids are the tokenizer's own.
 
     Args:
-        tokenizer: a fast tokenizer of the generator.
+        tokenizer: of the generator.
         form: how contexts are written.
         passage: the passage.
         question: as the question tokenizer decodes it (lower case for an uncased one).
@@ -71,49 +72,69 @@ def encode_context(tokenizer: Any, form: ContextFormat, passage: Passage, questi
 def encode_contexts(
     tokenizer: Any, form: ContextFormat, passages: Sequence[Passage], questions: Sequence[str]
 ) -> list[tuple[list[int], bool]]:
-    """`encode_context` for many pairs at once.
-
-    Raises:
-        InputError: the tokenizer is not a fast one, which alone tells where in the text a token stands.
-    """
-    if not getattr(tokenizer, "is_fast", False):
-        raise InputError(
-            "the generator's tokenizer is slow", value=type(tokenizer).__name__, expected="a fast tokenizer"
-        )
+    """`encode_context` for many pairs at once."""
     rendered = [form.render(passage, question) for passage, question in zip(passages, questions, strict=True)]
     if not rendered:
         return []
-    encoded = tokenizer([text for text, _ in rendered], return_offsets_mapping=True, truncation=False)
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    more = {"return_offsets_mapping": True, "return_special_tokens_mask": True} if fast and form.keep_question else {}
+    encoded = tokenizer([text for text, _ in rendered], truncation=False, **more)
     contexts = []
-    for ids, offsets, (_, question_start) in zip(
-        encoded["input_ids"], encoded["offset_mapping"], rendered, strict=True
-    ):
+    for number, (ids, (text, question_start)) in enumerate(zip(encoded["input_ids"], rendered, strict=True)):
         if len(ids) <= form.max_tokens:
             contexts.append((list(ids), False))
+        elif not form.keep_question:
+            contexts.append((list(tokenizer(text, truncation=True, max_length=form.max_tokens)["input_ids"]), True))
+        elif fast:
+            offsets, specials = encoded["offset_mapping"][number], encoded["special_tokens_mask"][number]
+            contexts.append((_cut(list(ids), offsets, specials, question_start, form.max_tokens), True))
         else:
-            kept_from = question_start if form.keep_question else None
-            contexts.append((_cut(list(ids), offsets, kept_from, form.max_tokens), True))
+            contexts.append((_cut_slowly(tokenizer, text, question_start, form.max_tokens), True))
     return contexts
 
 
-def _cut(ids: list[int], offsets: Sequence[tuple[int, int]], question_start: int | None, limit: int) -> list[int]:
-    """Shortens a context to `limit` tokens.
+def _cut(
+    ids: list[int], offsets: Sequence[tuple[int, int]], specials: Sequence[int], question_start: int, limit: int
+) -> list[int]:
+    """Shortens a context to `limit` tokens, all of them those of the whole context.
 
     Args:
         ids: of the whole context.
-        offsets: first character of each token and the one after its last; special tokens have the empty span.
-        question_start: the character from which on all is kept; None to cut the end, as transformers does.
+        offsets: first character of each token and the one after its last.
+        specials: 1 for tokens that the tokenizer puts around a text, else 0.
+        question_start: the character from which on all is kept.
         limit: tokens to keep, special tokens included.
     """
-    closing = next((n for n, (start, end) in enumerate(reversed(offsets)) if end > start), 0)  # special tokens
-    specials = ids[len(ids) - closing :]
-    if question_start is None:
-        return ids[: limit - closing] + specials
-    after = (place for place, (start, end) in enumerate(offsets) if start >= question_start and end > start)
-    tail = ids[next(after, len(ids) - closing) :]
-    room = limit - len(tail)
-    if room >= min(MIN_PASSAGE_TOKENS, limit // 2):
-        return ids[:room] + tail
-    # The question alone is too long: it keeps its beginning and the closing special tokens.
-    head = ids[: min(MIN_PASSAGE_TOKENS, limit // 2)]
-    return head + tail[: limit - len(head) - closing] + specials
+    closing = next((place for place, special in enumerate(reversed(specials)) if not special), 0)
+    end = len(ids) - closing
+    after = (place for place in range(end) if offsets[place][0] >= question_start and not specials[place])
+    return _joined(ids[:end], ids[next(after, end) : end], ids[end:], limit)
+
+
+def _cut_slowly(tokenizer: Any, text: str, question_start: int, limit: int) -> list[int]:
+    """The same for a tokenizer that does not tell where its tokens stand: the question is encoded once more alone."""
+    ids = list(tokenizer(text, truncation=False)["input_ids"])
+    plain, tail = (
+        list(tokenizer(part, add_special_tokens=False, truncation=False)["input_ids"])
+        for part in (text, text[question_start:])
+    )
+    opening = next((n for n in range(len(ids) - len(plain) + 1) if ids[n : n + len(plain)] == plain), 0)
+    end = opening + len(plain)
+    return _joined(ids[:end], tail, ids[end:], limit)
+
+
+def _joined(ids: list[int], tail: list[int], closing: list[int], limit: int) -> list[int]:
+    """`limit` tokens of a context: its beginning, and all of the question unless that leaves too little of the rest.
+
+    Args:
+        ids: of the whole context, without the special tokens that close it.
+        tail: those with the question, with which `ids` ends.
+        closing: the special tokens.
+        limit: tokens to keep.
+    """
+    least = min(MIN_PASSAGE_TOKENS, limit // 2)
+    room = limit - len(tail) - len(closing)
+    if room >= least:
+        return ids[:room] + tail + closing
+    # The question alone is too long: it keeps its beginning
+    return ids[:least] + tail[: max(limit - least - len(closing), 0)] + closing

@@ -30,12 +30,14 @@ from rag_ops import checkpoints, storage
 from rag_ops.contexts import Passage
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError
-from rag_ops.generation import GenerationSettings, RagTokenGenerator
+from rag_ops.generation import RagTokenGenerator
+from rag_ops.generation_settings import GenerationSettings
 from rag_ops.loading import load_rag, longest_input, rag_tokenizer
 from rag_ops.metrics import exact_match, f1, has_answer
 from rag_ops.prompting import check_question_prompt
 from rag_ops.questions import Question
 from rag_ops.retriever import BeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
+from rag_ops.special_tokens import special_tokens
 from rag_ops.stages import read_manifest
 from schemas.manifest import digest_of
 
@@ -197,7 +199,7 @@ def finetune(
             args=_arguments(settings, folder, device, progress, checkpoint is not None),
             train_dataset=told,
             eval_dataset=evaluation,
-            data_collator=Collator(tokenizer, rag.config.generator, settings),
+            data_collator=Collator(tokenizer, rag, settings),
             callbacks=[*callbacks, _Steps(on_step)],
         )
         trainer.prepare(tokenizer, retriever.index, settings, device, threads, on_evaluation)
@@ -270,7 +272,11 @@ class MarginalTrainer(Trainer):
         model: Any = self.model
         was_training = model.training
         model.eval()
-        parts = SimpleNamespace(config=model.config, rag=SimpleNamespace(generator=copy.deepcopy(model.rag.generator)))
+        parts = SimpleNamespace(
+            config=model.config,
+            generation_config=model.generation_config,
+            rag=SimpleNamespace(generator=copy.deepcopy(model.rag.generator)),
+        )
         decoding = GenerationSettings(max_new_tokens=self._settings.max_answer_tokens)
         generator = RagTokenGenerator(parts, self._rag_tokenizer, decoding, self._rag_device, self._threads)
         found: list[str | None] = []
@@ -330,10 +336,10 @@ class Collator:
     begins with, so the first word is learned from where it will be asked.
     """
 
-    def __init__(self, tokenizer: Any, generator_config: Any, settings: FinetuneSettings):
-        self._tokenizer, self._config, self._settings = tokenizer, generator_config, settings
-        start = generator_config.decoder_start_token_id
-        self._start = start if start is not None else generator_config.bos_token_id
+    def __init__(self, tokenizer: Any, model: Any, settings: FinetuneSettings):
+        self._tokenizer, self._settings = tokenizer, settings
+        self._special = special_tokens(model.generation_config, model.config)
+        self._pad = model.config.generator.pad_token_id  # the loss leaves out the generator's own
 
     def __call__(self, questions: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask` and `labels`, int64 (questions, tokens)."""
@@ -351,8 +357,8 @@ class Collator:
             truncation=True,
             max_length=settings.max_answer_tokens - 1,
         )["input_ids"]
-        rows = [torch.tensor([self._start, *ids, self._config.eos_token_id]) for ids in answers]
-        labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self._config.pad_token_id)
+        rows = [torch.tensor([self._special.start, *ids, self._special.ends[0]]) for ids in answers]
+        labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self._pad)
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
 
 

@@ -16,59 +16,20 @@ from rag_ops.contexts import ContextFormat, Passage, encode_contexts
 from rag_ops.decoding import Found, Rules
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.encoding import MAX_TEXT_CHARS
-from rag_ops.errors import InputError
 from rag_ops.extractive import Source, Vocabulary
+from rag_ops.failures import MODEL_FAILED, NO_HIT
+from rag_ops.generation_settings import GenerationSettings
 from rag_ops.greedy import greedy
 from rag_ops.isolating import token_batches
 from rag_ops.loading import load_rag, rag_tokenizer
 from rag_ops.seq2seq import generator_of
+from rag_ops.special_tokens import SpecialTokens, special_tokens
 from rag_ops.spelling import respell
 
 Contexts = Sequence[tuple[list[int], bool]]  # of one question: token ids of each context, and whether it was cut
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions
 ENCODER_TOKENS = {"cpu": 1024, "cuda": 65_536}  # of one encoder batch: on a CPU, what its caches hold
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NO_HIT = "no passage was found for the question"
-MODEL_FAILED = "the model failed"
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerationSettings:
-    """Every setting of decoding, pinned: none is inherited from a model's files or a library's defaults.
-
-    Attributes:
-        num_beams: 1 for greedy decoding.
-        min_length: shortest sequence in tokens, counting the decoder's start token, as transformers does.
-        max_new_tokens: longest answer in tokens, the end token included.
-        length_penalty: a beam's score is its log-probability over length to this power.
-        no_repeat_ngram_size: n-grams of this many tokens come once in an answer; 0 for no such rule.
-        early_stopping: whether a question is finished as soon as `num_beams` of its sequences are.
-        n_best: answers for a question, at most `num_beams`.
-        forbidden_words: words that may not come in an answer, as they are written.
-        max_combined_length: longest context in tokens; None for the model's own.
-        truncation: "question" keeps the question whole and cuts the passage; "hf" cuts the end, which is the question,
-            as transformers does.
-        score_scale: what inner products are multiplied by before the softmax over passages; None for the model's own.
-        spelling: "tokens" writes answers as the tokenizer decodes them; "passages" as the passages do, where one holds
-            the same letters, digits and signs; "auto" is "passages" for a vocabulary without capitals, and
-            for extractive answers.
-        extractive: whether an answer has to stand in a passage's title or text, from word to word; only
-            `max_new_tokens` may cut it inside one.
-    """
-
-    num_beams: int = 1
-    min_length: int = 1
-    max_new_tokens: int = 50
-    length_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    early_stopping: bool = False
-    n_best: int = 1
-    forbidden_words: tuple[str, ...] = ()
-    max_combined_length: int | None = None
-    truncation: str = "question"
-    score_scale: float | None = None
-    spelling: str = "auto"
-    extractive: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +47,8 @@ class Answer:
 
     Attributes:
         text: decoded without special tokens, spelt as the settings say; None with an error.
-        score: marginal log-probability of its tokens, the end token included; natural logarithm.
+        score: marginal log-probability of its tokens, the end token and forced ones included, as the model gives them;
+            natural logarithm.
         posterior: for each passage given, the mean over the answer's tokens of p(z | x, y_1..t); sums to 1.
         truncated: whether a context was cut.
         error: why there is none.
@@ -142,7 +104,10 @@ class RagTokenGenerator:
         )
         self._vocabulary = Vocabulary(self._answers, uncased) if settings.extractive else None
         self._scale = settings.score_scale or checkpoints.score_scale(config)
-        self._pad_id, self._rules = rules_of(generator.config, settings, self._answers)
+        chosen = special_tokens(model.generation_config, config)
+        if settings.forced_tokens == "none":
+            chosen = chosen.unforced()
+        self._pad_id, self._rules = chosen.pad, rules_of(chosen, settings, self._answers)
         self._generator = generator_of(generator)
         memory.keep()
 
@@ -276,8 +241,8 @@ class RagTokenGenerator:
     ) -> list[list[Found]]:
         """The best sequences of each question of a batch."""
         ids, mask, doc_scores = self._pad(contexts, scores)
-        prior = (doc_scores * self._scale).softmax(-1)
-        inputs = (self._generator, self._encode(ids, mask), mask.flatten(0, 1), prior, self._rules, sources)
+        log_prior = (doc_scores * self._scale).log_softmax(-1)
+        inputs = (self._generator, self._encode(ids, mask), mask.flatten(0, 1), log_prior, self._rules, sources)
         settings = self._settings
         if settings.num_beams == 1:
             return [[one] for one in greedy(*inputs)]
@@ -360,37 +325,26 @@ def is_uncased(tokenizer: Any) -> bool:
     return capital == small
 
 
-def rules_of(config: Any, settings: GenerationSettings, tokenizer: Any) -> tuple[int, Rules]:
-    """The padding token's id, and the rules of decoding; only the special tokens' ids come from the model.
+def rules_of(tokens: SpecialTokens, settings: GenerationSettings, tokenizer: Any) -> Rules:
+    """The rules of decoding; only the special tokens come from the model.
 
     Args:
-        config: of the generator.
+        tokens: of the model.
         settings: of decoding.
         tokenizer: of the generator, for forbidden words.
-
-    Raises:
-        InputError: the model does not name its end or start token.
     """
-    start = getattr(config, "decoder_start_token_id", None)
-    start = start if start is not None else getattr(config, "bos_token_id", None)
-    end, pad = getattr(config, "eos_token_id", None), getattr(config, "pad_token_id", None)
-    if start is None or end is None:
-        raise InputError(
-            "the generator's configuration lacks a token",
-            value=f"start {start}, end {end}",
-            expected="both as token ids",
-        )
     forbidden = {
         tuple(tokenizer(form, add_special_tokens=False)["input_ids"])
         for word in settings.forbidden_words
         for form in (word, " " + word)  # a byte-level tokenizer knows a word at the beginning and one after a space
     }
-    rules = Rules(
-        start,
-        end,
+    return Rules(
+        tokens.start,
+        tokens.ends,
         settings.max_new_tokens,
         settings.min_length,
         settings.no_repeat_ngram_size,
         tuple(sorted(sequence for sequence in forbidden if sequence)),
+        tokens.first,
+        tokens.last,
     )
-    return pad if pad is not None else end, rules

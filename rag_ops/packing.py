@@ -44,12 +44,18 @@ def can_pack(weight: torch.Tensor) -> bool:
     return known and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
+def is_altered(module: torch.nn.Module) -> bool:
+    """Whether hooks or another forward make a module compute something else than its class does."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def pack_linears(model: torch.nn.Module) -> None:
     """Puts a PackedLinear in the place of every `nn.Linear` inside a model that will only be run, not trained or saved.
 
-    Layers whose weights are also used elsewhere (an output layer tied to the embeddings) get a copy of their own.
+    Layers that somebody has hooked on to, or given another forward, stay. Those whose weights are also used elsewhere
+    (an output layer tied to the embeddings) get a copy of their own.
     """
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if type(child) is torch.nn.Linear and can_pack(child.weight):
+            if type(child) is torch.nn.Linear and can_pack(child.weight) and not is_altered(child):
                 setattr(module, name, PackedLinear(child.weight, child.bias))

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import torch
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
-from transformers.modeling_outputs import BaseModelOutput
 
 from rag_ops.bart import Bart
+from rag_ops.errors import InputError
 from rag_ops.packing import pack_linears
 
 
@@ -77,15 +77,22 @@ class Seq2Seq:
 
     Args:
         model: any `AutoModelForSeq2SeqLM` in evaluation mode; on a CPU its linear layers are packed in place.
+
+    Raises:
+        InputError: its answer to a question would depend on chance, or on the questions beside it.
     """
 
     def __init__(self, model: Any):
+        _check_routing(model.config)
         self._model = model
+        self._encoded: Any = None  # the class of the encoder's output: models look in it for more than the states
         pack_linears(model)
 
     def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """See `Generator`."""
-        return self._model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        output = self._model.get_encoder()(input_ids=ids, attention_mask=mask, return_dict=True)
+        self._encoded = type(output)
+        return output.last_hidden_state
 
     def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> CacheMemory:
         """See `Generator`; `longest` and `beams` are not needed, for the cache grows."""
@@ -94,10 +101,28 @@ class Seq2Seq:
     def step(self, tokens: torch.Tensor, memory: CacheMemory) -> torch.Tensor:
         """See `Generator`."""
         output = self._model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=memory.states),
+            encoder_outputs=self._encoded(last_hidden_state=memory.states),
             attention_mask=memory.mask,
             decoder_input_ids=tokens.reshape(-1, 1),
             past_key_values=memory.cache,
             use_cache=True,
         )
         return output.logits[:, -1].view(*tokens.shape, -1)
+
+
+def _check_routing(config: Any) -> None:
+    """Refuses a mixture of experts whose tokens compete for places over a batch, or are routed by chance (NLLB-MoE)."""
+    share, policy = (
+        getattr(config, "moe_eval_capacity_token_fraction", 1.0),
+        getattr(config, "second_expert_policy", "all"),
+    )
+    if share < 1:
+        raise InputError(
+            "the generator's experts take a share of a batch's tokens, so answers would depend on one another",
+            value=f"moe_eval_capacity_token_fraction {share}",
+            expected="1.0",
+        )
+    if policy != "all":
+        raise InputError(
+            "the generator chooses experts by chance", value=f"second_expert_policy {policy}", expected="all"
+        )

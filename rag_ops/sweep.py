@@ -6,6 +6,8 @@ same answers.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +32,8 @@ class Sweep:
         on_rows: told how many answers were generated.
 
     Raises:
-        InputError: a number is more than the passages kept, or the model is another or no RAG-Token model.
+        InputError: a number is more than the passages kept, or the model is another, has other special tokens, or is no
+            RAG-Token model.
     """
 
     def __init__(
@@ -64,6 +67,24 @@ class Sweep:
                 expected=f"digest {self._config['model_digest']}, as {answers.url} has it",
             )
 
+        self._check_tokens(model, answers.url)
+
+    def _check_tokens(self, model: str, url: str) -> None:
+        """Refuses a model whose generation_config.json, no part of its digest, names other tokens than it did."""
+        from rag_ops.special_tokens import read_special_tokens
+
+        before = self._config.get("special_tokens")
+        if before is None:  # answers of a version that took the generator's own, and forced none
+            return
+        now = read_special_tokens(self._directory)
+        now = now if self._config["forced_tokens"] == "model" else now.unforced()
+        if (found := json.loads(json.dumps(dataclasses.asdict(now)))) != before:
+            raise InputError(
+                "--model has other special tokens than when it gave the answers",
+                value=f"{model}, {found}",
+                expected=f"{before}, as {url} has it",
+            )
+
     def __call__(self, rows: Sequence[Scored]) -> list[dict[int, tuple[float, float | None]]]:
         """EM and F1 of each row by number of passages; empty for rows without gold, zeros for rows with an error."""
         distinct = {one.row["question"]: one.row for one in rows if one.gold and not one.row["error"]}
@@ -95,7 +116,8 @@ class Sweep:
         if self._generator is None:
             from rag_ops.generation import GenerationSettings, RagTokenGenerator
 
-            before = {"spelling": "tokens", "extractive": False}  # what answers had when these were no settings
+            # What answers had when these were no settings
+            before = {"spelling": "tokens", "extractive": False, "forced_tokens": "none"}
             config = {**before, **self._config}
             chosen = {name: config[name] for name in GenerationSettings.__dataclass_fields__}
             settings = GenerationSettings(**{**chosen, "forbidden_words": tuple(chosen["forbidden_words"])})

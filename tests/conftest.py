@@ -177,7 +177,7 @@ def make_bart(directory: Path, tokenizer, *, seed: int, layers: int, width: int,
         bos_token_id=2,
         eos_token_id=3,
         decoder_start_token_id=2,
-        forced_eos_token_id=None,
+        forced_eos_token_id=3,  # the end token, as in BART's own configuration
         **more,
     )
     BartForConditionalGeneration(config).save_pretrained(directory)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -90,6 +92,32 @@ def test_a_forbidden_word_does_not_come(stage, tiny_rag, tmp_path):
     assert word not in kept
 
 
+def test_forced_tokens_are_the_models_unless_told_otherwise_and_the_fingerprint_knows_them(
+    stage, tiny_rag, tmp_path, capsys
+):
+    end = json.loads((Path(tiny_rag) / "config.json").read_text())["generator"]["eos_token_id"]
+    model = tmp_path / "model"
+    shutil.copytree(tiny_rag, model)
+    limit = ("--max_new_tokens", 4)
+    forced = answers(stage, model, tmp_path / "model answers", *limit)
+    free = answers(stage, model, tmp_path / "free", *limit, "--forced_tokens", "none")
+    assert {row["tokens"][-1]["text"] for row in forced} == {"[SEP]"}
+    assert any(row["tokens"][-1]["text"] != "[SEP]" for row in free)
+    for settings, expected in (("model answers", [end]), ("free", [])):
+        config = read_manifest(str(tmp_path / settings), "answer").config
+        assert config["special_tokens"] == {"pad": 0, "start": 2, "ends": [end], "first": None, "last": expected}
+    # generation_config.json is no part of the model's digest; the tokens that it names decide all the same
+    path = model / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"forced_bos_token_id": 50}))
+    code, line = fails(capsys, *flags(stage, model, tmp_path / "model answers", *limit))
+    assert code == 2
+    assert "special_tokens" in line
+    command = ["evaluate", "--answers", tmp_path / "model answers", "--output", tmp_path / "e.json"]
+    code, line = fails(capsys, *command, "--model", model, "--sweep", 3)
+    assert code == 2
+    assert "other special tokens" in line
+
+
 def test_extractive_answers_stand_in_a_passage(stage, tiny_rag, tmp_path):
     def standing(rows: list[dict]) -> list[bool]:
         """The random model never ends: its answers are cut, maybe in a word."""
@@ -172,6 +200,8 @@ def test_few_errors_are_only_counted(stage, tiny_rag, tmp_path, caplog, capsys):
         (["--preset", "best"], "--preset is unknown: 'best'"),
         (["--n_best", 2], "--n_best is more than --num_beams: 2"),
         (["--truncation", "middle"], "--truncation is unknown: 'middle'"),
+        (["--forced_tokens", "all"], "--forced_tokens is unknown: 'all'"),
+        (["--length_penalty", "nan"], "--length_penalty is not finite: nan"),
         (["--spelling", "american"], "--spelling is unknown: 'american'"),
         (["--score_scale", 0], "--score_scale is out of range: 0"),
         (["--compute_dtype", "int8"], "--compute_dtype is unknown: 'int8'"),

@@ -1,4 +1,9 @@
-"""A model that fails: on a question it costs the row, on a passage it names file and row, out of memory it halves."""
+"""A model that fails: on a question it costs the row, on most the job; on a passage it names file and row.
+
+Out of memory it halves.
+"""
+
+import json
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -139,3 +144,126 @@ def test_a_passage_that_cannot_be_encoded_names_file_and_row(
     assert ("boom" if how == "raises" else "not finite") in line
     left = {path.name for path in (tmp_path / "e").glob("*.parquet")}
     assert not any("00001-of" in name for name in left)  # the shard with the passage is not there
+
+
+class Broken:
+    """Makes the generator fail on contexts with "!", and notes the questions that it is asked."""
+
+    def __init__(self, monkeypatch, tokenizer):
+        self.asked: list[str] = []
+        self.repaired = False
+        mark = tokenizer.convert_tokens_to_ids("!")
+        encode, answer = RagTokenGenerator._encode, RagTokenGenerator.answer
+
+        def boom(model, ids, mask):
+            if (ids == mark).any() and not self.repaired:
+                raise RuntimeError("boom in the generator")
+            return encode(model, ids, mask)
+
+        def noted(model, questions, *rest, **more):
+            self.asked += questions
+            return answer(model, questions, *rest, **more)
+
+        monkeypatch.setattr(RagTokenGenerator, "_encode", boom)
+        monkeypatch.setattr(RagTokenGenerator, "answer", noted)
+
+
+def many(stage, directory, model, bad: list[bool], *more: object) -> list[object]:
+    """The command line for as many questions, in blocks of ten, and as many rows again that cannot be read."""
+    rows = [{"id": f"q{n}", "question": f"what is {n}" + " !" * fails} for n, fails in enumerate(bad)]
+    rows += [{"id": f"empty{n}", "question": " "} for n in range(len(bad))]
+    (directory / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["answer", "--questions", directory / "many.jsonl", "--index", stage / "index", "--model", model]
+    command += ["--output", directory / "answers", "--threads", 1, "--max_new_tokens", 3, "--block_questions", 10]
+    return [*command, *more]
+
+
+def rows_of(directory) -> list[dict]:
+    shards = read_manifest(str(directory / "answers"), "answer").shards
+    return [row for shard in shards for row in pq.read_table(directory / "answers" / shard.path).to_pylist()]
+
+
+def test_over_half_of_the_questions_failing_alike_end_the_job_and_a_resume_asks_them_again(
+    stage, tiny_rag, tokenizer, tmp_path, capsys, monkeypatch
+):
+    broken = Broken(monkeypatch, tokenizer)
+    command = many(stage, tmp_path, tiny_rag, [n >= 10 and n % 5 > 0 for n in range(30)])  # 16 of 30
+    for _ in range(2):  # the second time, too, nothing counts as done that failed
+        code, line = fails(capsys, *command)
+        assert code == 1
+        assert "the model failed alike on 16 of 30 questions: 'the model failed (RuntimeError: boom in the" in line
+        assert not list((tmp_path / "answers").glob("*.parquet"))
+        assert not (tmp_path / "answers" / "manifest.json").exists()
+    assert broken.asked == [*(f"what is {n}" + " !" * (n >= 10 and n % 5 > 0) for n in range(30)), *broken.asked[10:30]]
+    broken.repaired = True
+    broken.asked.clear()
+    ragbeam(*command)
+    assert len(broken.asked) == 20, "the block without a failure is asked again, or one with failures is not"
+    rows = rows_of(tmp_path)
+    assert [row["error"] for row in rows[:30]] == [None] * 30
+    assert len(rows) == 60
+    again = tmp_path / "again"
+    again.mkdir()
+    ragbeam(*many(stage, again, tiny_rag, [n >= 10 and n % 5 > 0 for n in range(30)]))
+    assert rows_of(again) == rows
+
+
+def test_keep_going_writes_the_answers_with_their_errors(stage, tiny_rag, tokenizer, tmp_path, capsys, monkeypatch):
+    Broken(monkeypatch, tokenizer)
+    command = many(stage, tmp_path, tiny_rag, [True] * 25)
+    assert fails(capsys, *command)[0] == 1
+    ragbeam(*command, "--keep_going")
+    rows = rows_of(tmp_path)
+    assert len(rows) == 50
+    assert {row["error"] for row in rows[:25]} == {"the model failed (RuntimeError: boom in the generator)"}
+
+
+@pytest.mark.parametrize("bad", [[True] * 19, [n % 2 == 0 for n in range(24)]], ids=["19 questions", "half of 24"])
+def test_fewer_failures_are_rows_with_errors(stage, tiny_rag, tokenizer, tmp_path, monkeypatch, bad):
+    Broken(monkeypatch, tokenizer)
+    ragbeam(*many(stage, tmp_path, tiny_rag, bad))
+    assert [row["error"] is not None for row in rows_of(tmp_path)[: len(bad)]] == bad
+
+
+def test_what_was_answered_before_counts_when_a_killed_job_goes_on(
+    stage, tiny_rag, tokenizer, tmp_path, capsys, monkeypatch
+):
+    """Killed after all blocks, before the check: the next run has nothing to ask, and still does not take them."""
+    from pipelines import answer
+
+    Broken(monkeypatch, tokenizer)
+    command = many(stage, tmp_path, tiny_rag, [True] * 25)
+    with monkeypatch.context() as patch:
+        patch.setattr(answer.CheckFailures, "process", lambda self, numbers, results: 1 / 0)
+        patch.setattr(answer.blocks, "forget_failures", lambda directory: None)
+        assert fails(capsys, *command)[0] == 1
+    code, line = fails(capsys, *command)
+    assert code == 1
+    assert "on 25 of 25 questions" in line
+
+
+def test_no_unit_is_pickled_to_count_its_bytes(monkeypatch, tiny_rag):
+    import pyarrow as pa
+    from apache_beam.ml.inference import base
+
+    from pipelines.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit
+    from pipelines.options import AnswerOptions
+    from rag_ops.contexts import Passage
+
+    texts = TextUnit(0, pa.table({"question": ["who is the king"] * 100}))
+    asked = AnswerUnit(
+        0, ["who"], [[Passage("1", "moon", "ice" * 1000)]], np.zeros((1, 5), np.float32), np.zeros(1, bool)
+    )
+    settings = ModelSettings(tiny_rag, "cpu", 1, None)
+    handlers = (
+        (EncoderHandler("Encode", settings, "question", ("question",), "float32"), texts, texts.table.nbytes),
+        (
+            GeneratorHandler("Generate", settings, AnswerOptions(["q"], "", "", "").generation, 5),
+            asked,
+            3000 + 4 + 3 + 21,
+        ),
+    )
+    monkeypatch.setattr(base.pickle, "dumps", lambda *_: pytest.fail("pickled"))
+    for handler, unit, expected in handlers:
+        assert handler.get_num_bytes([unit]) == expected
+        assert handler.get_num_bytes([unit, unit]) == 2 * expected

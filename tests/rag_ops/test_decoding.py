@@ -24,13 +24,13 @@ def prior() -> torch.Tensor:
 def test_mixture_is_the_papers_formula(logits, prior):
     given = logits.double().softmax(-1).numpy().reshape(QUESTIONS, DOCS, BEAMS, VOCABULARY)
     expected = np.log((given * prior.double().numpy()[:, :, None, None]).sum(1))
-    np.testing.assert_allclose(Mixture(logits.clone(), prior).log_probs.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(Mixture(logits, prior.log()).log_probs.numpy(), expected, atol=1e-5)
 
 
 def test_posterior_is_bayes_rule(logits, prior):
     given = logits.double().softmax(-1).numpy().reshape(QUESTIONS, DOCS, BEAMS, VOCABULARY)
     beams, tokens = torch.tensor([[0, 3], [2, 2]]), torch.tensor([[5, 10], [0, 1]])
-    found = Mixture(logits.clone(), prior).posterior(beams, tokens).numpy()
+    found = Mixture(logits, prior.log()).posterior(beams, tokens).numpy()
     for question in range(QUESTIONS):
         for place in range(2):
             joint = (
@@ -43,7 +43,7 @@ def test_posterior_is_bayes_rule(logits, prior):
 def test_a_token_that_no_passage_allows_stays_finite(prior):
     logits = torch.zeros((QUESTIONS * DOCS, 1, VOCABULARY))
     logits[:, :, 0] = 1000.0
-    mixture = Mixture(logits, prior)
+    mixture = Mixture(logits, prior.log())
     assert torch.isfinite(mixture.log_probs).all()
     assert torch.isfinite(mixture.posterior(torch.zeros((2, 1), dtype=torch.long), torch.full((2, 1), 4))).all()
 
@@ -55,7 +55,7 @@ def test_rules_are_those_of_transformers(place):
     tokens[:, :, 0] = 2
     log_probs = torch.from_numpy(random.normal(size=(QUESTIONS, BEAMS, VOCABULARY)))
     forbidden = ((9,), (4, 5), (5, 5, 6))
-    rules = Rules(start=2, end=3, longest=7, shortest=4, no_repeat=2, forbidden=forbidden)
+    rules = Rules(start=2, ends=(3,), longest=7, shortest=4, no_repeat=2, forbidden=forbidden)
     found = rules.apply(log_probs, tokens, place)
     flat = tokens.flatten(0, 1)[:, : place + 1]
     processors = LogitsProcessorList(
@@ -71,4 +71,4 @@ def test_rules_are_those_of_transformers(place):
 
 def test_without_rules_nothing_is_copied():
     log_probs = torch.zeros((1, 1, 5))
-    assert Rules(2, 3, 7).apply(log_probs, torch.zeros((1, 1, 8), dtype=torch.long), 3) is log_probs
+    assert Rules(2, (3,), 7).apply(log_probs, torch.zeros((1, 1, 8), dtype=torch.long), 3) is log_probs

@@ -13,7 +13,7 @@ from rag_ops import bart
 from rag_ops.bart import Bart
 from rag_ops.contexts import Passage
 from rag_ops.errors import InputError
-from rag_ops.generation import NO_HIT, GenerationSettings, RagTokenGenerator, is_uncased, rules_of
+from rag_ops.generation import NO_HIT, GenerationSettings, RagTokenGenerator, is_uncased
 from rag_ops.seq2seq import Seq2Seq
 from tests.conftest import LETTERS, WORDS
 
@@ -187,12 +187,16 @@ def test_the_longest_answer_has_max_new_tokens(tiny_rag, scores):
     assert max(len(answer.token_ids) for answer in found) == 3
 
 
-def test_a_models_own_generation_defaults_are_not_inherited(oracle):
-    config = copy.deepcopy(oracle[0].rag.generator.config)
-    config.min_length, config.no_repeat_ngram_size, config.max_length = 9, 3, 2
-    pad, rules = rules_of(config, GenerationSettings(), oracle[1].generator)
-    assert (pad, rules.start, rules.end) == (0, 2, 3)
-    assert (rules.longest, rules.shortest, rules.no_repeat, rules.forbidden) == (50, 1, 0, ())
+def test_a_models_own_generation_defaults_are_not_inherited(tiny_rag, oracle, scores):
+    model = copy.deepcopy(oracle[0])
+    model.generation_config.update(min_length=9, no_repeat_ngram_size=3, max_length=2, repetition_penalty=5.0)
+    changed, plain = (
+        RagTokenGenerator(one, oracle[1], GenerationSettings(max_new_tokens=8), "cpu", 1).answer(
+            QUESTIONS, [passages_for(n) for n in range(18)], scores
+        )
+        for one in (model, copy.deepcopy(oracle[0]))
+    )
+    assert changed == plain
 
 
 def test_forbidden_words_do_not_come_and_the_rest_is_as_transformers_has_it(tiny_rag, oracle, scores):
@@ -221,7 +225,8 @@ def test_the_next_best_answers_are_transformers_own(tiny_rag, oracle, scores):
         texts = [text.strip() for text in tokenizer.batch_decode(output.sequences, skip_special_tokens=True)]
         answer = found[number]
         assert [answer.text, *(text for text, _ in answer.others)] == texts
-        assert answer.score / len(answer.token_ids) == pytest.approx(output.sequences_scores[0].item(), abs=1e-4)
+        compared = sum(token.log_probability for token in answer.tokens[:7])  # the eighth is forced, and counts 0 there
+        assert compared / len(answer.token_ids) == pytest.approx(output.sequences_scores[0].item(), abs=1e-4)
 
 
 def test_tokens_carry_their_probability_and_posterior(tiny_rag, scores):
@@ -325,7 +330,9 @@ def test_an_uncased_answer_is_spelt_as_its_passage_spells_it_and_its_tokens_stay
         words = " ".join([*WORDS, *LETTERS])
         texts = [words.upper() if capitals else words, "sun"]
         found = [[Passage(str(n), "", text) for n, text in enumerate(texts)] for _ in QUESTIONS]
-        return generator(tiny_rag, max_new_tokens=1, **settings).answer(QUESTIONS, found, scores[:, :2])
+        return generator(tiny_rag, max_new_tokens=1, forced_tokens="none", **settings).answer(
+            QUESTIONS, found, scores[:, :2]
+        )
 
     plain, tokens, spelt = answers(False), answers(True, spelling="tokens"), answers(True)
     assert [one.text for one in tokens] == [one.text for one in plain]
