@@ -98,6 +98,19 @@ def test_every_spec_builds_searches_and_tells_its_recall(corpus, vectors, tmp_pa
         np.testing.assert_allclose(hits.scores, exact, atol=0.3)
 
 
+def test_a_graph_over_codes_of_vectors_of_one_length_ranks_over_shards_by_inner_product(vectors, tmp_path):
+    unit = vectors.astype(np.float32) / np.linalg.norm(vectors.astype(np.float32), axis=1, keepdims=True)
+    write_corpus(tmp_path, np.array_split(unit, 3), normalize=True)
+    info = build(tmp_path, tmp_path / "i", "--spec", "HNSW16_PQ8", "--num_shards", 3, "--recall_queries", 200)
+    assert not info["augmented"]
+    assert info["recall"]["20"] > 0.7
+    hits = PassageIndex(str(tmp_path / "i"), threads=1).search(unit[:50], 20)
+    assert (np.diff(hits.scores, axis=1) <= 0).all()
+    np.testing.assert_allclose(hits.scores, np.take_along_axis(unit[:50] @ unit.T, hits.rows, 1), atol=0.1)
+    best = brute_force(unit[:50], unit, 20)
+    assert np.mean([len(set(a) & set(b)) / 20 for a, b in zip(hits.rows, best, strict=True)]) > 0.7
+
+
 def test_a_target_is_met_with_the_least_effort_and_answer_uses_it(corpus, tmp_path):
     low = build(corpus, tmp_path / "low", "--spec", "IVF16,Flat", "--target_recall", 0.5)
     high = build(corpus, tmp_path / "high", "--spec", "IVF16,Flat", "--target_recall", 0.99)
