@@ -165,7 +165,7 @@ def check_rag_token(directory: str, name: str) -> None:
             "--model is a RAG model of another kind: it was trained to choose its answers by another rule",
             value=f"{name} ({' '.join(map(str, architectures))})",
             expected=RAG_TOKEN,
-            remedy="use a RAG-Token model, such as facebook/rag-token-nq where this is facebook/rag-sequence-nq",
+            remedy="use a RAG-Token model, or name that class in its config.json if its own is made from it",
         )
 
 
