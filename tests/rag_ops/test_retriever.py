@@ -266,6 +266,26 @@ def test_the_tokenizer_of_a_rag_model_is_ours_by_each_name(tiny_rag, tiny_bart):
     assert not isinstance(AutoTokenizer.from_pretrained(tiny_bart), transformers.RagTokenizer)
 
 
+def test_a_generator_of_bytes_whose_tokenizer_is_slow_gets_transformers_contexts(hub_style, dpr_pair, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 384}
+    config = transformers.T5Config(**sizes, decoder_start_token_id=0, eos_token_id=1, pad_token_id=0)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "byt5")
+    slow = transformers.ByT5Tokenizer()
+    assert not slow.is_fast
+    slow.save_pretrained(tmp_path / "byt5")
+    compose(dpr_pair[1], str(tmp_path / "byt5"), str(tmp_path / "rag"))
+    ours, theirs = (
+        kind.from_pretrained(tmp_path / "rag", **hub_style) for kind in (RagRetriever, transformers.RagRetriever)
+    )
+    ids = ours.question_encoder_tokenizer(["who is the king"])["input_ids"]
+    vectors = np.random.default_rng(4).standard_normal((1, 16)).astype(np.float32)
+    found, expected = (one(ids, vectors, n_docs=2, return_tensors="pt") for one in (ours, theirs))
+    for row, other in zip(found["context_input_ids"], expected["context_input_ids"], strict=True):
+        assert row[row != 0].tolist() == other[other != 0].tolist()
+        assert len(row[row != 0]) > 20
+
+
 def test_tokenizers_without_a_model_load_by_a_configuration_that_is_given(tiny_rag, tmp_path):
     config = transformers.RagConfig.from_pretrained(tiny_rag)
     transformers.RagTokenizer.from_pretrained(tiny_rag).save_pretrained(tmp_path)
