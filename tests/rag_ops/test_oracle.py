@@ -1,6 +1,7 @@
 """Our decoders against transformers' RagTokenForGeneration: tokens, scores and loss, over three random models.
 
-Every question is given to the oracle alone, padded as its own retriever pads, while ours answers all in ragged batches.
+The oracle is asked in batches of 25, padded as its own retriever pads, and for ten questions alone too; ours answers
+all in ragged batches.
 """
 
 import copy
@@ -27,6 +28,7 @@ from rag_ops.seq2seq import Seq2Seq
 from tests.conftest import WORDS
 
 QUESTIONS, DOCS, NEW_TOKENS, PAD, END = 200, 3, 8, 0, 3
+TOGETHER, ALONE = 25, 10  # questions that the oracle is asked at a time, and the first ones that it is asked alone too
 BY_BRUTE_FORCE = 20
 ROUNDING = 2e-5  # of a token's log-probability in float32, by a sharpened model; how much depends on the processor
 BART = {"pad_token_id": PAD, "bos_token_id": 2, "eos_token_id": END, "decoder_start_token_id": 2}
@@ -96,16 +98,42 @@ def model_named(name: str, vocabulary: int) -> Oracle:
     return Oracle(config=config, question_encoder=encoder, generator=generator).eval()
 
 
-def oracle_inputs(model: Oracle, tokenizer, question: str, passages: list[Passage], scores: np.ndarray) -> dict:
+def oracle_inputs(model: Oracle, tokenizer, questions: list[str], passages: list, scores: np.ndarray) -> dict:
     prefix = getattr(model.config.generator, "prefix", None) or ""
-    texts = [f"{prefix}{p.title} / {p.text} // {question}" for p in passages]
+    pairs = zip(questions, passages, strict=True)
+    texts = [f"{prefix}{p.title} / {p.text} // {question}" for question, found in pairs for p in found]
     encoded = tokenizer(texts, return_tensors="pt", padding="max_length", max_length=120)
     return {
         "context_input_ids": encoded["input_ids"],
         "context_attention_mask": encoded["attention_mask"],
-        "doc_scores": torch.from_numpy(scores[None]),
+        "doc_scores": torch.from_numpy(scores),
         "n_docs": DOCS,
     }
+
+
+def oracle_answers(oracle: Oracle, inputs: dict, beams: int) -> list[tuple[list[int], float | None]]:
+    """Of each question of a batch: its tokens up to the end, and with beams the mean of their log-probabilities."""
+    output = oracle.generate(
+        **inputs,
+        num_beams=beams,
+        min_length=1,
+        max_length=NEW_TOKENS + 1,
+        early_stopping=False,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    sequences = [row[: row.index(END) + 1] if END in row else row for row in output.sequences[:, 1:].tolist()]
+    means = output.sequences_scores.tolist() if beams > 1 else [None] * len(sequences)
+    return list(zip(sequences, means, strict=True))
+
+
+def oracle_log_probabilities(oracle: Oracle, inputs: dict, answers: list[list[int]]) -> list[float]:
+    """Of each answer of a batch by the oracle's own loss, which leaves padding out."""
+    start = oracle.config.generator.decoder_start_token_id
+    length = max(map(len, answers))
+    labels = torch.tensor([[start, *answer, *[PAD] * (length - len(answer))] for answer in answers])
+    with torch.inference_mode():
+        return (-oracle(**inputs, labels=labels).loss).tolist()
 
 
 @pytest.mark.parametrize("beams", [1, 4])
@@ -117,30 +145,20 @@ def test_tokens_scores_and_loss_are_the_oracles(name, beams, tokenizer, asked):
     ours = RagTokenGenerator(copy.deepcopy(oracle), Pair(tokenizer), settings, "cpu", 2)
     assert isinstance(ours._generator, Seq2Seq if name == "t5" else Bart)
     answers = ours.answer(questions, passages, scores, batch_tokens=3000)
-    start = oracle.config.generator.decoder_start_token_id
-    for number, answer in enumerate(answers):
-        inputs = oracle_inputs(oracle, tokenizer, questions[number], passages[number], scores[number])
-        output = oracle.generate(
-            **inputs,
-            num_beams=beams,
-            min_length=1,
-            max_length=NEW_TOKENS + 1,
-            early_stopping=False,
-            output_scores=True,
-            return_dict_in_generate=True,
-        )
-        tokens = output.sequences[0, 1:].tolist()
-        tokens = tokens[: tokens.index(END) + 1] if END in tokens else tokens
-        assert list(answer.token_ids) == tokens
-        with torch.inference_mode():
-            labels = torch.tensor([[start, *answer.token_ids]])
-            loss = oracle(**inputs, labels=labels).loss.item()
-        if PAD not in answer.token_ids:  # of which the oracle's loss leaves out
-            assert -answer.score == pytest.approx(loss, abs=ROUNDING * len(tokens))
-        if beams > 1:
-            forced = slice(NEW_TOKENS - 1, None) if name != "t5" else slice(0)  # the forced end counts 0 there
-            own = answer.score - sum(token.log_probability for token in answer.tokens[forced])
-            assert own / len(tokens) == pytest.approx(output.sequences_scores[0].item(), abs=1e-4)
+    forced = slice(NEW_TOKENS - 1, None) if name != "t5" else slice(0)  # the forced end counts 0 there
+    alone = [slice(number, number + 1) for number in range(ALONE)]
+    together = [slice(first, first + TOGETHER) for first in range(0, QUESTIONS, TOGETHER)]
+    for part in [*alone, *together]:
+        inputs = oracle_inputs(oracle, tokenizer, questions[part], passages[part], scores[part])
+        wanted = oracle_answers(oracle, inputs, beams)
+        assert [list(answer.token_ids) for answer in answers[part]] == [tokens for tokens, _ in wanted]
+        summed = oracle_log_probabilities(oracle, inputs, [tokens for tokens, _ in wanted])
+        for answer, (tokens, mean), log_probability in zip(answers[part], wanted, summed, strict=True):
+            if PAD not in tokens:  # of which the oracle's loss leaves out
+                assert answer.score == pytest.approx(log_probability, abs=ROUNDING * len(tokens))
+            if beams > 1:
+                own = answer.score - sum(token.log_probability for token in answer.tokens[forced])
+                assert own / len(tokens) == pytest.approx(mean, abs=1e-4)
     lengths = {len(answer.token_ids) for answer in answers}
     assert len({answer.text for answer in answers}) > 10, "the random model answers nearly all alike"
     assert name == "t5" or len(lengths) > 2, "no answer ends early"

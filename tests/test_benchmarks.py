@@ -1,0 +1,78 @@
+"""Every benchmark runs, at toy size; one that fails does not keep the others from running."""
+
+import json
+import math
+import sys
+
+import pytest
+
+from tests.benchmarks import running
+from tests.benchmarks.__main__ import NAMES, main, module_of
+from tests.benchmarks.common import NotHereError
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "flink"])  # which test_flink.py runs
+def test_a_benchmark_runs_at_toy_size(name, tmp_path, monkeypatch, minilm, excerpt):
+    module = pytest.importorskip(module_of(name))
+    try:
+        results = module.run(tmp_path, module.TOY)
+    except NotHereError as reason:
+        pytest.skip(str(reason))
+    assert results
+    for result in results:
+        assert math.isfinite(result.ratio), result
+        assert result.figures
+        assert result.right, result
+    assert len({result.name for result in results}) == len(results)
+
+
+MODULES = {
+    "sound": "def run(directory):\n    (directory / 'file').touch()\n    return [Result('a / b', 2.0, '>= 1', True, 'x')]\n",
+    "slow": "def run(directory):\n    return [Result('c / d', 0.5, '>= 1', False, 'y')]\n",
+    "raises": "def run(directory):\n    return [Result('e', 1 / 0, '', True, '')]\n",
+    "dies": "import os\ndef run(directory):\n    os.kill(os.getpid(), 9)\n",
+    "absent": "from tests.benchmarks.common import NotHereError\n"
+    "def run(directory):\n    raise NotHereError('no such thing')\n",
+}
+
+
+def test_one_that_raises_dies_or_is_absent_is_reported_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    for name, text in MODULES.items():
+        (tmp_path / f"toy_{name}.py").write_text(f"from tests.benchmarks.common import Result\n{text}")
+    monkeypatch.syspath_prepend(tmp_path)
+    kept = tmp_path / "kept.jsonl"
+    order = ["raises", "dies", "absent", "slow", "sound"]
+    with kept.open("w") as file:
+        missed = running.run_all([(name, f"toy_{name}") for name in order], file)
+    assert missed == 3
+    first, *records = map(json.loads, kept.read_text().splitlines())
+    assert first["cores"] > 0
+    told = [record for record in records if "seconds" not in record]
+    assert [record["benchmark"] for record in told] == order
+    assert "ZeroDivisionError" in told[0]["error"]
+    assert "died" in told[1]["error"]
+    assert told[2]["skipped"] == "no such thing"
+    assert [record["ok"] for record in told[3:]] == [False, True]
+    assert told[4] == {
+        **{"benchmark": "sound", "name": "a / b", "ratio": 2.0, "wanted": ">= 1"},
+        **{"ok": True, "figures": "x", "right": True},
+    }
+    printed = capsys.readouterr().out
+    assert [line[:4] for line in printed.splitlines() if line[:4] in ("FAIL", "skip", "MISS", "ok  ")] == [
+        *("FAIL", "FAIL", "skip", "MISS", "ok  "),
+    ]
+
+
+@pytest.mark.parametrize(("missed", "code"), [(0, 0), (2, 1)])
+def test_the_exit_code_says_whether_all_is_as_it_must_be(missed, code, monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(
+        sys.modules["tests.benchmarks.__main__"], "run_all", lambda names, _: given.extend(names) or missed
+    )
+    assert main(["chunk", "--output", str(tmp_path / "out.jsonl")]) == code
+    assert given == [("chunk", "tests.benchmarks.bench_chunk")]
+
+
+def test_an_unknown_benchmark_is_bad_usage(capsys):
+    assert main(["chunks"]) == 2
+    assert "'chunks'" in capsys.readouterr().err
