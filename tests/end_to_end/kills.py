@@ -1,6 +1,7 @@
 """Kill -9 at random moments of a whole run: `python -m tests.end_to_end.kills --kills 30 --seed 1`.
 
-Each time `ragbeam run` is started in a process group of its own and killed with all its workers at a random moment
+Each time `ragbeam run` is started in a process group of its own, as a fork of a process that has imported everything
+(`warmed`), and killed with all its workers at a random moment
 between the first file that it writes and its end; then the same command must finish, and what it leaves must be, file
 by file and byte by byte, what an undisturbed run leaves (but for run.json, which tells times). Every other time the
 work is done by two worker processes.
@@ -23,6 +24,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.conftest import bert_config, make_bart, make_sentence_encoder, make_tokenizer
+from tests.end_to_end import warmed
 from tests.pipelines.workspace import write_articles, write_questions
 
 STAGES = ("passages", "embeddings", "index", "answers")
@@ -61,42 +63,52 @@ def prepare(directory: Path) -> list[str]:
     ]
 
 
-def start(command: list[str], workspace: Path, more: list[str]) -> subprocess.Popen:
-    """Starts the command in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *command, "--workspace", str(workspace), *more],
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The command without its workspace, the address of the process to fork, and the file for what forks print."""
+
+    command: list[str]
+    address: str
+    log: Path
+
+    def start(self, workspace: Path, more: list[str]) -> warmed.Forked:
+        """Starts the command in a process group of its own."""
+        return warmed.start(self.address, [*self.command, "--workspace", str(workspace), *more], self.log)
 
 
-def finish(command: list[str], workspace: Path, more: list[str]) -> float:
+def finish_cold(command: list[str], workspace: Path) -> None:
+    """Runs the command to its end as a user does, in a process that imports everything anew."""
+    whole = [sys.executable, "-m", "pipelines.cli", *command, "--workspace", str(workspace)]
+    done = subprocess.run(whole, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"the command failed: {done.stderr[-2000:]}")
+
+
+def finish(job: Job, workspace: Path, more: list[str]) -> float:
     """Runs the command to its end; gives the seconds from its first file on."""
-    process = start(command, workspace, more)
+    process = job.start(workspace, more)
     begun = wait_for_work(process, workspace)
-    output = process.communicate()[0].decode()
-    if process.returncode != 0:
-        raise RuntimeError(f"the command failed: {output[-2000:]}")
+    if process.wait() != 0:
+        raise RuntimeError(f"the command failed: {job.log.read_text()[-2000:]}")
     return time.monotonic() - begun
 
 
-def wait_for_work(process: subprocess.Popen, workspace: Path) -> float:
+def wait_for_work(process: warmed.Forked, workspace: Path) -> float:
     """Waits until there is a workspace, or the process is at its end; gives the time."""
     while not workspace.exists() and process.poll() is None:
         time.sleep(POLL_SECS)
     return time.monotonic()
 
 
-def kill(command: list[str], workspace: Path, more: list[str], after_secs: float) -> str:
+def kill(job: Job, workspace: Path, more: list[str], after_secs: float) -> str:
     """Starts the command and kills its process group; gives the stage that was at work, or "too late"."""
-    process = start(command, workspace, more)
+    process = job.start(workspace, more)
     until = wait_for_work(process, workspace) + after_secs
     while time.monotonic() < until and process.poll() is None:
         time.sleep(POLL_SECS)
     late = process.poll() is not None
     os.killpg(process.pid, signal.SIGKILL) if not late else None
-    process.communicate()
+    process.wait()
     if late:
         return "too late"
     return next((stage for stage in STAGES if not (workspace / stage / "manifest.json").exists()), "after all")
@@ -116,9 +128,17 @@ def contents(workspace: Path) -> dict[str, str]:
 def run(directory: Path, kills: int, seed: int) -> list[Kill]:
     """Kills so many runs, and compares what each leaves after it has been finished."""
     command = prepare(directory)
-    seconds = [finish(command, directory / f"undisturbed-{n}", more) for n, more in enumerate(WORKERS)]
-    expected = contents(directory / "undisturbed-0")
-    assert contents(directory / "undisturbed-1") == expected
+    finish_cold(command, directory / "cold")
+    expected = contents(directory / "cold")
+    with warmed.server() as address:
+        return run_forked(directory, Job(command, address, directory / "printed"), expected, kills, seed)
+
+
+def run_forked(directory: Path, job: Job, expected: dict[str, str], kills: int, seed: int) -> list[Kill]:
+    """The same, given what an undisturbed run leaves."""
+    seconds = [finish(job, directory / f"undisturbed-{n}", more) for n, more in enumerate(WORKERS)]
+    for number in range(len(WORKERS)):
+        assert contents(directory / f"undisturbed-{number}") == expected
     draw = random.Random(seed)
     done: list[Kill] = []
     while len(done) < kills:
@@ -127,9 +147,9 @@ def run(directory: Path, kills: int, seed: int) -> list[Kill]:
         part = (len(done) // len(WORKERS) * len(WORKERS) + draw.random() * len(WORKERS)) / max(kills, len(WORKERS))
         after = min(part, 1) * seconds[kind]
         workspace = directory / "killed" / "workspace"
-        stage = kill(command, workspace, WORKERS[kind], after)
+        stage = kill(job, workspace, WORKERS[kind], after)
         if stage != "too late":
-            finish(command, workspace, WORKERS[kind])
+            finish(job, workspace, WORKERS[kind])
             found = contents(workspace)
             names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
             done.append(Kill(after, stage, kind + 1, tuple(names)))

@@ -1,0 +1,177 @@
+"""Commands and Beam's workers as forks of a process that has imported torch and Beam: kills need many of each.
+
+A fork begins after the imports, which take 5 s of a processor each time, and is otherwise a process of its own: a
+command leads a process group, its workers join it, and SIGKILL to the group ends all of them at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tests.conftest import ENVIRONMENT
+
+IMPORTED = (
+    *("torch", "faiss", "transformers", "transformers.models.rag", "apache_beam.runners.worker.sdk_worker_main"),
+    *("apache_beam.runners.portability.fn_api_runner.worker_handlers", "pipelines.cli", "pipelines.commands"),
+    *("pipelines.chunk", "pipelines.embed", "pipelines.index", "pipelines.answer", "rag_ops.retriever"),
+)
+CLASSES = "AutoTokenizer BertModel BartForConditionalGeneration DPRQuestionEncoder RagTokenForGeneration".split()
+WORKER = "apache_beam.runners.worker.sdk_worker_main"
+OWN_THREADS = {Path("/proc/self/comm").read_text().strip(), "jemalloc_bg_thd"}  # the latter stops before a fork
+POLL_SECS = 0.005
+START_SECS = 300
+
+
+class Forked:
+    """A fork, as far as `subprocess.Popen` is asked of here: it is the server's child, which reports how it ended."""
+
+    def __init__(self, address: str, request: Mapping[str, Any]):
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(address)
+        self._lines = self._socket.makefile("rw", encoding="utf-8")
+        self._lines.write(json.dumps(request) + "\n")
+        self._lines.flush()
+        self.pid = int(self._lines.readline())
+        self.returncode: int | None = None
+
+    def wait(self) -> int:
+        """Waits for its end; gives the exit code, or the negative number of the signal."""
+        if self.returncode is None:
+            self.returncode = int(self._lines.readline())
+            self._lines.close()
+            self._socket.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """The same where it has ended, else None."""
+        if self.returncode is None and not select.select([self._socket], [], [], 0)[0]:
+            return None
+        return self.wait()
+
+    def kill(self) -> None:
+        """Kills it alone."""
+        os.kill(self.pid, 9)
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """Starts the server, which imports everything; gives its address, for `start`."""
+    with tempfile.TemporaryDirectory() as directory:
+        address = os.path.join(directory, "socket")
+        command = [sys.executable, "-m", "tests.end_to_end.warmed", address]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**ENVIRONMENT, **os.environ})
+        try:
+            assert process.stdout is not None
+            ready = select.select([process.stdout], [], [], START_SECS)[0] and process.stdout.readline()
+            assert ready == b"ready\n", "the server did not start"
+            yield address
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def start(address: str, arguments: Sequence[str], log: Path) -> Forked:
+    """Starts `ragbeam ARGUMENTS` in a process group of its own, with what it prints in a file."""
+    return Forked(address, {"arguments": list(arguments), "log": str(log), "directory": os.getcwd()})
+
+
+def serve(address: str) -> None:
+    """Forks for each request, and reports the end of each fork, until it is killed."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+    for name in CLASSES:
+        getattr(sys.modules["transformers"], name)
+    others = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")} - OWN_THREADS
+    assert not others, f"a fork has one thread, so that locks which others hold stay held: {others}"
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(address)
+    listening.listen()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    running: dict[int, socket.socket] = {}
+    while True:
+        if select.select([listening], [], [], POLL_SECS)[0]:
+            connection = listening.accept()[0]
+            request = json.loads(connection.makefile("r", encoding="utf-8").readline())
+            if "group" in request and request["group"] not in running:
+                connection.close()  # the command was killed meanwhile
+                continue
+            pid = os.fork()
+            if pid == 0:
+                for other in (listening, connection, *running.values()):
+                    other.close()
+                become(address, request)
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, request.get("group", pid))
+            running[pid] = connection
+            report(connection, pid)
+        while running:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            connection = running.pop(pid)
+            report(connection, os.waitstatus_to_exitcode(status))
+            connection.close()
+
+
+def report(connection: socket.socket, number: int) -> None:
+    """A line with a number; who asked may be dead."""
+    with contextlib.suppress(OSError):
+        connection.sendall(f"{number}\n".encode())
+
+
+def become(address: str, request: dict[str, Any]) -> None:
+    """What a fork does, to its end."""
+    code = 1
+    try:
+        os.setpgid(0, request.get("group", 0))
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(request["directory"])
+        if "group" in request:
+            os.environ.clear()
+            os.environ.update(request["environment"])
+            sys.argv = [WORKER]
+            sys.modules[WORKER].main(sys.argv)
+            code = 0
+        else:
+            fork_workers(address, request["log"])
+            code = sys.modules["pipelines.cli"].main(request["arguments"])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def fork_workers(address: str, log: str) -> None:
+    """Has Beam's local runner, in this process, take its workers from the server too."""
+    from apache_beam.runners.portability import local_job_service
+
+    def popen(command: str, shell: bool, env: Mapping[str, str]) -> Forked:
+        assert shell
+        assert command.endswith(f"-m {WORKER}"), command
+        request = {"group": os.getpid(), "environment": dict(env), "log": log, "directory": os.getcwd()}
+        return Forked(address, request)
+
+    local_job_service.subprocess = SimpleNamespace(Popen=popen)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
