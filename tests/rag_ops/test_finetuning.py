@@ -18,7 +18,8 @@ from tests.conftest import make_bart
 from tests.pipelines.workspace import fails, ragbeam
 
 SUBJECTS = "moon sun river king city war ice".split()
-SETTINGS = FinetuneSettings(epochs=2, learning_rate=1e-3, batch_size=8, n_docs=2, eval_steps=6, seed=3)
+SETTINGS = FinetuneSettings(epochs=2, learning_rate=1e-3, batch_size=8, n_docs=2, eval_steps=2, seed=3)
+FEW, STEPS = 36, 8  # questions: four steps an epoch
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,10 @@ def questions_of(kingdom: dict[str, str]) -> list[Question]:
     return list(read_questions([kingdom["questions"]], QuestionOptions()))
 
 
+def few_questions(kingdom: dict[str, str]) -> list[Question]:
+    return questions_of(kingdom)[:FEW]
+
+
 class StopAt(TrainerCallback):
     """Ends the training as a killed process would, before the step counts."""
 
@@ -60,16 +65,16 @@ class StopAt(TrainerCallback):
 @pytest.fixture(scope="module")
 def undisturbed(kingdom, tmp_path_factory) -> tuple[str, object]:
     output = str(tmp_path_factory.mktemp("undisturbed"))
-    return output, finetune(kingdom["model"], kingdom["index"], questions_of(kingdom), output, SETTINGS)
+    return output, finetune(kingdom["model"], kingdom["index"], few_questions(kingdom), output, SETTINGS)
 
 
 def test_an_interrupted_training_resumes_on_the_same_curve(kingdom, undisturbed, tmp_path):
-    arguments = (kingdom["model"], kingdom["index"], questions_of(kingdom), str(tmp_path), SETTINGS)
+    arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom), str(tmp_path), SETTINGS)
     with pytest.raises(KeyboardInterrupt):
-        finetune(*arguments, callbacks=[StopAt(9)])
+        finetune(*arguments, callbacks=[StopAt(3)])
     assert not (tmp_path / "config.json").exists(), "an unfinished model must not look like a finished one"
     result = finetune(*arguments, resume=True)
-    assert len(result.losses) > 12
+    assert len(result.losses) == STEPS
     assert result == undisturbed[1]
     ours, theirs = (Path(place, "model.safetensors").read_bytes() for place in (tmp_path, undisturbed[0]))
     assert ours == theirs
@@ -78,29 +83,29 @@ def test_an_interrupted_training_resumes_on_the_same_curve(kingdom, undisturbed,
 def test_a_checkpoint_half_written_is_passed_over_and_overwrite_does_not_hinder_resuming(
     kingdom, undisturbed, tmp_path
 ):
-    arguments = (kingdom["model"], kingdom["index"], questions_of(kingdom), str(tmp_path), SETTINGS)
+    arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom), str(tmp_path), SETTINGS)
     with pytest.raises(KeyboardInterrupt):
-        finetune(*arguments, overwrite=True, callbacks=[StopAt(13)])
+        finetune(*arguments, overwrite=True, callbacks=[StopAt(5)])
     folder = tmp_path / CHECKPOINTS
-    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-6"]
-    state = folder / "checkpoint-12" / "trainer_state.json"
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+    state = folder / "checkpoint-4" / "trainer_state.json"
     state.write_bytes(state.read_bytes()[:100])
-    (folder / "checkpoint-18").mkdir()
-    (folder / "checkpoint-18" / "model.safetensors").write_bytes(b"half")
+    (folder / "checkpoint-6").mkdir()
+    (folder / "checkpoint-6" / "model.safetensors").write_bytes(b"half")
     steps = []
     assert (
         finetune(*arguments, resume=True, overwrite=True, on_step=lambda step, _: steps.append(step)) == undisturbed[1]
     )
-    assert steps[0] == 7
+    assert steps[0] == 3
     ours, theirs = (Path(place, "model.safetensors").read_bytes() for place in (tmp_path, undisturbed[0]))
     assert ours == theirs
 
 
 def test_without_a_whole_checkpoint_it_begins_again(kingdom, undisturbed, tmp_path):
-    arguments = (kingdom["model"], kingdom["index"], questions_of(kingdom), str(tmp_path), SETTINGS)
+    arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom), str(tmp_path), SETTINGS)
     with pytest.raises(KeyboardInterrupt):
-        finetune(*arguments, callbacks=[StopAt(7)])
-    (tmp_path / CHECKPOINTS / "checkpoint-6" / "trainer_state.json").unlink()
+        finetune(*arguments, callbacks=[StopAt(3)])
+    (tmp_path / CHECKPOINTS / "checkpoint-2" / "trainer_state.json").unlink()
     assert finetune(*arguments, resume=True) == undisturbed[1]
 
 
@@ -284,7 +289,7 @@ def test_bad_use_is_one_line(kingdom, tmp_path, capsys, flags, message):
 
 
 def test_an_unfinished_training_and_a_model_are_not_overwritten(kingdom, undisturbed, tmp_path):
-    arguments = (kingdom["model"], kingdom["index"], questions_of(kingdom))
+    arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom))
     with pytest.raises(InputError, match="holds a model already"):
         finetune(*arguments, undisturbed[0], SETTINGS)
     with pytest.raises(KeyboardInterrupt):
