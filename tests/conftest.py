@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import importlib.util
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -23,9 +25,13 @@ ENVIRONMENT = {
 }
 
 collect_ignore_glob = ["benchmarks/*"]  # whose modules are no tests, and take seconds to import
-SLOW_FIRST = ("tests/runners/test_flink.py", "tests/end_to_end/test_kills.py", "tests/rag_ops/test_oracle.py")
+SLOW_FIRST = (
+    *("tests/runners/test_flink.py", "tests/end_to_end/test_demo.py", "tests/test_benchmarks.py"),
+    *("tests/end_to_end/test_kills.py", "tests/runners/test_portable.py", "tests/rag_ops/test_finetuning.py"),
+)
 
 EXCERPT = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+PAGES, SHORT_CHARS = 12, 12_000  # of the excerpt, and the longest page's XML
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 WORDS = "the of a in is was and to on by what who where when which how many river city king war moon sun ice".split()
 
@@ -55,6 +61,18 @@ def package_file(package: str, name: str) -> str:
 def excerpt() -> str:
     """The Wikipedia excerpt that gensim carries: 206 pages, bz2."""
     return package_file("gensim", EXCERPT)
+
+
+@pytest.fixture(scope="session")
+def some_pages(excerpt, tmp_path_factory) -> str:
+    """A dump of a few of the excerpt's pages, bz2."""
+    text = bz2.BZ2File(excerpt).read().decode()
+    pages = re.findall(r"  <page>.*?</page>\n", text, re.DOTALL)
+    short = [page for page in pages if "#REDIRECT" not in page and len(page) < SHORT_CHARS][:PAGES]
+    assert len(short) == PAGES
+    path = tmp_path_factory.mktemp("some_pages") / "pages.xml.bz2"
+    path.write_bytes(bz2.compress((text[: text.index("  <page>")] + "".join(short) + "</mediawiki>\n").encode()))
+    return str(path)
 
 
 @pytest.fixture(scope="session")
@@ -192,4 +210,20 @@ def tiny_rag(tmp_path_factory, sentence_encoder, tiny_bart) -> str:
 
     directory = str(tmp_path_factory.mktemp("rag"))
     compose(sentence_encoder, tiny_bart, directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def searchable(tmp_path_factory, sentence_encoder) -> Path:
+    """Articles, questions, passages in two shards, embeddings and index: a directory that tests copy or only read."""
+    from tests.pipelines.workspace import ragbeam, write_articles, write_questions
+
+    directory = tmp_path_factory.mktemp("searchable")
+    write_articles(directory / "articles.jsonl")
+    write_questions(directory / "questions.jsonl")
+    passages, embeddings = directory / "passages", directory / "embeddings"
+    chunk = ["chunk", "--input", directory / "articles.jsonl", "--output", passages, "--passage_words", 20]
+    ragbeam(*chunk, "--num_shards", 2)
+    ragbeam("embed", "--passages", passages, "--encoder", sentence_encoder, "--output", embeddings)
+    ragbeam("index", "--embeddings", embeddings, "--output", directory / "index")
     return directory

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,11 +46,22 @@ def whole(passages, sentence_encoder):
     return digests(passages.parent / "whole", "embed")
 
 
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory, sentence_encoder, tiny_rag) -> tuple[Path, Path]:
+    """All four stages, and a copy of them to be kept: manifests name places, so the copy is put back where it was."""
+    directory = tmp_path_factory.mktemp("finished")
+    ragbeam(*run(inputs, directory / "ws", sentence_encoder, tiny_rag))
+    shutil.copytree(directory / "ws", directory / "kept")
+    return directory / "ws", directory / "kept"
+
+
 @pytest.fixture
-def workspace(inputs, passages, tmp_path, sentence_encoder, tiny_rag) -> Path:
-    """All four stages, anew for each test."""
-    ragbeam(*run(inputs, tmp_path / "ws", sentence_encoder, tiny_rag))
-    return tmp_path / "ws"
+def workspace(finished) -> Path:
+    """All four stages, as they were made, for each test."""
+    used, kept = finished
+    shutil.rmtree(used)
+    shutil.copytree(kept, used)
+    return used
 
 
 @pytest.fixture

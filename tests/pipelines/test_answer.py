@@ -12,20 +12,13 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from rag_ops import composing
 from rag_ops.stages import read_manifest
-from tests.pipelines.workspace import TOPICS, fails, ragbeam, write_articles, write_questions
+from tests.pipelines.workspace import TOPICS, fails, ragbeam
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory, sentence_encoder):
-    """Index and questions."""
-    directory = tmp_path_factory.mktemp("answer")
-    write_articles(directory / "articles.jsonl")
-    write_questions(directory / "questions.jsonl")
-    passages, embeddings = directory / "passages", directory / "embeddings"
-    ragbeam("chunk", "--input", directory / "articles.jsonl", "--output", passages, "--passage_words", 20)
-    ragbeam("embed", "--passages", passages, "--encoder", sentence_encoder, "--output", embeddings)
-    ragbeam("index", "--embeddings", embeddings, "--output", directory / "index")
-    return directory
+@pytest.fixture
+def stage(searchable):
+    """Index and questions, which tests read."""
+    return searchable
 
 
 @pytest.fixture(scope="module")

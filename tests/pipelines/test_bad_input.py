@@ -23,23 +23,10 @@ def articles(tmp_path):
     return tmp_path / "articles.jsonl"
 
 
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory, sentence_encoder):
-    """Passages, embeddings and index of a small corpus."""
-    directory = tmp_path_factory.mktemp("stages")
-    write_articles(directory / "articles.jsonl")
-    ragbeam("chunk", "--input", directory / "articles.jsonl", "--output", directory / "passages", "--num_shards", 2)
-    ragbeam(
-        "embed",
-        "--passages",
-        directory / "passages",
-        "--encoder",
-        sentence_encoder,
-        "--output",
-        directory / "embeddings",
-    )
-    ragbeam("index", "--embeddings", directory / "embeddings", "--output", directory / "index")
-    return directory
+@pytest.fixture
+def stages(searchable):
+    """Passages, embeddings and index of a small corpus, which tests read or copy."""
+    return searchable
 
 
 def chunk_fails(capsys, tmp_path, *arguments: object) -> str:
@@ -226,15 +213,8 @@ def test_a_model_that_is_no_rag_model(capsys, stages, tmp_path, tiny_bart):
 def test_an_index_of_other_passages_is_refused(capsys, stages, tmp_path, tiny_rag):
     shutil.copytree(stages, tmp_path / "ws")
     write_articles(tmp_path / "ws" / "articles.jsonl", count=31)
-    ragbeam(
-        "chunk",
-        "--input",
-        tmp_path / "ws" / "articles.jsonl",
-        "--output",
-        tmp_path / "ws" / "passages",
-        "--num_shards",
-        2,
-    )
+    again = ["chunk", "--input", tmp_path / "ws" / "articles.jsonl", "--output", tmp_path / "ws" / "passages"]
+    ragbeam(*again, "--passage_words", 20, "--num_shards", 2)
     write_questions(tmp_path / "q.jsonl")
     line = answer_fails(capsys, tmp_path, tmp_path / "ws" / "index", tiny_rag, tmp_path / "q.jsonl")
     assert "other passages" in line

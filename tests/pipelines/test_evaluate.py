@@ -1,6 +1,7 @@
 """The evaluate command: both files, the table, the sweep next to answers made anew, and answer's --retrieve."""
 
 import json
+import shutil
 
 import fsspec
 import pyarrow.parquet as pq
@@ -8,21 +9,17 @@ import pytest
 
 from rag_ops.metrics import exact_match, f1
 from rag_ops.stages import read_manifest
-from tests.pipelines.workspace import TOPICS, answer_row, fails, ragbeam, write_answers, write_articles, write_questions
+from tests.pipelines.workspace import TOPICS, answer_row, fails, ragbeam, write_answers
 
 SHORT = ("--max_new_tokens", 5, "--threads", 1)
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory, sentence_encoder, tiny_rag):
+def stage(tmp_path_factory, searchable, tiny_rag):
     """Index, two question files with gold answers that the random model gives, and answers that keep 8 passages."""
-    directory = tmp_path_factory.mktemp("evaluate")
-    write_articles(directory / "articles.jsonl")
-    write_questions(directory / "first.jsonl")
-    passages, embeddings = directory / "passages", directory / "embeddings"
-    ragbeam("chunk", "--input", directory / "articles.jsonl", "--output", passages, "--passage_words", 20)
-    ragbeam("embed", "--passages", passages, "--encoder", sentence_encoder, "--output", embeddings)
-    ragbeam("index", "--embeddings", embeddings, "--output", directory / "index")
+    directory = tmp_path_factory.mktemp("evaluate") / "stage"
+    shutil.copytree(searchable, directory)
+    (directory / "questions.jsonl").rename(directory / "first.jsonl")
     answer(directory, tiny_rag, directory / "plain", "first.jsonl", "--n_docs", 3)
     given = [row for row in read(directory / "plain") if row["answer"]]
     second = [{"id": f"s{n}", "question": row["question"], "answer": row["answer"]} for n, row in enumerate(given[:4])]
