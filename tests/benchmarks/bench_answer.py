@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,30 +12,40 @@ from transformers import RagTokenForGeneration, RagTokenizer
 
 from pipelines import demo
 from rag_ops import composing, storage
-from rag_ops.stages import read_manifest
-from tests.benchmarks.common import THREADS, Result, batches, encoder, excerpt, ragbeam, side_by_side
+from tests.benchmarks.common import THREADS, Result, batches, encoder, ragbeam, side_by_side, some_passages
 
 N_DOCS = 5
 NEW_TOKENS = 10
 BATCH = 8
-COPIES = 2  # of the demo's questions, the second with words of its own: a job of some size, as batch jobs are
 
 
-def run(directory: Path) -> list[Result]:
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How much is asked of how much.
+
+    Attributes:
+        questions: of the demo's 48.
+        endings: of each question's copies: a job of some size, as batch jobs are.
+        parts: of the excerpt, of which one is searched.
+    """
+
+    questions: int = 48
+    endings: tuple[str, ...] = ("", ", please")
+    parts: int = 10
+
+
+TOY = Sizes(questions=2, endings=("",), parts=2)
+
+
+def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     """Questions per second of the whole job, retrieval and marginals included, as a ratio."""
     model_directory = str(directory / "model")
     composing.compose_warm_started(encoder(), model_directory)
     questions = directory / "questions.jsonl"
     with open(demo.QUESTIONS, encoding="utf-8") as file:
-        asked = [json.loads(line)["question"] for line in file]
-    endings = ["", ", please"]
-    questions.write_text("".join(json.dumps({"question": q + end}) + "\n" for end in endings[:COPIES] for q in asked))
-    ragbeam("chunk", "--input", excerpt(), "--output", directory / "all", "--num_shards", 10)
-    part = read_manifest(str(directory / "all"), "chunk").shards[0].path
-    rows = storage.read_parquet(str(directory / "all" / part)).select(["id", "title", "text"]).to_pandas()
-    rows.to_json(directory / "some.jsonl", orient="records", lines=True, force_ascii=False)
-    chunk = ["chunk", "--input", directory / "some.jsonl", "--output", directory / "passages", "--passage_words", 1000]
-    ragbeam(*chunk)
+        asked = [json.loads(line)["question"] for line in file][: sizes.questions]
+    questions.write_text("".join(json.dumps({"question": q + end}) + "\n" for end in sizes.endings for q in asked))
+    some_passages(directory, sizes.parts, num_shards=1)
     ragbeam("embed", "--passages", directory / "passages", "--encoder", encoder(), "--output", directory / "embeddings")
     ragbeam("index", "--embeddings", directory / "embeddings", "--output", directory / "index")
 

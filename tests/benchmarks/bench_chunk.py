@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import dataclasses
 import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -12,7 +13,17 @@ import mwparserfromhell
 from tests.benchmarks.common import Result, excerpt, ragbeam, side_by_side
 
 
-def run(directory: Path) -> list[Result]:
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Rounds of each."""
+
+    rounds: int = 3
+
+
+TOY = Sizes(rounds=1)
+
+
+def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     """Pages per second of the whole job, reading to writing, as a ratio."""
     count = 0
 
@@ -31,7 +42,7 @@ def run(directory: Path) -> list[Result]:
         shutil.rmtree(directory / "passages", ignore_errors=True)
         ragbeam("chunk", "--input", excerpt(), "--output", directory / "passages")
 
-    seconds, bare_seconds = side_by_side(ours, bare, rounds=3)
+    seconds, bare_seconds = side_by_side(ours, bare, rounds=sizes.rounds)
     ratio = bare_seconds / seconds
     figures = f"{count / seconds:.0f} pages/s, bare loop {count / bare_seconds:.0f}"
     return [Result("chunk / bare strip_code loop, pages per second", ratio, ">= 0.80", ratio >= 0.8, figures)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -11,12 +12,21 @@ from transformers import AutoModel, AutoTokenizer
 from tests.benchmarks.common import THREADS, Result, batches, encoder, ragbeam, side_by_side, some_passages
 
 BATCH = 32
-PARTS = 5  # about 900 passages
 
 
-def run(directory: Path) -> list[Result]:
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Of so many parts of the excerpt one is encoded: 5 give about 900 passages."""
+
+    parts: int = 5
+
+
+TOY = Sizes(parts=2)
+
+
+def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     """Passages per second of the whole job, reading to writing, as a ratio."""
-    pairs = some_passages(directory, PARTS, num_shards=2)
+    pairs = some_passages(directory, sizes.parts, num_shards=2)
     model, tokenizer = AutoModel.from_pretrained(encoder()).eval(), AutoTokenizer.from_pretrained(encoder())
 
     def bare() -> None:

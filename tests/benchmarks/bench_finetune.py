@@ -12,34 +12,60 @@ are those of `bench_reader`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines import demo
 from tests.benchmarks import bench_reader
 from tests.benchmarks.common import THREADS, NotHereError, Result, encoder, ragbeam
 
-HELD_OUT, TRAINED_ON = 400, 4000  # questions
 FROZEN = ["rag.question_encoder", "rag.generator.model.shared"]
 UNFINISHED = os.environ.get("RAGBEAM_UNFINISHED")
-TRAINING = {"n_docs": 2, "batch_size": 8, "learning_rate": 2e-4, "max_steps": 400, "eval_steps": 200}
-TRAINING |= {"max_answer_tokens": 16, "label_smoothing": 0.05}
+TRAINING = {"n_docs": 2, "batch_size": 8, "learning_rate": 2e-4, "max_answer_tokens": 16, "label_smoothing": 0.05}
 
 
-def run(directory: Path) -> list[Result]:
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How long is trained on how much.
+
+    Attributes:
+        weights: files of the generator's weights; none for the file that RAGBEAM_UNFINISHED names.
+        held_out: questions.
+        trained_on: questions.
+        steps: of training.
+        articles_of: questions whose articles are searched; None for all.
+    """
+
+    weights: Sequence[str] = ()
+    held_out: int = 400
+    trained_on: int = 4000
+    steps: int = 400
+    articles_of: int | None = None
+
+
+TOY = Sizes(tuple(map(str, demo.TRAINED)), held_out=2, trained_on=40, steps=2, articles_of=40)
+
+
+def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     """EM after less EM before.
 
     Raises:
         NotHereError: the questions or the weights are not here.
     """
-    if UNFINISHED is None:
+    if not sizes.weights and UNFINISHED is None:
         raise NotHereError("RAGBEAM_UNFINISHED names no weights")
     asked, training, unseen = bench_reader.questions()
-    bench_reader.write_articles(directory / "articles.jsonl", asked)
-    bench_reader.write_questions(directory / "train.jsonl", random.Random(5).sample(training, TRAINED_ON))
-    bench_reader.write_questions(directory / "held_out.jsonl", unseen[:HELD_OUT])
-    model = bench_reader.compose(directory, [UNFINISHED])
+    trained_on = random.Random(5).sample(training, sizes.trained_on)
+    held_out = unseen[: sizes.held_out]
+    searched = asked if sizes.articles_of is None else [*trained_on, *held_out][: sizes.articles_of]
+    bench_reader.write_articles(directory / "articles.jsonl", searched)
+    bench_reader.write_questions(directory / "train.jsonl", trained_on)
+    bench_reader.write_questions(directory / "held_out.jsonl", held_out)
+    model = bench_reader.compose(directory, sizes.weights or [str(UNFINISHED)])
     for stage in (
         ["chunk", "--input", directory / "articles.jsonl", "--output", directory / "passages"],
         ["embed", "--passages", directory / "passages", "--encoder", encoder(), "--output", directory / "embeddings"],
@@ -49,6 +75,7 @@ def run(directory: Path) -> list[Result]:
     ragbeam(
         *("finetune", "--model", model, "--index", directory / "index", "--output", directory / "trained"),
         *("--train", directory / "train.jsonl", "--eval", directory / "held_out.jsonl", "--threads", THREADS),
+        *("--max_steps", sizes.steps, "--eval_steps", sizes.steps // 2),
         *(part for name, value in TRAINING.items() for part in (f"--{name}", value)),
         *("--freeze", *FROZEN, "--told_only"),
     )

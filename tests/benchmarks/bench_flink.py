@@ -22,8 +22,17 @@ from tests.benchmarks.common import NotHereError, Result, encoder, some_passages
 from tests.runners import flink
 
 WORKERS = 2
-PARTS = 3  # of the demo's excerpt: about 1,500 passages
-SHARDS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Of so many parts of the excerpt one is encoded, in so many shards: 3 give about 1,500 passages."""
+
+    parts: int = 3
+    shards: int = 16
+
+
+TOY = Sizes(parts=2, shards=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +65,7 @@ class Timing:
         )
 
 
-def run(directory: Path) -> list[Result]:
+def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     """Passages per second of the whole job on Flink over those of the local run, whole commands.
 
     Raises:
@@ -64,14 +73,14 @@ def run(directory: Path) -> list[Result]:
     """
     try:
         with flink.cluster(directory / "cluster", WORKERS) as cluster, flink.worker_pool(directory) as port:
-            return compare(directory, cluster, port)
+            return compare(directory, cluster, port, sizes)
     except pytest.skip.Exception as reason:
         raise NotHereError(str(reason)) from reason
 
 
-def compare(directory: Path, cluster: flink.Cluster, port: int) -> list[Result]:
+def compare(directory: Path, cluster: flink.Cluster, port: int, sizes: Sizes) -> list[Result]:
     """The runs, one after the other."""
-    some_passages(directory, PARTS, SHARDS)
+    some_passages(directory, sizes.parts, sizes.shards)
     alone = timed(directory, "local", 1)
     processes = ["--direct_running_mode=multi_processing", f"--direct_num_workers={WORKERS}"]
     beside = timed(directory, "processes", WORKERS, *processes)

@@ -7,6 +7,7 @@ itself. The share is of the rate that a large bfloat16 matrix product reaches on
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,10 @@ import torch
 from rag_ops.generation import BATCH_TOKENS
 from rag_ops.isolating import token_batches
 from tests.benchmarks.bench_decode import (
+    BASE,
     BATCH,
     LARGE,
+    Size,
     make_inputs,
     needed_operations,
     our_generator,
@@ -27,13 +30,23 @@ from tests.benchmarks.bench_decode import (
 )
 from tests.benchmarks.common import NotHereError, Result
 
-QUESTIONS = {1: 1024, 4: 512}  # by number of beams; transformers answers the first THEIR_QUESTIONS
-THEIR_QUESTIONS = 64
 WANTED = 5.0
 MATRIX = 8192  # rows, columns and inner size of the product that is the measure
 
 
-def run(directory: Path) -> list[Result]:
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The model, questions by number of beams, and how many of them transformers answers: the first."""
+
+    model: Size = LARGE
+    questions: tuple[tuple[int, int], ...] = ((1, 1024), (4, 512))
+    theirs: int = 64
+
+
+TOY = Sizes(dataclasses.replace(BASE, layers=1), ((1, 8), (4, 8)), 8)
+
+
+def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     """Questions per second as ratios, greedy and with 4 beams.
 
     Raises:
@@ -41,9 +54,9 @@ def run(directory: Path) -> list[Result]:
     """
     if not torch.cuda.is_available():
         raise NotHereError("no GPU that torch can use")
-    model, best_rate = random_model(LARGE), matrix_rate()
+    model, best_rate = random_model(sizes.model), matrix_rate()
     theirs = copy.deepcopy(model).to("cuda", torch.bfloat16)
-    return [_compare(model, theirs, beams, count, best_rate) for beams, count in QUESTIONS.items()]
+    return [_compare(model, theirs, beams, count, best_rate, sizes) for beams, count in sizes.questions]
 
 
 def matrix_rate() -> float:
@@ -61,7 +74,7 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _compare(model: Any, theirs: Any, beams: int, count: int, best_rate: float) -> Result:
+def _compare(model: Any, theirs: Any, beams: int, count: int, best_rate: float, sizes: Sizes) -> Result:
     lengths, contexts, scores = make_inputs(beams, count)
     ours = our_generator(model, beams, "cuda", "bfloat16")
     sizes = [len(row) * max(len(ids) for ids, _ in row) for row in contexts]
@@ -79,8 +92,8 @@ def _compare(model: Any, theirs: Any, beams: int, count: int, best_rate: float) 
         answer()  # the first of each is not counted: it sets up
         own_rate = count / seconds(answer)
         generate(BATCH)
-        their_rate = THEIR_QUESTIONS / seconds(lambda: generate(THEIR_QUESTIONS))
-    share = needed_operations(LARGE, lengths, beams) / count * own_rate / best_rate
+        their_rate = sizes.theirs / seconds(lambda: generate(sizes.theirs))
+    share = needed_operations(sizes.model, lengths, beams) / count * own_rate / best_rate
     figures = (
         f"{own_rate:.0f} questions/s, transformers {their_rate:.1f}; {share:.0%} of the {best_rate / 1e12:.0f} TFLOP/s "
         f"that a matrix product reaches on {torch.cuda.get_device_name()}"

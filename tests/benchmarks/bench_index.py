@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import os
@@ -22,26 +23,44 @@ from tests.benchmarks.common import THREADS, Result, peak_memory_bytes, ragbeam,
 from tests.pipelines.workspace import write_corpus
 
 DIMENSION, QUESTIONS, K = 768, 512, 20
-EXACT_ROWS = 200_000
-BUILT_ROWS = 200_000
-BUILT = (("IVF1024,SQ8", 1.1), ("PQ64", 0.8))  # and the most that building may take, next to bare FAISS
-SHARD_ROWS = 250_000  # of the memory test: 2 and 4 shards, or with RAGBEAM_BENCH_ROWS=2000000 4 and 8
-MEMORY_ROWS = int(os.environ.get("RAGBEAM_BENCH_ROWS", 1_000_000))
+SHARD_ROWS = 100_000
 CLUSTERS = 5_000
 DIRECTIONS = 32  # in which the vectors of a cluster differ
 RESCORED_SPEC, CANDIDATES, SEARCHED = "PQ64", 200, 1000
 
 
-def run(directory: Path) -> list[Result]:
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Numbers of vectors.
+
+    Attributes:
+        exact_rows: that are searched exactly.
+        built_rows: of which an index is built, next to bare FAISS.
+        built: its kinds, and the most that building may take, next to bare FAISS.
+        memory_rows: the larger number of the memory test; the other is its half.
+        shard_rows: in one shard of it.
+    """
+
+    exact_rows: int = 200_000
+    built_rows: int = 200_000
+    built: tuple[tuple[str, float], ...] = (("IVF1024,SQ8", 1.1), ("PQ64", 0.8))
+    memory_rows: int = int(os.environ.get("RAGBEAM_BENCH_ROWS", 4 * SHARD_ROWS))
+    shard_rows: int = SHARD_ROWS
+
+
+TOY = Sizes(2000, 2000, (("IVF8,SQ8", 1.1),), 2000, 1000)
+
+
+def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     """Exact search, build time, then peak memory and recall of rescored candidates."""
-    results = [*exact_search(), *build_times(directory)]
+    results = [*exact_search(sizes.exact_rows), *build_times(directory, sizes)]
     gc.collect()
-    return [*results, *memory_and_rescoring(directory)]
+    return [*results, *memory_and_rescoring(directory, sizes.memory_rows, sizes.shard_rows)]
 
 
-def exact_search() -> list[Result]:
+def exact_search(count: int) -> list[Result]:
     """Ours from float16, the best matrix product alone from float32, and FAISS's IndexFlatIP."""
-    vectors = draw(0, EXACT_ROWS)
+    vectors = draw(0, count)
     questions = np.random.default_rng(1).standard_normal((QUESTIONS, DIMENSION)).astype(np.float32)
     wide = vectors.astype(np.float32)
     torch.set_num_threads(THREADS)
@@ -55,7 +74,7 @@ def exact_search() -> list[Result]:
         "numpy": lambda: questions @ wide.T,
         "numpy transposed": lambda: wide @ questions.T,
     }
-    operations = 2 * QUESTIONS * EXACT_ROWS * DIMENSION
+    operations = 2 * QUESTIONS * count * DIMENSION
     rates = {name: operations / least_seconds(product) / 1e9 for name, product in products.items()}
     best = max(rates, key=lambda name: rates[name])
     found = exact.search(questions, vectors, K, threads=THREADS)
@@ -71,20 +90,21 @@ def exact_search() -> list[Result]:
     figures = (
         f"{QUESTIONS / ours:.0f} questions/s, FAISS {QUESTIONS / theirs:.0f} ({faiss_rate:.0f} GFLOP/s, twice the "
     )
-    figures += f"memory); {'same rows' if same else 'OTHER ROWS'}; {EXACT_ROWS:,} x {DIMENSION}, k {K}"
+    figures += f"memory); {'same rows' if same else 'OTHER ROWS'}; {count:,} x {DIMENSION}, k {K}"
     return [
         share,
-        Result("exact search / FAISS IndexFlatIP", theirs / ours, ">= 1.00", theirs >= ours and same, figures),
+        Result("exact search / FAISS IndexFlatIP", theirs / ours, ">= 1.00", theirs >= ours and same, figures, same),
     ]
 
 
-def build_times(directory: Path) -> list[Result]:
+def build_times(directory: Path, sizes: Sizes) -> list[Result]:
     """`ragbeam index` next to reading the same Parquet files and calling FAISS."""
-    write_corpus(directory / "built", [lambda n=n: draw(n, BUILT_ROWS // 4) for n in range(4)], normalize=False)
-    return [build_time(directory, directory / "built" / "embeddings", spec, most) for spec, most in BUILT]
+    rows = sizes.built_rows
+    write_corpus(directory / "built", [lambda n=n: draw(n, rows // 4) for n in range(4)], normalize=False)
+    return [build_time(directory, directory / "built" / "embeddings", rows, *kind) for kind in sizes.built]
 
 
-def build_time(directory: Path, embeddings: Path, spec: str, most: float) -> Result:
+def build_time(directory: Path, embeddings: Path, rows: int, spec: str, most: float) -> Result:
     """The same of one spec, of which FAISS's PQ trains polysemous codes, and ours does not."""
     rounds = iter(range(100))
 
@@ -107,17 +127,17 @@ def build_time(directory: Path, embeddings: Path, spec: str, most: float) -> Res
         faiss.write_index(index, str(directory / "theirs.faiss"))
 
     seconds, bare = side_by_side(ours, theirs)
-    figures = f"{seconds:.1f} s, bare FAISS {bare:.1f} s; {spec} over {BUILT_ROWS:,} x {DIMENSION}"
+    figures = f"{seconds:.1f} s, bare FAISS {bare:.1f} s; {spec} over {rows:,} x {DIMENSION}"
     wanted = f"< {most:.2f}"
     return Result(f"index {spec} / bare FAISS, seconds", seconds / bare, wanted, seconds < most * bare, figures)
 
 
-def memory_and_rescoring(directory: Path) -> list[Result]:
+def memory_and_rescoring(directory: Path, most_rows: int, shard_rows: int) -> list[Result]:
     """Peak memory of index and search for twice the vectors in shards of one size; then recall of PQ, rescored."""
     peaks: dict[int, list[int]] = {}
-    for rows in (MEMORY_ROWS // 2, MEMORY_ROWS):
-        place, shards = directory / f"rows-{rows}", rows // SHARD_ROWS
-        write_corpus(place, [lambda n=n: draw(n, SHARD_ROWS) for n in range(shards)], normalize=False)
+    for rows in (most_rows // 2, most_rows):
+        place, shards = directory / f"rows-{rows}", rows // shard_rows
+        write_corpus(place, [lambda n=n: draw(n, shard_rows) for n in range(shards)], normalize=False)
         build = peak_memory_bytes(
             *("index", "--embeddings", place / "embeddings", "--output", place / "index"),
             *("--num_shards", shards, "--threads", THREADS),
@@ -127,7 +147,7 @@ def memory_and_rescoring(directory: Path) -> list[Result]:
     for number, stage in enumerate(("index", f"search of {SEARCHED:,} questions")):
         small, large = (peaks[rows][number] for rows in sorted(peaks))
         ok = large < 1.5 * small and large < 3e9
-        figures = f"{small / 1e6:.0f} MB for {MEMORY_ROWS // 2:,} x {DIMENSION}, {large / 1e6:.0f} MB for twice as many"
+        figures = f"{small / 1e6:.0f} MB for {most_rows // 2:,} x {DIMENSION}, {large / 1e6:.0f} MB for twice as many"
         results.append(
             Result(f"peak memory of {stage}, twice the vectors", large / small, "< 1.5, < 3 GB", ok, figures)
         )
@@ -136,7 +156,7 @@ def memory_and_rescoring(directory: Path) -> list[Result]:
         *("--num_shards", shards, "--threads", THREADS, "--recall_queries", 0),
     )
     recall, plain = rescored_recall(place)
-    figures = f"{CANDIDATES} candidates of {RESCORED_SPEC}; {plain:.3f} without; {MEMORY_ROWS:,} x {DIMENSION}"
+    figures = f"{CANDIDATES} candidates of {RESCORED_SPEC}; {plain:.3f} without; {most_rows:,} x {DIMENSION}"
     return [*results, Result("recall@20 of rescored candidates", recall, ">= 0.95", recall >= 0.95, figures)]
 
 

@@ -9,6 +9,7 @@ with colons between them.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -27,20 +28,31 @@ from tests.benchmarks.train_demo import evaluate
 
 FOLDER = Path(os.environ.get("RAGBEAM_QA", Path(__file__).parents[3] / "shared" / "data" / "qa"))
 TRAINED = os.environ["RAGBEAM_TRAINED"].split(":") if "RAGBEAM_TRAINED" in os.environ else demo.TRAINED
-QUESTIONS = 600  # of those held out
 GOLD_EM, RETRIEVED_EM = 0.40, 0.25
 
 
-def run(directory: Path) -> list[Result]:
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Held-out questions, and whether all articles of the question sets and the demo are searched, or only theirs."""
+
+    questions: int = 600
+    all_articles: bool = True
+
+
+TOY = Sizes(4, all_articles=False)
+
+
+def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     """EM and F1 with the gold passage given, then of `ragbeam answer` with five passages.
 
     Raises:
         NotHereError: the questions are not here.
     """
-    asked, _, sample = questions()
+    asked, _, sample = questions(sizes.questions)
     model = compose(directory, TRAINED)
     gold_em, gold_f1 = with_gold_passages(model, sample)
-    figures = retrieved(directory, model, asked, sample)
+    searched, dumps = (asked, [excerpt()]) if sizes.all_articles else (sample, [])
+    figures = retrieved(directory, model, searched, sample, dumps)
     text = f"F1 {gold_f1:.1%}; {len(sample)} questions"
     results = [Result("the demo's reader, EM with the gold passage", gold_em, ">= 0.40", gold_em >= GOLD_EM, text)]
     em, recall = figures["em"], figures["recall"]["5"]
@@ -48,7 +60,7 @@ def run(directory: Path) -> list[Result]:
     return [*results, Result("the same, EM with 5 retrieved passages", em, ">= 0.25", em >= RETRIEVED_EM, text)]
 
 
-def questions() -> tuple[list[Sample], list[Sample], list[Sample]]:
+def questions(held_out: int = 600) -> tuple[list[Sample], list[Sample], list[Sample]]:
     """All questions, those to train on, and some of the held-out ones.
 
     Raises:
@@ -58,7 +70,7 @@ def questions() -> tuple[list[Sample], list[Sample], list[Sample]]:
         raise NotHereError(f"no question sets in {FOLDER} (RAGBEAM_QA)")
     asked = list(real_questions(FOLDER))
     training, unseen = split(asked)
-    return asked, training, random.Random(2).sample(unseen, min(QUESTIONS, len(unseen)))
+    return asked, training, random.Random(2).sample(unseen, min(held_out, len(unseen)))
 
 
 def compose(directory: Path, trained: Sequence[str]) -> Path:
@@ -76,12 +88,14 @@ def with_gold_passages(model: Path, sample: list[Sample]) -> tuple[float, float]
     return evaluate(generator, Encoder(encoder()), given)
 
 
-def retrieved(directory: Path, model: Path, asked: Iterable[Sample], sample: list[Sample]) -> dict:
+def retrieved(
+    directory: Path, model: Path, asked: Iterable[Sample], sample: list[Sample], dumps: Sequence[str]
+) -> dict:
     """What `ragbeam evaluate` says of the answers to the sample."""
     write_articles(directory / "articles.jsonl", asked)
     write_questions(directory / "questions.jsonl", sample)
     ragbeam(
-        *("run", "--workspace", directory / "ws", "--input", directory / "articles.jsonl", excerpt()),
+        *("run", "--workspace", directory / "ws", "--input", directory / "articles.jsonl", *dumps),
         *("--encoder", encoder(), "--model", model, "--questions", directory / "questions.jsonl"),
         *("--n_docs", 5, "--extractive", "--threads", THREADS),
     )

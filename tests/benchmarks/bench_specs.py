@@ -1,10 +1,11 @@
 """Every kind of index: built by `ragbeam index`, its own recall next to recall that NumPy alone measures anew.
 
-Two corpora: the demo's passages under its encoder, and clustered vectors of 768 (a million, or RAGBEAM_BENCH_ROWS).
+Two corpora: the demo's passages under its encoder, and clustered vectors of 768 (50,000, or RAGBEAM_BENCH_ROWS).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -17,23 +18,44 @@ from rag_ops.search import IndexShard
 from rag_ops.stages import read_manifest
 from rag_ops.topk import merge
 from tests.benchmarks.bench_index import SHARD_ROWS, ask, draw
-from tests.benchmarks.common import THREADS, Result, encoder, excerpt, ragbeam
+from tests.benchmarks.common import THREADS, Result, encoder, ragbeam, some_passages
 from tests.pipelines.workspace import write_corpus
 
-ROWS = int(os.environ.get("RAGBEAM_BENCH_ROWS", 1_000_000))
 SPECS = "Flat SQ8 SQfp16 IVF{n},Flat IVF{n}_HNSW32,SQ8 PCAR128,SQ8 PQ64 OPQ8,PQ8 IVF64,PQ8 HNSW32".split()
 TUNED = ("auto", "IVF{n},SQ8")  # with --target_recall
 TARGET, K = 0.95, 20
 QUESTIONS = 500
 AGREES = 0.03  # of two measurements of one recall, on other questions
-LISTS = {True: 1024, False: 64}
 
 
-def run(directory: Path) -> list[Result]:
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How much is indexed how.
+
+    Attributes:
+        rows: vectors that are drawn at random.
+        specs: the kinds of index.
+        lists: inverted lists of the demo's corpus and of the drawn one.
+        parts: of the demo's excerpt, of which one is indexed.
+    """
+
+    rows: int = int(os.environ.get("RAGBEAM_BENCH_ROWS", 50_000))
+    specs: tuple[str, ...] = (*SPECS, *TUNED)
+    lists: tuple[int, int] = (64, 1024)
+    parts: int = 2
+
+
+TOY = Sizes(4000, ("Flat", "HNSW32", "IVF{n},SQ8"), (4, 16), parts=1)
+
+
+def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     """A line for each spec and corpus."""
     results = []
-    demo = demo_corpus(directory / "demo")
-    for place, questions, name in ((demo, None, "demo"), (synthetic_corpus(directory / "large"), ask(QUESTIONS), "")):
+    demo, drawn = demo_corpus(directory / "demo", sizes.parts), synthetic_corpus(directory / "large", sizes.rows)
+    for place, questions, name, lists in (
+        (demo, None, "demo", sizes.lists[0]),
+        (drawn, ask(QUESTIONS), "", sizes.lists[1]),
+    ):
         embeddings = str(place / "embeddings")
         manifest = read_manifest(embeddings, "embed")
         if questions is None:  # passages as questions, each without itself
@@ -43,8 +65,8 @@ def run(directory: Path) -> list[Result]:
             own = np.full(len(questions), -1)
         truth = brute_force(embeddings, questions, own)
         label = name or f"{manifest.rows:,} x {questions.shape[1]}"
-        for spec in [*SPECS, *TUNED]:
-            results.append(measured(place, spec.format(n=LISTS[not name]), spec in TUNED, questions, own, truth, label))
+        for kind in sizes.specs:
+            results.append(measured(place, kind.format(n=lists), kind in TUNED, questions, own, truth, label))
             print(f"  {results[-1].name}: {results[-1].ratio:.3f}; {results[-1].figures}", flush=True)
     return results
 
@@ -96,7 +118,7 @@ def brute_force(embeddings: str, questions: np.ndarray, own: np.ndarray) -> np.n
         numbers = np.broadcast_to(np.arange(start, start + shard.rows), here.shape)
         here = np.where(numbers == own[:, None], -np.inf, here)
         scores, rows = np.concatenate([scores, here], 1), np.concatenate([rows, numbers], 1)
-        best = np.argpartition(-scores, K, axis=1)[:, :K]
+        best = np.argpartition(-scores, min(K, scores.shape[1] - 1), axis=1)[:, :K]
         scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
     return rows
 
@@ -108,14 +130,16 @@ def overlap(found: Sequence[Sequence[int]], truth: np.ndarray) -> float:
     )
 
 
-def demo_corpus(place: Path) -> Path:
-    """The demo's passages and vectors."""
-    ragbeam("chunk", "--input", excerpt(), "--output", place / "passages")
+def demo_corpus(place: Path, parts: int) -> Path:
+    """The passages of one of so many parts of the demo's excerpt, and their vectors."""
+    place.mkdir()
+    some_passages(place, parts, num_shards=4)
     ragbeam("embed", "--passages", place / "passages", "--encoder", encoder(), "--output", place / "embeddings")
     return place
 
 
-def synthetic_corpus(place: Path) -> Path:
-    """Clustered vectors, in shards of 250,000."""
-    write_corpus(place, [lambda n=n: draw(n, SHARD_ROWS) for n in range(ROWS // SHARD_ROWS)], normalize=False)
+def synthetic_corpus(place: Path, rows: int) -> Path:
+    """Clustered vectors, in shards of 100,000 or, where they are fewer, in four."""
+    shard_rows = min(SHARD_ROWS, rows // 4)
+    write_corpus(place, [lambda n=n: draw(n, shard_rows) for n in range(rows // shard_rows)], normalize=False)
     return place

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import dataclasses
 import io
 import os
 import re
@@ -21,29 +20,17 @@ from pipelines import demo
 from pipelines.cli import main
 from rag_ops import composing, storage
 from rag_ops.stages import read_manifest
+from tests.benchmarks.results import NotHereError, Result
 from tests.conftest import make_sentence_encoder
+
+__all__ = ["NotHereError", "Result"]
 
 THREADS = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """One line of the report: a ratio, what it must be, and the figures that it comes from."""
-
-    name: str
-    ratio: float
-    wanted: str
-    ok: bool
-    figures: str
-
-
-class NotHereError(Exception):
-    """What a benchmark needs is not here."""
-
-
 def excerpt() -> str:
-    """The Wikipedia excerpt of the demo."""
-    return demo.package_path(*demo.EXCERPT)
+    """The Wikipedia excerpt of the demo, or the dump that RAGBEAM_BENCH_DUMP names: bz2."""
+    return os.environ.get("RAGBEAM_BENCH_DUMP") or demo.package_path(*demo.EXCERPT)
 
 
 def encoder() -> str:

@@ -24,6 +24,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import IO, Any
 
+import pytest
+
+from pipelines.cli import QUIET
+from tests.benchmarks.results import NotHereError
+
 MEASURED_WITH = ("torch", "transformers", "faiss-cpu", "apache-beam", "numpy")
 
 
@@ -79,11 +84,6 @@ def run_apart(module: str) -> list[dict[str, Any]]:
 
 def run_here(module: str) -> list[dict[str, Any]]:
     """The records of one benchmark: its results, why it is skipped, or how it failed."""
-    import pytest
-
-    from pipelines.cli import QUIET
-    from tests.benchmarks.common import NotHereError
-
     os.environ.update(QUIET)
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="ragbeam-bench-") as directory:

@@ -1,4 +1,4 @@
-"""Rows in equals rows out over a file with every kind of bad row; the benchmark `rows` does it with 100,000."""
+"""Rows in equals rows out over a file with every kind of bad row; the benchmark `rows` does it with 30,000."""
 
 import json
 

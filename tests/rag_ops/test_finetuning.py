@@ -19,7 +19,7 @@ from tests.pipelines.workspace import fails, ragbeam
 
 SUBJECTS = "moon sun river king city war ice".split()
 SETTINGS = FinetuneSettings(epochs=2, learning_rate=1e-3, batch_size=8, n_docs=2, eval_steps=2, seed=3)
-FEW, STEPS = 36, 8  # questions: four steps an epoch
+FEW, STEPS = 30, 8  # questions: four steps an epoch
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from rag_ops.composing import compose
+from tests.benchmarks import bench_flink
 from tests.pipelines.workspace import ragbeam, write_articles, write_questions
 from tests.runners import flink
 from tests.runners.conftest import all_digests, run_arguments
@@ -64,6 +65,14 @@ def test_a_pool_of_workers_gives_the_local_bytes_though_a_task_manager_is_killed
         assert code == 0, (tmp_path / "run.log").read_text()
         assert left < SHARDS  # so the kill came in the middle
     assert all_digests(out) == all_digests(tmp_path / "expected")
+
+
+def test_the_benchmark_runs_at_toy_size(cluster, tmp_path, monkeypatch, minilm, some_pages):
+    monkeypatch.setenv("RAGBEAM_BENCH_DUMP", some_pages)
+    cluster.wait_for_slots(2)
+    with flink.worker_pool(tmp_path) as port:
+        results = bench_flink.compare(tmp_path, cluster, port, bench_flink.TOY)
+    assert [result.ratio > 0 for result in results] == [True, True]
 
 
 def wait_for_shards(running: subprocess.Popen, directory, count: int) -> None:
