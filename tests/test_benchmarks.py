@@ -8,7 +8,7 @@ import pytest
 
 from tests.benchmarks import running, table
 from tests.benchmarks.__main__ import NAMES, main, module_of
-from tests.benchmarks.common import NotHereError
+from tests.benchmarks.results import NotHereError
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "flink"])  # which test_flink.py runs
@@ -33,14 +33,14 @@ MODULES = {
     "slow": "def run(directory):\n    return [Result('c / d', 0.5, '>= 1', False, 'y')]\n",
     "raises": "def run(directory):\n    return [Result('e', 1 / 0, '', True, '')]\n",
     "dies": "import os\ndef run(directory):\n    os.kill(os.getpid(), 9)\n",
-    "absent": "from tests.benchmarks.common import NotHereError\n"
+    "absent": "from tests.benchmarks.results import NotHereError\n"
     "def run(directory):\n    raise NotHereError('no such thing')\n",
 }
 
 
 def test_one_that_raises_dies_or_is_absent_is_reported_and_the_others_go_on(tmp_path, monkeypatch, capsys):
     for name, text in MODULES.items():
-        (tmp_path / f"toy_{name}.py").write_text(f"from tests.benchmarks.common import Result\n{text}")
+        (tmp_path / f"toy_{name}.py").write_text(f"from tests.benchmarks.results import Result\n{text}")
     monkeypatch.syspath_prepend(tmp_path)
     kept = tmp_path / "kept.jsonl"
     order = ["raises", "dies", "absent", "slow", "sound"]
