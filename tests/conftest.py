@@ -5,9 +5,11 @@ from __future__ import annotations
 import bz2
 import importlib.util
 import json
+import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the files that take longest first, so that no worker is left with one of them at the end."""
     places = {name: place for place, name in enumerate(SLOW_FIRST)}
     items.sort(key=lambda item: places.get(item.nodeid.split("::")[0], len(places)))
+
+
+@pytest.fixture(autouse=True)
+def logging_goes_on() -> Iterator[None]:
+    """Fails a test that leaves logging switched off: others in the same process look for what is logged."""
+    yield
+    left, logging.root.manager.disable = logging.root.manager.disable, logging.NOTSET
+    assert left == logging.NOTSET, "logging is switched off"
 
 
 def package_file(package: str, name: str) -> str:
