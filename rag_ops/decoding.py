@@ -101,8 +101,8 @@ class Rules:
                 ids = [*following, *self.ends] if may_end else [*following]
                 standing[row, beam, ids] = allowed[row, beam, ids]
         stuck = standing.amax(-1) == -torch.inf
-        for end in self.ends:
-            standing[stuck, end] = log_probs[stuck, end]
+        for end in self.ends:  # a mask and a number as one index: torch 2.8 takes the number for the second dimension
+            standing[..., end] = torch.where(stuck, log_probs[..., end], standing[..., end])
         return standing
 
     def _ruled(self, log_probs: torch.Tensor, tokens: torch.Tensor, place: int) -> torch.Tensor:
