@@ -25,7 +25,7 @@ ROW_OVERHEAD_BYTES = 17  # content hash of a vector's row
 ANSWER_BYTES = 370  # of a passage in an answer's row, compressed, with its share of the rest
 
 CHUNK_ROW_BYTES = 2000  # of a passage while its shard is put together
-CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 205e6, 212e6, 907e6  # a worker before its data: libraries and runner
+CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 235e6, 248e6, 907e6  # a worker before its data: libraries and runner
 TORCH = 700e6  # what index takes more where it measures recall
 EMBED_WEIGHTS, ANSWER_WEIGHTS = 4.0, 3.0  # times the weights: read, laid out anew, and the rest of the old heap
 TOKEN_BYTES = 45  # of activations, for each token of a batch and each number of the feed-forward layer
