@@ -22,17 +22,17 @@ from pipelines import coders, runners
 from pipelines.corpus import Corpus, check_model, open_corpus
 from pipelines.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit, VectorUnit
 from pipelines.metrics import StepCounters, live_rows
-from pipelines.options import GENERATION_FIELDS, AnswerOptions
-from pipelines.progress import Progress, shards_of
-from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
+from pipelines.options import AnswerOptions
+from pipelines.shards import StageRun, spread, stage_job
 from pipelines.transforms.search import Rescore, Search, search_effort
 from rag_ops import blocks, storage, texts
-from rag_ops.errors import InputError, RagbeamError
 from rag_ops.questions import expand_question_files, read_questions
-from rag_ops.stages import StageOutput, check_unchanged, write_shard
+from rag_ops.rows import needed_rows
+from rag_ops.stages import StageOutput, write_shard
 from rag_ops.topk import TopK
 from schemas import answers
-from schemas.manifest import Manifest, ShardRecord, shard_name
+from schemas.layout import ANSWER
+from schemas.manifest import Manifest, ShardRecord
 
 RESULT_ROWS = 1000  # of a row group
 FEW_ERRORS = 0.01  # share of the rows: of more, the terminal names the commonest reason
@@ -61,85 +61,64 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     """
     started = time.monotonic()
     # The question files are read by the launcher, so they may lie anywhere.
-    runners.check(beam_arguments, [options.index, options.output], [options.model], options.resources)
+    runners.check(beam_arguments, [options.index, options.output], [options.model], options.workers.resources)
     files = expand_question_files(options.questions)
     corpus = open_corpus(options.index)
     runners.check(beam_arguments, [corpus.passages_url])
-    model_digest = check_model(options.model, corpus.index.info)
+    digests = {"model_digest": check_model(options.model, corpus.index.info), "index_digest": corpus.index.digest}
     if options.rescore:
         _ = corpus.embeddings  # refused now rather than in the middle
-    config = _config(options, files, model_digest, corpus)
-    output = StageOutput(options.output, "answer", config, _digests(files))
-    with output.locked():
-        return _run(options, beam_arguments, output, corpus, files, model_digest, started)
-
-
-def _run(
-    options: AnswerOptions,
-    beam_arguments: Sequence[str],
-    output: StageOutput,
-    corpus: Corpus,
-    files: Sequence[str],
-    model_digest: str,
-    started: float,
-) -> StageRun:
-    if options.verify:
-        corpus.check_digests(embeddings=options.rescore is not None)
-    if done := reuse_whole(output, started, verify=options.verify):
-        return done
-    if runners.is_local(beam_arguments):
-        _check_fits(options, corpus)
-    finished = output.begin(options.overwrite, verify=options.verify)
+    output = StageOutput(options.output, "answer", _config(options, files, digests, corpus.index), _digests(files))
     work = Work(storage.join(options.output, storage.INCOMPLETE, f"work-{output.fingerprint[:16]}"))
-    digests = {"model_digest": model_digest, "index_digest": corpus.index.digest}
-    try:
-        source = read_questions(files, options.reading)
-        prepared = blocks.prepare(source, work.url, options.block_questions)
+    with stage_job(output, beam_arguments, started, corpus.check_unchanged, work.url) as job:
+        if options.verify:
+            corpus.check_digests(embeddings=options.rescore is not None)
+        if done := job.reuse(verify=options.verify):
+            return done
+        if runners.is_local(beam_arguments):
+            _check_fits(options, corpus)
+        job.begin(options)
+        job.keeps_scratch = lambda: _keep_answered(options, work)
+        prepared = blocks.prepare(read_questions(files, options.reading), work.url, options.block_questions)
         cuts = blocks.cut_shards(prepared.blocks, options.num_shards)
-        wanted = {shard_name("answers", n, len(cuts), "parquet"): output.fingerprint for n in range(len(cuts))}
-        reused = [name for name, fingerprint in wanted.items() if holds(finished.get(name), fingerprint)]
-        done_blocks = {n for n in range(len(prepared.blocks)) if storage.exists(work.path(blocks.result_name(n)))}
-        todo = [block for block in prepared.blocks if block.number not in done_blocks]
-        plan = Plan(options, corpus, work, output.fingerprint, todo, cuts, list(wanted), reused, digests)
-        count = sum(block.questions for block in todo)
+        names = [ANSWER.shard(number, len(cuts)) for number in range(len(cuts))]
+        wanted = job.todo(dict.fromkeys(names, output.fingerprint))
+        there = set(blocks.result_names(work.url))
+        todo = [block for block in prepared.blocks if blocks.result_name(block.number) not in there]
+        plan = Plan(options, corpus, work, output.fingerprint, todo, cuts, names, wanted, digests)
 
         def answered() -> int:  # by workers that are not in this process
-            there = set(storage.names_in(work.url))
+            there = set(blocks.result_names(work.url))
             return sum(block.questions for block in todo if blocks.result_name(block.number) in there)
 
-        shards = shards_of(options.output, len(wanted))
-        with Progress("answer", count, lambda: live_rows("Generate") or answered(), "questions", shards):
-            metrics = runners.run(plan.build, beam_arguments, options.resources)
-        with output.discarding(list(wanted)):
-            check_unchanged(options.index, corpus.index)
-            check_unchanged(corpus.passages_url, corpus.passages)
-    except InputError:
-        storage.remove(work.url)
-        output.abandon()
-        raise
-    except RagbeamError:
-        if not options.keep_going:
-            blocks.forget_failures(work.url)
-        if not blocks.result_names(work.url):  # what is answered stays for the next run
-            output.abandon()
-        raise
-    made = [name for name in wanted if storage.exists(storage.join(options.output, name))]  # finish tells what lacks
-    info = {
-        **digests,
-        "model": options.model,
-        "questions": prepared.rows,
-        "distinct_questions": sum(block.questions for block in prepared.blocks),
-        "unreadable_questions": prepared.errors,
-        "errors": blocks.error_counts(options.output, made),
-        "unreadable_gold_answers": prepared.notes,
-        "first_unreadable_gold_answers": prepared.first_note,
-        "execution": {"device": plan.settings.device, "threads": options.threads, "batch_tokens": options.batch_tokens},
-    }
-    report = {"blocks": {"total": len(prepared.blocks), "reused": len(done_blocks), "made": len(todo)}}
-    inputs = {"index": options.index, **{f"questions_{number}": url for number, url in enumerate(files)}}
-    return finish(
-        output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started, report=report
-    )
+        total = sum(block.questions for block in todo)
+        metrics = job.run(
+            plan.build, "questions", total, lambda: live_rows("Generate") or answered(), options.workers.resources
+        )
+        made = [name for name in names if storage.exists(storage.join(options.output, name))]  # finish says what lacks
+        info = {
+            **digests,
+            "model": options.model,
+            "questions": prepared.rows,
+            "distinct_questions": sum(block.questions for block in prepared.blocks),
+            "unreadable_questions": prepared.errors,
+            "errors": blocks.error_counts(options.output, made),
+            "unreadable_gold_answers": prepared.notes,
+            "first_unreadable_gold_answers": prepared.first_note,
+            "execution": options.workers.execution,
+        }
+        report = {
+            "blocks": {"total": len(prepared.blocks), "reused": len(prepared.blocks) - len(todo), "made": len(todo)}
+        }
+        inputs = {"index": options.index, **{f"questions_{number}": url for number, url in enumerate(files)}}
+        return job.finish(inputs, info, metrics, report=report)
+
+
+def _keep_answered(options: AnswerOptions, work: Work) -> bool:
+    """Whether a failed run leaves answered blocks to the next one; those that failed the job are asked again."""
+    if not options.keep_going:
+        blocks.forget_failures(work.url)
+    return bool(blocks.result_names(work.url))
 
 
 def describe_errors(manifest: Manifest) -> str:
@@ -174,7 +153,7 @@ class Plan:
     todo: Sequence[blocks.Block]
     cuts: Sequence[Sequence[int]]
     names: Sequence[str]
-    reused: Sequence[str]
+    wanted: Sequence[str]
     digests: Mapping[str, str]
 
     def build(self, pipeline: beam.Pipeline) -> None:
@@ -186,7 +165,7 @@ class Plan:
             hits = hits | "Rescore" >> Rescore(self)
         found = hits | "FetchTexts" >> FetchTexts(self)
         results = (hits, found) | "Answer" >> AnswerQuestions(self)
-        shards = [n for n, name in enumerate(self.names) if name not in self.reused]
+        shards = [n for n, name in enumerate(self.names) if name in self.wanted]
         checked = (
             pipeline
             | spread("Job", [self.block_numbers] if shards else [])
@@ -211,14 +190,7 @@ class Plan:
     def settings(self) -> ModelSettings:
         """How a worker runs the model."""
         options = self.options
-        return ModelSettings(
-            options.model,
-            options.resources.device(options.device),
-            options.threads,
-            options.batch_tokens,
-            dtype=options.compute_dtype,
-            resources=options.resources,
-        )
+        return ModelSettings(options.model, options.workers, dtype=options.compute_dtype)
 
     @property
     def block_numbers(self) -> list[int]:
@@ -297,7 +269,7 @@ class FetchTexts(beam.PTransform):
 
         def needs(element: tuple[int, TopK]) -> Iterator[tuple[int, tuple[int, bytes]]]:
             block, hits = element
-            for passage_shard, rows in texts.needed_rows(hits.rows, starts).items():
+            for passage_shard, rows in needed_rows(hits.rows, starts).items():
                 yield passage_shard, (shards[block], rows.tobytes())
 
         return (
@@ -483,24 +455,26 @@ def _check_fits(options: AnswerOptions, corpus: Corpus) -> None:
     planning.check_fits(planning.StagePlan("answer", 0, 0, memory, None), options.output)
 
 
-def _config(options: AnswerOptions, files: Sequence[str], model_digest: str, corpus: Corpus) -> dict[str, Any]:
+def _config(
+    options: AnswerOptions, files: Sequence[str], digests: Mapping[str, str], index: Manifest
+) -> dict[str, Any]:
     from rag_ops import checkpoints, special_tokens
 
     tokens = special_tokens.read_special_tokens(checkpoints.find_model(options.model))
-    tokens = tokens if options.forced_tokens == "model" else tokens.unforced()
+    tokens = tokens if options.generation.forced_tokens == "model" else tokens.unforced()
     reading = dataclasses.asdict(options.reading)
-    decisive = ("n_docs", *GENERATION_FIELDS, "block_questions", "num_shards", "rescore", "compute_dtype")
+    decisive = ("n_docs", "block_questions", "num_shards", "rescore", "compute_dtype")
     # Named only where it changes what is kept: answers that were made before there was the flag stay valid.
     kept = {"retrieve": options.kept} if options.kept != options.n_docs else {}
     return {
         "questions": [posixpath.basename(url) for url in files],
         "reading": reading,
-        "model_digest": model_digest,
+        **digests,
         "special_tokens": dataclasses.asdict(tokens),  # which generation_config.json may name, no part of the digest
-        "index_digest": corpus.index.digest,
+        **dataclasses.asdict(options.generation),
         **{field: getattr(options, field) for field in decisive},
         **kept,
-        **search_effort(options, corpus.index),
+        **search_effort(options, index),
     }
 
 
@@ -511,6 +485,6 @@ def _digests(files: Sequence[str]) -> dict[str, str]:
 if __name__ == "__main__":
     import sys
 
-    from pipelines.cli import main
+    from pipelines import command, commands
 
-    sys.exit(main(["answer", *sys.argv[1:]]))
+    sys.exit(command.main_of(commands.ANSWER))

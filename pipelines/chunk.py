@@ -21,18 +21,18 @@ import apache_beam as beam
 from pipelines import runners
 from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import ChunkOptions
-from pipelines.progress import Progress, shards_of
-from pipelines.shards import StageRun, finish, holds, reuse_whole, spread
+from pipelines.shards import InputsChangedError, StageRun, spread, stage_job
 from rag_ops import parts, storage
+from rag_ops.article import Split
 from rag_ops.dropping import NAMED_TITLES, Dropped
-from rag_ops.errors import InputError, JobError, RagbeamError
-from rag_ops.inputs import InputOptions, Split
+from rag_ops.formats import FORMATS, InputOptions
 from rag_ops.parts import PartRecord
-from rag_ops.readers import dataset_digest, plan_splits
+from rag_ops.readers import plan_splits
 from rag_ops.stages import StageOutput, is_finished, write_shard
 from rag_ops.streams import COMPRESSIONS
 from schemas import passages
-from schemas.manifest import digest_of, shard_name
+from schemas.layout import CHUNK
+from schemas.manifest import digest_of
 
 MIN_SHARDS = 4  # a laptop's cores have something to share even for a small input
 SHARD_INPUT_BYTES = {True: 16 << 20, False: 64 << 20}  # input for a shard, compressed or not: about 50,000 passages
@@ -48,63 +48,39 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: an input is missing or malformed, or the output belongs to another configuration.
     """
     started = time.monotonic()
-    files = [] if options.reading.format == "hf" else options.inputs
+    is_dataset = options.reading.format in FORMATS and not FORMATS[options.reading.format].is_file
+    files = [] if is_dataset else options.input
     runners.check(beam_arguments, [*files, options.output])
-    splits = plan_splits(options.inputs, options.reading)
+    splits = plan_splits(options.input, options.reading)
     urls = list(dict.fromkeys(split.url for split in splits))
     num_shards = options.num_shards or default_shards(splits)
     before = _states(splits)
     digests = _digests(splits, options.reading)
     output = StageOutput(options.output, "chunk", _config(options, urls, num_shards, splits), digests)
-    with output.locked():
-        return _run(options, beam_arguments, output, splits, before, num_shards, started)
+    directory = parts_directory(options.output, output.fingerprint)
+    wanted = {CHUNK.shard(n, num_shards): output.fingerprint for n in range(num_shards)}
+    with stage_job(output, beam_arguments, started, lambda: _check_unchanged(before, splits), directory) as job:
+        if done := job.reuse(verify=options.verify):
+            return done
+        job.begin(options)
+        todo = job.todo(wanted)
 
+        def build(pipeline: beam.Pipeline) -> None:
+            read = ReadSplits(options, directory, num_shards)
+            names = [split.url for split in splits]
+            write = WriteShards(options.output, directory, num_shards, output.fingerprint, names)
+            seeds = pipeline | "Shards" >> beam.Create([(n, None) for n, name in enumerate(wanted) if name in todo])
+            refs = pipeline | spread("Splits", splits) | "ReadSplits" >> beam.ParDo(read)
+            (
+                (seeds, refs)
+                | "Join" >> beam.Flatten()
+                | "GroupByShard" >> beam.GroupByKey()
+                | "WriteShards" >> beam.ParDo(write)
+            )
 
-def _run(
-    options: ChunkOptions,
-    beam_arguments: Sequence[str],
-    output: StageOutput,
-    splits: Sequence[Split],
-    before: Mapping[str, str],
-    num_shards: int,
-    started: float,
-) -> StageRun:
-    if done := reuse_whole(output, started, verify=options.verify):
-        return done
-    finished = output.begin(options.overwrite, verify=options.verify)
-    wanted = {shard_name("passages", n, num_shards, "parquet"): output.fingerprint for n in range(num_shards)}
-    reused = [name for name, fingerprint in wanted.items() if holds(finished.get(name), fingerprint)]
-
-    def build(pipeline: beam.Pipeline) -> None:
-        directory = parts_directory(options.output, output.fingerprint)
-        read = ReadSplits(options, directory, num_shards)
-        write = WriteShards(options.output, directory, num_shards, output.fingerprint, [split.url for split in splits])
-        seeds = pipeline | "Shards" >> beam.Create([(n, None) for n, name in enumerate(wanted) if name not in reused])
-        refs = pipeline | spread("Splits", splits) | "ReadSplits" >> beam.ParDo(read)
-        (
-            (seeds, refs)
-            | "Join" >> beam.Flatten()
-            | "GroupByShard" >> beam.GroupByKey()
-            | "WriteShards" >> beam.ParDo(write)
-        )
-
-    try:
-        shards = shards_of(options.output, num_shards)
-        with Progress("chunk", None, lambda: live_rows("ReadSplits"), "articles", shards):
-            metrics = runners.run(build, beam_arguments)
-        with output.discarding(list(wanted)):
-            _check_unchanged(before, splits)
-    except (InputError, InputsChangedError):  # nothing of a bad input is worth keeping
-        storage.remove(parts_directory(options.output, output.fingerprint))
-        output.abandon()
-        raise
-    except RagbeamError:
-        output.abandon()
-        raise
-    urls = dict.fromkeys(named(split) for split in splits)
-    info = _counts(parts_directory(options.output, output.fingerprint), splits, metrics)
-    inputs = {f"input_{number}": url for number, url in enumerate(urls)}
-    return finish(output, wanted, reused=reused, inputs=inputs, info=info, metrics=metrics, started=started)
+        metrics = job.run(build, "articles", None, lambda: live_rows("ReadSplits"))
+        inputs = {f"input_{number}": url for number, url in enumerate(dict.fromkeys(map(named, splits)))}
+        return job.finish(inputs, _counts(directory, splits, metrics), metrics)
 
 
 class ReadSplits(beam.DoFn):
@@ -157,7 +133,7 @@ class WriteShards(beam.DoFn):
     def process(self, element: tuple[int, Iterable[tuple[str, list[int]] | None]]) -> None:
         """See the class."""
         shard, refs = element
-        name = shard_name("passages", shard, self._num_shards, "parquet")
+        name = CHUNK.shard(shard, self._num_shards)
         note = name + ".duplicates"
         if is_finished(self._output, name, self._fingerprint):
             with contextlib.suppress(FileNotFoundError):
@@ -179,7 +155,7 @@ class WriteShards(beam.DoFn):
 def default_shards(splits: Sequence[Split]) -> int:
     """The number of shards when --num_shards is not given: from the size of the inputs alone."""
     wanted = float(HF_SHARDS * sum(split.format == "hf" for split in splits))
-    for url in {split.url for split in splits if split.format != "hf"}:
+    for url in {split.url for split in splits if FORMATS[split.format].is_file}:
         compressed = url.lower().endswith((*COMPRESSIONS, ".parquet"))
         wanted += storage.size_bytes(url) / SHARD_INPUT_BYTES[compressed]
     return max(MIN_SHARDS, math.ceil(wanted))
@@ -216,11 +192,8 @@ def _config(options: ChunkOptions, urls: Sequence[str], num_shards: int, splits:
 
 
 def _digests(splits: Sequence[Split], reading: InputOptions) -> dict[str, str]:
-    formats = {split.url: split.format for split in splits}
-    digests = (
-        dataset_digest(url, reading) if kind == "hf" else storage.sha256_of(url) for url, kind in formats.items()
-    )
-    return {f"input_{number}": digest for number, digest in enumerate(digests)}
+    formats = {split.url: FORMATS[split.format] for split in splits}
+    return {f"input_{number}": one.digest(url, reading) for number, (url, one) in enumerate(formats.items())}
 
 
 def named(split: Split) -> str:
@@ -229,7 +202,7 @@ def named(split: Split) -> str:
 
 
 def _states(splits: Sequence[Split]) -> dict[str, str]:
-    return {split.url: storage.state_of(split.url) for split in splits if split.format != "hf"}
+    return {split.url: storage.state_of(split.url) for split in splits if FORMATS[split.format].is_file}
 
 
 def _check_unchanged(before: Mapping[str, str], splits: Sequence[Split]) -> None:
@@ -243,10 +216,6 @@ def _check_unchanged(before: Mapping[str, str], splits: Sequence[Split]) -> None
             raise InputsChangedError(
                 "an input changed while it was read", value=url, remedy="run the same command again"
             )
-
-
-class InputsChangedError(JobError):
-    """What was read is of no known file: nothing made of it is kept."""
 
 
 def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
@@ -270,6 +239,6 @@ def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mappi
 if __name__ == "__main__":
     import sys
 
-    from pipelines.cli import main
+    from pipelines import command, commands
 
-    sys.exit(main(["chunk", *sys.argv[1:]]))
+    sys.exit(command.main_of(commands.CHUNK))

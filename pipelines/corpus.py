@@ -10,7 +10,7 @@ from typing import Any
 from rag_ops import checkpoints, integrity, storage
 from rag_ops.errors import InputError
 from rag_ops.questions import QuestionOptions, check_question_files
-from rag_ops.stages import check_embeddings, check_passages, read_manifest
+from rag_ops.stages import check_embeddings, check_passages, check_unchanged, read_manifest
 from schemas.manifest import Manifest
 
 
@@ -43,6 +43,15 @@ class Corpus:
         integrity.check_digests(self.passages_url, self.passages)
         if embeddings:
             integrity.check_digests(self.embeddings_url, self.embeddings)
+
+    def check_unchanged(self) -> None:
+        """Checks, at the end of a job, that index and passages are what they were at its beginning.
+
+        Raises:
+            JobError: one was written anew or removed.
+        """
+        check_unchanged(self.index_url, self.index)
+        check_unchanged(self.passages_url, self.passages)
 
 
 def open_corpus(index_url: str) -> Corpus:

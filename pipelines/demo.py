@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import importlib.util
 import os
 import shutil
-import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pipelines import run as stages
+from pipelines.command import Command, say
+from pipelines.options import Options, WorkerOptions, n_docs_setting, overwrite_setting
 from rag_ops import checkpoints, storage
 from rag_ops.errors import InputError
 from rag_ops.evaluation import Scored, score
+from rag_ops.settings import setting
 from rag_ops.stages import read_manifest
 
 EXCERPT = ("gensim", "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
@@ -24,27 +27,40 @@ TRAINED = (os.path.join(DATA, "generator.safetensors"), os.path.join(DATA, "enco
 SCORE_SCALE = 40.0  # the encoder's vectors have length 1; of 20, 40 and 80 the first that held-out questions like
 
 
-def run(flags: argparse.Namespace, beam_arguments: Sequence[str], run_all: Callable[..., int]) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoOptions(Options):
+    """demo: `ragbeam run` on what the demo extra installs, in `workspace`."""
+
+    workspace: str = setting("demo-workspace", "directory for all that the demo writes", metavar="DIR")
+    encoder: str | None = setting(
+        None, "context encoder; by default the one that the demo extra installs", metavar="MODEL"
+    )
+    model: str | None = setting(
+        None, "RAG-Token model; by default the demo's own; with another --encoder one composed of that, untrained"
+    )
+    questions: Sequence[str] | None = setting(None, "question files; by default the demo's own", metavar="URL")
+    n_docs: int = n_docs_setting()
+    max_new_tokens: int = setting(20, "longest answer in tokens", group="answers", at_least=1)
+    overwrite: bool = overwrite_setting()
+    workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
+
+
+def run(options: DemoOptions, beam_arguments: Sequence[str]) -> int:
     """Runs the four stages in the demo's workspace and prints the table.
 
     Raises:
         InputError: the demo extra is not installed.
     """
-    encoder = flags.encoder or package_path(*ENCODER)
-    model = flags.model or composed(encoder, flags.workspace)
-    from pipelines.cli import build_parser
-
-    arguments = ["run", "--workspace", flags.workspace, "--input", package_path(*EXCERPT), "--encoder", encoder]
-    arguments += ["--model", model, "--questions", *(flags.questions or [QUESTIONS])]
-    for name in ("n_docs", "max_new_tokens", "device", "threads"):
-        arguments += [f"--{name}", str(getattr(flags, name))]
-    arguments += ["--overwrite"] if flags.overwrite else []
-    arguments += [] if flags.model else ["--extractive"]  # as its own reader learned to answer
-    arguments += ["--batch_tokens", str(flags.batch_tokens)] if flags.batch_tokens else []
-    run_all(build_parser().parse_args(arguments), beam_arguments)
+    encoder = options.encoder or package_path(*ENCODER)
+    model = options.model or composed(encoder, options.workspace)
+    given = {name: getattr(options, name) for name in ("workspace", "n_docs", "max_new_tokens", "overwrite")}
+    given |= {"input": [package_path(*EXCERPT)], "questions": options.questions or [QUESTIONS]}
+    given |= {"encoder": encoder, "model": model, **dataclasses.asdict(options.workers)}
+    given |= {"extractive": not options.model}  # as its own reader learned to answer
+    stages.run(stages.make_options(given), beam_arguments)
     untrained = checkpoints.is_untrained(checkpoints.find_model(model))
-    for line in table(storage.join(flags.workspace, "answers"), untrained):
-        sys.stdout.write(line + "\n")
+    for line in table(storage.join(options.workspace, "answers"), untrained):
+        say(line)
     return 0
 
 
@@ -127,5 +143,14 @@ def composed(encoder: str, workspace: str) -> str:
         composing.compose_warm_started(encoder, temporary, score_scale=SCORE_SCALE, trained=trained)
         os.replace(temporary, directory)
         kind = "a" if trained else "an untrained"
-        sys.stdout.write(f"compose: {kind} RAG-Token model from {encoder}, in {directory}\n")
+        say(f"compose: {kind} RAG-Token model from {encoder}, in {directory}")
     return directory
+
+
+COMMAND = Command.of(
+    "demo",
+    "ragbeam run on what the demo extra installs, then prints the answers",
+    "Runs all stages on the Wikipedia excerpt of the gensim package and prints question, answer and passages.",
+    DemoOptions,
+    run,
+)

@@ -16,12 +16,12 @@ from pipelines import runners
 from pipelines.inference import EncoderHandler, ModelSettings, TextUnit, VectorUnit
 from pipelines.metrics import StepCounters, live_rows
 from pipelines.options import EmbedOptions
-from pipelines.progress import Progress, shards_of
-from pipelines.shards import StageRun, finish, holds, reuse_whole, rows_done, spread
+from pipelines.shards import StageJob, StageRun, rows_done, spread, stage_job
 from rag_ops import checkpoints, reuse, storage
-from rag_ops.errors import InputError, JobError, RagbeamError
+from rag_ops.errors import InputError, JobError
 from rag_ops.integrity import check_digests
 from rag_ops.reuse import Previous
+from rag_ops.rows import hash_words
 from rag_ops.stages import (
     StageOutput,
     check_unchanged,
@@ -31,7 +31,8 @@ from rag_ops.stages import (
     write_shard,
 )
 from schemas import embeddings
-from schemas.manifest import Manifest, shard_name
+from schemas.layout import EMBED
+from schemas.manifest import Manifest
 
 logger = logging.getLogger("ragbeam")
 VECTOR_ROWS = 1000  # of a row group
@@ -70,88 +71,55 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: no passages, no encoder, or an output of another configuration.
     """
     started = time.monotonic()
-    runners.check(beam_arguments, [options.passages, options.output], [options.encoder], options.resources)
+    runners.check(beam_arguments, [options.passages, options.output], [options.encoder], options.workers.resources)
     source = read_manifest(options.passages, "chunk")
     directory = checkpoints.find_model(options.encoder)
     encoder = checkpoints.encoder_config(directory, "context")
+    described = encoder.as_dict()
     config = {
         "encoder_digest": checkpoints.model_digest(directory),
-        "encoder": encoder.as_dict(),
+        "encoder": described,
         "max_tokens": options.max_tokens,
         "dtype": options.dtype,
     }
     output = StageOutput(options.output, "embed", config, {"passages": source.digest})
     earlier = open_previous(options, output) if options.previous else None
-    with output.locked():
-        return _run(options, beam_arguments, output, source, directory, earlier, started)
-
-
-def _run(
-    options: EmbedOptions,
-    beam_arguments: Sequence[str],
-    output: StageOutput,
-    source: Manifest,
-    directory: str,
-    earlier: Manifest | None,
-    started: float,
-) -> StageRun:
-    if options.verify:
-        check_digests(options.passages, source)
-    if done := reuse_whole(output, started, verify=options.verify):
-        return done
-    finished = output.begin(options.overwrite, verify=options.verify)
-    count = len(source.shards)
-    tasks = [
-        EmbedTask(
-            storage.join(options.passages, shard.path),
-            shard.rows,
-            shard_name("embeddings", number, count, "parquet"),
-            output.shard_fingerprint(shard.sha256),
-        )
-        for number, shard in enumerate(source.shards)
-    ]
-    reused = [task.name for task in tasks if holds(finished.get(task.name), task.fingerprint)]
-    todo = [task for task in tasks if task.name not in reused]
-    metrics: dict[str, dict[str, float]] = {}
-    try:
+    with stage_job(output, beam_arguments, started, lambda: check_unchanged(options.passages, source)) as job:
+        if options.verify:
+            check_digests(options.passages, source)
+        if done := job.reuse(verify=options.verify):
+            return done
+        job.begin(options)
+        tasks = [
+            EmbedTask(
+                storage.join(options.passages, shard.path),
+                shard.rows,
+                EMBED.shard(number, len(source.shards)),
+                output.shard_fingerprint(shard.sha256),
+            )
+            for number, shard in enumerate(source.shards)
+        ]
+        wanted = job.todo({task.name: task.fingerprint for task in tasks})
+        todo = [task for task in tasks if task.name in wanted]
         previous = _prepare(options, output, earlier) if earlier and todo else None
-        metrics = _encode(options, beam_arguments, todo, len(tasks), previous) if todo else {}
+        metrics = _encode(options, job, todo, previous) if todo else {}
         left = [task for task in todo if not is_finished(options.output, task.name, task.fingerprint)]
         if previous and left:
             logger.warning("embed: this machine gives other vectors than --previous has: %d shards anew", len(left))
-            metrics = _added(metrics, _encode(options, beam_arguments, left, len(tasks), None))
-        with output.discarding([task.name for task in todo]):
-            check_unchanged(options.passages, source)
-    except RagbeamError:
-        output.abandon()
-        raise
-    wanted = {task.name: task.fingerprint for task in tasks}
-    encoder = output.config["encoder"]
-    info = {
-        "dimension": checkpoints.dimension(directory),
-        "encoder": options.encoder,
-        "encoder_digest": output.config["encoder_digest"],
-        "pooling": encoder["pooling"],
-        "normalize": encoder["normalize"],
-        **{name: encoder[name] for name in ("prompt", "lower_case") if name in encoder},
-        "dtype": options.dtype,
-        "passages_digest": source.digest,
-        "execution": {
-            "device": options.resources.device(options.device),
-            "threads": options.threads,
-            "batch_tokens": options.batch_tokens,
-        },
-    }
-    return finish(
-        output,
-        wanted,
-        reused=reused,
-        inputs={"passages": options.passages},
-        info=info,
-        metrics=metrics,
-        started=started,
-        report=_report(options, metrics, started),
-    )
+            metrics = _added(metrics, _encode(options, job, left, None))
+        info: dict[str, Any] = {
+            "dimension": checkpoints.dimension(directory),
+            "encoder": options.encoder,
+            "encoder_digest": config["encoder_digest"],
+            "pooling": encoder.pooling,
+            "normalize": encoder.normalize,
+            **{name: described[name] for name in ("prompt", "lower_case") if name in described},
+            "dtype": options.dtype,
+            "passages_digest": source.digest,
+            "execution": options.workers.execution,
+        }
+        report = _report(options, metrics, started)
+        return job.finish({"passages": options.passages}, info, metrics, report=report)
 
 
 def _report(options: EmbedOptions, metrics: Mapping[str, Mapping[str, float]], started: float) -> dict[str, Any]:
@@ -204,22 +172,11 @@ def _prepare(options: EmbedOptions, output: StageOutput, earlier: Manifest) -> P
 
 
 def _encode(
-    options: EmbedOptions,
-    beam_arguments: Sequence[str],
-    todo: Sequence[EmbedTask],
-    count: int,
-    previous: Previous | None,
+    options: EmbedOptions, job: StageJob, todo: Sequence[EmbedTask], previous: Previous | None
 ) -> dict[str, dict[str, float]]:
-    """Makes the shards of `todo`, out of `count`, without those whose sample of `previous` comes out otherwise here."""
-    resources = options.resources
-    settings = ModelSettings(
-        options.encoder,
-        resources.device(options.device),
-        options.threads,
-        options.batch_tokens,
-        options.max_tokens,
-        resources=resources,
-    )
+    """Makes the shards of `todo`, without those whose sample of `previous` comes out otherwise here."""
+    resources = options.workers.resources
+    settings = ModelSettings(options.encoder, options.workers, options.max_tokens)
     handler = PassageEncoder("Encode", settings, "context", ("title", "text"), options.dtype)
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -232,10 +189,9 @@ def _encode(
         )
 
     written = rows_done(options.output, [task.name for task in todo])
-    # Workers that are not in this process tell no rows, but leave whole shards.
-    rows, shards = sum(task.rows for task in todo), shards_of(options.output, count)
-    with Progress("embed", rows, lambda: live_rows("Encode") or written(), "passages", shards):
-        return runners.run(build, beam_arguments, resources)
+    # Workers outside this process report no rows, but leave whole shards.
+    rows = sum(task.rows for task in todo)
+    return job.run(build, "passages", rows, lambda: live_rows("Encode") or written(), resources)
 
 
 def _added(
@@ -268,7 +224,7 @@ class ReadPassages(beam.DoFn):
             table = storage.read_parquet(task.passages_url, ["title", "text", "content_hash"])
             piece = Piece(task)
             if self._previous is not None:
-                locations = self._previous.find(reuse.hash_words(table["content_hash"]))
+                locations = self._previous.find(hash_words(table["content_hash"]))
                 computed = rows_to_compute(locations)
                 piece = Piece(task, computed, locations)
                 table = table.take(computed)
@@ -339,7 +295,7 @@ class WriteEmbeddings(beam.DoFn):
         assert piece.locations is not None
         whole = np.zeros((len(hashes), computed.shape[1]), computed.dtype)
         whole[piece.computed] = computed
-        previous.read(piece.locations, reuse.hash_words(hashes), whole)
+        previous.read(piece.locations, hash_words(hashes), whole)
         same = whole[piece.computed].tobytes() == computed.tobytes()
         return whole if same else None
 
@@ -347,6 +303,6 @@ class WriteEmbeddings(beam.DoFn):
 if __name__ == "__main__":
     import sys
 
-    from pipelines.cli import main
+    from pipelines import command, commands
 
-    sys.exit(main(["embed", *sys.argv[1:]]))
+    sys.exit(command.main_of(commands.EMBED))

@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipelines.options import EvaluateOptions
+from pipelines.command import Command, main_of, say
+from pipelines.options import Options, WorkerOptions
 from pipelines.progress import Progress
 from rag_ops import evaluation, report, storage
 from rag_ops.errors import InputError
 from rag_ops.evaluation import AnswerSet, GoldFile
-from rag_ops.questions import expand_question_files
+from rag_ops.questions import QuestionOptions, expand_question_files
+from rag_ops.settings import setting
 from rag_ops.sweep import Sweep
 
 logger = logging.getLogger("ragbeam")
 MAX_NAME_CHARS = 40  # of the table's first column
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Options):
+    """evaluate: `answers` directories to figures and report, `output` with .json and .html."""
+
+    answers: Sequence[str] = setting(..., "outputs of ragbeam answer", metavar="DIR")
+    output: str = setting(..., "NAME.json or NAME.html; both are written, side by side", metavar="FILE")
+    gold: Sequence[str] | None = setting(
+        None,
+        "question files whose answers replace the answers' own, by question id, else by question",
+        group="questions",
+        metavar="URL",
+    )
+    reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
+    regex_answers: bool = setting(
+        False, "gold answers are regular expressions, as CuratedTREC has them", group="questions"
+    )
+    sweep: Sequence[int] | None = setting(
+        None,
+        "numbers of passages; answers are generated again from the passages that stand beside them",
+        group="n_docs",
+        metavar="N",
+        at_least=1,
+    )
+    model: str | None = setting(None, "of --sweep: the RAG-Token model that gave the answers", group="n_docs")
+    report_rows: int = setting(1000, "rows that the report lists, 0 or more", at_least=0)
+    workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.sweep) != bool(self.model):
+            raise InputError("--sweep and --model go together", expected="both or neither")
+        if not self.output.endswith((".json", ".html")):
+            raise InputError("--output has another suffix", value=self.output, expected="NAME.json or NAME.html")
+        if len(set(self.answers)) < len(self.answers):
+            raise InputError("--answers names a directory twice", value=" ".join(self.answers))
+
+    @property
+    def outputs(self) -> tuple[str, str]:
+        """Where the figures and the report go."""
+        stem = self.output[: -len(".json")]  # as long as ".html"
+        return stem + ".json", stem + ".html"
 
 
 class Done:
@@ -31,7 +77,7 @@ class Done:
         self.rows += rows
 
 
-def run(options: EvaluateOptions) -> int:
+def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> int:
     """Writes both files and prints the table.
 
     Raises:
@@ -64,8 +110,8 @@ def run(options: EvaluateOptions) -> int:
     storage.write_file(figures_url, (json.dumps(figures, indent=2, sort_keys=True) + "\n").encode())
     storage.write_file(report_url, report.page(figures, selection).encode())
     for line in table(figures):
-        sys.stdout.write(line + "\n")
-    sys.stdout.write(f"evaluate: {figures_url}, {report_url}\n")
+        say(line)
+    say(f"evaluate: {figures_url}, {report_url}")
     return 0
 
 
@@ -103,9 +149,9 @@ def _sweep(options: EvaluateOptions, one: AnswerSet, sweep: Sequence[int], done:
         one,
         sweep,
         options.model,
-        device=options.device,
-        threads=options.threads,
-        batch_tokens=options.batch_tokens,
+        device=options.workers.device,
+        threads=options.workers.threads,
+        batch_tokens=options.workers.batch_tokens,
         on_rows=done.add,
     )
 
@@ -127,7 +173,14 @@ def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join([line[0].ljust(widths[0]), *figures])
 
 
-if __name__ == "__main__":
-    from pipelines.cli import main
+COMMAND = Command.of(
+    "evaluate",
+    "EM, F1 and recall@k of answers, as JSON, a table and a report",
+    "Scores answers by their gold answers; --sweep generates again from fewer or more passages.",
+    EvaluateOptions,
+    run,
+    takes_beam_flags=False,
+)
 
-    sys.exit(main(["evaluate", *sys.argv[1:]]))
+if __name__ == "__main__":
+    sys.exit(main_of(COMMAND))

@@ -2,53 +2,78 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import os
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
 
 from pipelines import telling
-from pipelines.options import check_choice
+from pipelines.command import Command, main_of, say
+from pipelines.options import DeviceOptions, Options, local_output_setting
 from pipelines.progress import PLAIN_LINE_SECS
 from rag_ops import checkpoints, storage
 from rag_ops.errors import InputError
-from rag_ops.questions import expand_question_files, read_questions
+from rag_ops.finetune_settings import FinetuneSettings
+from rag_ops.questions import QuestionOptions, expand_question_files, read_questions
+from rag_ops.settings import setting
 
 
-def run(flags: argparse.Namespace, reading: Any) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(Options):
+    """finetune: `train` questions and an `index` that stays make of `model` the one in `output`."""
+
+    model: str = setting(..., "RAG-Token model to start from: directory, URL or hub id")
+    index: str = setting(..., "output of ragbeam index; its vectors stay", metavar="DIR")
+    train: Sequence[str] = setting(..., "question files with gold answers", metavar="URL")
+    eval: Sequence[str] | None = setting(None, "question files to evaluate on", metavar="URL")
+    output: str = local_output_setting()
+    reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
+    settings: FinetuneSettings = dataclasses.field(default_factory=FinetuneSettings)
+    resume: bool = setting(False, "go on from the last checkpoint in --output", group="training")
+    overwrite: bool = setting(False, "throw away the model or the unfinished training in --output", group="training")
+    workers: DeviceOptions = dataclasses.field(default_factory=DeviceOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not storage.is_local(self.output):
+            raise InputError("--output must be on this machine", value=self.output, expected="a local directory")
+        if os.path.exists(self.output) and not os.path.isdir(self.output):
+            raise InputError("--output is a file", value=self.output, expected="a directory")
+
+
+def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> int:
     """Trains and says how well.
 
     Raises:
-        InputError: a flag is out of range, or an input is missing or malformed.
+        InputError: an input is missing or malformed.
     """
-    _check(flags)
     from pipelines.corpus import check_model, open_corpus
-    from rag_ops.finetuning import FinetuneSettings, finetune
 
-    names = [name for name in FinetuneSettings.__dataclass_fields__ if name != "freeze"]
-    settings = FinetuneSettings(**{name: getattr(flags, name) for name in names}, freeze=tuple(flags.freeze))
-    training = expand_question_files(flags.train)
-    held_out = expand_question_files(flags.eval) if flags.eval else None
-    check_model(flags.model, open_corpus(flags.index).index.info)
+    training = expand_question_files(options.train)
+    held_out = expand_question_files(options.eval) if options.eval else None
+    check_model(options.model, open_corpus(options.index).index.info)
+    from rag_ops.finetuning import finetune
+
     bars = sys.stderr.isatty() and not telling.is_json()
     result = finetune(
-        checkpoints.find_model(flags.model),
-        flags.index,
-        read_questions(training, reading),
-        flags.output,
-        settings,
-        held_out=read_questions(held_out, reading) if held_out else None,
-        device=flags.device,
-        threads=flags.threads,
-        resume=flags.resume,
-        overwrite=flags.overwrite,
+        checkpoints.find_model(options.model),
+        options.index,
+        read_questions(training, options.reading),
+        options.output,
+        options.settings,
+        held_out=read_questions(held_out, options.reading) if held_out else None,
+        device=options.workers.device,
+        threads=options.workers.threads,
+        resume=options.resume,
+        overwrite=options.overwrite,
         progress=bars,
         on_step=_Steps() if not bars else lambda step, steps: None,
         on_evaluation=_say,
     )
-    left_out = f", {result.left_out:,} questions left out, whose passages hold no answer" if flags.told_only else ""
-    sys.stdout.write(f"finetune: {len(result.losses)} steps{left_out}; saved to {flags.output}\n")
+    alone = options.settings.told_only
+    left_out = f", {result.left_out:,} questions left out, whose passages hold no answer" if alone else ""
+    say(f"finetune: {len(result.losses)} steps{left_out}; saved to {options.output}")
     return 0
 
 
@@ -77,19 +102,17 @@ class _Steps:
 
 def _say(figures: dict[str, float]) -> None:
     step, loss, em, f1 = (figures[name] for name in ("step", "loss", "em", "f1"))
-    sys.stdout.write(f"  step {step:,}: held-out loss {loss:.4f}, EM {em:.2%}, F1 {f1:.2%}\n")
-    sys.stdout.flush()
+    say(f"  step {step:,}: held-out loss {loss:.4f}, EM {em:.2%}, F1 {f1:.2%}")
 
 
-def _check(flags: argparse.Namespace) -> None:
-    check_choice("--device", flags.device, ("auto", "cpu", "cuda"))
-    if not storage.is_local(flags.output):
-        raise InputError("--output must be on this machine", value=flags.output, expected="a local directory")
-    if os.path.exists(flags.output) and not os.path.isdir(flags.output):
-        raise InputError("--output is a file", value=flags.output, expected="a directory")
-
+COMMAND = Command.of(
+    "finetune",
+    "trains a RAG-Token model on questions with answers",
+    "Question encoder and generator learn through the marginal loss; the index stays. Needs ragbeam[finetune].",
+    FinetuneOptions,
+    run,
+    takes_beam_flags=False,
+)
 
 if __name__ == "__main__":
-    from pipelines.cli import main
-
-    sys.exit(main(["finetune", *sys.argv[1:]]))
+    sys.exit(main_of(COMMAND))

@@ -14,11 +14,11 @@ import numpy as np
 from pipelines import runners
 from pipelines.metrics import StepCounters
 from pipelines.options import IndexOptions
-from pipelines.progress import Progress, shards_of
-from pipelines.shards import StageRun, finish, holds, reuse_whole, rows_done, spread
+from pipelines.shards import StageRun, rows_done, spread, stage_job
 from rag_ops import defaults, storage
-from rag_ops.errors import InputError, RagbeamError
+from rag_ops.errors import InputError
 from rag_ops.integrity import check_digests
+from rag_ops.rows import read_corpus_rows, vector_batches
 from rag_ops.stages import (
     StageOutput,
     check_unchanged,
@@ -29,12 +29,11 @@ from rag_ops.stages import (
     read_manifest,
     write_shard,
 )
-from schemas.manifest import Manifest, ShardRecord, shard_name
+from schemas.layout import INDEX, TRAINED
+from schemas.manifest import Manifest, ShardRecord
 
 if TYPE_CHECKING:
     from rag_ops.specs import Design
-
-TRAINED = "trained.faiss"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,87 +73,57 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         "queries": storage.sha256_of(options.queries) if options.queries else None,
         "recall_queries": options.recall_queries,
     }
-    with output.locked():
-        return _run(options, beam_arguments, output, source, design, cuts, measured_for, earlier, started)
+    with stage_job(output, beam_arguments, started, lambda: check_unchanged(options.embeddings, source)) as job:
+        if options.verify:
+            check_digests(options.embeddings, source)
+        done = job.reuse(verify=options.verify)
+        if done and done.manifest.info.get("measured_for") == measured_for:
+            return done
+        if runners.is_local(beam_arguments):
+            _check_fits(options, design, source)
+        before = find_manifest(options.output)
+        job.begin(options)
+        trained = output.shard_fingerprint(["trained", dict(output.input_digests) if not earlier else earlier[1]])
+        tasks = _tasks(options, output, source, cuts, design.training and not earlier)
+        wanted = job.todo({task.name: task.fingerprint for task in tasks})
+        todo = [task for task in tasks if task.name in wanted]
+        train = design.training and not (job.holds(TRAINED, trained) or _trained_before(output, before, trained))
+        trainer = TrainIndex(options, source, design, trained, earlier[0] if earlier else None)
 
+        def build(pipeline: beam.Pipeline) -> None:
+            samples = [TRAINED] if train else []
+            trained = pipeline | "Sample" >> beam.Create(samples) | "Train" >> beam.ParDo(trainer)
+            builder = BuildShards(options.output, design, options.threads)
+            _ = (
+                pipeline
+                | spread("Shards", todo)
+                | "BuildShards" >> beam.ParDo(builder, trained=beam.pvalue.AsList(trained))
+            )
 
-def _run(
-    options: IndexOptions,
-    beam_arguments: Sequence[str],
-    output: StageOutput,
-    source: Manifest,
-    design: Design,
-    cuts: Sequence[range],
-    measured_for: dict[str, Any],
-    earlier: tuple[str, str] | None,
-    started: float,
-) -> StageRun:
-    from rag_ops import specs
-
-    if options.verify:
-        check_digests(options.embeddings, source)
-    done = reuse_whole(output, started, verify=options.verify)
-    if done and done.manifest.info.get("measured_for") == measured_for:
-        return done
-    if runners.is_local(beam_arguments):
-        _check_fits(options, design, source)
-    before = find_manifest(options.output)
-    finished = output.begin(options.overwrite, verify=options.verify)
-    trained = output.shard_fingerprint(["trained", dict(output.input_digests) if not earlier else earlier[1]])
-    tasks = _tasks(options, output, source, cuts, design.training and not earlier)
-    reused = [task.name for task in tasks if holds(finished.get(task.name), task.fingerprint)]
-    todo = [task for task in tasks if task.name not in reused]
-    builder = BuildShards(options.output, design, options.threads)
-    trainer = TrainIndex(options, source, design, trained, earlier[0] if earlier else None)
-    train = design.training and not (holds(finished.get(TRAINED), trained) or _trained_before(output, before, trained))
-
-    def build(pipeline: beam.Pipeline) -> None:
-        samples = [TRAINED] if train else []
-        trained = pipeline | "Sample" >> beam.Create(samples) | "Train" >> beam.ParDo(trainer)
-        _ = (
-            pipeline
-            | spread("Shards", todo)
-            | "BuildShards" >> beam.ParDo(builder, trained=beam.pvalue.AsList(trained))
-        )
-
-    rows = sum(shard.rows for shard in source.shards)
-    try:
-        written = rows_done(options.output, [task.name for task in todo])
-        with Progress("index", rows, written, "vectors", shards_of(options.output, len(tasks))):
-            metrics = runners.run(build, beam_arguments) if todo or train else {}
+        written = rows_done(options.output, wanted)
+        metrics = job.run(build, "vectors", sum(task.rows for task in todo), written) if todo or train else {}
         recall = _measure(options, source, design, tasks, cuts, beam_arguments)
-        with output.discarding([TRAINED, *(task.name for task in todo)]):
-            check_unchanged(options.embeddings, source)
-    except RagbeamError:
-        output.abandon()
-        raise
-    wanted = {task.name: task.fingerprint for task in tasks}
-    info = {
-        "dimension": design.dimension,
-        "spec": design.spec,
-        "stored_as": specs.stored(design.spec, design.dtype),
-        "reason": design.reason,
-        "augmented": design.layout.augmented,
-        "trained": TRAINED if design.training else None,
-        **({"trained_sha256": record.sha256} if (record := _trained_record(output)) and design.training else {}),
-        "passages_digest": source.info["passages_digest"],
-        "embeddings_digest": source.digest,
-        "measured_for": measured_for,
-        **recall,
-        **{key: source.info[key] for key in ("encoder", "encoder_digest", "pooling", "normalize", "dtype")},
-    }
-    inputs = {"embeddings": options.embeddings, "passages": _passages_url(options.embeddings, source)}
-    return finish(
-        output,
-        wanted,
-        reused=reused,
-        inputs=inputs,
-        info=info,
-        metrics=metrics,
-        started=started,
-        keep=[TRAINED] if design.training else [],
-        report={"trained": _how_trained(design, train, options.trained_from)},
-    )
+        info = {
+            "dimension": design.dimension,
+            "spec": design.spec,
+            "stored_as": specs.stored(design.spec, design.dtype),
+            "reason": design.reason,
+            "augmented": design.layout.augmented,
+            "trained": TRAINED if design.training else None,
+            **({"trained_sha256": record.sha256} if (record := _trained_record(output)) and design.training else {}),
+            "passages_digest": source.info["passages_digest"],
+            "embeddings_digest": source.digest,
+            "measured_for": measured_for,
+            **recall,
+            **{key: source.info[key] for key in ("encoder", "encoder_digest", "pooling", "normalize", "dtype")},
+        }
+        return job.finish(
+            {"embeddings": options.embeddings, "passages": _passages_url(options.embeddings, source)},
+            info,
+            metrics,
+            keep=[TRAINED] if design.training else [],
+            report={"trained": _how_trained(design, train, options.trained_from)},
+        )
 
 
 def open_trained(options: IndexOptions, design: Design) -> tuple[str, str]:
@@ -317,7 +286,7 @@ class TrainIndex(beam.DoFn):
         with self._counters.timed():
             design = self._design
             rows = specs.training_rows(design.spec, self._source.rows, design.layout.width)
-            sample = indexing.read_corpus_rows(self._options.embeddings, self._source, rows)
+            sample = read_corpus_rows(self._options.embeddings, self._source, rows)
             index = indexing.train(design.spec, sample, self._options.threads, design.layout)
             write_shard(self._options.output, name, self._fingerprint, lambda file: indexing.write_index(index, file))
         self._counters.add(rows_in=len(rows))
@@ -347,7 +316,7 @@ class BuildShards(beam.DoFn):
             return
 
         def vectors() -> Iterator[np.ndarray]:
-            return (batch for url in task.embeddings_urls for batch in indexing.vector_batches(url))
+            return (batch for url in task.embeddings_urls for batch in vector_batches(url))
 
         design = self._design
         with self._counters.timed():
@@ -376,7 +345,7 @@ def _tasks(
             IndexTask(
                 tuple(storage.join(options.embeddings, shard.path) for shard in shards),
                 sum(shard.rows for shard in shards),
-                shard_name("index", number, len(cuts), "faiss"),
+                INDEX.shard(number, len(cuts)),
                 output.shard_fingerprint([inputs, [shard.sha256 for shard in shards]]),
             )
         )
@@ -390,6 +359,6 @@ def _passages_url(embeddings: str, source: Manifest) -> str:
 if __name__ == "__main__":
     import sys
 
-    from pipelines.cli import main
+    from pipelines import command, commands
 
-    sys.exit(main(["index", *sys.argv[1:]]))
+    sys.exit(command.main_of(commands.INDEX))

@@ -17,6 +17,7 @@ import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler
 
 from pipelines.metrics import StepCounters
+from pipelines.options import WorkerOptions
 from pipelines.resources import Resources
 from rag_ops.failures import NOT_ENCODED
 from rag_ops.generation_settings import GenerationSettings
@@ -80,21 +81,15 @@ class ModelSettings:
 
     Attributes:
         name: directory, fsspec URL or hub id.
-        device: "auto", "cpu" or "cuda".
-        threads: torch threads.
-        batch_tokens: tokens of a batch; None for what suits the device.
+        workers: where it runs.
         max_tokens: cut of the input; None for the model's own.
         dtype: of a generator's arithmetic; "auto" is float32 on a CPU and bfloat16 on a GPU.
-        resources: what the worker must have.
     """
 
     name: str
-    device: str
-    threads: int
-    batch_tokens: int | None
+    workers: WorkerOptions
     max_tokens: int | None = None
     dtype: str = "auto"
-    resources: Resources = dataclasses.field(default_factory=Resources)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +131,7 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
     """
 
     def __init__(self, step: str, settings: ModelSettings, role: str, columns: Sequence[str], dtype: str):
-        super().__init__(step, settings.resources)
+        super().__init__(step, settings.workers.resources)
         self._settings, self._role, self._columns, self._dtype = settings, role, list(columns), dtype
 
     def load(self) -> Any:
@@ -147,8 +142,8 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
         return encoding.Encoder.load(
             checkpoints.find_model(settings.name),
             role=self._role,
-            device=settings.device,
-            threads=settings.threads,
+            device=settings.workers.worker_device,
+            threads=settings.workers.threads,
             max_tokens=settings.max_tokens,
         )
 
@@ -162,7 +157,7 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
         errors: dict[int, str] = {}
         vectors, truncated = model.encode(
             *texts,
-            batch_tokens=self._settings.batch_tokens,
+            batch_tokens=self._settings.workers.batch_tokens,
             dtype=np.dtype(self._dtype),
             on_rows=counters.tick,
             on_failure=errors.__setitem__ if self._role == "question" else None,
@@ -204,7 +199,7 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
     """
 
     def __init__(self, step: str, settings: ModelSettings, generation: GenerationSettings, n_docs: int):
-        super().__init__(step, settings.resources)
+        super().__init__(step, settings.workers.resources)
         self._settings, self._generation, self._n_docs = settings, generation, n_docs
 
     def load(self) -> Any:
@@ -216,8 +211,8 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
         return RagTokenGenerator.load(
             checkpoints.find_model(settings.name),
             self._generation,
-            device=settings.device,
-            threads=settings.threads,
+            device=settings.workers.worker_device,
+            threads=settings.workers.threads,
             dtype=settings.dtype,
         )
 
@@ -227,7 +222,7 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
             unit.questions,
             [passages[: self._n_docs] for passages in unit.passages],
             unit.scores,
-            batch_tokens=self._settings.batch_tokens,
+            batch_tokens=self._settings.workers.batch_tokens,
             on_rows=counters.tick,
         )
         for number, reason in unit.errors.items():

@@ -2,80 +2,126 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pipelines.options import check_choice, check_count
-from rag_ops import checkpoints, defaults, planning, specs
+from pipelines.command import Command, main_of, say
+from pipelines.options import (
+    VECTOR_DTYPES,
+    Options,
+    n_docs_setting,
+    shard_memory_setting,
+    spec_setting,
+)
+from rag_ops import checkpoints, defaults
 from rag_ops.errors import InputError
+from rag_ops.settings import setting
 from rag_ops.stages import read_manifest
 
-COUNTS = ("articles", "num_passages", "questions", "dimension", "n_docs", "num_shards", "workers")
+if TYPE_CHECKING:
+    from rag_ops.planning import Job
+
+CORPUS = ("articles", "num_passages", "passages", "embeddings")
 
 
-def run(flags: argparse.Namespace) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanOptions(Options):
+    """plan: a corpus, a job, and what is known of speed."""
+
+    articles: int | None = setting(
+        None, "articles; a Wikipedia's have 3.6 passages each", group="corpus, one of", at_least=1
+    )
+    num_passages: int | None = setting(None, "passages", group="corpus, one of", at_least=1)
+    passages: str | None = setting(None, "output of ragbeam chunk", group="corpus, one of", metavar="DIR")
+    embeddings: str | None = setting(None, "output of ragbeam embed", group="corpus, one of", metavar="DIR")
+    encoder: str | None = setting(None, "context encoder; by default one of BERT-base's size", metavar="MODEL")
+    model: str | None = setting(None, "RAG-Token model; by default one of rag-token-nq's size")
+    dimension: int | None = setting(None, "numbers of a vector; by default the encoder's, or 768", at_least=1)
+    dtype: str = setting("float16", "of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
+    spec: str = spec_setting()
+    shard_memory: str = shard_memory_setting()
+    num_shards: int | None = setting(None, "index shards", group="index", at_least=1)
+    target_recall: float | None = setting(None, "of --spec auto", group="index", within=(0, 1))
+    questions: int | None = setting(None, "how many questions there are to answer", group="answers", at_least=1)
+    n_docs: int = n_docs_setting()
+    workers: int = setting(1, "processes of a stage", group="time", at_least=1)
+    measured: str | None = setting(None, "workspace of an earlier run, for its rates", group="time", metavar="DIR")
+    rate: Sequence[str] = setting(
+        (), "rows a second of one worker: embed=100 answer=2.5", group="time", metavar="STAGE=N"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [name for name in CORPUS if getattr(self, name)]
+        if len(given) != 1:
+            raise InputError(
+                "the corpus is not told", value=given, expected="one of " + ", ".join("--" + name for name in CORPUS)
+            )
+
+
+def run(options: PlanOptions, beam_arguments: Sequence[str] = ()) -> int:
     """Prints the plan.
 
     Raises:
-        InputError: a flag is out of range, an input is missing, or no index fits.
+        InputError: an input is missing, or no index fits.
     """
-    for name in COUNTS:
-        check_count("--" + name, getattr(flags, name))
-    check_choice("--dtype", flags.dtype, ("float16", "float32"))
-    rates = {**(planning.measured_rates(flags.measured) if flags.measured else {}), **planning.parse_rates(flags.rate)}
-    for line in planning.plan(job_of(flags), rates).lines():
-        sys.stdout.write(line + "\n")
+    from rag_ops import planning  # with FAISS
+
+    measured = planning.measured_rates(options.measured) if options.measured else {}
+    rates = {**measured, **planning.parse_rates(options.rate)}
+    for line in planning.plan(job_of(options), rates).lines():
+        say(line)
     return 0
 
 
-def job_of(flags: argparse.Namespace) -> planning.Job:
-    """The job that the flags describe.
+def job_of(options: PlanOptions) -> Job:
+    """The job that the options describe."""
+    from rag_ops import planning, specs
 
-    Raises:
-        InputError: not just one of --articles, --num_passages, --passages and --embeddings is given.
-    """
-    given = [name for name in ("articles", "num_passages", "passages", "embeddings") if getattr(flags, name)]
-    if len(given) != 1:
-        raise InputError(
-            "the corpus is not told",
-            value=given,
-            expected="one of --articles, --num_passages, --passages, --embeddings",
-        )
-    passages, dimension, dtype, files = flags.num_passages, flags.dimension, flags.dtype, None
+    passages, dimension, dtype, files = options.num_passages or 0, options.dimension, options.dtype, None
     normalize, encoder, model = False, planning.BERT_BASE, planning.RAG_TOKEN
-    if flags.articles:
-        passages = round(flags.articles * planning.PASSAGES_PER_ARTICLE)
-    if flags.encoder:
-        directory = checkpoints.find_model(flags.encoder)
-        dimension, encoder = dimension or checkpoints.dimension(directory), planning.Model.of(flags.encoder)
+    if options.articles:
+        passages = round(options.articles * planning.PASSAGES_PER_ARTICLE)
+    if options.encoder:
+        directory = checkpoints.find_model(options.encoder)
+        dimension, encoder = dimension or checkpoints.dimension(directory), planning.Model.of(options.encoder)
         normalize = checkpoints.encoder_config(directory, "context").normalize
-    if flags.model:
-        model = planning.Model.of(flags.model)
-    if flags.passages or flags.embeddings:
-        manifest = read_manifest(flags.passages or flags.embeddings, "chunk" if flags.passages else "embed")
+    if options.model:
+        model = planning.Model.of(options.model)
+    if url := options.passages or options.embeddings:
+        manifest = read_manifest(url, "chunk" if options.passages else "embed")
         passages, files = manifest.rows, len(manifest.shards)
-        if flags.embeddings:
+        if options.embeddings:
             dimension, dtype = int(manifest.info["dimension"]), str(manifest.info["dtype"])
             normalize = bool(manifest.info["normalize"])
     return planning.Job(
         passages,
         dimension or 768,
         dtype,
-        flags.spec,
+        options.spec,
         files,
-        flags.num_shards,
-        specs.parse_size("--shard_memory", flags.shard_memory),
-        flags.target_recall if flags.target_recall is not None else defaults.TARGET_RECALL,
+        options.num_shards,
+        specs.parse_size("--shard_memory", options.shard_memory),
+        options.target_recall if options.target_recall is not None else defaults.TARGET_RECALL,
         normalize,
-        flags.questions or 0,
-        flags.n_docs,
+        options.questions or 0,
+        options.n_docs,
         encoder,
         model,
-        workers=flags.workers,
+        workers=options.workers,
     )
 
 
-if __name__ == "__main__":
-    from pipelines.cli import main
+COMMAND = Command.of(
+    "plan",
+    "says what the stages will take before anything runs",
+    "Disk, peak memory of a worker, and time, for each stage; and the index that fits.",
+    PlanOptions,
+    run,
+    takes_beam_flags=False,
+)
 
-    sys.exit(main(["plan", *sys.argv[1:]]))
+if __name__ == "__main__":
+    sys.exit(main_of(COMMAND))

@@ -17,6 +17,7 @@ from pipelines.progress import Progress
 from pipelines.shards import spread
 from pipelines.transforms.topk import MergeTopK
 from rag_ops import storage
+from rag_ops.rows import read_corpus_rows, read_matrix
 from rag_ops.topk import TopK
 from schemas.manifest import Manifest, ShardRecord
 
@@ -94,7 +95,7 @@ class ReadQueries(beam.DoFn):
 
     def process(self, element: None) -> Iterator[bool]:
         """Gives whether the queries have rows."""
-        from rag_ops import indexing, recall
+        from rag_ops import recall
 
         given, dimension = self._measurement, int(self._measurement.embeddings.info["dimension"])
         if given.queries_url is not None:
@@ -102,7 +103,7 @@ class ReadQueries(beam.DoFn):
             yield False
             return
         rows = recall.query_rows(given.embeddings.rows, given.queries)
-        save(given.work, QUERIES_FILE, indexing.read_corpus_rows(given.embeddings_url, given.embeddings, rows))
+        save(given.work, QUERIES_FILE, read_corpus_rows(given.embeddings_url, given.embeddings, rows))
         save(given.work, ROWS_FILE, rows)
         yield True
 
@@ -116,7 +117,7 @@ class MeasureShard(beam.DoFn):
 
     def process(self, element: tuple[ShardRecord, int, tuple[int, ...]], queries: list[bool]) -> Any:
         """See the class."""
-        from rag_ops import indexing, recall
+        from rag_ops import recall
         from rag_ops.search import IndexShard
 
         given, (shard, first_row, places) = self._measurement, element
@@ -125,7 +126,7 @@ class MeasureShard(beam.DoFn):
         with self._counters.timed():
             records = [given.embeddings.shards[place] for place in places]
             urls = [(storage.join(given.embeddings_url, record.path), record.rows) for record in records]
-            matrices = (indexing.read_matrix(url, rows) for url, rows in urls)
+            matrices = (read_matrix(url, rows) for url, rows in urls)
             truth = recall.true_hits(vectors, matrices, first_row, given.threads)
             yield TRUTH, truth
             url = storage.join(given.index_url, shard.path)

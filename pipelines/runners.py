@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import logging
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -160,11 +159,6 @@ def translate(error: BaseException) -> RagbeamError:
     return JobError(
         f"the job failed: {lines[-1] if lines else text.strip().splitlines()[-1]}", remedy="--debug shows the traceback"
     )
-
-
-def quiet_logging() -> None:
-    """Keeps Beam's own information lines from the terminal; warnings and errors stay."""
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
 
 
 def _runner_of(arguments: Sequence[str]) -> tuple[list[str], str]:

@@ -12,16 +12,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from schemas.passages import Passage
+
 MIN_PASSAGE_TOKENS = 16  # a question may crowd out the passage down to this many tokens, then it is cut itself
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Passage:
-    """A retrieved passage."""
-
-    passage_id: str
-    title: str
-    text: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,11 +12,9 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from numbers import Integral
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +25,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rag_ops import checkpoints, storage
-from rag_ops.contexts import Passage
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.errors import InputError
+from rag_ops.finetune_settings import FinetuneSettings
 from rag_ops.generation import RagTokenGenerator
 from rag_ops.generation_settings import GenerationSettings
 from rag_ops.loading import load_rag, longest_input, rag_tokenizer
@@ -40,78 +38,13 @@ from rag_ops.retriever import BeamIndex, RagRetriever, RagTokenForGeneration, Ra
 from rag_ops.special_tokens import special_tokens
 from rag_ops.stages import read_manifest
 from schemas.manifest import digest_of
+from schemas.passages import Passage
 
 logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"  # in the output directory, while training is unfinished
 SETTINGS = "settings.json"  # there: what a resumed training must have been started with
 HISTORY = "training.json"  # in the output directory: loss at each step, and each evaluation
-_COUNTS = (
-    *("max_steps", "batch_size", "accumulation", "n_docs", "eval_steps", "max_answer_tokens", "max_question_tokens"),
-)
 EVALUATION_BATCH = 64  # questions that are retrieved for and answered together
-
-
-@dataclasses.dataclass(frozen=True)
-class FinetuneSettings:
-    """How to train; checks itself, and names a setting that is out of range as its flag.
-
-    Attributes:
-        epochs: passes over the training questions.
-        max_steps: stops after so many steps, if not None.
-        learning_rate: its peak; it falls linearly to 0.
-        warmup_steps: in which it first rises from 0 to its peak; below 1, their share of all steps.
-        batch_size: questions of a step, times `accumulation`.
-        accumulation: batches whose gradients are added up before a step.
-        n_docs: passages for a question.
-        label_smoothing: share of the loss spread over the vocabulary; 0.1 in the paper's code.
-        eval_fraction: share of the questions that is held out, chosen by a hash of the question; where no file is
-        given. eval_steps: steps between evaluations, and between checkpoints; None for once an epoch.
-        max_answer_tokens: longer gold answers are cut. max_question_tokens: longer questions are cut. freeze:
-        parameters whose names begin with one of these stay as they are. seed: of the order of the questions, and of
-        dropout. told_only: leaves out the training questions whose passages, as the given model retrieves them, hold
-        no answer, as DPR trains its reader: from such a question a model that copies learns to guess.
-    """
-
-    epochs: float = 3.0
-    max_steps: int | None = None
-    learning_rate: float = 3e-5
-    warmup_steps: float = 0.1
-    batch_size: int = 8
-    accumulation: int = 1
-    n_docs: int = 5
-    label_smoothing: float = 0.1
-    eval_fraction: float = 0.1
-    eval_steps: int | None = None
-    max_answer_tokens: int = 32
-    max_question_tokens: int = 64
-    freeze: tuple[str, ...] = ()
-    seed: int = 1
-    told_only: bool = False
-
-    def __post_init__(self) -> None:
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if value is None and name in ("max_steps", "eval_steps"):
-                continue
-            if not isinstance(value, Integral) or value < 1:
-                raise InputError(f"--{name} is too small or no whole number", value=value, expected="1 or more")
-        for name, (low, high) in {"epochs": (0, 1e6), "learning_rate": (0, 1), "eval_fraction": (0, 1)}.items():
-            if not low < getattr(self, name) <= high:  # nor is NaN
-                raise InputError(
-                    f"--{name} is out of range", value=getattr(self, name), expected=f"over {low}, to {high:g}"
-                )
-        if not (0 <= self.warmup_steps < 1 or (1 <= self.warmup_steps < math.inf and self.warmup_steps % 1 == 0)):
-            raise InputError(
-                "--warmup_steps is out of range",
-                value=self.warmup_steps,
-                expected="a number of steps, or a share of all, from 0 to under 1",
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError("--label_smoothing is out of range", value=self.label_smoothing, expected="0 to under 1")
-        if not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**32:
-            raise InputError("--seed is out of range", value=self.seed, expected="a whole number, 0 to 2**32 - 1")
-        if isinstance(self.freeze, str):
-            raise InputError("--freeze is one text", value=self.freeze, expected="a tuple of names")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 
 from rag_ops import checkpoints, isolating, memory
 from rag_ops.beams import beam_search
-from rag_ops.contexts import ContextFormat, Passage, encode_contexts
+from rag_ops.contexts import ContextFormat, encode_contexts
 from rag_ops.decoding import Found, Rules
 from rag_ops.devices import pick_device, torch_threads
 from rag_ops.encoding import MAX_TEXT_CHARS
@@ -25,6 +25,7 @@ from rag_ops.loading import load_rag, rag_tokenizer
 from rag_ops.seq2seq import generator_of
 from rag_ops.special_tokens import SpecialTokens, special_tokens
 from rag_ops.spelling import respell
+from schemas.passages import Passage
 
 Contexts = Sequence[tuple[list[int], bool]]  # of one question: token ids of each context, and whether it was cut
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions

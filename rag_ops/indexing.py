@@ -10,10 +10,9 @@ from typing import Any
 import faiss
 import numpy as np
 
-from rag_ops import factory, specs, storage
+from rag_ops import factory, specs
 from rag_ops.errors import InputError
 from rag_ops.factory import Layout
-from schemas.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 FEW_PER_CENTROID = 39  # below so many training vectors for each, FAISS warns
@@ -185,66 +184,6 @@ def read_index(path: str, *, mapped: bool = True) -> Any:
         raise InputError(
             "an index file cannot be read", value=path, expected="a whole FAISS file", remedy="run index again"
         ) from error
-
-
-def vector_batches(url: str) -> Iterator[np.ndarray]:
-    """The vectors of an embedding shard, a row group at a time, in the stored dtype, (rows, dimension)."""
-    with storage.open_parquet(url) as parquet:
-        for group in range(parquet.num_row_groups):
-            yield as_matrix(parquet.read_row_group(group, columns=["vector"])["vector"])
-
-
-def read_rows(url: str, rows: np.ndarray) -> np.ndarray:
-    """The vectors of the given rows of an embedding shard (ascending, within the shard), float32 (rows, dimension).
-
-    Only the row groups that hold one of them are read.
-    """
-    found = []
-    start = 0
-    with storage.open_parquet(url) as parquet:
-        for group in range(parquet.num_row_groups):
-            count = parquet.metadata.row_group(group).num_rows
-            here = rows[(rows >= start) & (rows < start + count)] - start
-            if len(here):
-                found.append(
-                    as_matrix(parquet.read_row_group(group, columns=["vector"])["vector"])[here].astype(np.float32)
-                )
-            start += count
-    return np.concatenate(found) if found else np.empty((0, 0), np.float32)
-
-
-def read_matrix(url: str, rows: int) -> np.ndarray:
-    """All vectors of an embedding shard, (rows, dimension) in the stored dtype; held in memory once."""
-    found, start = None, 0
-    for vectors in vector_batches(url):
-        if found is None:
-            found = np.empty((rows, vectors.shape[1]), vectors.dtype)
-        found[start : start + len(vectors)] = vectors
-        start += len(vectors)
-    return found if found is not None else np.empty((0, 0), np.float32)
-
-
-def read_corpus_rows(url: str, embeddings: Manifest, rows: np.ndarray) -> np.ndarray:
-    """The vectors of the given rows of the corpus (ascending), float32 (rows, dimension).
-
-    Args:
-        url: directory of the embeddings.
-        embeddings: its manifest.
-        rows: int64.
-    """
-    found = []
-    for shard, (start, end) in zip(embeddings.shards, itertools.pairwise(embeddings.row_starts()), strict=True):
-        here = rows[(rows >= start) & (rows < end)] - start
-        if len(here):
-            found.append(read_rows(storage.join(url, shard.path), here))
-    return np.concatenate(found)
-
-
-def as_matrix(column: Any) -> np.ndarray:
-    """A column of fixed-size lists as a matrix, without a copy where it is one chunk."""
-    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    dimension = array.type.list_size
-    return array.flatten().to_numpy(zero_copy_only=False).reshape(-1, dimension)
 
 
 def cut_shards(shard_rows: Sequence[int], num_shards: int) -> list[range]:

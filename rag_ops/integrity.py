@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from rag_ops import stages, storage
 from rag_ops.errors import InputError
+from schemas.layout import STAGES, is_written_name
 from schemas.manifest import FILE_NAME, Manifest, ShardRecord
 
-FOLDERS = {"passages": "chunk", "embeddings": "embed", "index": "index", "answers": "answer"}  # of a workspace
 AT_ONCE = 4  # files digested side by side: SHA-256 lets go of Python's lock
 
 
@@ -59,7 +59,7 @@ def verify(url: str) -> list[Finding]:
         raise InputError("no such directory", value=url, expected="a stage's output or a workspace of ragbeam run")
     if _is_stage(url):
         return [check_stage(url)]
-    found = [storage.join(url, folder) for folder in FOLDERS]
+    found = [storage.join(url, stage.folder) for stage in STAGES.values()]
     found = [directory for directory in found if _is_stage(directory)]
     if not found:
         raise InputError("there is no stage's output", value=url, expected=f"a directory with {FILE_NAME}")
@@ -68,7 +68,8 @@ def verify(url: str) -> list[Finding]:
 
 def check_stage(url: str) -> Finding:
     """Everything that can be checked of one stage directory."""
-    guess = FOLDERS.get(url.rstrip("/").rsplit("/", 1)[-1], "?")
+    last = url.rstrip("/").rsplit("/", 1)[-1]
+    guess = next((stage.name for stage in STAGES.values() if stage.folder == last), "?")
     try:
         manifest = stages.find_manifest(url)
     except InputError as error:
@@ -189,9 +190,7 @@ def _left_over(url: str, manifest: Manifest) -> list[str]:
     left = [
         name
         for name in storage.names_in(url)
-        if name == storage.INCOMPLETE
-        or name.endswith(".tmp")
-        or (stages.SHARD_NAME.fullmatch(name) and name not in kept)
+        if name == storage.INCOMPLETE or name.endswith(".tmp") or (is_written_name(name) and name not in kept)
     ]
     return [f"a working file is left: {storage.join(url, name)}; run ragbeam {manifest.stage} again" for name in left]
 

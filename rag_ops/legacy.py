@@ -22,11 +22,14 @@ import pyarrow as pa
 
 from rag_ops import factory, indexing, specs, storage
 from rag_ops.errors import InputError
-from rag_ops.inputs import InputOptions, ReadyPassage
+from rag_ops.formats import InputOptions
 from rag_ops.readers import plan_splits, read_split
+from rag_ops.rows import read_matrix
 from rag_ops.stages import StageOutput, read_manifest, write_shard
 from schemas import embeddings, passages
-from schemas.manifest import Manifest, ShardRecord, digest_of, shard_name
+from schemas.layout import STAGES
+from schemas.manifest import Manifest, ShardRecord, digest_of
+from schemas.passages import Passage
 
 SHARD_ROWS = 50_000  # passages of an imported shard
 VECTOR_ROWS = 1000  # of a row group
@@ -165,10 +168,8 @@ def write_corpus(
         }
         texts = pa.table({name: columns[name] for name in passages.SCHEMA.names}, schema=passages.SCHEMA)
         vectors = embeddings.table(columns["content_hash"], rows.vectors.astype(dtype), dtype)
-        for stage, table, stem, done in zip(
-            outputs, (texts, vectors), ("passages", "embeddings"), records, strict=True
-        ):
-            name = shard_name(stem, number, total, "parquet")
+        for stage, table, done in zip(outputs, (texts, vectors), records, strict=True):
+            name = STAGES[stage.stage].shard(number, total)
             done.append(write_shard(stage.url, name, "", _writer(table)))
     made = outputs[0].finish(records[0], {}, {})
     info = {
@@ -222,7 +223,7 @@ def export_custom(index_url: str, output: str) -> str:
         texts = read_manifest(opened.passages_url, "chunk")
         for left, right in zip(texts.shards, embedded.shards, strict=True):
             table = storage.read_parquet(storage.join(opened.passages_url, left.path), ["title", "text"])
-            vectors = indexing.read_matrix(storage.join(opened.embeddings_url, right.path), right.rows)
+            vectors = read_matrix(storage.join(opened.embeddings_url, right.path), right.rows)
             for place, row in enumerate(table.to_pylist()):
                 yield {**row, "embeddings": vectors[place].astype(np.float32)}
 
@@ -282,7 +283,7 @@ def _dpr_passages(url: str) -> dict[str, tuple[str, str]]:
         reading = InputOptions(format="psgs")
         splits = plan_splits([url], reading)
         read = (row for split in splits for row in read_split(split, reading, Counter()))
-        return {row.passage_id: (row.text, row.title) for row in read if isinstance(row, ReadyPassage)}
+        return {row.passage_id: (row.text, row.title) for row in read if isinstance(row, Passage)}
     found = read_pickle(url, dict)
     for value in itertools.islice(found.values(), 1):
         if not (isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(part, str) for part in value)):

@@ -17,11 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rag_ops import memory, rendering, storage, wikipedia
+from rag_ops.article import UNKNOWN, Article, NoArticle, Split
 from rag_ops.dropping import TOO_COMPLEX, Dropped, drop
-from rag_ops.inputs import UNKNOWN, Article, InputOptions, NoArticle, ReadyPassage, Split, same_id_error
-from rag_ops.readers import read_split
+from rag_ops.formats import FORMATS, InputOptions
+from rag_ops.readers import read_split, same_id_error
 from rag_ops.splitting import shard_of, split_words
 from schemas import passages
+from schemas.passages import Passage
 
 ROUND_PASSAGES = 4096  # rows buffered before a round of batches is written: about 3 MB of text
 SOURCE_BITS = 40  # of a source number: the article's place in its split; the split's ordinal is above them
@@ -59,7 +61,7 @@ class PartRecord:
 def write_part(
     directory: str,
     name: str,
-    sources: Iterable[Article | NoArticle | ReadyPassage],
+    sources: Iterable[Article | NoArticle | Passage],
     dropped: Counter[str],
     *,
     ordinal: int,
@@ -101,14 +103,14 @@ def write_part(
 
 def plain_articles(
     split: Split, options: InputOptions, dropped: Counter[str]
-) -> Iterator[Article | NoArticle | ReadyPassage]:
+) -> Iterator[Article | NoArticle | Passage]:
     """The articles of a split in plain text: a dump's markup is rendered, other formats come as they are.
 
     A page whose markup cannot be rendered within the bounds of `rendering` is dropped, counted and named.
     """
-    apparatus = wikipedia.read_site(split.url).apparatus() if split.format == "mediawiki" else frozenset()
+    apparatus = wikipedia.read_site(split.url).apparatus() if FORMATS[split.format].is_wikitext else frozenset()
     for source in read_split(split, options, dropped):
-        if split.format != "mediawiki" or not isinstance(source, Article):
+        if not FORMATS[split.format].is_wikitext or not isinstance(source, Article):
             yield source
         elif (text := rendering.render(source.text, apparatus)) is not None:
             yield dataclasses.replace(source, text=text)
@@ -170,11 +172,11 @@ def _read_batches(url: str, numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
 
 
 def _passages(
-    sources: Iterable[Article | NoArticle | ReadyPassage], dropped: Counter[str], words: int, overlap: int
+    sources: Iterable[Article | NoArticle | Passage], dropped: Counter[str], words: int, overlap: int
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The number of each article in its split, and its passages as rows; of a page that is none a row without text."""
     for number, source in enumerate(sources):
-        if isinstance(source, ReadyPassage):
+        if isinstance(source, Passage):
             yield number, _row(source.passage_id, source.title, source.text, source.passage_id, 0)
             continue
         rows = 0

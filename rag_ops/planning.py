@@ -12,11 +12,12 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rag_ops import checkpoints, defaults, specs, storage
 from rag_ops.errors import InputError
+from schemas.layout import STAGES
 
 PASSAGES_PER_ARTICLE = 3.6  # of English Wikipedia: 21,015,324 passages (DPR's psgs_w100) of 5.9 million articles
 PASSAGE_BYTES = 277  # of a passage of 100 words on disk, compressed
@@ -31,9 +32,6 @@ EMBED_WEIGHTS, ANSWER_WEIGHTS = 4.0, 3.0  # times the weights: read, laid out an
 TOKEN_BYTES = 45  # of activations, for each token of a batch and each number of the feed-forward layer
 INDEX_COPIES = 1.05  # of a shard while it is filled
 EMBED_COPIES = 3.0  # of a shard's vectors while it is embedded and written
-
-STAGES = ("chunk", "embed", "index", "answer")
-FOLDERS = {"chunk": "passages", "embed": "embeddings", "index": "index", "answer": "answers"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,12 +219,12 @@ def measured_rates(workspace: str) -> dict[str, float]:
         InputError: there is none.
     """
     found = {}
-    for stage, folder in FOLDERS.items():
-        url = storage.join(workspace, folder, "run.json")
+    for stage in STAGES.values():
+        url = storage.join(workspace, stage.folder, "run.json")
         if storage.exists(url):
             report = json.loads(storage.read_text(url))
             if report["shards"]["made"] == report["shards"]["total"]:
-                found[stage] = float(report["rows_per_sec"])
+                found[stage.name] = float(report["rows_per_sec"])
     if not found:
         raise InputError(
             "no rates there", value=workspace, expected="a workspace of ragbeam run, with run.json in its stages"
@@ -234,7 +232,7 @@ def measured_rates(workspace: str) -> dict[str, float]:
     return found
 
 
-def parse_rates(given: list[str]) -> dict[str, float]:
+def parse_rates(given: Sequence[str]) -> dict[str, float]:
     """Rates as a person gives them.
 
     Raises:

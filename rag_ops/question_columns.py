@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from rag_ops import settings
 from rag_ops.errors import InputError
 
 FORMATS = ("jsonl", "csv", "tsv", "parquet", "text")
@@ -16,22 +18,26 @@ ANSWER_NAMES = ("answer", "answers", "possibleanswers", "goldanswer", "goldanswe
 SENTENCE_WORDS = 4  # no name of a column is as long: it is a question, of a table without a header
 KILT_QUESTION, KILT_ANSWERS = "input", "output"
 
+setting = partial(settings.setting, group="questions")
+
 
 @dataclasses.dataclass(frozen=True)
 class QuestionOptions:
-    """How question files are read.
+    """How question files are read; a column is a column or a key, and None is the one that has a well-known name."""
 
-    Attributes:
-        format: "auto" (told from the name), "jsonl", "csv", "tsv", "parquet" or "text".
-        question_column: column or key of the question; None for the one that has a well-known name.
-        id_column: column or key of its id; None as above. An id that is absent is made from the question.
-        answer_column: column or key of the gold answers, in any form that `gold_answers` reads; None as above.
-    """
-
-    format: str = "auto"
-    question_column: str | None = None
-    id_column: str | None = None
-    answer_column: str | None = None
+    format: str = setting("auto", f"auto, by the file's name; or {', '.join(FORMATS)}", flag="questions_format")
+    question_column: str | None = setting(
+        None, "column or key of the question; by default the one called question, query, question_text or input"
+    )
+    id_column: str | None = setting(
+        None,
+        "column or key of the question's id; by default the one called id, qid, question_id, query_id, example_id; "
+        "an id that is absent is made from the question",
+        flag="question_id_column",
+    )
+    answer_column: str | None = setting(
+        None, "column or key of the gold answers; by default answer, answers, possible_answers, or KILT's output"
+    )
 
     def __post_init__(self) -> None:
         if self.format not in ("auto", *FORMATS):

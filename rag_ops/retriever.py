@@ -30,13 +30,14 @@ from transformers.models.dpr.modeling_dpr import DPRQuestionEncoderOutput
 from transformers.models.rag.retrieval_rag import CustomHFIndex, Index, LegacyIndex
 
 from rag_ops import checkpoints, storage
-from rag_ops.contexts import ContextFormat, Passage, encode_contexts
+from rag_ops.contexts import ContextFormat, encode_contexts
 from rag_ops.encoding import pool
 from rag_ops.errors import InputError
 from rag_ops.loading import load_encoder_tokenizer, longest_input, rag_tokenizer
 from rag_ops.passage_index import PassageIndex
 from rag_ops.prompting import PROMPT_IDS, QuestionPrompt
 from rag_ops.sentence_encoders import EncoderConfig
+from schemas.passages import Passage
 
 __all__ = ["AutoTokenizer", "RagRetriever", "RagTokenForGeneration", "RagTokenizer"]
 

@@ -7,15 +7,13 @@ group. 21 million passages take 0.5 GB on disk, and as much in the memory of the
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from rag_ops import storage
 from rag_ops.errors import InputError, JobError
+from rag_ops.rows import as_matrix, hash_words, pieces
 from schemas.manifest import Manifest
-from schemas.passages import CONTENT_HASH_BYTES
 
 PLACE_BITS = 32  # of a location: the row within its shard; the shard's number is above them
 
@@ -63,7 +61,11 @@ class Previous:
         for shard in np.unique(shards[locations >= 0]):
             wanted = np.flatnonzero((shards == shard) & (locations >= 0))
             url = storage.join(self.url, self.manifest.shards[shard].path)
-            _copy_rows(url, places[wanted], wanted, hashes, into)
+            for where, table in pieces(url, ["content_hash", "vector"], places[wanted]):
+                here = wanted[where]
+                if (hash_words(table["content_hash"]) != hashes[here]).any():
+                    raise JobError("--previous has changed while it was read", value=url, remedy="run it again")
+                into[here] = as_matrix(table["vector"])
 
 
 def write_locations(url: str, manifest: Manifest, directory: str, name: str) -> str:
@@ -95,27 +97,3 @@ def write_locations(url: str, manifest: Manifest, directory: str, name: str) -> 
         for row in table:
             file.write(row[kept])
     return target
-
-
-def hash_words(column: Any) -> np.ndarray:
-    """A column of content hashes as uint64 (rows, 2)."""
-    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    words = np.frombuffer(array.buffers()[1] or b"", np.dtype("<u8"))
-    start = array.offset * CONTENT_HASH_BYTES // words.itemsize
-    return words[start : start + 2 * len(array)].reshape(-1, 2)
-
-
-def _copy_rows(url: str, places: np.ndarray, wanted: np.ndarray, hashes: np.ndarray, into: np.ndarray) -> None:
-    start = 0
-    with storage.open_parquet(url) as parquet:
-        for group in range(parquet.num_row_groups):
-            count = parquet.metadata.row_group(group).num_rows
-            here = (places >= start) & (places < start + count)
-            if here.any():
-                table = parquet.read_row_group(group, columns=["content_hash", "vector"])
-                rows = places[here] - start
-                if (hash_words(table["content_hash"])[rows] != hashes[wanted[here]]).any():
-                    raise JobError("--previous has changed while it was read", value=url, remedy="run it again")
-                vectors = pa.concat_arrays(table["vector"].chunks).flatten().to_numpy(zero_copy_only=False)
-                into[wanted[here]] = vectors.reshape(table.num_rows, -1)[rows]
-            start += count

@@ -11,18 +11,17 @@ import contextlib
 import dataclasses
 import json
 import logging
-import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from rag_ops import locks, memory, storage
 from rag_ops.errors import InputError, JobError
 from schemas import manifest as manifests
+from schemas.layout import is_written_name
 from schemas.manifest import Manifest, ManifestError, ShardRecord, digest_of
 
 logger = logging.getLogger(__name__)
 RECORD_SUFFIX = ".record.json"
-SHARD_NAME = re.compile(r"[a-z]+-\d{5,}-of-\d{5,}\.(parquet|faiss)|trained\.faiss")  # what a stage may have left
 SETTINGS = "settings.json"  # in _incomplete: the configuration that the unfinished shards belong to
 
 
@@ -340,7 +339,7 @@ class StageOutput:
         """Removes shards by record and by name: a run that is killed may leave one before it could note it."""
         noted = {shard.path for shard in (*finished_shards(self.url), *more)}
         for name in storage.names_in(self.url):
-            if (name in noted or SHARD_NAME.fullmatch(name)) and name not in kept:
+            if (name in noted or is_written_name(name)) and name not in kept:
                 storage.remove(storage.join(self.url, name))
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from rag_ops import checkpoints
-from rag_ops.contexts import Passage
 from rag_ops.errors import InputError
 from rag_ops.evaluation import AnswerSet, Scored
+from schemas.passages import Passage
 
 
 class Sweep:

@@ -6,13 +6,14 @@ article text nor a join of candidates goes through a shuffle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
 
 from rag_ops import storage
-from rag_ops.contexts import Passage
+from rag_ops.rows import take_rows
+from schemas.passages import Passage
 
 SCHEMA = pa.schema(
     [
@@ -23,21 +24,6 @@ SCHEMA = pa.schema(
     ]
 )
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
-
-
-def needed_rows(rows: np.ndarray, starts: Sequence[int]) -> dict[int, np.ndarray]:
-    """Which rows of which passage shard a block needs.
-
-    Args:
-        rows: int64, any shape; -1 for no hit.
-        starts: first row of each passage shard, then the number of rows.
-
-    Returns:
-        Shard to distinct rows of the corpus, int64 ascending.
-    """
-    distinct = np.unique(rows[rows >= 0])
-    shards = np.searchsorted(np.asarray(starts), distinct, side="right") - 1
-    return {int(shard): distinct[shards == shard] for shard in np.unique(shards)}
 
 
 def fetch(
@@ -56,7 +42,7 @@ def fetch(
         Answer shard to number of its record batch.
     """
     everything = np.unique(np.concatenate(list(wanted.values())))
-    table = _read_rows(passages_url, everything - first_row)
+    table = take_rows(passages_url, SCHEMA.names[1:], everything - first_row)
     with storage.atomic_write(directory, name) as file, pa.ipc.new_file(file, SCHEMA, options=_OPTIONS) as writer:
         for shard in sorted(wanted):
             taken = table.take(pa.array(np.searchsorted(everything, wanted[shard])))
@@ -74,17 +60,3 @@ def load(references: Iterable[tuple[str, int]]) -> dict[int, Passage]:
         for row, passage_id, title, text in zip(batch["row"], batch["id"], batch["title"], batch["text"], strict=True):
             found[row] = Passage(passage_id, title, text)
     return found
-
-
-def _read_rows(url: str, rows: np.ndarray) -> pa.Table:
-    """The given rows (ascending, within the shard) of a passage shard; only their row groups are read."""
-    tables = []
-    start = 0
-    with storage.open_parquet(url) as parquet:
-        for group in range(parquet.num_row_groups):
-            count = parquet.metadata.row_group(group).num_rows
-            here = rows[(rows >= start) & (rows < start + count)] - start
-            if len(here):
-                tables.append(parquet.read_row_group(group, columns=["id", "title", "text"]).take(pa.array(here)))
-            start += count
-    return pa.concat_tables(tables)

@@ -6,16 +6,16 @@ bytes, SHA-256 and fingerprint; row numbers count across the shards in that orde
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from schemas.layout import STAGES
+
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
-STAGES = ("chunk", "embed", "index", "answer")
 
 
 class ManifestError(ValueError):
@@ -122,24 +122,3 @@ def digest_of(value: Any) -> str:
     """
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
-
-
-def shard_name(stem: str, number: int, count: int, suffix: str) -> str:
-    """The file name of a shard.
-
-    >>> shard_name("passages", 3, 64, "parquet")
-    'passages-00003-of-00064.parquet'
-    """
-    return f"{stem}-{number:05d}-of-{count:05d}.{suffix}"
-
-
-def locate(row: int, starts: Sequence[int]) -> tuple[int, int]:
-    """The shard that holds `row` and the row within it, given `Manifest.row_starts()`.
-
-    >>> locate(7, [0, 5, 5, 9])
-    (2, 2)
-    """
-    if not 0 <= row < starts[-1]:
-        raise IndexError(f"row {row} is outside of 0 to {starts[-1] - 1}")
-    shard = bisect.bisect_right(starts, row) - 1
-    return shard, row - starts[shard]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import pyarrow as pa
@@ -18,6 +19,15 @@ SCHEMA = pa.schema(
         pa.field("content_hash", pa.binary(CONTENT_HASH_BYTES), nullable=False),
     ]
 )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage as people and models read it: its id, the title of its article, its text."""
+
+    passage_id: str
+    title: str
+    text: str
 
 
 def content_hash(title: str, text: str) -> bytes:

@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 import zstandard
 
 from rag_ops import blocks, storage
+from rag_ops.article import Article, Split
 from rag_ops.dropping import Dropped
 from rag_ops.errors import InputError
-from rag_ops.inputs import Article, InputOptions, Split
+from rag_ops.formats import InputOptions
 from rag_ops.parts import plain_articles
 from rag_ops.questions import QuestionOptions, read_questions
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from pipelines.metrics import StepCounters
 from pipelines.transforms.topk import MergeTopK
-from rag_ops import storage, texts
+from rag_ops import storage
+from rag_ops.rows import as_matrix, needed_rows, read_rows
 from rag_ops.topk import TopK
 from schemas.manifest import Manifest, ShardRecord
 
@@ -54,7 +55,7 @@ class SearchShards(beam.DoFn):
 
         shard, first_row = element
         url, options = storage.join(self._url, shard.path), self._options
-        index = IndexShard(url, shard.sha256, first_row, shard.rows, threads=options.threads, **self._effort)
+        index = IndexShard(url, shard.sha256, first_row, shard.rows, threads=options.workers.threads, **self._effort)
         at_once = max(1, SEARCHED_QUESTIONS // options.block_questions)
         for start in range(0, len(encoded), at_once):
             numbers = sorted(encoded)[start : start + at_once]
@@ -81,7 +82,7 @@ class Rescore(beam.PTransform):
 
         def needs(element: tuple[int, TopK]) -> Iterator[tuple[int, tuple[int, bytes]]]:
             block, hits = element
-            for shard in texts.needed_rows(hits.rows, starts):
+            for shard in needed_rows(hits.rows, starts):
                 here = (hits.rows >= starts[shard]) & (hits.rows < starts[shard + 1])
                 yield shard, (block, np.where(here, hits.rows, -1).tobytes())
 
@@ -104,7 +105,6 @@ class ScoreCandidates(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[tuple[int, bytes]]]) -> Iterator[tuple[int, TopK]]:
         """See the class."""
-        from rag_ops import indexing
         from rag_ops.search import rescore
 
         number, needs = element
@@ -114,7 +114,7 @@ class ScoreCandidates(beam.DoFn):
             rows = np.unique(np.concatenate(list(wanted.values())))
             rows = rows[rows >= 0]
             url = storage.join(self._url, self._embeddings.shards[number].path)
-            vectors = indexing.read_rows(url, rows - first_row)
+            vectors = read_rows(url, rows - first_row)
             for block in sorted(wanted):
                 questions = question_vectors(self._work, block)
                 candidates = wanted[block].reshape(len(questions), -1)
@@ -124,9 +124,7 @@ class ScoreCandidates(beam.DoFn):
 
 def question_vectors(work: Work, block: int) -> np.ndarray:
     """The vectors of a block, float32 (questions, dimension)."""
-    from rag_ops import indexing
-
-    return indexing.as_matrix(storage.read_parquet(work.path(work.name("vectors", block)), ["vector"])["vector"])
+    return as_matrix(storage.read_parquet(work.path(work.name("vectors", block)), ["vector"])["vector"])
 
 
 def search_effort(options: AnswerOptions, index: Manifest) -> dict[str, int | None]:

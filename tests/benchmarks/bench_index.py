@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from rag_ops import exact, indexing, specs, storage
+from rag_ops import exact, specs, storage
+from rag_ops.rows import read_corpus_rows
 from rag_ops.stages import read_manifest
 from tests.benchmarks.common import THREADS, Result, peak_memory_bytes, ragbeam, side_by_side
 from tests.pipelines.workspace import write_corpus
@@ -169,7 +170,7 @@ def rescored_recall(place: Path) -> tuple[float, float]:
     found = search_all(place / "pq", questions, CANDIDATES)
     rows = np.unique(found[found >= 0])
     url = str(place / "embeddings")
-    vectors = indexing.read_corpus_rows(url, read_manifest(url, "embed"), rows)
+    vectors = read_corpus_rows(url, read_manifest(url, "embed"), rows)
     again = rescore(questions, found, rows, vectors, 20).rows
 
     def recall(hits: np.ndarray) -> float:

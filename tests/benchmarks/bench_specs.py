@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_ops import indexing, storage
+from rag_ops import storage
+from rag_ops.rows import read_corpus_rows, read_matrix
 from rag_ops.search import IndexShard
 from rag_ops.stages import read_manifest
 from rag_ops.topk import merge
@@ -60,7 +61,7 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         manifest = read_manifest(embeddings, "embed")
         if questions is None:  # passages as questions, each without itself
             own = np.linspace(0, manifest.rows - 1, QUESTIONS).astype(np.int64)
-            questions = indexing.read_corpus_rows(embeddings, manifest, own)
+            questions = read_corpus_rows(embeddings, manifest, own)
         else:
             own = np.full(len(questions), -1)
         truth = brute_force(embeddings, questions, own)
@@ -114,7 +115,7 @@ def brute_force(embeddings: str, questions: np.ndarray, own: np.ndarray) -> np.n
     manifest = read_manifest(embeddings, "embed")
     scores, rows = np.empty((len(questions), 0), np.float32), np.empty((len(questions), 0), np.int64)
     for shard, start in zip(manifest.shards, manifest.row_starts(), strict=False):
-        here = questions @ indexing.read_matrix(storage.join(embeddings, shard.path), shard.rows).astype(np.float32).T
+        here = questions @ read_matrix(storage.join(embeddings, shard.path), shard.rows).astype(np.float32).T
         numbers = np.broadcast_to(np.arange(start, start + shard.rows), here.shape)
         here = np.where(numbers == own[:, None], -np.inf, here)
         scores, rows = np.concatenate([scores, here], 1), np.concatenate([rows, numbers], 1)

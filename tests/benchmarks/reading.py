@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 import torch
 from transformers import AutoTokenizer
 
-from rag_ops.contexts import ContextFormat, Passage, encode_contexts
+from rag_ops.contexts import ContextFormat, encode_contexts
 from rag_ops.isolating import token_batches
+from schemas.passages import Passage
 from tests.benchmarks.common import excerpt, ragbeam
 
 FORM = ContextFormat(" / ", " // ", "", 300)

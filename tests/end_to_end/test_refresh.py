@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rag_ops import reuse, storage
+from rag_ops.rows import hash_words
 from rag_ops.stages import read_manifest
 from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles
@@ -138,9 +139,9 @@ def test_locations_are_found_by_the_whole_hash(tmp_path):
     locations = reuse.write_locations(url, manifest, str(tmp_path / "work"), "previous.npy")
     previous = reuse.Previous(url, manifest, locations)
     tables = [storage.read_parquet(f"{url}/{shard.path}") for shard in manifest.shards]
-    last = reuse.hash_words(tables[2]["content_hash"])
+    last = hash_words(tables[2]["content_hash"])
     wrong = last[:3] ^ np.array([0, 1], np.uint64)
-    asked = np.concatenate([last[::-1], wrong, reuse.hash_words(tables[0]["content_hash"])[1200:]])
+    asked = np.concatenate([last[::-1], wrong, hash_words(tables[0]["content_hash"])[1200:]])
     found = previous.find(asked)
     expected = [(2 << 32) + row for row in range(699, -1, -1)] + [-1] * 3 + list(range(1200, 1500))
     assert found.tolist() == expected

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rag_ops import indexing, storage
+from rag_ops import storage
 from rag_ops.encoding import Encoder
+from rag_ops.rows import as_matrix
 from rag_ops.stages import read_manifest
 from tests.pipelines.workspace import digests, ragbeam, write_articles, write_questions
 
@@ -70,7 +71,7 @@ def test_every_question_comes_out_in_order_with_its_answer_or_its_error(workspac
 
 def test_passages_found_are_what_brute_force_finds_over_all_rows(workspace, sentence_encoder):
     passages = read(workspace, "passages", "chunk")
-    vectors = indexing.as_matrix(read(workspace, "embeddings", "embed")["vector"]).astype(np.float32)
+    vectors = as_matrix(read(workspace, "embeddings", "embed")["vector"]).astype(np.float32)
     answers = [row for row in read(workspace, "answers", "answer").to_pylist() if not row["error"]]
     questions, _ = Encoder.load(sentence_encoder, role="question", threads=1).encode(
         [row["question"] for row in answers]
@@ -88,7 +89,7 @@ def test_vectors_are_row_aligned_with_passages(workspace, sentence_encoder):
     expected, _ = Encoder.load(sentence_encoder, role="context", threads=1).encode(
         passages["title"].to_pylist(), passages["text"].to_pylist()
     )
-    np.testing.assert_allclose(indexing.as_matrix(embeddings["vector"]), expected, atol=2e-3)
+    np.testing.assert_allclose(as_matrix(embeddings["vector"]), expected, atol=2e-3)
 
 
 def test_run_files_count_rows_and_tell_versions(workspace):

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.chunk import named
 from rag_ops import storage
-from rag_ops.inputs import Split
+from rag_ops.article import Split
 from rag_ops.stages import read_manifest, write_shard
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles
 from tests.rag_ops.test_wikipedia import multistream

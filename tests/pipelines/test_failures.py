@@ -248,7 +248,7 @@ def test_no_unit_is_pickled_to_count_its_bytes(monkeypatch, tiny_rag):
 
     from pipelines.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit
     from pipelines.options import AnswerOptions
-    from rag_ops.contexts import Passage
+    from schemas.passages import Passage
 
     texts = TextUnit(0, pa.table({"question": ["who is the king"] * 100}))
     asked = AnswerUnit(

@@ -9,6 +9,7 @@ from apache_beam.ml.inference.base import RunInference
 
 from pipelines import runners
 from pipelines.inference import EncoderHandler, GeneratorHandler, ModelSettings, TextUnit
+from pipelines.options import WorkerOptions
 from pipelines.resources import Resources
 from rag_ops.errors import JobError
 from tests.pipelines.workspace import ragbeam, write_articles
@@ -39,7 +40,7 @@ def test_a_process_loads_its_model_once_and_counts_it(passages, tmp_path, senten
 def test_a_worker_that_was_promised_a_gpu_and_has_none_fails(kind, sentence_encoder, tiny_rag):
     """The very steps of a job with --accelerator, which says nothing of --device, on a worker without a GPU."""
     model = sentence_encoder if kind == "encoder" else tiny_rag
-    settings = ModelSettings(model, GPU.device("auto"), 1, None, resources=GPU)
+    settings = ModelSettings(model, WorkerOptions(accelerator=GPU.accelerator, threads=1))
     if kind == "encoder":
         handler = EncoderHandler("Encode", settings, "context", ("text",), "float16")
     else:

@@ -14,7 +14,7 @@ from pipelines.cli import main
 from rag_ops import storage
 from rag_ops.stages import StageOutput, read_manifest, write_shard
 from schemas import answers, embeddings, passages
-from schemas.manifest import shard_name
+from schemas.layout import ANSWER, STAGES
 
 CORPUS = (("passages", "chunk"), ("embeddings", "embed"))
 TOPICS = ["moon", "sun", "river", "king", "city", "war", "ice"]
@@ -88,8 +88,8 @@ def write_corpus(directory: Path, shards: Sequence[np.ndarray | Callable[[], np.
             pa.table({name: columns[name] for name in passages.SCHEMA.names}, schema=passages.SCHEMA),
             embeddings.table(pa.chunked_array([hashes]), vectors, str(vectors.dtype)),
         ]
-        for (stem, _), output, table, done in zip(CORPUS, outputs, tables, records, strict=True):
-            name = shard_name(stem, number, len(shards), "parquet")
+        for (_, stage), output, table, done in zip(CORPUS, outputs, tables, records, strict=True):
+            name = STAGES[stage].shard(number, len(shards))
             done.append(
                 write_shard(
                     *(output.url, name, "f" * 32),
@@ -122,7 +122,7 @@ def write_answers(directory: Path, rows: list[dict], n_docs: int = 5, row_group_
         table = pa.Table.from_pylist(part, schema=answers.SCHEMA)
         records.append(
             write_shard(
-                *(output.url, shard_name("answers", number, 2, "parquet"), output.fingerprint),
+                *(output.url, ANSWER.shard(number, 2), output.fingerprint),
                 lambda file, t=table: storage.write_parquet(file, iter([t]), t.schema, row_group_rows),
             )
         )

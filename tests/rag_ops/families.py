@@ -11,8 +11,8 @@ import torch
 import transformers as t
 from transformers import RagConfig, RagTokenForGeneration
 
-from rag_ops.contexts import Passage
 from rag_ops.generation import Answer, GenerationSettings, RagTokenGenerator
+from schemas.passages import Passage
 from tests.conftest import WORDS
 
 DOCS, LIMIT = 3, 8

@@ -4,7 +4,8 @@ import pytest
 from transformers import ByT5Tokenizer, RagConfig, RagRetriever
 
 from rag_ops import contexts
-from rag_ops.contexts import ContextFormat, Passage, encode_context
+from rag_ops.contexts import ContextFormat, encode_context
+from schemas.passages import Passage
 
 FORM = ContextFormat(" / ", " // ", "", 40)
 LONG = Passage("1:0", "the moon", "ice on the river " * 30)

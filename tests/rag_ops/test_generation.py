@@ -11,10 +11,10 @@ from transformers import RagTokenForGeneration, RagTokenizer
 
 from rag_ops import bart
 from rag_ops.bart import Bart
-from rag_ops.contexts import Passage
 from rag_ops.errors import InputError
 from rag_ops.generation import NO_HIT, GenerationSettings, RagTokenGenerator, is_uncased
 from rag_ops.seq2seq import Seq2Seq
+from schemas.passages import Passage
 from tests.conftest import LETTERS, WORDS
 
 TOPICS = ["the moon", "river", "king of ice", "city", "war", "sun"]

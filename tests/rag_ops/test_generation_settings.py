@@ -5,10 +5,11 @@ import math
 
 import pytest
 
-from pipelines.options import AnswerOptions
+from pipelines.options import answer_options
 from rag_ops.errors import InputError
 from rag_ops.generation_settings import GenerationSettings
 
+GIVEN = {"questions": ["q"], "index": "index", "model": "model", "output": "out"}
 NONSENSE = [
     ({"num_beams": 0}, "--num_beams is too small: 0; expected 1 or more"),
     ({"max_new_tokens": 0}, "--max_new_tokens is too small: 0"),
@@ -36,17 +37,17 @@ NONSENSE = [
 
 @pytest.mark.parametrize(("settings", "message"), NONSENSE)
 def test_nonsense_is_refused_alike_in_a_notebook_and_on_the_command_line(settings, message):
-    for make in (GenerationSettings, lambda **given: AnswerOptions(["q"], "index", "model", "out", **given)):
+    for make in (GenerationSettings, lambda **given: answer_options(GIVEN | given)):
         with pytest.raises(InputError) as error:
             make(**settings)
         assert str(error.value).startswith(message)
 
 
 def test_every_setting_is_an_option_of_answer_with_the_same_default():
-    options = AnswerOptions(["q"], "index", "model", "out")
+    options = answer_options(GIVEN)
     assert options.generation == GenerationSettings()
     for field in dataclasses.fields(GenerationSettings):
-        assert getattr(options, field.name) == field.default
+        assert getattr(options.generation, field.name) == field.default
 
 
 def test_forbidden_words_are_kept_as_a_tuple():

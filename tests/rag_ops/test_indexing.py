@@ -7,6 +7,7 @@ import pytest
 
 from rag_ops import factory, indexing, specs, storage
 from rag_ops.errors import InputError
+from rag_ops.rows import read_rows, vector_batches
 from schemas import embeddings
 
 
@@ -93,6 +94,6 @@ def test_chosen_rows_are_read_without_the_others(tmp_path):
     with storage.atomic_write(str(tmp_path), "e.parquet") as file:
         storage.write_parquet(file, iter([table]), schema)
     url = str(tmp_path / "e.parquet")
-    assert np.concatenate(list(indexing.vector_batches(url))).tolist() == vectors.tolist()
+    assert np.concatenate(list(vector_batches(url))).tolist() == vectors.tolist()
     rows = np.array([0, 999, 1000, 2499])
-    assert indexing.read_rows(url, rows).tolist() == vectors[rows].astype(np.float32).tolist()
+    assert read_rows(url, rows).tolist() == vectors[rows].astype(np.float32).tolist()

@@ -4,8 +4,8 @@ import pytest
 
 from rag_ops import storage
 from rag_ops.errors import InputError
-from rag_ops.inputs import InputOptions, expand_inputs, format_of
-from rag_ops.readers import plan_splits
+from rag_ops.formats import InputOptions
+from rag_ops.readers import expand_inputs, format_of, plan_splits
 from tests.rag_ops.test_readers import ROWS, jsonl, psgs
 
 

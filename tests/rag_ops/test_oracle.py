@@ -22,9 +22,9 @@ from transformers import (
 from transformers import RagTokenForGeneration as Oracle
 
 from rag_ops.bart import Bart
-from rag_ops.contexts import Passage
 from rag_ops.generation import GenerationSettings, RagTokenGenerator
 from rag_ops.seq2seq import Seq2Seq
+from schemas.passages import Passage
 from tests.conftest import WORDS
 
 QUESTIONS, DOCS, NEW_TOKENS, PAD, END = 200, 3, 8, 0, 3

@@ -6,9 +6,11 @@ from collections import Counter
 import pytest
 
 from rag_ops import parts
+from rag_ops.article import UNKNOWN, Article, NoArticle, Split
 from rag_ops.errors import InputError
-from rag_ops.inputs import UNKNOWN, Article, InputOptions, NoArticle, ReadyPassage, Split
+from rag_ops.formats import InputOptions
 from schemas import passages
+from schemas.passages import Passage
 
 ARTICLES = [Article(str(n), f"T{n}", " ".join(f"w{n}.{k}" for k in range(n * 7 % 31))) for n in range(1, 60)]
 
@@ -113,7 +115,7 @@ def test_an_article_that_comes_again_word_for_word_is_kept_once(tmp_path):
         Article("7", "t", "a b c d e f g i"),
         Article("7", "other title", "a b c d e f g h"),
         Article("7", "t", "a b c d e"),
-        ReadyPassage("7", "t", "a b c d e f g h"),
+        Passage("7", "t", "a b c d e f g h"),
     ],
 )
 def test_articles_of_one_id_that_differ_are_refused_with_their_files(tmp_path, other):
@@ -125,7 +127,7 @@ def test_articles_of_one_id_that_differ_are_refused_with_their_files(tmp_path, o
 
 def test_ready_passages_keep_their_ids(tmp_path):
     ((table, _),) = shards(
-        write(tmp_path, [[ReadyPassage("21", "t", "one two three four five six seven")]], num_shards=1), 1
+        write(tmp_path, [[Passage("21", "t", "one two three four five six seven")]], num_shards=1), 1
     )
     assert [(row["id"], row["text"]) for row in table.to_pylist()] == [("21", "one two three four five six seven")]
 

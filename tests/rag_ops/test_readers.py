@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from rag_ops import readers, storage, streams
+from rag_ops import lines, storage, streams
 from rag_ops.errors import InputError
-from rag_ops.inputs import InputOptions
+from rag_ops.formats import InputOptions
 from rag_ops.readers import plan_splits, read_split
 
 ROWS = [{"id": n, "title": f"Title {n}", "text": f"Tëxt of {n}. " * (n % 13 + 1)} for n in range(200)]
@@ -251,7 +251,7 @@ def test_a_damaged_gzip_is_named(tmp_path):
 
 
 def test_a_line_without_an_end_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 10_000)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 10_000)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(jsonl(ROWS[:3]) + b" " * 50_000_000))
     with pytest.raises(InputError, match=r"a line is longer.*line 4"):
         read(tmp_path / "a.jsonl.gz")

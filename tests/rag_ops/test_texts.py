@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 
 from rag_ops import storage, texts
-from rag_ops.contexts import Passage
+from rag_ops.rows import needed_rows
 from schemas import passages
+from schemas.passages import Passage
 
 STARTS = [0, 2500, 2500, 4000]
 
@@ -32,7 +33,7 @@ def write(tmp_path) -> list[str]:
 
 def test_needed_rows_are_sorted_by_passage_shard_without_misses_and_doubles():
     rows = np.array([[3999, 5, -1], [5, 2500, 0]])
-    needed = texts.needed_rows(rows, STARTS)
+    needed = needed_rows(rows, STARTS)
     assert {shard: found.tolist() for shard, found in needed.items()} == {0: [0, 5], 2: [2500, 3999]}
 
 

@@ -4,14 +4,12 @@ import json
 
 import pytest
 
-from schemas.manifest import Manifest, ManifestError, ShardRecord, digest_of, locate, shard_name
+from schemas import layout
+from schemas.manifest import Manifest, ManifestError, ShardRecord, digest_of
 
 
 def example(**changes) -> Manifest:
-    shards = tuple(
-        ShardRecord(shard_name("passages", n, 3, "parquet"), rows, 10, "ab" * 32, "f")
-        for n, rows in enumerate((4, 0, 3))
-    )
+    shards = tuple(ShardRecord(layout.CHUNK.shard(n, 3), rows, 10, "ab" * 32, "f") for n, rows in enumerate((4, 0, 3)))
     return Manifest(
         **{"stage": "chunk", "fingerprint": "f", "config": {"a": 1}, "inputs": {}, "shards": shards, **changes}
     )
@@ -28,17 +26,6 @@ def test_equal_manifests_are_equal_text_whatever_the_order_of_keys():
 def test_rows_are_counted_across_shards():
     assert example().rows == 7
     assert example().row_starts() == [0, 4, 4, 7]
-
-
-@pytest.mark.parametrize(("row", "place"), [(0, (0, 0)), (3, (0, 3)), (4, (2, 0)), (6, (2, 2))])
-def test_locate_skips_empty_shards(row, place):
-    assert locate(row, example().row_starts()) == place
-
-
-@pytest.mark.parametrize("row", [-1, 7])
-def test_locate_refuses_rows_outside(row):
-    with pytest.raises(IndexError, match=str(row)):
-        locate(row, example().row_starts())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""compose: a RAG-Token model of a question encoder and a generator, in Hugging Face's own layout."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from pipelines.command import Command, say
+from pipelines.options import Options, local_output_setting
+from rag_ops import storage
+from rag_ops.errors import InputError
+from rag_ops.settings import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComposeOptions(Options):
+    """compose: `question_encoder` and `generator` to a model in `output`."""
+
+    question_encoder: str = setting(..., "DPR question encoder or sentence-transformers model", metavar="MODEL")
+    generator: str | None = setting(None, "any sequence-to-sequence model, BART first", metavar="MODEL")
+    warm_start: bool = setting(
+        False, "make an untrained BART of the weights of --question_encoder, a BERT, to be fine-tuned"
+    )
+    decoder_layers: int = setting(2, "of the BART that --warm_start makes", at_least=1)
+    context_encoder: str | None = setting(None, "encoder of the passages that it goes with", metavar="MODEL")
+    score_scale: float = setting(
+        1.0, "factor of inner products before the softmax over passages; 1 is the paper's, unit vectors want more"
+    )
+    output: str = local_output_setting()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.generator) == self.warm_start:
+            raise InputError(
+                "compose wants either --generator or --warm_start",
+                value="both" if self.generator else "neither",
+                remedy="see ragbeam compose --help",
+            )
+        if not storage.is_local(self.output):
+            raise InputError("--output must be on this machine", value=self.output, expected="a local directory")
+
+
+def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> int:
+    """Saves the model.
+
+    Raises:
+        InputError: a part is missing or does not go with the other.
+    """
+    from rag_ops import composing
+
+    if options.generator is None:
+        composing.compose_warm_started(
+            options.question_encoder,
+            options.output,
+            decoder_layers=options.decoder_layers,
+            score_scale=options.score_scale,
+        )
+        say(f"compose: an untrained model, saved to {options.output}")
+        return 0
+    composing.compose(
+        options.question_encoder,
+        options.generator,
+        options.output,
+        context_encoder=options.context_encoder,
+        score_scale=options.score_scale,
+    )
+    say(f"compose: saved to {options.output}")
+    return 0
+
+
+COMMAND = Command.of(
+    "compose",
+    "a RAG-Token model from a question encoder and a generator",
+    "Saves a RAG-Token model in Hugging Face's own layout.",
+    ComposeOptions,
+    run,
+    takes_beam_flags=False,
+)

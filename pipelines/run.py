@@ -1,0 +1,92 @@
+"""run: all four stages in one workspace directory. What can be refused is refused before the first stage starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines import commands
+from pipelines import options as options_of
+from pipelines.command import Command
+from pipelines.options import AnswerOptions, ChunkOptions, EmbedOptions, IndexOptions, Options, Parser
+from rag_ops import settings, storage
+from rag_ops.settings import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workspace(Options):
+    """Where the four stages write."""
+
+    workspace: str = setting(..., "directory for all four stages", also=("output",), metavar="DIR")
+
+    def folder(self, name: str) -> str:
+        """A stage's directory."""
+        return storage.join(self.workspace, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """The options of the four stages, each with its directory of one workspace."""
+
+    workspace: Workspace
+    chunk: ChunkOptions
+    embed: EmbedOptions
+    index: IndexOptions
+    answer: AnswerOptions
+
+
+def add_flags(parser: Parser) -> None:
+    """Adds the flags of all stages but those that name the directories between them."""
+    options_of.add_flags(parser, Workspace)
+    options_of.add_flags(parser, ChunkOptions, without=("output",))
+    options_of.add_flags(parser, EmbedOptions, without=("output", "passages"))
+    options_of.add_flags(parser, IndexOptions, without=("output", "embeddings"))
+    options_of.answer_flags(parser, without=("output", "index"))
+
+
+def make_options(given: Mapping[str, Any]) -> RunOptions:
+    """The options of all stages from the flags that were given: --num_shards is for chunk, --previous a workspace.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+    workspace = settings.make(Workspace, given)
+    passages, embeddings, index, answers = map(workspace.folder, ("passages", "embeddings", "index", "answers"))
+    previous = storage.join(given["previous"], "embeddings") if given.get("previous") else None
+    return RunOptions(
+        workspace,
+        settings.make(ChunkOptions, given, output=passages),
+        settings.make(EmbedOptions, given, output=embeddings, passages=passages, previous=previous),
+        settings.make(IndexOptions, given, output=index, embeddings=embeddings, num_shards=None),
+        options_of.answer_options(given, output=answers, index=index, num_shards=None),
+    )
+
+
+def run(options: RunOptions, beam_arguments: Sequence[str]) -> int:
+    """Runs the stages one after the other and prints a line of each.
+
+    Raises:
+        InputError: an input is missing, or parts do not go together.
+        JobError: a stage failed.
+    """
+    from pipelines import runners
+    from pipelines.corpus import check_parts
+
+    answer = options.answer
+    models = [answer.model, options.embed.encoder]
+    runners.check(beam_arguments, [options.workspace.workspace], models, answer.workers.resources)
+    check_parts(answer.questions, answer.reading, answer.model, options.embed.encoder)
+    for stage in (commands.CHUNK, commands.EMBED, commands.INDEX, commands.ANSWER):
+        stage.run(getattr(options, stage.name), beam_arguments)
+    return 0
+
+
+COMMAND = Command(
+    "run",
+    "all four stages in one workspace directory",
+    "chunk, embed, index and answer, into passages, embeddings, index and answers there; what is done is reused.",
+    add_flags,
+    make_options,
+    run,
+)

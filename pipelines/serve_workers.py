@@ -1,0 +1,39 @@
+"""workers: a pool of Python workers for a Flink cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from pipelines.command import Command
+from pipelines.options import Options
+from rag_ops.settings import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkersOptions(Options):
+    """workers: a pool on `port`."""
+
+    port: int = setting(50000, "port to listen on")
+
+
+def run(options: WorkersOptions, beam_arguments: Sequence[str] = ()) -> int:
+    """Serves until the process is ended.
+
+    Raises:
+        JobError: the port is taken.
+    """
+    from pipelines import workers  # Beam's worker and gRPC
+
+    workers.serve(options.port)
+    return 0
+
+
+COMMAND = Command.of(
+    "workers",
+    "a pool of Python workers for a Flink cluster",
+    "Serves --environment_type EXTERNAL, for all task managers of this machine, until it is told to end.",
+    WorkersOptions,
+    run,
+    takes_beam_flags=False,
+)

@@ -1,0 +1,101 @@
+"""import and export: passages, vectors and indexes of other projects' layouts, read and written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from pipelines.command import Command, say
+from pipelines.options import VECTOR_DTYPES, Options
+from rag_ops import storage
+from rag_ops.errors import InputError
+from rag_ops.settings import setting
+
+NEEDED = {"dpr": ("index", "passages"), "wiki_dpr": ("input",)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportOptions(Options):
+    """import: another project's files to a workspace in `output`."""
+
+    format: str = setting("dpr", "dpr (NAME.index.dpr with passages) or wiki_dpr (Parquet)", choices=tuple(NEEDED))
+    index: str | None = setting(None, "of dpr: NAME.index.dpr; its .index_meta.dpr is near", metavar="URL")
+    passages: str | None = setting(None, "of dpr: psgs_w100.tsv, or the pickled dict of it", metavar="URL")
+    input: Sequence[str] = setting((), "of wiki_dpr: its Parquet files", metavar="URL")
+    output: str = setting(..., "workspace: gets passages, embeddings and index", metavar="DIR")
+    encoder: str = setting(
+        "facebook/dpr-ctx_encoder-single-nq-base",
+        "context encoder that made the vectors: a name, for the record",
+        metavar="MODEL",
+    )
+    dtype: str | None = setting(
+        None, "of the vectors on disk; by default float32 of dpr, else float16", choices=VECTOR_DTYPES
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if missing := [name for name in NEEDED[self.format] if not getattr(self, name)]:
+            raise InputError(f"--format {self.format} needs --{missing[0]}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions(Options):
+    """export: an `index` to what transformers' RagRetriever opens, in `output`."""
+
+    index: str = setting(..., "output of ragbeam index", metavar="DIR")
+    output: str = setting(..., "local directory: gets dataset and index.faiss", metavar="DIR")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not storage.is_local(self.output):
+            raise InputError("--output must be on this machine", value=self.output, expected="a local directory")
+
+
+def run_import(options: ImportOptions, beam_arguments: Sequence[str] = ()) -> int:
+    """Writes passages, embeddings and index.
+
+    Raises:
+        InputError: a file is missing, or no such thing.
+    """
+    from rag_ops import legacy
+
+    made_with = legacy.MadeWith(options.encoder)
+    if options.format == "dpr":
+        assert options.index is not None  # the options checked it
+        assert options.passages is not None
+        dtype = options.dtype or "float32"
+        made = legacy.import_dpr(options.index, options.passages, options.output, made_with, dtype)
+    else:
+        made = legacy.import_parquet(options.input, options.output, made_with, options.dtype or "float16")
+    say(f"import: {made.rows:,} passages with their vectors, in {options.output}")
+    return 0
+
+
+def run_export(options: ExportOptions, beam_arguments: Sequence[str] = ()) -> int:
+    """Writes the dataset and the FAISS file.
+
+    Raises:
+        InputError: the index is missing or unfinished.
+    """
+    from rag_ops import legacy
+
+    say(f"export: {legacy.export_custom(options.index, options.output)}")
+    return 0
+
+
+IMPORT = Command.of(
+    "import",
+    "takes over another project's passages, vectors and index",
+    "DPR's own index files, or the Parquet files of the wiki_dpr dataset. Pickles of plain data only are read.",
+    ImportOptions,
+    run_import,
+    takes_beam_flags=False,
+)
+EXPORT = Command.of(
+    "export",
+    "writes an index as transformers' RagRetriever opens it",
+    'A datasets directory and a FAISS file, for index_name="custom".',
+    ExportOptions,
+    run_export,
+    takes_beam_flags=False,
+)

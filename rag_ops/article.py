@@ -1,0 +1,53 @@
+"""What is read: the units of reading, and what comes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+UNKNOWN = -1  # when a text was written, if nothing says so
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One unit of reading.
+
+    Attributes:
+        ordinal: its place among all splits of the job, in input order.
+        format: name of one of `formats.FORMATS`.
+        url: the file, or the name of a dataset.
+        start, end: bytes of a text file or dump, row groups of a Parquet file, or the shard of a dataset; end is
+            exclusive, None for all the rest.
+        shards: of a dataset, how many it has.
+        prefix: what stands before the ids of its articles.
+    """
+
+    ordinal: int
+    format: str
+    url: str
+    start: int = 0
+    end: int | None = None
+    shards: int = 0
+    prefix: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Article:
+    """An article; `text` is wikitext in a MediaWiki dump, plain text elsewhere.
+
+    `date` and `revision` are those of a dump's revision (`wikipedia.Page`), else `UNKNOWN`.
+    """
+
+    article_id: str
+    title: str
+    text: str
+    date: int = UNKNOWN
+    revision: int = UNKNOWN
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NoArticle:
+    """A page of a dump that is no article: where it is the latest revision, it takes the place of one that was."""
+
+    article_id: str
+    date: int = UNKNOWN
+    revision: int = UNKNOWN

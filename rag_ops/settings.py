@@ -1,0 +1,137 @@
+"""Settings that stand in one place: a field of a dataclass with its default, its help text and its check.
+
+`setting` declares such a field, `check` is called by the dataclass when it is made, so that a notebook is refused the
+same nonsense as the command line, and `pipelines.options` makes the flags of a command from the same declarations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+from rag_ops.errors import InputError
+
+_KEY = "setting"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a field's declaration says besides its default.
+
+    Attributes:
+        help: one line for `--help`, without the default.
+        flag: name on the command line, where it is not the field's.
+        also: other names of the flag.
+        group: heading under which `--help` lists it; None for the first one.
+        metavar: what `--help` calls the value.
+        choices: the only values.
+        at_least: smallest value; 1 is reported as a count.
+        within: (low, high): over low, up to and including high.
+        positional: whether the command line gives it without a flag.
+        finite: whether infinities and NaN are refused; off where the dataclass has a line of its own for them.
+    """
+
+    help: str
+    flag: str | None = None
+    also: tuple[str, ...] = ()
+    group: str | None = None
+    metavar: str | None = None
+    choices: tuple[Any, ...] = ()
+    at_least: int | None = None
+    within: tuple[float, float] | None = None
+    positional: bool = False
+    finite: bool = True
+
+
+def setting(default: Any, help: str, **declared: Any) -> Any:
+    """A dataclass field that is a setting.
+
+    Args:
+        default: its default; `...` for a setting that must be given.
+        help: one line for `--help`.
+        declared: the other attributes of `Setting`.
+    """
+    metadata = {_KEY: Setting(help, **declared)}
+    if default is ...:
+        return dataclasses.field(metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def declared(cls: type) -> dict[str, Setting]:
+    """The settings of a dataclass by the names of their fields, in order; fields declared otherwise are left out."""
+    return {field.name: field.metadata[_KEY] for field in dataclasses.fields(cls) if _KEY in field.metadata}
+
+
+def kind_of(cls: type, name: str) -> tuple[type, bool]:
+    """The type of a setting's value, and whether it holds several of them.
+
+    >>> @dataclasses.dataclass
+    ... class Example:
+    ...     words: Sequence[str] = ()
+    ...     count: int | None = None
+    >>> kind_of(Example, "words"), kind_of(Example, "count")
+    ((<class 'str'>, True), (<class 'int'>, False))
+    """
+    hint = typing.get_type_hints(cls)[name]
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
+    if arguments := typing.get_args(hint):
+        return arguments[0], True
+    return hint, False
+
+
+def check(settings: Any) -> None:
+    """Checks every setting of a dataclass instance against its declaration; one that is None is not given.
+
+    Raises:
+        InputError: a value is out of range, not a number or not one of the choices; the line names the flag.
+    """
+    for name, one in declared(type(settings)).items():
+        value, kind = getattr(settings, name), kind_of(type(settings), name)[0]
+        many = isinstance(value, Sequence) and not isinstance(value, str)
+        for each in value if many else [value]:
+            if each is not None:
+                _check_value("--" + (one.flag or name), each, kind, one)
+
+
+def _check_value(flag: str, value: Any, kind: type, one: Setting) -> None:
+    if one.choices and value not in one.choices:
+        raise InputError(f"{flag} is unknown", value=value, expected=" or ".join(map(str, one.choices)))
+    if kind is int and (not isinstance(value, Integral) or isinstance(value, bool)):
+        raise InputError(f"{flag} is no whole number", value=value, expected="a whole number")
+    if one.at_least is not None and value < one.at_least:
+        wrong = "negative" if one.at_least == 0 else "too small"
+        raise InputError(f"{flag} is {wrong}", value=value, expected=f"{one.at_least} or more")
+    if one.within is not None and not one.within[0] < value <= one.within[1]:  # nor is NaN
+        low, high = one.within
+        raise InputError(f"{flag} is out of range", value=value, expected=f"over {low:g}, to {high:g}")
+    if kind is float and one.finite and not math.isfinite(value):
+        raise InputError(f"{flag} is not finite", value=value, expected="a number, such as 1")
+
+
+def make(cls: type, given: Mapping[str, Any], **fixed: Any) -> Any:
+    """An instance of a dataclass of settings from values by flag; fields that are such dataclasses are made likewise.
+
+    Args:
+        cls: the dataclass.
+        given: values by the flags' names; flags of other dataclasses are passed over.
+        fixed: values by the fields' names, which overrule.
+    """
+    values: dict[str, Any] = {}
+    settings = declared(cls)
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if field.name in fixed:
+            values[field.name] = fixed[field.name]
+        elif field.name in settings:
+            flag = settings[field.name].flag or field.name
+            if flag in given:
+                values[field.name] = given[flag]
+        elif dataclasses.is_dataclass(hints[field.name]):
+            values[field.name] = make(typing.cast(type, hints[field.name]), given)
+    return cls(**values)
