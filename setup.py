@@ -14,8 +14,10 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["pipelines*", "rag_ops*", "schemas*"]),
     package_data={
-        "pipelines": ["demo_data/*", "containers/*"],
-        "rag_ops": ["languages.txt", "report.html", "report.js"],
+        "pipelines": ["containers/*"],
+        "pipelines.demo": ["data/*"],
+        "rag_ops.evaluation.figures": ["report.html", "report.js"],
+        "rag_ops.markup": ["languages.txt"],
     },
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},
     install_requires=[

@@ -3,5 +3,5 @@
 import os
 
 # Arrow's own memory pool keeps what is freed, and a worker grows with every shard; the C heap can be shrunk between two
-# (rag_ops/memory.py). Arrow asks once, when it is first imported.
+# (rag_ops/heap.py). Arrow asks once, when it is first imported.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pipelines import command, commands, compose, demo, evaluate, finetune, plan, run, serve_workers, transfer, verify
+from pipelines import commands, compose, evaluate, finetune, plan, run, serve_workers, transfer, verify
+from pipelines.console import command
+from pipelines.demo.command import COMMAND as DEMO
 
 COMMANDS = (
     commands.CHUNK,
@@ -15,7 +17,7 @@ COMMANDS = (
     evaluate.COMMAND,
     run.COMMAND,
     verify.COMMAND,
-    demo.COMMAND,
+    DEMO,
     compose.COMMAND,
     finetune.COMMAND,
     transfer.IMPORT,

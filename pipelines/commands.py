@@ -5,16 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from pipelines.command import Command, say
-from pipelines.options import AnswerOptions, ChunkOptions, EmbedOptions, IndexOptions, answer_flags, answer_options
+from pipelines.console.command import Command, say
+from pipelines.console.options import (
+    AnswerOptions,
+    ChunkOptions,
+    EmbedOptions,
+    IndexOptions,
+    answer_flags,
+    answer_options,
+)
 
 logger = logging.getLogger("ragbeam")
 
 
 def _chunk(chosen: ChunkOptions, beam_arguments: Sequence[str]) -> int:
-    from pipelines import chunk
+    from pipelines.chunk import job
 
-    done = chunk.run(chosen, beam_arguments)
+    done = job.run(chosen, beam_arguments)
     dropped = ", ".join(
         f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.manifest.info["dropped"].items()
     )
@@ -24,11 +31,11 @@ def _chunk(chosen: ChunkOptions, beam_arguments: Sequence[str]) -> int:
 
 
 def _embed(chosen: EmbedOptions, beam_arguments: Sequence[str]) -> int:
-    from pipelines import embed
+    from pipelines.embed import job
 
-    done = embed.run(chosen, beam_arguments)
+    done = job.run(chosen, beam_arguments)
     say(done.summary("passages"))
-    counts = embed.vector_counts(done.metrics)
+    counts = job.vector_counts(done.metrics)
     if chosen.previous and any(counts.values()):
         say(
             f"  {counts['reused']:,} vectors of {chosen.previous}, {counts['computed']:,} computed, "
@@ -38,20 +45,20 @@ def _embed(chosen: EmbedOptions, beam_arguments: Sequence[str]) -> int:
 
 
 def _index(chosen: IndexOptions, beam_arguments: Sequence[str]) -> int:
-    from pipelines import index
+    from pipelines.index import job
 
-    done = index.run(chosen, beam_arguments)
+    done = job.run(chosen, beam_arguments)
     say(done.summary("vectors"))
-    say(f"  {index.describe(done.manifest)}")
+    say(f"  {job.describe(done.manifest)}")
     return 0
 
 
 def _answer(chosen: AnswerOptions, beam_arguments: Sequence[str]) -> int:
-    from pipelines import answer
+    from pipelines.answer import job
 
-    done = answer.run(chosen, beam_arguments)
-    say(f"{done.summary('questions')}; {answer.describe_errors(done.manifest)}")
-    for warning in answer.warnings(done.manifest):
+    done = job.run(chosen, beam_arguments)
+    say(f"{done.summary('questions')}; {job.describe_errors(done.manifest)}")
+    for warning in job.warnings(done.manifest):
         logger.warning("%s", warning)
     return 0
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from pipelines.command import Command, say
-from pipelines.options import Options, local_output_setting
-from rag_ops import storage
+from pipelines.console.command import Command, say
+from pipelines.console.options import Options, local_output_setting
 from rag_ops.errors import InputError
 from rag_ops.settings import setting
+from rag_ops.storage import store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class ComposeOptions(Options):
                 value="both" if self.generator else "neither",
                 remedy="see ragbeam compose --help",
             )
-        if not storage.is_local(self.output):
+        if not store.is_local(self.output):
             raise InputError("--output must be on this machine", value=self.output, expected="a local directory")
 
 
@@ -46,10 +46,10 @@ def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> int:
     Raises:
         InputError: a part is missing or does not go with the other.
     """
-    from rag_ops import composing
+    from rag_ops.models import compose
 
     if options.generator is None:
-        composing.compose_warm_started(
+        compose.compose_warm_started(
             options.question_encoder,
             options.output,
             decoder_layers=options.decoder_layers,
@@ -57,7 +57,7 @@ def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> int:
         )
         say(f"compose: an untrained model, saved to {options.output}")
         return 0
-    composing.compose(
+    compose.compose(
         options.question_encoder,
         options.generator,
         options.output,

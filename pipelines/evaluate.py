@@ -9,15 +9,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipelines.command import Command, main_of, say
-from pipelines.options import Options, WorkerOptions
-from pipelines.progress import Progress
-from rag_ops import evaluation, report, storage
+from pipelines.console.command import Command, main_of, say
+from pipelines.console.options import Options, WorkerOptions
+from pipelines.console.progress import Progress
 from rag_ops.errors import InputError
-from rag_ops.evaluation import AnswerSet, GoldFile
-from rag_ops.questions import QuestionOptions, expand_question_files
+from rag_ops.evaluation import figures as scoring
+from rag_ops.evaluation import report
+from rag_ops.evaluation.figures import AnswerSet, GoldFile
+from rag_ops.evaluation.sweep import Sweep
+from rag_ops.questions.reading import QuestionOptions, expand_question_files
 from rag_ops.settings import setting
-from rag_ops.sweep import Sweep
+from rag_ops.storage import store
 
 logger = logging.getLogger("ragbeam")
 MAX_NAME_CHARS = 40  # of the table's first column
@@ -90,25 +92,25 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> int:
     if gold and gold.unreadable:
         logger.warning("--gold: %d rows cannot be read in full: %s", gold.unreadable, gold.first_unreadable)
     for url in options.outputs:
-        if storage.is_directory(url):
+        if store.is_directory(url):
             raise InputError("--output is a directory", value=url, expected="a file's name")
     done, sweep = Done(), sorted(set(options.sweep or ()))
     again = [_sweep(options, one, sweep, done) for one in sets] if sweep else []
     selection = report.Selection(options.report_rows)
     rows = sum(one.manifest.rows for one in sets)
 
-    def look(scored: evaluation.Scored) -> None:
+    def look(scored: scoring.Scored) -> None:
         selection.add(scored)
         done.add(0 if sweep else 1)
 
     with Progress("evaluate", None if sweep else rows, lambda: done.rows, "answers"):
-        figures = evaluation.evaluate(
+        figures = scoring.evaluate(
             sets, gold_file=gold, patterns=options.regex_answers, sweep=sweep, again=again, on_row=look
         )
     figures["settings"] = {"gold": options.gold, "regex_answers": options.regex_answers, "sweep": sweep or None}
     figures_url, report_url = options.outputs
-    storage.write_file(figures_url, (json.dumps(figures, indent=2, sort_keys=True) + "\n").encode())
-    storage.write_file(report_url, report.page(figures, selection).encode())
+    store.write_file(figures_url, (json.dumps(figures, indent=2, sort_keys=True) + "\n").encode())
+    store.write_file(report_url, report.page(figures, selection).encode())
     for line in table(figures):
         say(line)
     say(f"evaluate: {figures_url}, {report_url}")

@@ -8,15 +8,16 @@ import sys
 import time
 from collections.abc import Sequence
 
-from pipelines import telling
-from pipelines.command import Command, main_of, say
-from pipelines.options import DeviceOptions, Options, local_output_setting
-from pipelines.progress import PLAIN_LINE_SECS
-from rag_ops import checkpoints, storage
+from pipelines.console import events
+from pipelines.console.command import Command, main_of, say
+from pipelines.console.options import DeviceOptions, Options, local_output_setting
+from pipelines.console.progress import PLAIN_LINE_SECS
 from rag_ops.errors import InputError
-from rag_ops.finetune_settings import FinetuneSettings
-from rag_ops.questions import QuestionOptions, expand_question_files, read_questions
+from rag_ops.models import checkpoints
+from rag_ops.questions.reading import QuestionOptions, expand_question_files, read_questions
 from rag_ops.settings import setting
+from rag_ops.storage import store
+from rag_ops.training.settings import FinetuneSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class FinetuneOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not storage.is_local(self.output):
+        if not store.is_local(self.output):
             raise InputError("--output must be on this machine", value=self.output, expected="a local directory")
         if os.path.exists(self.output) and not os.path.isdir(self.output):
             raise InputError("--output is a file", value=self.output, expected="a directory")
@@ -48,14 +49,14 @@ def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> int:
     Raises:
         InputError: an input is missing or malformed.
     """
-    from pipelines.corpus import check_model, open_corpus
+    from rag_ops.retrieval.corpus import check_model, open_corpus
 
     training = expand_question_files(options.train)
     held_out = expand_question_files(options.eval) if options.eval else None
     check_model(options.model, open_corpus(options.index).index.info)
-    from rag_ops.finetuning import finetune
+    from rag_ops.training.finetune import finetune
 
-    bars = sys.stderr.isatty() and not telling.is_json()
+    bars = sys.stderr.isatty() and not events.is_json()
     result = finetune(
         checkpoints.find_model(options.model),
         options.index,
@@ -92,9 +93,9 @@ class _Steps:
             rate = (step - self._first[1]) / (now - self._first[0])
             left = (steps - step) / rate
             line = f"finetune: {step:,} of {steps:,} steps, {rate:.2f}/s, {left:,.0f} s left"
-            if telling.is_json():
+            if events.is_json():
                 counts = {"done": step, "total": steps, "per_sec": round(rate, 2), "seconds_left": round(left)}
-                telling.event("progress", line, counts)
+                events.event("progress", line, counts)
             else:
                 sys.stderr.write(line + "\n")
             self._said = now

@@ -7,18 +7,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.command import Command, main_of, say
-from pipelines.options import (
-    VECTOR_DTYPES,
-    Options,
-    n_docs_setting,
-    shard_memory_setting,
-    spec_setting,
-)
-from rag_ops import checkpoints, defaults
+from pipelines.console.command import Command, main_of, say
+from pipelines.console.options import VECTOR_DTYPES, Options, n_docs_setting, shard_memory_setting, spec_setting
+from rag_ops import defaults
 from rag_ops.errors import InputError
+from rag_ops.models import checkpoints
 from rag_ops.settings import setting
-from rag_ops.stages import read_manifest
+from rag_ops.storage.stages import read_manifest
 
 if TYPE_CHECKING:
     from rag_ops.planning import Job
@@ -78,7 +73,8 @@ def run(options: PlanOptions, beam_arguments: Sequence[str] = ()) -> int:
 
 def job_of(options: PlanOptions) -> Job:
     """The job that the options describe."""
-    from rag_ops import planning, specs
+    from rag_ops import planning
+    from rag_ops.retrieval import faiss_specs
 
     passages, dimension, dtype, files = options.num_passages or 0, options.dimension, options.dtype, None
     normalize, encoder, model = False, planning.BERT_BASE, planning.RAG_TOKEN
@@ -103,7 +99,7 @@ def job_of(options: PlanOptions) -> Job:
         options.spec,
         files,
         options.num_shards,
-        specs.parse_size("--shard_memory", options.shard_memory),
+        faiss_specs.parse_size("--shard_memory", options.shard_memory),
         options.target_recall if options.target_recall is not None else defaults.TARGET_RECALL,
         normalize,
         options.questions or 0,

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines import commands
-from pipelines import options as options_of
-from pipelines.command import Command
-from pipelines.options import AnswerOptions, ChunkOptions, EmbedOptions, IndexOptions, Options, Parser
-from rag_ops import settings, storage
+from pipelines.console import options as options_of
+from pipelines.console.command import Command
+from pipelines.console.options import AnswerOptions, ChunkOptions, EmbedOptions, IndexOptions, Options, Parser
+from rag_ops import settings
 from rag_ops.settings import setting
+from rag_ops.storage import store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Workspace(Options):
 
     def folder(self, name: str) -> str:
         """A stage's directory."""
-        return storage.join(self.workspace, name)
+        return store.join(self.workspace, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def make_options(given: Mapping[str, Any]) -> RunOptions:
     """
     workspace = settings.make(Workspace, given)
     passages, embeddings, index, answers = map(workspace.folder, ("passages", "embeddings", "index", "answers"))
-    previous = storage.join(given["previous"], "embeddings") if given.get("previous") else None
+    previous = store.join(given["previous"], "embeddings") if given.get("previous") else None
     return RunOptions(
         workspace,
         settings.make(ChunkOptions, given, output=passages),
@@ -70,12 +71,12 @@ def run(options: RunOptions, beam_arguments: Sequence[str]) -> int:
         InputError: an input is missing, or parts do not go together.
         JobError: a stage failed.
     """
-    from pipelines import runners
-    from pipelines.corpus import check_parts
+    from pipelines.runners import launch
+    from rag_ops.retrieval.corpus import check_parts
 
     answer = options.answer
     models = [answer.model, options.embed.encoder]
-    runners.check(beam_arguments, [options.workspace.workspace], models, answer.workers.resources)
+    launch.check(beam_arguments, [options.workspace.workspace], models, answer.workers.resources)
     check_parts(answer.questions, answer.reading, answer.model, options.embed.encoder)
     for stage in (commands.CHUNK, commands.EMBED, commands.INDEX, commands.ANSWER):
         stage.run(getattr(options, stage.name), beam_arguments)

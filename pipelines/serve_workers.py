@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from pipelines.command import Command
-from pipelines.options import Options
+from pipelines.console.command import Command
+from pipelines.console.options import Options
 from rag_ops.settings import setting
 
 
@@ -23,9 +23,9 @@ def run(options: WorkersOptions, beam_arguments: Sequence[str] = ()) -> int:
     Raises:
         JobError: the port is taken.
     """
-    from pipelines import workers  # Beam's worker and gRPC
+    from pipelines.runners import worker_pool
 
-    workers.serve(options.port)
+    worker_pool.serve(options.port)
     return 0
 
 

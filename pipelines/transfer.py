@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from pipelines.command import Command, say
-from pipelines.options import VECTOR_DTYPES, Options
-from rag_ops import storage
+from pipelines.console.command import Command, say
+from pipelines.console.options import VECTOR_DTYPES, Options
 from rag_ops.errors import InputError
 from rag_ops.settings import setting
+from rag_ops.storage import store
 
 NEEDED = {"dpr": ("index", "passages"), "wiki_dpr": ("input",)}
 
@@ -47,7 +47,7 @@ class ExportOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not storage.is_local(self.output):
+        if not store.is_local(self.output):
             raise InputError("--output must be on this machine", value=self.output, expected="a local directory")
 
 
@@ -57,16 +57,16 @@ def run_import(options: ImportOptions, beam_arguments: Sequence[str] = ()) -> in
     Raises:
         InputError: a file is missing, or no such thing.
     """
-    from rag_ops import legacy
+    from rag_ops.interop import imports
 
-    made_with = legacy.MadeWith(options.encoder)
+    made_with = imports.MadeWith(options.encoder)
     if options.format == "dpr":
         assert options.index is not None  # the options checked it
         assert options.passages is not None
         dtype = options.dtype or "float32"
-        made = legacy.import_dpr(options.index, options.passages, options.output, made_with, dtype)
+        made = imports.import_dpr(options.index, options.passages, options.output, made_with, dtype)
     else:
-        made = legacy.import_parquet(options.input, options.output, made_with, options.dtype or "float16")
+        made = imports.import_parquet(options.input, options.output, made_with, options.dtype or "float16")
     say(f"import: {made.rows:,} passages with their vectors, in {options.output}")
     return 0
 
@@ -77,9 +77,9 @@ def run_export(options: ExportOptions, beam_arguments: Sequence[str] = ()) -> in
     Raises:
         InputError: the index is missing or unfinished.
     """
-    from rag_ops import legacy
+    from rag_ops.interop import imports
 
-    say(f"export: {legacy.export_custom(options.index, options.output)}")
+    say(f"export: {imports.export_custom(options.index, options.output)}")
     return 0
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from pipelines.command import Command, say
-from pipelines.options import Options
-from rag_ops import integrity
+from pipelines.console.command import Command, say
+from pipelines.console.options import Options
 from rag_ops.settings import setting
+from rag_ops.storage import verify
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ def run(options: VerifyOptions, beam_arguments: Sequence[str] = ()) -> int:
     Raises:
         InputError: there is no stage in the directory.
     """
-    found = integrity.verify(options.directory)
+    found = verify.verify(options.directory)
     for finding in found:
         say(finding.line())
     return 1 if any(finding.problems for finding in found) else 0

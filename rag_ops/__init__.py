@@ -11,9 +11,9 @@ _CARD = ("AutoTokenizer", "RagRetriever", "RagTokenForGeneration", "RagTokenizer
 
 def __getattr__(name: str) -> Any:
     if name in _CARD:
-        from rag_ops import retriever
+        from rag_ops.interop import model_card
 
-        return getattr(retriever, name)
+        return getattr(model_card, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -15,8 +15,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rag_ops import checkpoints, defaults, specs, storage
+from rag_ops import defaults
 from rag_ops.errors import InputError
+from rag_ops.models import checkpoints
+from rag_ops.retrieval import faiss_specs
+from rag_ops.storage import store
 from schemas.layout import STAGES
 
 PASSAGES_PER_ARTICLE = 3.6  # of English Wikipedia: 21,015,324 passages (DPR's psgs_w100) of 5.9 million articles
@@ -82,7 +85,7 @@ class Job:
     passages: int
     dimension: int = 768
     dtype: str = "float16"
-    spec: str = specs.AUTO
+    spec: str = faiss_specs.AUTO
     passage_shards: int | None = None
     index_shards: int | None = None
     shard_bytes: int = defaults.SHARD_BYTES
@@ -125,7 +128,13 @@ class Plan:
         """A table for the terminal."""
         rows = [("stage", "rows", "disk", "memory of a worker", "time")]
         rows += [
-            (s.stage, f"{s.rows:,}", specs.size(s.disk_bytes), specs.size(s.memory_bytes), duration(s.seconds))
+            (
+                s.stage,
+                f"{s.rows:,}",
+                faiss_specs.size(s.disk_bytes),
+                faiss_specs.size(s.memory_bytes),
+                duration(s.seconds),
+            )
             for s in self.stages
         ]
         disk = sum(stage.disk_bytes for stage in self.stages)
@@ -135,8 +144,8 @@ class Plan:
             (
                 "all",
                 "",
-                specs.size(disk),
-                specs.size(memory),
+                faiss_specs.size(disk),
+                faiss_specs.size(memory),
                 duration(sum(stage.seconds or 0 for stage in self.stages) if known else None),
             )
         )
@@ -156,9 +165,9 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
     Raises:
         InputError: the spec does not go with the vectors, or no index fits the memory.
     """
-    rates, width = rates or {}, specs.NUMBER_BYTES[job.dtype]
+    rates, width = rates or {}, faiss_specs.NUMBER_BYTES[job.dtype]
     files = job.passage_shards or max(1, job.passages // 50_000)
-    design = specs.design(
+    design = faiss_specs.design(
         job.spec,
         job.passages,
         job.dimension,
@@ -170,14 +179,14 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
         recall=job.target_recall,
     )
     spec, shards, dimension = design.spec, design.num_shards, design.layout.width
-    reason = f"{spec}, as told" if design.reason == specs.TOLD else design.reason
-    stored = specs.stored(spec, job.dtype)
-    per_vector = specs.bytes_per_vector(stored, dimension)
-    fixed = specs.fixed_bytes(stored, dimension)
+    reason = f"{spec}, as told" if design.reason == faiss_specs.TOLD else design.reason
+    stored = faiss_specs.stored(spec, job.dtype)
+    per_vector = faiss_specs.bytes_per_vector(stored, dimension)
+    fixed = faiss_specs.fixed_bytes(stored, dimension)
     index_shard = job.passages / shards * per_vector + fixed
     vector_shard = job.passages / files * job.dimension * 4
     index_memory = INDEX_PROCESS + INDEX_COPIES * index_shard
-    if not specs.is_exact(spec, job.dtype):
+    if not faiss_specs.is_exact(spec, job.dtype):
         index_memory = max(index_memory, INDEX_PROCESS + TORCH + index_shard + vector_shard * width / 4)
     needs = {
         "chunk": (job.passages, job.passages * PASSAGE_BYTES, CHUNK_PROCESS + CHUNK_ROW_BYTES * job.passages / files),
@@ -220,9 +229,9 @@ def measured_rates(workspace: str) -> dict[str, float]:
     """
     found = {}
     for stage in STAGES.values():
-        url = storage.join(workspace, stage.folder, "run.json")
-        if storage.exists(url):
-            report = json.loads(storage.read_text(url))
+        url = store.join(workspace, stage.folder, "run.json")
+        if store.exists(url):
+            report = json.loads(store.read_text(url))
             if report["shards"]["made"] == report["shards"]["total"]:
                 found[stage.name] = float(report["rows_per_sec"])
     if not found:
@@ -267,18 +276,18 @@ def check_fits(stage: StagePlan, output: str) -> None:
     if memory is not None and stage.memory_bytes > memory:
         raise InputError(
             f"{stage.stage} does not fit this machine's memory",
-            value=specs.size(stage.memory_bytes),
-            expected=f"at most {specs.size(memory)}",
+            value=faiss_specs.size(stage.memory_bytes),
+            expected=f"at most {faiss_specs.size(memory)}",
             remedy="less --shard_memory, more --num_shards, or a smaller --spec; see ragbeam plan",
         )
-    if storage.is_local(output):
-        place = Path(storage.filesystem(output)[1]).absolute()
+    if store.is_local(output):
+        place = Path(store.filesystem(output)[1]).absolute()
         free = shutil.disk_usage(next(parent for parent in (place, *place.parents) if parent.exists())).free
         if stage.disk_bytes > free:
             raise InputError(
                 f"{stage.stage} does not fit the disk",
-                value=specs.size(stage.disk_bytes),
-                expected=f"at most {specs.size(free)}, which are free at {output}",
+                value=faiss_specs.size(stage.disk_bytes),
+                expected=f"at most {faiss_specs.size(free)}, which are free at {output}",
                 remedy="another --output, or a smaller --spec; see ragbeam plan",
             )
 

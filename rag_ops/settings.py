@@ -1,7 +1,7 @@
 """Settings that stand in one place: a field of a dataclass with its default, its help text and its check.
 
 `setting` declares such a field, `check` is called by the dataclass when it is made, so that a notebook is refused the
-same nonsense as the command line, and `pipelines.options` makes the flags of a command from the same declarations.
+same nonsense as the command line, and `pipelines.console.options` makes the flags of a command from the declarations.
 """
 
 from __future__ import annotations

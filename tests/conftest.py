@@ -29,7 +29,7 @@ ENVIRONMENT = {
 collect_ignore_glob = ["benchmarks/*"]  # whose modules are no tests, and take seconds to import
 SLOW_FIRST = (
     *("tests/runners/test_flink.py", "tests/end_to_end/test_demo.py", "tests/test_benchmarks.py"),
-    *("tests/end_to_end/test_kills.py", "tests/runners/test_portable.py", "tests/rag_ops/test_finetuning.py"),
+    *("tests/end_to_end/test_kills.py", "tests/runners/test_portable.py", "tests/rag_ops/training/test_finetune.py"),
 )
 
 EXCERPT = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
@@ -216,7 +216,7 @@ def make_bart(directory: Path, tokenizer, *, seed: int, layers: int, width: int,
 @pytest.fixture(scope="session")
 def tiny_rag(tmp_path_factory, sentence_encoder, tiny_bart) -> str:
     """A RAG-Token model composed of the tiny sentence encoder and the tiny BART."""
-    from rag_ops.composing import compose
+    from rag_ops.models.compose import compose
 
     directory = str(tmp_path_factory.mktemp("rag"))
     compose(sentence_encoder, tiny_bart, directory)

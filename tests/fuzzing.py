@@ -20,13 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from rag_ops import blocks, storage
-from rag_ops.article import Article, Split
-from rag_ops.dropping import Dropped
+from rag_ops.articles.article import Article, Split
+from rag_ops.articles.dropped import Dropped
+from rag_ops.articles.formats import InputOptions
+from rag_ops.articles.shuffle import plain_articles
 from rag_ops.errors import InputError
-from rag_ops.formats import InputOptions
-from rag_ops.parts import plain_articles
-from rag_ops.questions import QuestionOptions, read_questions
+from rag_ops.questions import blocks
+from rag_ops.questions.reading import QuestionOptions, read_questions
+from rag_ops.storage import store
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -101,7 +102,7 @@ def check_question_case(draw: random.Random, directory: Path) -> str:
         prepared = blocks.prepare(found, str(directory / "blocks"), 7)
         if prepared.rows != len(found):
             raise LostError(f"{prepared.rows} rows prepared of {len(found)}")
-        storage.remove(str(directory / "blocks"))
+        store.remove(str(directory / "blocks"))
     return f"{kind}{suffix} {'damaged, read' if broken else 'read'}"
 
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines.inference import NOT_ENCODED
-from rag_ops.blocks import reason_of
-from rag_ops.question_files import NO_OBJECT, NOT_JSON
-from rag_ops.questions import EMPTY, MAX_QUESTION_CHARS, NO_TEXT, TOO_LONG, UNREADABLE
+from pipelines.transforms.inference import NOT_ENCODED
+from rag_ops.questions.blocks import reason_of
+from rag_ops.questions.files import NO_OBJECT, NOT_JSON
+from rag_ops.questions.reading import EMPTY, MAX_QUESTION_CHARS, NO_TEXT, TOO_LONG, UNREADABLE
 
 LONG_EVERY, TOO_LONG_EVERY = 5_000, 40_000  # rows: a megabyte each, and over the limit
 # The tests' tokenizer gives this one, the last of its vocabulary, a number that their models have no vector for.

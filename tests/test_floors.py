@@ -60,11 +60,11 @@ def loaded_by(code: str) -> set[str]:
 
 def test_help_does_not_load_a_model_library():
     assert not {*LATE, "apache_beam"} & loaded_by(
-        "from pipelines.cli import COMMANDS; from pipelines.command import build_parser; build_parser(COMMANDS)"
+        "from pipelines.cli import COMMANDS; from pipelines.console.command import build_parser; build_parser(COMMANDS)"
     )
 
 
 def test_building_a_pipeline_loads_neither_faiss_nor_transformers():
-    loaded = loaded_by("import pipelines.answer, pipelines.chunk, pipelines.embed, pipelines.index")
+    loaded = loaded_by("import pipelines.answer.job, pipelines.chunk.job, pipelines.embed.job, pipelines.index.job")
     assert "apache_beam" in loaded
     assert not {"faiss", "transformers"} & loaded

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rag_ops.composing import compose
-from rag_ops.encoding import Encoder
 from rag_ops.errors import InputError
-from rag_ops.generation import GenerationSettings, RagTokenGenerator
-from rag_ops.stages import read_manifest
+from rag_ops.generation.rag_token import GenerationSettings, RagTokenGenerator
+from rag_ops.models.compose import compose
+from rag_ops.models.encoder import Encoder
+from rag_ops.storage.stages import read_manifest
 from tests.pipelines.workspace import fails, ragbeam, write_articles
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def test_no_code_of_a_models_directory_is_trusted_anywhere():
             assert path.name == "loading.py", f"{path}, line {call.lineno}: models load in one place"
             checked += 1
     assert checked >= 5
-    from rag_ops.loading import OWN_CLASSES
+    from rag_ops.models.loading import OWN_CLASSES
 
     assert OWN_CLASSES == {"trust_remote_code": False}
 
@@ -202,7 +202,7 @@ def test_a_manifest_cannot_name_a_shard_elsewhere(tmp_path, path):
 
 @pytest.mark.parametrize("name", ["../../etc", "a/../../b", "x; rm -rf /", "http://localhost:1/x", "a/b/c/d", "-rf"])
 def test_a_models_name_is_no_path_elsewhere_and_no_command(name, tmp_path, monkeypatch):
-    from rag_ops import checkpoints
+    from rag_ops.models import checkpoints
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError):

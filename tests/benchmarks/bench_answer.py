@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from transformers import RagTokenForGeneration, RagTokenizer
 
-from pipelines import demo
-from rag_ops import composing, storage
+from pipelines.demo import command as demo
+from rag_ops.models import compose
+from rag_ops.storage import store
 from tests.benchmarks.common import THREADS, Result, batches, encoder, ragbeam, side_by_side, some_passages
 
 N_DOCS = 5
@@ -40,7 +41,7 @@ TOY = Sizes(questions=2, endings=("",), parts=2)
 def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     """Questions per second of the whole job, retrieval and marginals included, as a ratio."""
     model_directory = str(directory / "model")
-    composing.compose_warm_started(encoder(), model_directory)
+    compose.compose_warm_started(encoder(), model_directory)
     questions = directory / "questions.jsonl"
     with open(demo.QUESTIONS, encoding="utf-8") as file:
         asked = [json.loads(line)["question"] for line in file][: sizes.questions]
@@ -56,7 +57,7 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         ragbeam(*command, "--threads", THREADS, "--output", directory / "answers")
 
     ours()
-    found = storage.read_parquet(str(directory / "answers" / "answers-00000-of-00001.parquet")).to_pylist()
+    found = store.read_parquet(str(directory / "answers" / "answers-00000-of-00001.parquet")).to_pylist()
     model, tokenizer = (
         RagTokenForGeneration.from_pretrained(model_directory).eval(),
         RagTokenizer.from_pretrained(model_directory),

@@ -29,8 +29,8 @@ from transformers import (
 )
 from transformers import RagTokenForGeneration as Rag
 
-from rag_ops.generation import GenerationSettings, RagTokenGenerator
-from rag_ops.packing import PackedLinear
+from rag_ops.compute.packed_linear import PackedLinear
+from rag_ops.generation.rag_token import GenerationSettings, RagTokenGenerator
 from tests.benchmarks.common import THREADS, Result
 
 DOCS, NEW_TOKENS, PADDED, BATCH = 5, 10, 300, 8

@@ -19,7 +19,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import demo
+from pipelines.demo import command
 from tests.benchmarks import bench_reader
 from tests.benchmarks.common import THREADS, NotHereError, Result, encoder, ragbeam
 
@@ -47,7 +47,7 @@ class Sizes:
     articles_of: int | None = None
 
 
-TOY = Sizes(tuple(map(str, demo.TRAINED)), held_out=2, trained_on=40, steps=2, articles_of=40)
+TOY = Sizes(tuple(map(str, command.TRAINED)), held_out=2, trained_on=40, steps=2, articles_of=40)
 
 
 def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from rag_ops.generation import BATCH_TOKENS
-from rag_ops.isolating import token_batches
+from rag_ops.compute.batching import token_batches
+from rag_ops.generation.rag_token import BATCH_TOKENS
 from tests.benchmarks.bench_decode import (
     BASE,
     BATCH,

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from rag_ops import exact, specs, storage
-from rag_ops.rows import read_corpus_rows
-from rag_ops.stages import read_manifest
+from rag_ops.retrieval import exact, faiss_specs
+from rag_ops.storage import store
+from rag_ops.storage.rows import read_corpus_rows
+from rag_ops.storage.stages import read_manifest
 from tests.benchmarks.common import THREADS, Result, peak_memory_bytes, ragbeam, side_by_side
 from tests.pipelines.workspace import write_corpus
 
@@ -123,7 +124,7 @@ def build_time(directory: Path, embeddings: Path, rows: int, spec: str, most: fl
             column = pq.read_table(embeddings / shard.path, columns=["vector"])["vector"].combine_chunks()
             parts.append(column.flatten().to_numpy(zero_copy_only=False).reshape(-1, DIMENSION).astype(np.float32))
         vectors = np.concatenate(parts)
-        index.train(vectors[specs.training_rows(spec, len(vectors), DIMENSION)])
+        index.train(vectors[faiss_specs.training_rows(spec, len(vectors), DIMENSION)])
         index.add(vectors)
         faiss.write_index(index, str(directory / "theirs.faiss"))
 
@@ -163,7 +164,7 @@ def memory_and_rescoring(directory: Path, most_rows: int, shard_rows: int) -> li
 
 def rescored_recall(place: Path) -> tuple[float, float]:
     """recall@20 against exact search, of candidates that are scored again and of the index alone."""
-    from rag_ops.search import rescore
+    from rag_ops.retrieval.index_shard import rescore
 
     questions = ask(SEARCHED)
     truth = search_all(place / "index", questions, 20)
@@ -181,13 +182,13 @@ def rescored_recall(place: Path) -> tuple[float, float]:
 
 def search_all(index: Path, questions: np.ndarray, k: int) -> np.ndarray:
     """Rows of the best k over all shards, one open at a time."""
-    from rag_ops.search import IndexShard
-    from rag_ops.topk import merge
+    from rag_ops.retrieval.index_shard import IndexShard
+    from rag_ops.retrieval.topk import merge
 
     manifest = read_manifest(str(index), "index")
     hits = []
     for shard, start in zip(manifest.shards, manifest.row_starts(), strict=False):
-        opened = IndexShard(storage.join(str(index), shard.path), shard.sha256, start, shard.rows, threads=THREADS)
+        opened = IndexShard(store.join(str(index), shard.path), shard.sha256, start, shard.rows, threads=THREADS)
         hits = [merge([*hits, opened.search(questions, k)], k)]
         del opened
     return hits[0].rows

@@ -19,15 +19,15 @@ from pathlib import Path
 import torch
 from transformers import BartForConditionalGeneration
 
-from pipelines import demo
-from rag_ops import composing
-from rag_ops.retriever import RagTokenForGeneration
+from pipelines.demo import command
+from rag_ops.interop.model_card import RagTokenForGeneration
+from rag_ops.models import compose as compose_model
 from tests.benchmarks.common import THREADS, NotHereError, Result, encoder, excerpt, ragbeam
 from tests.benchmarks.reading import Encoder, Sample, real_questions, split, window
 from tests.benchmarks.train_demo import evaluate
 
 FOLDER = Path(os.environ.get("RAGBEAM_QA", Path(__file__).parents[3] / "shared" / "data" / "qa"))
-TRAINED = os.environ["RAGBEAM_TRAINED"].split(":") if "RAGBEAM_TRAINED" in os.environ else demo.TRAINED
+TRAINED = os.environ["RAGBEAM_TRAINED"].split(":") if "RAGBEAM_TRAINED" in os.environ else command.TRAINED
 GOLD_EM, RETRIEVED_EM = 0.40, 0.25
 
 
@@ -75,7 +75,9 @@ def questions(held_out: int = 600) -> tuple[list[Sample], list[Sample], list[Sam
 
 def compose(directory: Path, trained: Sequence[str]) -> Path:
     """A reader as a RAG-Token model."""
-    composing.compose_warm_started(encoder(), str(directory / "model"), score_scale=demo.SCORE_SCALE, trained=trained)
+    compose_model.compose_warm_started(
+        encoder(), str(directory / "model"), score_scale=command.SCORE_SCALE, trained=trained
+    )
     return directory / "model"
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow.dataset
 from transformers import AutoTokenizer
 
-from rag_ops import composing
-from rag_ops.stages import read_manifest
+from rag_ops.models import compose
+from rag_ops.storage.stages import read_manifest
 from tests.benchmarks.common import Result, peak_memory_bytes, ragbeam
 from tests.conftest import bert_config, make_bart, make_sentence_encoder, make_tokenizer
 from tests.mixed_rows import differences, write
@@ -63,7 +63,7 @@ def small_stage(directory: Path) -> tuple[Path, Path]:
     tokenizer = AutoTokenizer.from_pretrained(make_tokenizer(directory / "tokenizer"))
     encoder = make_sentence_encoder(directory / "encoder", tokenizer, bert_config(len(tokenizer)), seed=1)
     bart = make_bart(directory / "bart", tokenizer, seed=3, layers=1, width=16, init_std=0.5)
-    composing.compose(encoder, bart, str(directory / "model"))
+    compose.compose(encoder, bart, str(directory / "model"))
     write_articles(directory / "articles.jsonl", words=7)
     passages, embeddings = directory / "passages", directory / "embeddings"
     ragbeam("chunk", "--input", directory / "articles.jsonl", "--output", passages, "--passage_words", 8)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_ops import storage
-from rag_ops.rows import read_corpus_rows, read_matrix
-from rag_ops.search import IndexShard
-from rag_ops.stages import read_manifest
-from rag_ops.topk import merge
+from rag_ops.retrieval.index_shard import IndexShard
+from rag_ops.retrieval.topk import merge
+from rag_ops.storage import store
+from rag_ops.storage.rows import read_corpus_rows, read_matrix
+from rag_ops.storage.stages import read_manifest
 from tests.benchmarks.bench_index import SHARD_ROWS, ask, draw
 from tests.benchmarks.common import THREADS, Result, encoder, ragbeam, some_passages
 from tests.pipelines.workspace import write_corpus
@@ -103,7 +103,7 @@ def search(index: Path, questions: np.ndarray, own: np.ndarray) -> np.ndarray:
     kept = K + 1
     hits = []
     for shard, start in zip(manifest.shards, manifest.row_starts(), strict=False):
-        url = storage.join(str(index), shard.path)
+        url = store.join(str(index), shard.path)
         opened = IndexShard(url, shard.sha256, start, shard.rows, threads=THREADS, **manifest.info["search"])
         hits = [merge([*hits, opened.search(questions, kept)], kept)]
         del opened
@@ -115,7 +115,7 @@ def brute_force(embeddings: str, questions: np.ndarray, own: np.ndarray) -> np.n
     manifest = read_manifest(embeddings, "embed")
     scores, rows = np.empty((len(questions), 0), np.float32), np.empty((len(questions), 0), np.int64)
     for shard, start in zip(manifest.shards, manifest.row_starts(), strict=False):
-        here = questions @ read_matrix(storage.join(embeddings, shard.path), shard.rows).astype(np.float32).T
+        here = questions @ read_matrix(store.join(embeddings, shard.path), shard.rows).astype(np.float32).T
         numbers = np.broadcast_to(np.arange(start, start + shard.rows), here.shape)
         here = np.where(numbers == own[:, None], -np.inf, here)
         scores, rows = np.concatenate([scores, here], 1), np.concatenate([rows, numbers], 1)

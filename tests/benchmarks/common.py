@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from pipelines import demo
 from pipelines.cli import main
-from rag_ops import composing, storage
-from rag_ops.stages import read_manifest
+from pipelines.demo import command as demo
+from rag_ops.models import compose
+from rag_ops.storage import store
+from rag_ops.storage.stages import read_manifest
 from tests.benchmarks.results import NotHereError, Result
 from tests.conftest import make_sentence_encoder
 
@@ -43,7 +44,7 @@ def some_passages(directory: Path, parts: int, num_shards: int) -> list[tuple[st
     ragbeam("chunk", "--input", excerpt(), "--output", directory / "all", "--num_shards", parts)
     shards = read_manifest(str(directory / "all"), "chunk").shards
     middle = sorted(shards, key=lambda shard: shard.rows)[parts // 2]
-    rows = storage.read_parquet(str(directory / "all" / middle.path)).select(["id", "title", "text"]).to_pandas()
+    rows = store.read_parquet(str(directory / "all" / middle.path)).select(["id", "title", "text"]).to_pandas()
     source = directory / "some.jsonl"
     rows.to_json(source, orient="records", lines=True, force_ascii=False)
     command = ["chunk", "--input", source, "--output", directory / "passages", "--passage_words", 1000]
@@ -72,7 +73,7 @@ def small_models(directory: Path) -> tuple[str, str]:
     (directory / "encoder").mkdir()
     config = {"vocab_size": len(tokenizer), "hidden_size": 384, "num_hidden_layers": 1, "num_attention_heads": 6}
     small = make_sentence_encoder(directory / "encoder", tokenizer, config | {"intermediate_size": 384}, seed=0)
-    composing.compose_warm_started(small, str(directory / "model"))
+    compose.compose_warm_started(small, str(directory / "model"))
     return small, str(directory / "model")
 
 

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import demo
-from rag_ops import exact
-from rag_ops.encoding import Encoder
+from pipelines.demo import command
+from rag_ops.models.encoder import Encoder
+from rag_ops.retrieval import exact
 from tests.benchmarks.reading import WORDS, Sample, passages_of_packages, real_questions, shortest_first, split
 
 FOLDER = "topics-and-qrels/topics."
@@ -86,13 +86,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, default=2)
     flags = parser.parse_args(arguments)
     training, unseen = split(list(real_questions(Path(flags.qa))))
-    own = [json.loads(line) for line in Path(demo.QUESTIONS).read_text().splitlines()]
+    own = [json.loads(line) for line in Path(command.QUESTIONS).read_text().splitlines()]
     titles = {row["title"] for row in own}
     paragraphs = {(one.title, " ".join(one.text.split()[:WORDS])) for one in training}
     passages = [*passages_of_packages(Path(flags.leads) if flags.leads else None), *sorted(paragraphs)]
     passages = [passage for passage in passages if passage[0] not in titles]
     asked = list(questions_of(Path(flags.jar)))
-    encoder = Encoder.load(demo.package_path(*demo.ENCODER), role="context", threads=flags.threads)
+    encoder = Encoder.load(command.package_path(*command.ENCODER), role="context", threads=flags.threads)
     vectors, _ = encoder.encode([title for title, _ in passages], [text for _, text in passages])
     questions, _ = encoder.encode([question for question, _ in asked])
     measured, _ = encoder.encode([*(row["question"] for row in own), *(one.question for one in unseen)])

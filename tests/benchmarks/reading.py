@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import torch
 from transformers import AutoTokenizer
 
-from rag_ops.contexts import ContextFormat, encode_contexts
-from rag_ops.isolating import token_batches
+from rag_ops.compute.batching import token_batches
+from rag_ops.generation.contexts import ContextFormat, encode_contexts
 from schemas.passages import Passage
 from tests.benchmarks.common import excerpt, ragbeam
 

@@ -35,13 +35,13 @@ import torch
 from torch.nn import functional
 from transformers import BartForConditionalGeneration
 
-from pipelines import demo
-from rag_ops import checkpoints, composing
-from rag_ops.composing import save_trained, warm_start_generator
-from rag_ops.isolating import token_batches
-from rag_ops.loading import load_encoder
-from rag_ops.metrics import exact_match, f1
-from rag_ops.spelling import respell
+from pipelines.demo import command
+from rag_ops.compute.batching import token_batches
+from rag_ops.evaluation.metrics import exact_match, f1
+from rag_ops.generation.spelling import respell
+from rag_ops.models import checkpoints, compose
+from rag_ops.models.compose import save_trained, warm_start_generator
+from rag_ops.models.loading import load_encoder
 from tests.benchmarks.finding import found_in
 from tests.benchmarks.pointing import Copier, PointerHeads, logits_of
 from tests.benchmarks.reading import (
@@ -150,7 +150,7 @@ class Training:
         decoder = [p for p in self.model.model.decoder.parameters() if p.requires_grad]
         heads = list(self._heads.parameters())
         if flags.start_from:
-            learned, _ = composing.read_trained(flags.start_from, checkpoints.model_digest(self._directory))
+            learned, _ = compose.read_trained(flags.start_from, checkpoints.model_digest(self._directory))
             self.model.load_state_dict(learned, strict=False)
         else:
             self._part(
@@ -371,7 +371,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = parser.parse_args(arguments)
     torch.set_num_threads(flags.threads)
     torch.manual_seed(0)
-    directory = demo.package_path(*demo.ENCODER)
+    directory = command.package_path(*command.ENCODER)
     Path(flags.output).mkdir(parents=True, exist_ok=True)
     Training(flags, directory).run()
     return 0

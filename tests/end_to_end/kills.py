@@ -46,7 +46,7 @@ def prepare(directory: Path) -> list[str]:
     """Writes models and inputs into `directory`; returns the command without its workspace."""
     from transformers import AutoTokenizer
 
-    from rag_ops.composing import compose
+    from rag_ops.models.compose import compose
 
     write_articles(directory / "articles.jsonl", count=90)
     write_questions(directory / "questions.jsonl")

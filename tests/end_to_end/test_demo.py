@@ -2,10 +2,11 @@
 
 import re
 
-from pipelines import demo
 from pipelines.cli import main
-from rag_ops import checkpoints, storage
-from rag_ops.stages import read_manifest
+from pipelines.demo import command
+from rag_ops.models import checkpoints
+from rag_ops.storage import store
+from rag_ops.storage.stages import read_manifest
 
 ASKED = 48
 RIGHT = 23  # it is 26 where the figures of its card were measured; sums differ between machines
@@ -28,11 +29,11 @@ def test_the_demo_answers_and_says_what_is_right(tmp_path, excerpt, minilm, caps
 
 
 def test_the_model_is_composed_anew_where_its_weights_are_others(tmp_path, minilm, sentence_encoder, capsys):
-    shipped = demo.composed(minilm, str(tmp_path))
-    assert checkpoints.trained_sha256(shipped) == [storage.sha256_of(path) for path in demo.TRAINED]
+    shipped = command.composed(minilm, str(tmp_path))
+    assert checkpoints.trained_sha256(shipped) == [store.sha256_of(path) for path in command.TRAINED]
     assert not checkpoints.is_untrained(shipped)
-    assert demo.composed(minilm, str(tmp_path)) == shipped
+    assert command.composed(minilm, str(tmp_path)) == shipped
     assert capsys.readouterr().out.count("compose: ") == 1
-    assert demo.composed(sentence_encoder, str(tmp_path)) == shipped
+    assert command.composed(sentence_encoder, str(tmp_path)) == shipped
     assert checkpoints.is_untrained(shipped)
     assert "untrained" in capsys.readouterr().out

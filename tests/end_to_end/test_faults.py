@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rag_ops import storage
-from rag_ops.stages import read_manifest
+from rag_ops.storage import store
+from rag_ops.storage.stages import read_manifest
 from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles, write_questions
 
@@ -294,7 +294,7 @@ def test_a_worker_process_that_is_killed_ends_the_job(passages, sentence_encoder
     assert not (out / "manifest.json").exists()
     ragbeam(*command)
     assert digests(out, "embed") == whole
-    assert not (out / storage.INCOMPLETE).exists()
+    assert not (out / store.INCOMPLETE).exists()
 
 
 def children(pid: int) -> list[int]:
@@ -317,7 +317,7 @@ def test_a_clock_that_was_set_back_changes_nothing(passages, sentence_encoder, w
     ragbeam(*embed(passages, sentence_encoder, out))
     assert "all reused" in capsys.readouterr().out
     assert digests(out, "embed") == whole
-    assert not (out / storage.INCOMPLETE).exists()
+    assert not (out / store.INCOMPLETE).exists()
 
 
 def test_a_text_that_cannot_be_encoded_names_file_and_row(passages, tmp_path, capsys, tokenizer, tiny_bert_config):
@@ -332,7 +332,7 @@ def test_a_text_that_cannot_be_encoded_names_file_and_row(passages, tmp_path, ca
     code, line = fails(capsys, *embed(passages, broken, tmp_path / "out"))
     assert code == 1
     name, row = line.rsplit("/", 1)[1], int(line.split("it is row ")[1].split(" ")[0])
-    texts = storage.read_parquet(str(passages / name), ["text"])["text"].to_pylist()
+    texts = store.read_parquet(str(passages / name), ["text"])["text"].to_pylist()
     assert "war" in texts[row].split()
     assert not any("war" in text.split() for text in texts[:row])
     assert not (tmp_path / "out" / name.replace("passages", "embeddings")).exists()
@@ -342,23 +342,23 @@ def test_an_input_that_changes_while_it_is_read_is_noticed(inputs, tmp_path, cap
     source = tmp_path / "articles.jsonl"
     source.write_bytes((inputs / "articles.jsonl").read_bytes())
     command = ["chunk", "--input", source, *chunk(inputs, tmp_path / "out")[3:]]
-    from pipelines import runners
+    from pipelines.runners import launch
 
-    go = runners.run
+    go = launch.run
 
     def changed_meanwhile(*arguments):
         found = go(*arguments)
         source.write_text(source.read_text().replace("moon", "noon"))
         return found
 
-    monkeypatch.setattr(runners, "run", changed_meanwhile)
+    monkeypatch.setattr(launch, "run", changed_meanwhile)
     code, line = fails(capsys, *command)
     assert code == 1
     assert "changed while it was read" in line
     assert not (tmp_path / "out" / "manifest.json").exists()
     monkeypatch.undo()
     ragbeam(*command)
-    table = storage.read_parquet(str(tmp_path / "out" / digests(tmp_path / "out", "chunk")[0][0]))
+    table = store.read_parquet(str(tmp_path / "out" / digests(tmp_path / "out", "chunk")[0][0]))
     assert not any("moon" in text for text in table["text"].to_pylist())
 
 
@@ -366,9 +366,9 @@ def test_passages_that_change_while_they_are_read_leave_no_vectors(
     inputs, sentence_encoder, tmp_path, capsys, monkeypatch
 ):
     ragbeam(*chunk(inputs, tmp_path / "passages"))
-    from pipelines import runners
+    from pipelines.runners import launch
 
-    go = runners.run
+    go = launch.run
 
     def chunked_meanwhile(*arguments):
         found = go(*arguments)
@@ -376,7 +376,7 @@ def test_passages_that_change_while_they_are_read_leave_no_vectors(
         ragbeam(*chunk(inputs, tmp_path / "passages")[:-3], 30, "--num_shards", 3, "--overwrite")
         return found
 
-    monkeypatch.setattr(runners, "run", chunked_meanwhile)
+    monkeypatch.setattr(launch, "run", chunked_meanwhile)
     code, line = fails(capsys, *embed(tmp_path / "passages", sentence_encoder, tmp_path / "out"))
     assert code == 1
     assert "changed while it was read" in line

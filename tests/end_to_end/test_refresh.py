@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from rag_ops import reuse, storage
-from rag_ops.rows import hash_words
-from rag_ops.stages import read_manifest
+from rag_ops.retrieval import previous_vectors
+from rag_ops.storage import store
+from rag_ops.storage.rows import hash_words
+from rag_ops.storage.stages import read_manifest
 from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles
 
@@ -49,7 +50,7 @@ def hashes(workspace) -> list[bytes]:
     url = str(workspace / "passages")
     shards = read_manifest(url, "chunk").shards
     return [
-        h for s in shards for h in storage.read_parquet(f"{url}/{s.path}", ["content_hash"])["content_hash"].to_pylist()
+        h for s in shards for h in store.read_parquet(f"{url}/{s.path}", ["content_hash"])["content_hash"].to_pylist()
     ]
 
 
@@ -76,7 +77,7 @@ def test_vectors_that_this_machine_does_not_give_are_not_taken(dumps, sentence_e
     """As when they were made on another machine: the last bit of one number of each vector differs."""
     import pyarrow as pa
 
-    from rag_ops.stages import StageOutput, write_shard
+    from rag_ops.storage.stages import StageOutput, write_shard
     from schemas import embeddings
 
     url = str(dumps / "old" / "embeddings")
@@ -85,14 +86,14 @@ def test_vectors_that_this_machine_does_not_give_are_not_taken(dumps, sentence_e
     elsewhere.begin(False)
     records = []
     for shard in manifest.shards:
-        table = storage.read_parquet(f"{url}/{shard.path}")
+        table = store.read_parquet(f"{url}/{shard.path}")
         vectors = pa.concat_arrays(table["vector"].chunks).flatten().to_numpy(zero_copy_only=False).copy()
         vectors.view(np.uint16)[::16] ^= 1
         other = embeddings.table(table["content_hash"], vectors.reshape(table.num_rows, -1), "float16")
         records.append(
             write_shard(
                 *(elsewhere.url, shard.path, "f" * 32),
-                lambda file, t=other: storage.write_parquet(file, iter([t]), t.schema),
+                lambda file, t=other: store.write_parquet(file, iter([t]), t.schema),
             )
         )
     elsewhere.finish(records, {}, {})
@@ -136,9 +137,9 @@ def test_locations_are_found_by_the_whole_hash(tmp_path):
     )
     url = str(tmp_path / "embeddings")
     manifest = read_manifest(url, "embed")
-    locations = reuse.write_locations(url, manifest, str(tmp_path / "work"), "previous.npy")
-    previous = reuse.Previous(url, manifest, locations)
-    tables = [storage.read_parquet(f"{url}/{shard.path}") for shard in manifest.shards]
+    locations = previous_vectors.write_locations(url, manifest, str(tmp_path / "work"), "previous.npy")
+    previous = previous_vectors.Previous(url, manifest, locations)
+    tables = [store.read_parquet(f"{url}/{shard.path}") for shard in manifest.shards]
     last = hash_words(tables[2]["content_hash"])
     wrong = last[:3] ^ np.array([0, 1], np.uint64)
     asked = np.concatenate([last[::-1], wrong, hash_words(tables[0]["content_hash"])[1200:]])

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rag_ops import storage
-from rag_ops.encoding import Encoder
-from rag_ops.rows import as_matrix
-from rag_ops.stages import read_manifest
+from rag_ops.models.encoder import Encoder
+from rag_ops.storage import store
+from rag_ops.storage.rows import as_matrix
+from rag_ops.storage.stages import read_manifest
 from tests.pipelines.workspace import digests, ragbeam, write_articles, write_questions
 
 STAGES = [("passages", "chunk"), ("embeddings", "embed"), ("index", "index"), ("answers", "answer")]
@@ -43,9 +43,9 @@ def workspace(inputs, tmp_path_factory, sentence_encoder, tiny_rag):
 
 
 def read(workspace, folder: str, stage: str) -> pa.Table:
-    url = storage.join(str(workspace), folder)
+    url = store.join(str(workspace), folder)
     return pa.concat_tables(
-        storage.read_parquet(storage.join(url, shard.path)) for shard in read_manifest(url, stage).shards
+        store.read_parquet(store.join(url, shard.path)) for shard in read_manifest(url, stage).shards
     )
 
 
@@ -201,5 +201,5 @@ def test_an_ivf_index_in_two_shards_serves_too(workspace, inputs, tmp_path, tiny
         ),
     )
     expected = read(workspace, "answers", "answer")["answer"].to_pylist()
-    found = storage.read_parquet(storage.join(str(tmp_path / "answers"), digests(tmp_path / "answers", "answer")[0][0]))
+    found = store.read_parquet(store.join(str(tmp_path / "answers"), digests(tmp_path / "answers", "answer")[0][0]))
     assert found["answer"].to_pylist() == expected[: found.num_rows]

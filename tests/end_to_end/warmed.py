@@ -26,7 +26,13 @@ from tests.conftest import ENVIRONMENT
 IMPORTED = (
     *("torch", "faiss", "transformers", "transformers.models.rag", "apache_beam.runners.worker.sdk_worker_main"),
     *("apache_beam.runners.portability.fn_api_runner.worker_handlers", "pipelines.cli", "pipelines.commands"),
-    *("pipelines.chunk", "pipelines.embed", "pipelines.index", "pipelines.answer", "rag_ops.retriever"),
+    *(
+        "pipelines.chunk.job",
+        "pipelines.embed.job",
+        "pipelines.index.job",
+        "pipelines.answer.job",
+        "rag_ops.interop.model_card",
+    ),
 )
 CLASSES = "AutoTokenizer BertModel BartForConditionalGeneration DPRQuestionEncoder RagTokenForGeneration".split()
 WORKER = "apache_beam.runners.worker.sdk_worker_main"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rag_ops import composing
+from rag_ops.models import compose
 from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles, write_questions
 
@@ -184,7 +184,7 @@ def answer_fails(capsys, tmp_path, index, model, questions) -> str:
 
 def test_an_encoder_of_another_dimension_is_refused(capsys, stages, tmp_path, tokenizer, tiny_bert_config, tiny_bart):
     other = make_sentence_encoder(tmp_path / "enc", tokenizer, tiny_bert_config | {"hidden_size": 8}, seed=1)
-    composing.compose(other, tiny_bart, str(tmp_path / "model"))
+    compose.compose(other, tiny_bart, str(tmp_path / "model"))
     write_questions(tmp_path / "q.jsonl")
     line = answer_fails(capsys, tmp_path, stages / "index", tmp_path / "model", tmp_path / "q.jsonl")
     assert "dimension" in line
@@ -199,7 +199,7 @@ def test_an_encoder_that_does_not_match_is_refused(
     capsys, stages, tmp_path, tokenizer, tiny_bert_config, tiny_bart, change, message
 ):
     other = make_sentence_encoder(tmp_path / "enc", tokenizer, tiny_bert_config, **{"seed": 1, **change})
-    composing.compose(other, tiny_bart, str(tmp_path / "model"))
+    compose.compose(other, tiny_bart, str(tmp_path / "model"))
     write_questions(tmp_path / "q.jsonl")
     assert message in answer_fails(capsys, tmp_path, stages / "index", tmp_path / "model", tmp_path / "q.jsonl")
 
@@ -268,12 +268,12 @@ def test_no_command_prints_the_help(capsys):
 
 
 def test_the_cause_of_an_unexpected_failure_is_one_line_with_a_hint(capsys, tmp_path, articles, monkeypatch):
-    from rag_ops import parts
+    from rag_ops.articles import shuffle
 
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("no such luck")
 
-    monkeypatch.setattr(parts, "write_part", fail)
+    monkeypatch.setattr(shuffle, "write_part", fail)
     code, line = fails(capsys, "chunk", "--input", articles, "--output", tmp_path / "out")
     assert code == 1
     assert "ZeroDivisionError: no such luck" in line

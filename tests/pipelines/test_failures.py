@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rag_ops.encoding import Encoder
-from rag_ops.generation import RagTokenGenerator
-from rag_ops.stages import read_manifest
+from rag_ops.generation.rag_token import RagTokenGenerator
+from rag_ops.models.encoder import Encoder
+from rag_ops.storage.stages import read_manifest
 from tests.pipelines.workspace import TOPICS, fails, ragbeam, write_articles, write_questions
 
 BAD = {"id": "bad", "question": "what is the war! now"}  # no other text has the mark
@@ -229,7 +229,7 @@ def test_what_was_answered_before_counts_when_a_killed_job_goes_on(
     stage, tiny_rag, tokenizer, tmp_path, capsys, monkeypatch
 ):
     """Killed after all blocks, before the check: the next run has nothing to ask, and still does not take them."""
-    from pipelines import answer
+    from pipelines.answer import job as answer
 
     Broken(monkeypatch, tokenizer)
     command = many(stage, tmp_path, tiny_rag, [True] * 25)
@@ -246,8 +246,8 @@ def test_no_unit_is_pickled_to_count_its_bytes(monkeypatch, tiny_rag):
     import pyarrow as pa
     from apache_beam.ml.inference import base
 
-    from pipelines.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit
-    from pipelines.options import AnswerOptions
+    from pipelines.console.options import AnswerOptions
+    from pipelines.transforms.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit
     from schemas.passages import Passage
 
     texts = TextUnit(0, pa.table({"question": ["who is the king"] * 100}))

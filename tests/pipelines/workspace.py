@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.cli import main
-from rag_ops import storage
-from rag_ops.stages import StageOutput, read_manifest, write_shard
+from rag_ops.storage import store
+from rag_ops.storage.stages import StageOutput, read_manifest, write_shard
 from schemas import answers, embeddings, passages
 from schemas.layout import ANSWER, STAGES
 
@@ -59,7 +59,7 @@ def digests(url: object, stage: str) -> list[tuple[str, str]]:
     """Name and SHA-256 of every shard of a stage, computed anew from the files."""
     found = []
     for shard in read_manifest(str(url), stage).shards:
-        data = storage.open_read(storage.join(str(url), shard.path)).read()
+        data = store.open_read(store.join(str(url), shard.path)).read()
         assert hashlib.sha256(data).hexdigest() == shard.sha256
         found.append((shard.path, shard.sha256))
     return found
@@ -93,7 +93,7 @@ def write_corpus(directory: Path, shards: Sequence[np.ndarray | Callable[[], np.
             done.append(
                 write_shard(
                     *(output.url, name, "f" * 32),
-                    lambda file, t=table: storage.write_parquet(file, iter([t]), t.schema, 1000),
+                    lambda file, t=table: store.write_parquet(file, iter([t]), t.schema, 1000),
                 )
             )
         row += len(vectors)
@@ -123,7 +123,7 @@ def write_answers(directory: Path, rows: list[dict], n_docs: int = 5, row_group_
         records.append(
             write_shard(
                 *(output.url, ANSWER.shard(number, 2), output.fingerprint),
-                lambda file, t=table: storage.write_parquet(file, iter([t]), t.schema, row_group_rows),
+                lambda file, t=table: store.write_parquet(file, iter([t]), t.schema, row_group_rows),
             )
         )
     output.finish(records, {}, {})

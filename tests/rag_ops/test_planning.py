@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from rag_ops import defaults, planning, specs
+from rag_ops import defaults, planning
 from rag_ops.errors import InputError
 from rag_ops.planning import Job, StagePlan, plan
+from rag_ops.retrieval import faiss_specs
 from tests.pipelines.workspace import fails, ragbeam, write_articles, write_corpus
 
 GIB = 1 << 30
@@ -28,17 +29,17 @@ def test_all_of_wikipedia_by_hand():
 
 
 def test_the_batches_of_embed_are_those_that_the_encoder_makes():
-    from rag_ops import encoding
+    from rag_ops.models import encoder
 
     threads, hidden = 3, 3072
     found = [plan(Job(1000, threads=n)).stage("embed").memory_bytes for n in (0, threads)]
-    tokens = encoding.ENCODER_BATCH_TOKENS["cpu"]
+    tokens = encoder.ENCODER_BATCH_TOKENS["cpu"]
     assert tokens == 512
     assert found[1] - found[0] == pytest.approx(planning.TOKEN_BYTES * hidden * tokens * threads)
 
 
 def test_defaults_that_are_written_in_two_ways_agree():
-    assert specs.parse_size("--shard_memory", defaults.SHARD_MEMORY) == defaults.SHARD_BYTES
+    assert faiss_specs.parse_size("--shard_memory", defaults.SHARD_MEMORY) == defaults.SHARD_BYTES
 
 
 def test_workers_share_the_time_and_shards_the_memory():

@@ -140,7 +140,7 @@ def test_an_image_takes_the_place_of_the_package(filled, capsys):
 
 
 def test_the_staged_package_installs_and_imports(tmp_path):
-    from pipelines import staging
+    from pipelines.runners import staging
 
     wheel = staging.write_wheel(str(tmp_path))
     venv.create(tmp_path / "venv", with_pip=False)
@@ -152,7 +152,7 @@ def test_the_staged_package_installs_and_imports(tmp_path):
     subprocess.run(install, check=True, capture_output=True)
     shared = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
     environment = {"PYTHONPATH": f"{site}:{shared}"}  # the package from the wheel, its dependencies from here
-    code = "import pipelines, rag_ops, schemas, pipelines.answer; print(pipelines.__file__)"
+    code = "import pipelines, rag_ops, schemas, pipelines.answer.job; print(pipelines.__file__)"
     found = subprocess.run([python, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert found.stdout.strip().startswith(site), found.stderr
     script = [tmp_path / "venv" / "bin" / "ragbeam", "--help"]
@@ -161,12 +161,12 @@ def test_the_staged_package_installs_and_imports(tmp_path):
 
 
 def test_the_staged_package_is_the_same_each_time_and_leaves_the_demo_out(tmp_path):
-    from pipelines import staging
+    from pipelines.runners import staging
 
     (tmp_path / "again").mkdir()
     first, again = (Path(staging.write_wheel(str(tmp_path / name))).read_bytes() for name in ("", "again"))
     assert first == again
-    assert not [name for name in zipfile.ZipFile(io.BytesIO(first)).namelist() if "demo_data" in name]
+    assert not [name for name in zipfile.ZipFile(io.BytesIO(first)).namelist() if "demo/data" in name]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from rag_ops.composing import compose
+from rag_ops.models.compose import compose
 from tests.benchmarks import bench_flink
 from tests.pipelines.workspace import ragbeam, write_articles, write_questions
 from tests.runners import flink

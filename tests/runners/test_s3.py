@@ -11,9 +11,9 @@ from collections import Counter
 
 import pytest
 
-from rag_ops import storage
 from rag_ops.errors import JobError
-from rag_ops.stages import write_shard
+from rag_ops.storage import store as storage
+from rag_ops.storage.stages import write_shard
 from tests.pipelines.workspace import fails, ragbeam
 from tests.runners.conftest import STAGES, all_digests, run_arguments
 from tests.runners.flink import free_port, listens, wait_until

@@ -1,0 +1,1 @@
+"""answer: question files in, a Parquet table of answers out."""

@@ -1,0 +1,8 @@
+"""`python -m pipelines.answer`."""
+
+import sys
+
+from pipelines import commands
+from pipelines.console import command
+
+sys.exit(command.main_of(commands.ANSWER))

@@ -1,0 +1,1 @@
+"""chunk: Wikipedia in, passages out."""

@@ -1,0 +1,237 @@
+"""chunk: Wikipedia in, passages out.
+
+Each input split becomes one part file (read, parsed, split into passages); each shard is put together from the parts,
+sorted and written. Only file names go through the shuffle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import posixpath
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import apache_beam as beam
+
+from pipelines.console.options import ChunkOptions
+from pipelines.runners import launch
+from pipelines.runners.counters import StepCounters, live_rows
+from pipelines.transforms.stage_job import InputsChangedError, StageRun, spread, stage_job
+from rag_ops.articles import shuffle
+from rag_ops.articles.article import Split
+from rag_ops.articles.dropped import NAMED_TITLES, Dropped
+from rag_ops.articles.formats import FORMATS, InputOptions
+from rag_ops.articles.reading import plan_splits
+from rag_ops.articles.shuffle import PartRecord
+from rag_ops.storage import store
+from rag_ops.storage.compression import COMPRESSIONS
+from rag_ops.storage.stages import StageOutput, is_finished, write_shard
+from schemas import passages
+from schemas.layout import CHUNK
+from schemas.manifest import digest_of
+
+MIN_SHARDS = 4  # a laptop's cores have something to share even for a small input
+SHARD_INPUT_BYTES = {True: 16 << 20, False: 64 << 20}  # input for a shard, compressed or not: about 50,000 passages
+HF_SHARDS = 8  # shards for each shard of a Hugging Face dataset, whose size is not told
+TEXT_RULES = 3  # raised when the rules from markup to text change: passages of other rules are not reused
+T = TypeVar("T")
+
+
+def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
+    """Runs the job and returns what it wrote; reuses the whole output when inputs and settings hold.
+
+    Raises:
+        InputError: an input is missing or malformed, or the output belongs to another configuration.
+    """
+    started = time.monotonic()
+    is_dataset = options.reading.format in FORMATS and not FORMATS[options.reading.format].is_file
+    files = [] if is_dataset else options.input
+    launch.check(beam_arguments, [*files, options.output])
+    splits = plan_splits(options.input, options.reading)
+    urls = list(dict.fromkeys(split.url for split in splits))
+    num_shards = options.num_shards or default_shards(splits)
+    before = _states(splits)
+    digests = _digests(splits, options.reading)
+    output = StageOutput(options.output, "chunk", _config(options, urls, num_shards, splits), digests)
+    directory = parts_directory(options.output, output.fingerprint)
+    wanted = {CHUNK.shard(n, num_shards): output.fingerprint for n in range(num_shards)}
+    with stage_job(output, beam_arguments, started, lambda: _check_unchanged(before, splits), directory) as job:
+        if done := job.reuse(verify=options.verify):
+            return done
+        job.begin(options)
+        todo = job.todo(wanted)
+
+        def build(pipeline: beam.Pipeline) -> None:
+            read = ReadSplits(options, directory, num_shards)
+            names = [split.url for split in splits]
+            write = WriteShards(options.output, directory, num_shards, output.fingerprint, names)
+            seeds = pipeline | "Shards" >> beam.Create([(n, None) for n, name in enumerate(wanted) if name in todo])
+            refs = pipeline | spread("Splits", splits) | "ReadSplits" >> beam.ParDo(read)
+            (
+                (seeds, refs)
+                | "Join" >> beam.Flatten()
+                | "GroupByShard" >> beam.GroupByKey()
+                | "WriteShards" >> beam.ParDo(write)
+            )
+
+        metrics = job.run(build, "articles", None, lambda: live_rows("ReadSplits"))
+        inputs = {f"input_{number}": url for number, url in enumerate(dict.fromkeys(map(named, splits)))}
+        return job.finish(inputs, _counts(directory, splits, metrics), metrics)
+
+
+class ReadSplits(beam.DoFn):
+    """Reads a split and writes its part; emits (shard, (part URL, batches)) for every shard that has passages in it."""
+
+    def __init__(self, options: ChunkOptions, directory: str, num_shards: int):
+        self._options, self._directory, self._num_shards = options, directory, num_shards
+        self._counters = StepCounters("ReadSplits")
+
+    def process(self, split: Split) -> Iterator[tuple[int, tuple[str, list[int]]]]:
+        """See the class."""
+        name = part_name(split)
+        part = shuffle.find_part(self._directory, name)
+        with self._counters.timed():
+            part = part or self._write(split, name)
+        self._counters.add(
+            rows_in=part.articles + sum(part.dropped.values()), rows_out=part.passages, bytes=part.text_bytes
+        )
+        for reason, count in part.dropped.items():
+            self._counters.add(**{f"dropped_{reason}": count})
+        for shard, batches in part.batches.items():
+            yield shard, (part.url, batches)
+
+    def _write(self, split: Split, name: str) -> PartRecord:
+        dropped = Dropped()
+        articles = shuffle.plain_articles(split, self._options.reading, dropped)
+        return shuffle.write_part(
+            self._directory,
+            name,
+            _ticking(articles, self._counters),
+            dropped,
+            ordinal=split.ordinal,
+            num_shards=self._num_shards,
+            words=self._options.passage_words,
+            overlap=self._options.passage_overlap,
+        )
+
+
+class WriteShards(beam.DoFn):
+    """Puts one shard together from its batches in all parts, and writes it, if an earlier run has not.
+
+    How many duplicates a shard dropped stands beside the parts, because counts are of all shards.
+    """
+
+    def __init__(self, output: str, directory: str, num_shards: int, fingerprint: str, inputs: Sequence[str]):
+        self._output, self._directory, self._num_shards, self._fingerprint = output, directory, num_shards, fingerprint
+        self._inputs = inputs
+        self._counters = StepCounters("WriteShards")
+
+    def process(self, element: tuple[int, Iterable[tuple[str, list[int]] | None]]) -> None:
+        """See the class."""
+        shard, refs = element
+        name = CHUNK.shard(shard, self._num_shards)
+        note = name + ".duplicates"
+        if is_finished(self._output, name, self._fingerprint):
+            with contextlib.suppress(FileNotFoundError):
+                noted = store.read_text(store.join(self._directory, note))
+                self._counters.add(dropped_duplicate_id=int(noted))
+                return
+        with self._counters.timed():
+            table, duplicates = shuffle.read_shard(sorted(ref for ref in refs if ref), self._inputs)
+            store.write_bytes(self._directory, note, str(duplicates).encode())
+            record = write_shard(
+                self._output,
+                name,
+                self._fingerprint,
+                lambda file: store.write_parquet(file, iter([table]), passages.SCHEMA),
+            )
+        self._counters.add(rows_out=record.rows, bytes=record.bytes, dropped_duplicate_id=duplicates)
+
+
+def default_shards(splits: Sequence[Split]) -> int:
+    """The number of shards when --num_shards is not given: from the size of the inputs alone."""
+    wanted = float(HF_SHARDS * sum(split.format == "hf" for split in splits))
+    for url in {split.url for split in splits if FORMATS[split.format].is_file}:
+        compressed = url.lower().endswith((*COMPRESSIONS, ".parquet"))
+        wanted += store.size_bytes(url) / SHARD_INPUT_BYTES[compressed]
+    return max(MIN_SHARDS, math.ceil(wanted))
+
+
+def parts_directory(output: str, fingerprint: str) -> str:
+    """Where the parts of a run lie: named by its fingerprint, so that no other run's are taken for them."""
+    return store.join(output, store.INCOMPLETE, f"parts-{fingerprint[:16]}")
+
+
+def part_name(split: Split) -> str:
+    """The file name of a split's part: with a digest of the split, because another --split_bytes cuts other parts."""
+    return f"part-{split.ordinal:05d}-{digest_of(dataclasses.asdict(split))[:8]}.arrow"
+
+
+def _ticking(articles: Iterable[T], counters: StepCounters) -> Iterator[T]:
+    for article in articles:
+        counters.tick(1)
+        yield article
+
+
+def _config(options: ChunkOptions, urls: Sequence[str], num_shards: int, splits: Sequence[Split]) -> dict[str, Any]:
+    reading = dataclasses.asdict(options.reading)
+    del reading["split_bytes"]  # decides how the work is cut, not what comes out
+    return {
+        "inputs": [posixpath.basename(url) for url in urls],
+        "reading": reading,
+        "prefixes": list(dict.fromkeys(split.prefix for split in splits)),
+        "passage_words": options.passage_words,
+        "passage_overlap": options.passage_overlap,
+        "num_shards": num_shards,
+        "text_rules": TEXT_RULES,
+    }
+
+
+def _digests(splits: Sequence[Split], reading: InputOptions) -> dict[str, str]:
+    formats = {split.url: FORMATS[split.format] for split in splits}
+    return {f"input_{number}": one.digest(url, reading) for number, (url, one) in enumerate(formats.items())}
+
+
+def named(split: Split) -> str:
+    """The URL of a split's input; a dataset of the hub has one too."""
+    return f"hf://datasets/{split.url}" if split.format == "hf" and not os.path.isdir(split.url) else split.url
+
+
+def _states(splits: Sequence[Split]) -> dict[str, str]:
+    return {split.url: store.state_of(split.url) for split in splits if FORMATS[split.format].is_file}
+
+
+def _check_unchanged(before: Mapping[str, str], splits: Sequence[Split]) -> None:
+    """Checks that no input file was written anew while it was digested and read."""
+    try:
+        after = _states(splits)
+    except FileNotFoundError as error:
+        raise InputsChangedError("an input was removed while it was read", value=str(error.filename)) from error
+    for url, state in before.items():
+        if after[url] != state:
+            raise InputsChangedError(
+                "an input changed while it was read", value=url, remedy="run the same command again"
+            )
+
+
+def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Articles kept, pages dropped by reason, and titles: from the parts, because they outlive an interrupted run."""
+    dropped: Counter[str] = Counter()
+    titles: dict[str, list[str]] = {}
+    articles = 0
+    for split in splits:
+        part = shuffle.find_part(directory, part_name(split))
+        if part is not None:
+            dropped.update(part.dropped)
+            for reason, found in part.titles.items():
+                titles[reason] = [*titles.get(reason, []), *found][:NAMED_TITLES]
+            articles += part.articles
+    if duplicates := int(metrics.get("WriteShards", {}).get("dropped_duplicate_id", 0)):
+        dropped["duplicate_id"] = duplicates
+        articles -= duplicates
+    return {"articles": articles, "dropped": dict(sorted(dropped.items())), "dropped_titles": titles}

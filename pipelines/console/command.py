@@ -1,0 +1,186 @@
+"""How a command is run: flags into options, every error one line on stderr, and an exit code.
+
+The exit code is 2 for bad usage or input, 1 for a failed job, 130 for an interrupt. Flags that a command does not know
+go to the Beam runner. Names use underscores, as Beam's do; hyphens are accepted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pipelines.console import events
+from pipelines.console.options import Parser, add_flags
+from rag_ops import settings
+from rag_ops.errors import InputError, RagbeamError
+
+PROGRAM = "ragbeam"
+QUIET = {  # libraries that print bars and notices of their own unless told not to
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",  # its threads fight with torch's
+}
+STORE_CLIENTS = ("aiohttp", "botocore", "gcsfs", "google")  # their errors, of credentials say, are no OSError
+EPILOG = "Flags that are not listed go to the Beam runner: --runner FlinkRunner --flink_master HOST:8081, say."
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of the command line.
+
+    Attributes:
+        name: as it is typed.
+        summary: one line for the list of commands.
+        description: a sentence for the command's own help.
+        add_flags: adds its flags to a parser.
+        make: makes its options of the flags that were given, by name.
+        run: does the work with these options and the Beam runner's flags; returns the exit code.
+        takes_beam_flags: whether flags that it does not know go to the Beam runner.
+    """
+
+    name: str
+    summary: str
+    description: str
+    add_flags: Callable[[Parser], None]
+    make: Callable[[Mapping[str, Any]], Any]
+    run: Callable[[Any, Sequence[str]], int]
+    takes_beam_flags: bool = True
+
+    @classmethod
+    def of(
+        cls, name: str, summary: str, description: str, options: type, run: Callable[..., int], **more: Any
+    ) -> Command:
+        """A command whose options are one dataclass of settings."""
+        flags, make = partial(_add, options), partial(settings.make, options)
+        return cls(name, summary, description, flags, make, run, **more)
+
+
+def _add(options: type, parser: Parser) -> None:
+    add_flags(parser, options)
+
+
+def say(line: str) -> None:
+    """Writes a line to stdout."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(commands: Sequence[Command], arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that the arguments name (by default those of the process); returns its exit code."""
+    arguments = [normalise(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    debug = "--debug" in arguments
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(name)s: %(message)s")
+    logging.getLogger("ragbeam").setLevel(logging.INFO)
+    logging.getLogger("rag_ops").setLevel(logging.INFO)
+    try:
+        log_format = events.format_of(arguments)
+    except InputError as error:
+        return _fail(str(error), error.exit_code)
+    with events.as_json() if log_format == "json" else contextlib.nullcontext():
+        return _run(commands, [argument for argument in arguments if argument != "--debug"], debug)
+
+
+def main_of(command: Command) -> int:
+    """Runs one command with the arguments of the process: what `python -m pipelines.<job>` does."""
+    return main([command], [command.name, *sys.argv[1:]])
+
+
+def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool) -> int:
+    """Parses and runs one command; its errors become lines and exit codes."""
+    started = time.monotonic()
+    try:
+        parser = build_parser(commands)
+        known, rest = parser.parse_known_args(arguments)
+        given = vars(known)
+        if (command := given.pop("command", None)) is None:
+            parser.print_help()
+            return 2
+        if rest and not command.takes_beam_flags:
+            raise InputError("unknown argument", value=rest[0], remedy=f"see {PROGRAM} {command.name} --help")
+        if not debug:
+            logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+        events.stage(command.name)
+        events.event("started", f"{PROGRAM} {command.name}", details={"version": _version().split()[-1]})
+        code = command.run(command.make(given), rest) or 0
+        events.event("finished", f"{PROGRAM} {command.name}", {"seconds": round(time.monotonic() - started, 3)})
+        return code
+    except RagbeamError as error:
+        if debug and not events.is_json():
+            raise
+        return _fail(str(error), error.exit_code, trace=debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where this one stopped", 130, kind="")
+    except OSError as error:
+        if debug and not events.is_json():
+            raise
+        return _fail(f"{error.strerror or error}: {error.filename or 'no file named'}", 1, trace=debug)
+    except Exception as error:
+        if (debug and not events.is_json()) or type(error).__module__.split(".")[0] not in STORE_CLIENTS:
+            raise
+        return _fail(" ".join(f"the object store cannot be used: {error}".split()), 1, trace=debug)
+
+
+def _fail(line: str, code: int, kind: str = "error: ", trace: bool = False) -> int:
+    """Says on stderr what went wrong, in the log format; `trace` adds the traceback of the exception in progress.
+
+    Returns:
+        The exit code.
+    """
+    if events.is_json():
+        events.event("error", line, level=logging.ERROR, details={"exit_code": code}, trace=trace)
+    else:
+        sys.stderr.write(f"{PROGRAM}: {kind}{line}\n")
+    return code
+
+
+def normalise(argument: str) -> str:
+    """A flag with underscores for hyphens; its value, and all that is no flag, as it is.
+
+    >>> normalise("--num-shards=4-5"), normalise("some-file")
+    ('--num_shards=4-5', 'some-file')
+    """
+    if not argument.startswith("--"):
+        return argument
+    flag, equals, value = argument.partition("=")
+    return "--" + flag[2:].replace("-", "_") + equals + value
+
+
+def build_parser(commands: Sequence[Command]) -> Parser:
+    """A parser whose result holds the flags that were given, and the command itself as `command`."""
+    parser = Parser(
+        prog=PROGRAM, description="Apache Beam jobs that index Wikipedia and answer questions.", epilog=EPILOG
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    subparsers = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    for command in commands:
+        sub = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.description,
+            epilog=EPILOG if command.takes_beam_flags else None,
+        )
+        command.add_flags(sub)
+        sub.add_argument(
+            "--debug", action="store_true", help="show the traceback of an error, and the runner's own log"
+        )
+        sub.add_argument(events.FLAG, metavar="FORMAT", help="of the lines on stderr: text, or json (an object each)")
+        sub.set_defaults(command=command)
+    return parser
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return f"{PROGRAM} {metadata.version(PROGRAM)}"
+    except metadata.PackageNotFoundError:
+        return f"{PROGRAM} (not installed)"

@@ -1,0 +1,1 @@
+"""demo: the whole job on text and models that packages carry."""

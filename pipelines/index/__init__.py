@@ -1,0 +1,1 @@
+"""index: vectors in, an index out."""

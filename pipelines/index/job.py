@@ -1,0 +1,359 @@
+"""index: vectors in, a FAISS index out: trained once, then filled shard by shard; vector i of the index is row i."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+import numpy as np
+
+from pipelines.console.options import IndexOptions
+from pipelines.runners import launch
+from pipelines.runners.counters import StepCounters
+from pipelines.transforms.stage_job import StageRun, rows_done, spread, stage_job
+from rag_ops import defaults
+from rag_ops.errors import InputError
+from rag_ops.storage import store
+from rag_ops.storage.rows import read_corpus_rows, vector_batches
+from rag_ops.storage.stages import (
+    StageOutput,
+    check_unchanged,
+    config_differences,
+    find_manifest,
+    finished_shards,
+    is_finished,
+    read_manifest,
+    write_shard,
+)
+from rag_ops.storage.verify import check_digests
+from schemas.layout import INDEX, TRAINED
+from schemas.manifest import Manifest, ShardRecord
+
+if TYPE_CHECKING:
+    from rag_ops.retrieval.faiss_specs import Design
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexTask:
+    """One index shard to fill: the embedding shards' URLs in order, their rows; name and fingerprint of the file."""
+
+    embeddings_urls: tuple[str, ...]
+    rows: int
+    name: str
+    fingerprint: str
+
+
+def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
+    """Runs the job and returns what it wrote; shards whose embeddings and settings hold are reused.
+
+    Raises:
+        InputError: no embeddings, a spec that does not go with them, or an output of another configuration.
+        JobError: the index does not reach the target recall.
+    """
+    from rag_ops.retrieval import faiss_index, faiss_specs
+
+    started = time.monotonic()
+    queries = [options.queries] if options.queries else []
+    launch.check(beam_arguments, [options.embeddings, options.output, *queries])
+    source = read_manifest(options.embeddings, "embed")
+    design = design_of(options, source)
+    cuts = faiss_index.cut_shards([shard.rows for shard in source.shards], design.num_shards)
+    config = {"spec": design.spec, "metric": faiss_specs.metric_name(design.layout), "num_shards": design.num_shards}
+    if faiss_specs.is_reduced_graph(design, normalize=bool(source.info["normalize"])):
+        config["augmented"] = False  # named only here, where indexes were once made otherwise
+    earlier = open_trained(options, design) if options.trained_from else None
+    if earlier:  # named only where it decides, so that indexes made before there was the flag stay valid
+        config["trained_from"] = earlier[1]
+    output = StageOutput(options.output, "index", config, {"embeddings": source.digest})
+    measured_for = {
+        "target_recall": options.target_recall,
+        "queries": store.sha256_of(options.queries) if options.queries else None,
+        "recall_queries": options.recall_queries,
+    }
+    with stage_job(output, beam_arguments, started, lambda: check_unchanged(options.embeddings, source)) as job:
+        if options.verify:
+            check_digests(options.embeddings, source)
+        done = job.reuse(verify=options.verify)
+        if done and done.manifest.info.get("measured_for") == measured_for:
+            return done
+        if launch.is_local(beam_arguments):
+            _check_fits(options, design, source)
+        before = find_manifest(options.output)
+        job.begin(options)
+        trained = output.shard_fingerprint(["trained", dict(output.input_digests) if not earlier else earlier[1]])
+        tasks = _tasks(options, output, source, cuts, design.training and not earlier)
+        wanted = job.todo({task.name: task.fingerprint for task in tasks})
+        todo = [task for task in tasks if task.name in wanted]
+        train = design.training and not (job.holds(TRAINED, trained) or _trained_before(output, before, trained))
+        trainer = TrainIndex(options, source, design, trained, earlier[0] if earlier else None)
+
+        def build(pipeline: beam.Pipeline) -> None:
+            samples = [TRAINED] if train else []
+            trained = pipeline | "Sample" >> beam.Create(samples) | "Train" >> beam.ParDo(trainer)
+            builder = BuildShards(options.output, design, options.threads)
+            _ = (
+                pipeline
+                | spread("Shards", todo)
+                | "BuildShards" >> beam.ParDo(builder, trained=beam.pvalue.AsList(trained))
+            )
+
+        written = rows_done(options.output, wanted)
+        metrics = job.run(build, "vectors", sum(task.rows for task in todo), written) if todo or train else {}
+        recall = _measure(options, source, design, tasks, cuts, beam_arguments)
+        info = {
+            "dimension": design.dimension,
+            "spec": design.spec,
+            "stored_as": faiss_specs.stored(design.spec, design.dtype),
+            "reason": design.reason,
+            "augmented": design.layout.augmented,
+            "trained": TRAINED if design.training else None,
+            **({"trained_sha256": record.sha256} if (record := _trained_record(output)) and design.training else {}),
+            "passages_digest": source.info["passages_digest"],
+            "embeddings_digest": source.digest,
+            "measured_for": measured_for,
+            **recall,
+            **{key: source.info[key] for key in ("encoder", "encoder_digest", "pooling", "normalize", "dtype")},
+        }
+        return job.finish(
+            {"embeddings": options.embeddings, "passages": _passages_url(options.embeddings, source)},
+            info,
+            metrics,
+            keep=[TRAINED] if design.training else [],
+            report={"trained": _how_trained(design, train, options.trained_from)},
+        )
+
+
+def open_trained(options: IndexOptions, design: Design) -> tuple[str, str]:
+    """URL and SHA-256 of the trained index in --trained_from, checked to be of the same kind.
+
+    Raises:
+        InputError: no index, one without training, or of another spec or dimension.
+    """
+    assert options.trained_from is not None
+    if store.same_place(options.trained_from, options.output):
+        raise InputError(
+            "--trained_from is the output itself", value=options.trained_from, remedy="give another --output"
+        )
+    info = read_manifest(options.trained_from, "index").info
+    found = {"spec": info["spec"], "dimension": info["dimension"]}
+    if differences := config_differences(found, {"spec": design.spec, "dimension": design.dimension}):
+        raise InputError(
+            "the index of --trained_from is of another kind", value=options.trained_from, expected=differences
+        )
+    if not design.training or not info.get("trained"):
+        raise InputError(
+            "--trained_from has nothing to give: the index is not trained", value=design.spec, remedy="leave it out"
+        )
+    url = store.join(options.trained_from, info["trained"])
+    digest = store.sha256_of(url)
+    if info.get("trained_sha256", digest) != digest:
+        raise InputError("the trained index has another content than when it was written", value=url)
+    return url, digest
+
+
+def _trained_before(output: StageOutput, before: Manifest | None, fingerprint: str) -> bool:
+    """Whether the trained index of the last run, of the same inputs and configuration, is still there."""
+    if before is None or before.fingerprint != output.fingerprint:
+        return False
+    digest = before.info.get("trained_sha256")
+    return digest is not None and output.take_up(TRAINED, fingerprint, digest)
+
+
+def _trained_record(output: StageOutput) -> ShardRecord | None:
+    return {record.path: record for record in finished_shards(output.url)}.get(TRAINED)
+
+
+def _how_trained(design: Design, trained: bool, trained_from: str | None) -> str:
+    if not design.training:
+        return "not needed"
+    return f"of {trained_from}" if trained_from else "now" if trained else "by an earlier run"
+
+
+def describe(manifest: Manifest) -> str:
+    """What was built and how well it finds, in one line."""
+    info = manifest.info
+    recalls = {int(k): value for k, value in info["recall"].items()}
+    if not recalls:
+        found = "recall not measured"
+    elif not info["recall_queries"]:
+        found = "exact: recall is 1"
+    else:
+        setting = " ".join(f"{name} {value}" for name, value in info["search"].items())
+        figures = ", ".join(f"@{k} {recalls[k]:.3f}" for k in sorted(recalls))
+        found = f"recall {figures}{f' at {setting}' if setting else ''}, on {info['recall_queries']} queries"
+    graph = "; a graph over augmented vectors" if info["augmented"] else ""
+    why = f"{info['spec']}" if info["reason"] == "as told" else info["reason"]
+    return f"{why}{graph}; {found}"
+
+
+def design_of(options: IndexOptions, source: Manifest) -> Design:
+    """The index for some embeddings, checked against them before any work.
+
+    Raises:
+        InputError: the spec does not go with the vectors, or no index fits the memory.
+    """
+    from rag_ops.retrieval import faiss_specs
+
+    return faiss_specs.design(
+        options.spec,
+        source.rows,
+        int(source.info["dimension"]),
+        str(source.info["dtype"]),
+        normalize=bool(source.info["normalize"]),
+        files=len(source.shards),
+        num_shards=options.num_shards,
+        shard_bytes=faiss_specs.parse_size("--shard_memory", options.shard_memory),
+        recall=options.target_recall if options.target_recall is not None else defaults.TARGET_RECALL,
+    )
+
+
+def _check_fits(options: IndexOptions, design: Design, source: Manifest) -> None:
+    from rag_ops import planning
+
+    job = planning.Job(
+        source.rows,
+        design.dimension,
+        design.dtype,
+        design.spec,
+        len(source.shards),
+        design.num_shards,
+        normalize=bool(source.info["normalize"]),
+    )
+    planning.check_fits(planning.plan(job).stage("index"), options.output)
+
+
+def _measure(
+    options: IndexOptions,
+    source: Manifest,
+    design: Design,
+    tasks: Sequence[IndexTask],
+    cuts: Sequence[range],
+    beam_arguments: Sequence[str],
+) -> dict[str, Any]:
+    """Recall and the settings of the search, for the manifest."""
+    from rag_ops.retrieval import faiss_specs
+
+    auto = options.spec == faiss_specs.AUTO
+    target = options.target_recall if options.target_recall is not None or not auto else defaults.TARGET_RECALL
+    if faiss_specs.is_exact(design.spec, design.dtype):
+        return {"recall": {str(k): 1.0 for k in faiss_specs.DEPTHS}, "recall_queries": 0, "search": {}}
+    if not options.recall_queries and options.queries is None:
+        return {"recall": {}, "recall_queries": 0, "search": {}}
+    from pipelines.index import recall as measuring
+    from rag_ops.retrieval import recall
+
+    starts, records = source.row_starts(), {record.path: record for record in finished_shards(options.output)}
+    shards = [(records[task.name], starts[cut[0]], tuple(cut)) for task, cut in zip(tasks, cuts, strict=True)]
+    measurement = measuring.Measurement(
+        options.output,
+        options.embeddings,
+        source,
+        shards,
+        design.spec,
+        target is not None,
+        options.queries,
+        options.recall_queries,
+        options.threads,
+    )
+    chosen = recall.choose(measuring.run(measurement, beam_arguments), target)
+    return recall.to_info(chosen)
+
+
+class TrainIndex(beam.DoFn):
+    """Writes the trained, empty index: trained on a sample of the embeddings, or an earlier one's."""
+
+    def __init__(
+        self, options: IndexOptions, source: Manifest, design: Design, fingerprint: str, earlier_url: str | None
+    ):
+        self._options, self._source, self._design, self._fingerprint = options, source, design, fingerprint
+        self._earlier_url = earlier_url
+        self._counters = StepCounters("Train")
+
+    def process(self, name: str) -> Any:
+        """See the class."""
+        from rag_ops.retrieval import faiss_index, faiss_specs
+
+        if is_finished(self._options.output, name, self._fingerprint):  # by an earlier try of the runner's
+            yield name
+            return
+        if self._earlier_url is not None:
+            self._copy(name, self._earlier_url)
+            yield name
+            return
+        with self._counters.timed():
+            design = self._design
+            rows = faiss_specs.training_rows(design.spec, self._source.rows, design.layout.width)
+            sample = read_corpus_rows(self._options.embeddings, self._source, rows)
+            index = faiss_index.train(design.spec, sample, self._options.threads, design.layout)
+            write_shard(
+                self._options.output, name, self._fingerprint, lambda file: faiss_index.write_index(index, file)
+            )
+        self._counters.add(rows_in=len(rows))
+        yield name
+
+    def _copy(self, name: str, url: str) -> None:
+        def copy(file: Any) -> int:
+            with store.open_read(url) as earlier:
+                shutil.copyfileobj(earlier, file, store.COPY_BYTES)
+            return 0
+
+        write_shard(self._options.output, name, self._fingerprint, copy)
+
+
+class BuildShards(beam.DoFn):
+    """Fills a clone of the trained index with the vectors of one shard, and writes it."""
+
+    def __init__(self, output: str, design: Design, threads: int):
+        self._output, self._design, self._threads = output, design, threads
+        self._counters = StepCounters("BuildShards")
+
+    def process(self, task: IndexTask, trained: list[str]) -> None:
+        """See the class; `trained` is there to wait for the training."""
+        from rag_ops.retrieval import faiss_index
+
+        if is_finished(self._output, task.name, task.fingerprint):  # by an earlier try of the runner's
+            return
+
+        def vectors() -> Iterator[np.ndarray]:
+            return (batch for url in task.embeddings_urls for batch in vector_batches(url))
+
+        design = self._design
+        with self._counters.timed():
+            if design.training:
+                url = store.join(self._output, TRAINED)
+                index = faiss_index.read_index(store.local_copy(url, task.fingerprint), mapped=False)
+            else:
+                index = faiss_index.new_index(design.spec, design.dimension, design.dtype, design.layout)
+            longest = faiss_index.longest_vector(vectors()) if design.layout.augmented else None
+            rows = faiss_index.fill(index, vectors(), self._threads, longest, task.rows)
+            record = write_shard(
+                self._output, task.name, task.fingerprint, lambda file: faiss_index.write_index(index, file)
+            )
+        self._counters.add(rows_in=rows, rows_out=record.rows, bytes=record.bytes)
+
+
+def _tasks(
+    options: IndexOptions, output: StageOutput, source: Manifest, cuts: Sequence[range], training: bool
+) -> list[IndexTask]:
+    tasks = []
+    for number, cut in enumerate(cuts):
+        shards = [source.shards[place] for place in cut]
+        # What is trained depends on all vectors; without training a shard depends on its own alone.
+        inputs = [shard.sha256 for shard in (source.shards if training else shards)]
+        tasks.append(
+            IndexTask(
+                tuple(store.join(options.embeddings, shard.path) for shard in shards),
+                sum(shard.rows for shard in shards),
+                INDEX.shard(number, len(cuts)),
+                output.shard_fingerprint([inputs, [shard.sha256 for shard in shards]]),
+            )
+        )
+    return tasks
+
+
+def _passages_url(embeddings: str, source: Manifest) -> str:
+    return store.resolve_url(source.inputs["passages"], embeddings)

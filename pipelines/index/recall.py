@@ -1,0 +1,184 @@
+"""The part of index that measures: queries against every index shard at every effort, next to exact search."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+from pipelines.console.progress import Progress
+from pipelines.runners import launch
+from pipelines.runners.counters import StepCounters
+from pipelines.transforms import coders
+from pipelines.transforms.merge_topk import MergeTopK
+from pipelines.transforms.stage_job import spread
+from rag_ops.retrieval.topk import TopK
+from rag_ops.storage import store
+from rag_ops.storage.rows import read_corpus_rows, read_matrix
+from schemas.manifest import Manifest, ShardRecord
+
+QUERIES_FILE, ROWS_FILE, RECALL_FILE = "queries.npy", "rows.npy", "recall.json"
+TRUTH = "truth"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What is measured.
+
+    Attributes:
+        index_url: directory of the index shards.
+        embeddings_url, embeddings: what they were made from.
+        shards: record, first row and embedding shards' numbers of each index shard.
+        spec: FAISS factory string.
+        tune: whether to try more than the default effort.
+        queries_url: file of the caller's queries, or None for the corpus' own.
+        queries: how many of its own.
+        threads: of the search.
+    """
+
+    index_url: str
+    embeddings_url: str
+    embeddings: Manifest
+    shards: Sequence[tuple[ShardRecord, int, tuple[int, ...]]]
+    spec: str
+    tune: bool
+    queries_url: str | None
+    queries: int
+    threads: int
+
+    @property
+    def work(self) -> str:
+        """Where its files go."""
+        return store.join(self.index_url, store.INCOMPLETE, "recall")
+
+    def build(self, pipeline: beam.Pipeline) -> None:
+        """Adds the transforms to `pipeline`."""
+        coders.register()
+        queries = pipeline | "Queries" >> beam.Create([None]) | "ReadQueries" >> beam.ParDo(ReadQueries(self))
+        hits = (
+            pipeline
+            | spread("IndexShards", list(self.shards))
+            | "Measure"
+            >> beam.ParDo(MeasureShard(self), queries=beam.pvalue.AsList(queries)).with_output_types(tuple[str, TopK])
+            | "Merge" >> beam.CombinePerKey(MergeTopK(_kept())).with_output_types(tuple[str, TopK])
+        )
+        _ = (
+            pipeline
+            | "Once" >> beam.Create([None])
+            | "WriteRecall" >> beam.ParDo(WriteRecall(self), hits=beam.pvalue.AsDict(hits))
+        )
+
+
+def run(measurement: Measurement, beam_arguments: Sequence[str]) -> list[Any]:
+    """Runs the pipeline; gives a `rag_ops.retrieval.recall.Recall` for each effort, least first."""
+    from rag_ops.retrieval.recall import Effort, Recall
+
+    with Progress("recall", None, lambda: 0, "queries"):
+        launch.run(measurement.build, beam_arguments)
+    rows = json.loads(store.read_text(store.join(measurement.work, RECALL_FILE)))
+    store.remove(measurement.work)
+    return [
+        Recall(Effort(row["kind"], row["value"]), row["queries"], {int(k): v for k, v in row["at"].items()})
+        for row in rows
+    ]
+
+
+class ReadQueries(beam.DoFn):
+    """Writes the query vectors, and their rows where they are the corpus' own."""
+
+    def __init__(self, measurement: Measurement):
+        self._measurement = measurement
+
+    def process(self, element: None) -> Iterator[bool]:
+        """Gives whether the queries have rows."""
+        from rag_ops.retrieval import recall
+
+        given, dimension = self._measurement, int(self._measurement.embeddings.info["dimension"])
+        if given.queries_url is not None:
+            save(given.work, QUERIES_FILE, recall.read_queries(given.queries_url, dimension))
+            yield False
+            return
+        rows = recall.query_rows(given.embeddings.rows, given.queries)
+        save(given.work, QUERIES_FILE, read_corpus_rows(given.embeddings_url, given.embeddings, rows))
+        save(given.work, ROWS_FILE, rows)
+        yield True
+
+
+class MeasureShard(beam.DoFn):
+    """One index shard to what exact search finds in it, and what it finds itself at each effort."""
+
+    def __init__(self, measurement: Measurement):
+        self._measurement = measurement
+        self._counters = StepCounters("Measure")
+
+    def process(self, element: tuple[ShardRecord, int, tuple[int, ...]], queries: list[bool]) -> Any:
+        """See the class."""
+        from rag_ops.retrieval import recall
+        from rag_ops.retrieval.index_shard import IndexShard
+
+        given, (shard, first_row, places) = self._measurement, element
+        vectors = load(given.work, QUERIES_FILE)
+        own_rows = load(given.work, ROWS_FILE) if queries[0] else None
+        with self._counters.timed():
+            records = [given.embeddings.shards[place] for place in places]
+            urls = [(store.join(given.embeddings_url, record.path), record.rows) for record in records]
+            matrices = (read_matrix(url, rows) for url, rows in urls)
+            truth = recall.true_hits(vectors, matrices, first_row, given.threads)
+            yield TRUTH, truth
+            url = store.join(given.index_url, shard.path)
+            index = IndexShard(url, shard.sha256, first_row, shard.rows, threads=given.threads)
+            tried = recall.efforts(given.spec, given.tune)
+            found = recall.found_hits(index, vectors, own_rows, truth, tried)
+            recall.check_beside_faiss(index, vectors, own_rows, truth, list(found.values())[-1])
+            for effort in tried:
+                last = found.get(effort, list(found.values())[-1])
+                yield str(effort), last
+        self._counters.add(rows_in=shard.rows, rows_out=len(vectors))
+
+
+class WriteRecall(beam.DoFn):
+    """Writes recall@k at each effort."""
+
+    def __init__(self, measurement: Measurement):
+        self._measurement = measurement
+
+    def process(self, element: None, hits: dict[str, TopK]) -> None:
+        """See the class."""
+        from rag_ops.retrieval import recall
+
+        given = self._measurement
+        own_rows = load(given.work, ROWS_FILE) if given.queries_url is None else None
+        rows = [
+            {
+                "kind": effort.kind,
+                "value": effort.value,
+                "queries": len(hits[TRUTH].rows),
+                "at": recall.measure(hits[str(effort)], hits[TRUTH], own_rows),
+            }
+            for effort in recall.efforts(given.spec, given.tune)
+        ]
+        store.write_bytes(given.work, RECALL_FILE, json.dumps(rows).encode())
+
+
+def save(url: str, name: str, array: np.ndarray) -> None:
+    """Writes an array as .npy."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    store.write_bytes(url, name, buffer.getvalue())
+
+
+def load(url: str, name: str) -> np.ndarray:
+    """Reads what `save` wrote."""
+    with store.open_read(store.join(url, name)) as file:
+        return np.load(io.BytesIO(file.read()), allow_pickle=False)
+
+
+def _kept() -> int:
+    from rag_ops.retrieval.recall import KEPT
+
+    return KEPT

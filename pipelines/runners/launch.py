@@ -1,0 +1,193 @@
+"""Runners by name, and one way to run a pipeline: options in, metrics out, every failure one line."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+
+from pipelines.runners import counters, dataflow, local_workers
+from pipelines.runners.resources import Resources
+from rag_ops.errors import InputError, JobError, RagbeamError
+
+LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
+# Beam's DirectRunner of today downloads another runner's binary before it falls back; this one is in the package.
+LOCAL_RUNNER_CLASS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+ALIASES = {
+    "direct": "DirectRunner",
+    "flink": "FlinkRunner",
+    "dataflow": "DataflowRunner",
+    "prism": "PrismRunner",
+    "portable": "PortableRunner",
+}
+# What makes our jobs run well, unless a flag says otherwise.
+DEFAULTS: dict[str, dict[str, str]] = {
+    "FlinkRunner": {
+        "job_server_timeout": "60",  # Beam's own is five minutes
+        "max_bundle_size": "1000",  # an element is a shard or a block: a bundle is never closed for its size,
+        "max_bundle_time_mills": str(24 * 3600 * 1000),  # nor for the time that generation takes
+        # A worker with its model stays for the next try; and Beam's own pool, where task managers share one, may stop
+        # another's worker when the first of them is done
+        "environment_cache_millis": "60000",
+    },
+    "PortableRunner": {"job_server_timeout": "60"},
+    "PrismRunner": {"job_server_timeout": "60"},
+}
+LOOPBACK_RUNNERS = (
+    "FlinkRunner",
+    "PrismRunner",
+    "PortableRunner",
+)  # with nothing else told, workers run in the launcher
+
+_OUR_ERROR = re.compile(r"rag_ops\.errors\.(InputError|JobError): ([^\n]*)")
+_WHERE = re.compile(r" \[while running '.*$", re.DOTALL)  # what Beam adds to a worker's message
+_LAST_ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)[\w.]*): ?.*$", re.MULTILINE)
+
+
+def pipeline_options(arguments: Sequence[str], resources: Resources | None = None) -> PipelineOptions:
+    """Beam's options from the arguments that our own parser did not know.
+
+    Raises:
+        InputError: a flag that no installed part of Beam knows either, on the local runner.
+    """
+    known, runner = _runner_of(arguments)
+    if runner == dataflow.RUNNER:
+        known = [*known, *_missing(known, dataflow.defaults(known, resources))]
+    if runner in LOCAL_RUNNERS:
+        _refuse_unknown_flags(known)
+        runner = LOCAL_RUNNER_CLASS
+    else:
+        known = [*known, *_missing(known, _defaults(runner))]
+    options = PipelineOptions(known, runner=runner)
+    options.view_as(SetupOptions).save_main_session = False  # all of our code is importable on the workers
+    return options
+
+
+def check(
+    arguments: Sequence[str], urls: Sequence[str], models: Sequence[str] = (), resources: Resources | None = None
+) -> None:
+    """Refuses, before any work, what the runner cannot do.
+
+    Args:
+        arguments: Beam's flags.
+        urls: what workers read and write.
+        models: directories, URLs or hub ids that workers load.
+        resources: what the model's steps ask for.
+
+    Raises:
+        InputError: settings that don't go together, or a place that workers don't reach.
+    """
+    runner = _runner_of(arguments)[1]
+    if runner == dataflow.RUNNER:
+        dataflow.check(arguments, urls, models, resources or Resources())
+    elif resources and resources.accelerator:
+        raise InputError(
+            "--accelerator asks Dataflow for a GPU, and the runner is another",
+            value=runner,
+            expected="--runner DataflowRunner",
+            remedy="elsewhere start workers where a GPU is, and give --device cuda",
+        )
+
+
+def run(
+    build: Callable[[beam.Pipeline], Any], arguments: Sequence[str], resources: Resources | None = None
+) -> dict[str, dict[str, float]]:
+    """Builds a pipeline, runs it, waits for its end, and returns the counters of its steps.
+
+    Args:
+        build: adds the transforms to a pipeline.
+        arguments: Beam's flags.
+        resources: what a model's workers must have; None for a job without a model.
+
+    Raises:
+        InputError, JobError: what a worker raised, as the worker said it, or the runner's own last line.
+    """
+    options = pipeline_options(arguments, resources)
+    if not is_local(arguments):
+        from pipelines.runners import preflight, worker_pool
+
+        preflight.check(options, _runner_of(arguments)[1])
+        worker_pool.use_in_launcher()
+        threading.excepthook = preflight.quiet_hang_up(threading.__excepthook__)
+    else:
+        local_workers.watch()
+    counters.reset_live()
+    try:
+        with dataflow.staged(options) if _runner_of(arguments)[1] == dataflow.RUNNER else contextlib.nullcontext():
+            pipeline = beam.Pipeline(options=options)
+            build(pipeline)
+            result = pipeline.run()
+        try:
+            state = result.wait_until_finish()
+        except KeyboardInterrupt:  # a job that went on in the cloud would write beside the next one
+            result.cancel()
+            raise
+    except Exception as error:
+        raise translate(error) from error
+    if state not in (None, "DONE"):
+        raise JobError("the job did not finish", value=state, remedy="see the runner's log")
+    return counters.summarise(result)
+
+
+def is_local(arguments: Sequence[str]) -> bool:
+    """Whether the job runs on this machine, in this process or in processes beside it."""
+    return _runner_of(arguments)[1] in LOCAL_RUNNERS
+
+
+def translate(error: BaseException) -> RagbeamError:
+    """A runner's failure as one of our errors: runners hand a worker's exception on as the text of its traceback."""
+    if isinstance(error, RagbeamError):
+        return type(error)(_WHERE.sub("", str(error)))
+    text = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+    if ours := _OUR_ERROR.findall(text):
+        kind, message = ours[-1]
+        return (InputError if kind == "InputError" else JobError)(_WHERE.sub("", message))
+    if local_workers.ENDED in text:
+        return JobError(
+            "a worker process ended in the middle of its work",
+            expected="it to live; one that takes too much memory is killed by the system",
+            remedy="the same command goes on where this one stopped",
+        )
+    lines = _LAST_ERROR.findall(text)
+    return JobError(
+        f"the job failed: {lines[-1] if lines else text.strip().splitlines()[-1]}", remedy="--debug shows the traceback"
+    )
+
+
+def _runner_of(arguments: Sequence[str]) -> tuple[list[str], str]:
+    runner = PipelineOptions(list(arguments)).view_as(StandardOptions).runner or "DirectRunner"
+    return list(arguments), ALIASES.get(runner.lower().removesuffix("runner"), runner)
+
+
+def _missing(arguments: Sequence[str], wanted: dict[str, str]) -> list[str]:
+    """The flags of `wanted` that the user did not give."""
+    given = {argument.split("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")}
+    return [f"--{name}={value}" for name, value in wanted.items() if name not in given]
+
+
+def _defaults(runner: str) -> dict[str, str]:
+    """The flags that `runner` gets where the user gave none."""
+    wanted = dict(DEFAULTS.get(runner, {}))
+    if runner in LOOPBACK_RUNNERS:
+        wanted["environment_type"] = "LOOPBACK"
+    return wanted
+
+
+def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
+    known = set(PipelineOptions([]).get_all_options(drop_default=False))
+    for argument in arguments:
+        flag = argument.split("=")[0]
+        name = flag.lstrip("-")
+        if flag.startswith("--") and name not in known and name.removeprefix("no_") not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean --{close[0]}?" if close else "see --help"
+            raise InputError(
+                "unknown flag", value=flag, expected="one of this command's flags or of Beam's", remedy=hint
+            )

@@ -1,0 +1,176 @@
+"""What must answer before a job is sent off. Beam itself waits for ever where one of these is missing.
+
+A Flink cluster must have slots, a job server must accept calls, and a pool of external workers must be able to start
+one: a pool whose `python` has no apache_beam accepts work and never does any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import urllib.request
+import uuid
+from collections.abc import Callable
+
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions
+
+from pipelines.runners.worker_pool import OURS
+from rag_ops.errors import InputError, JobError
+
+logger = logging.getLogger("ragbeam")
+ANSWER_SECS = 15  # of a server that is up
+START_SECS = 40  # of a worker's process, with its imports
+NO_CLUSTER = ("[auto]", "[local]", "[collection]")  # Beam starts one in the job server
+_good_pools: set[str] = set()
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+def check(options: PipelineOptions, runner: str) -> None:
+    """Checks all that `runner` depends on.
+
+    Raises:
+        JobError: something does not answer, or has no room for the job.
+        InputError: an address is none.
+    """
+    portable = options.view_as(PortableOptions)
+    task_managers = 1
+    if runner == "FlinkRunner":
+        flink = options.view_as(FlinkRunnerOptions)
+        if flink.flink_master not in NO_CLUSTER:
+            task_managers = check_flink(flink.flink_master, flink.parallelism)
+    if portable.job_endpoint and portable.job_endpoint != "embed":
+        check_job_server(portable.job_endpoint)
+    if (portable.environment_type or "").upper() == "EXTERNAL":
+        address = portable.environment_config or portable.lookup_environment_option("external_service_address")
+        if not address:
+            raise InputError(
+                "--environment_type EXTERNAL names no worker pool",
+                expected="--environment_config HOST:PORT",
+                remedy="start one: ragbeam workers --port 50000",
+            )
+        check_worker_pool(address, task_managers)
+
+
+def check_flink(master: str, parallelism: int) -> int:
+    """Checks that a session cluster answers and has a free slot, and as many in all as are wanted.
+
+    Returns:
+        How many task managers it has.
+    """
+    url = master if "://" in master else f"http://{master}"
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/overview", timeout=ANSWER_SECS) as reply:
+            overview = json.load(reply)
+        free, total = int(overview["slots-available"]), int(overview["slots-total"])
+        task_managers = int(overview.get("taskmanagers", 1))
+    except (OSError, ValueError, KeyError) as error:
+        raise JobError(
+            f"the Flink cluster does not answer ({getattr(error, 'reason', error)})",
+            value=master,
+            expected="host:port of its REST interface",
+            remedy="start the cluster, or check --flink_master",
+        ) from error
+    if not free or parallelism > total:
+        raise JobError(
+            "the Flink cluster has too few slots",
+            value=f"{free} free of {total}",
+            expected=f"{max(1, parallelism)} for the job",
+            remedy="start task managers, wait for other jobs, or give a lower --parallelism",
+        )
+    return task_managers
+
+
+def check_job_server(endpoint: str) -> None:
+    """Checks that a job server accepts calls."""
+    import grpc
+
+    with grpc.insecure_channel(endpoint) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER_SECS)
+        except grpc.FutureTimeoutError as error:
+            raise JobError(
+                "the job server does not answer", value=endpoint, remedy="start it, or check --job_endpoint"
+            ) from error
+
+
+def check_worker_pool(address: str, task_managers: int = 1) -> None:
+    """Checks that a pool of workers listens and, where it is on this machine, that a worker of it comes up.
+
+    A pool that was found good once is not asked again by this process.
+    """
+    if address in _good_pools:
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=ANSWER_SECS):
+            pass
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"the worker pool does not answer ({error})",
+            value=address,
+            expected="host:port of ragbeam workers",
+            remedy="start it, or check --environment_config",
+        ) from error
+    if host in LOCAL_HOSTS:
+        ours = probe(address)
+        if ours is None:
+            raise JobError(
+                f"the worker pool starts no worker within {START_SECS} s",
+                value=address,
+                expected="a pool whose `python` has apache_beam and ragbeam",
+                remedy="start it as: ragbeam workers --port " + port,
+            )
+        if not ours and task_managers > 1:
+            logger.warning(
+                "%d task managers may share Beam's own worker pool at %s, which can stop one's worker when another is "
+                "done: ragbeam workers --port %s is a pool for several",
+                task_managers,
+                address,
+                port,
+            )
+    _good_pools.add(address)
+
+
+def probe(address: str) -> bool | None:
+    """Asks a pool for a worker, waits until it calls back, and sends it away again.
+
+    Returns:
+        Whether the pool is ours; None where no worker came.
+    """
+    import grpc
+    from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc, endpoints_pb2
+
+    worker = f"ragbeam-probe-{uuid.uuid4().hex[:8]}"
+    with socket.socket() as listener, grpc.insecure_channel(address) as channel:
+        listener.bind(("localhost", 0))
+        listener.listen()
+        listener.settimeout(START_SECS)
+        here = endpoints_pb2.ApiServiceDescriptor(url=f"localhost:{listener.getsockname()[1]}")
+        pool = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
+        endpoints = {f"{name}_endpoint": here for name in ("control", "logging", "artifact", "provision")}
+        try:
+            request = beam_fn_api_pb2.StartWorkerRequest(worker_id=worker, **endpoints)
+            reply, call = pool.StartWorker.with_call(request, timeout=ANSWER_SECS)
+            if reply.error:
+                return None
+            ours = OURS in [tuple(pair) for pair in call.trailing_metadata()]
+            listener.accept()[0].close()
+        except (TimeoutError, grpc.RpcError):
+            return None
+        finally:
+            with contextlib.suppress(grpc.RpcError):
+                pool.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id=worker), timeout=ANSWER_SECS)
+    return ours
+
+
+def quiet_hang_up(hook: Callable[..., object]) -> Callable[..., object]:
+    """A `threading.excepthook` that does not report what Beam's threads say when a portable job is over."""
+
+    def report(arguments: object) -> object:
+        code = getattr(getattr(arguments, "exc_value", None), "code", None)
+        code = code() if callable(code) else None
+        return None if getattr(code, "name", "") in ("CANCELLED", "UNAVAILABLE") else hook(arguments)
+
+    return report

@@ -1,0 +1,231 @@
+"""Our models under Beam's RunInference: loading once per worker, sharing and metrics are Beam's, batches are ours.
+
+An element is a whole unit of work (a passage shard, a block of questions), so Beam's own batching is held at one: what
+is computed together must depend on the unit alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from apache_beam.ml.inference.base import ModelHandler
+
+from pipelines.console.options import WorkerOptions
+from pipelines.runners.counters import StepCounters
+from pipelines.runners.resources import Resources
+from rag_ops.generation.settings import GenerationSettings
+from rag_ops.questions.failures import NOT_ENCODED
+
+logger = logging.getLogger("ragbeam")
+E = TypeVar("E", bound="TextUnit | AnswerUnit")
+P = TypeVar("P")
+M = TypeVar("M")
+
+
+class UnitHandler(ModelHandler[E, P, M], Generic[E, P, M]):
+    """A ModelHandler that works on one unit at a time; subclasses say how to load and what to do with a unit."""
+
+    def __init__(self, step: str, resources: Resources):
+        super().__init__(min_batch_size=1, max_batch_size=1)
+        self._step, self._resources = step, resources
+
+    def load(self) -> M:
+        """Loads the model in this process."""
+        raise NotImplementedError
+
+    def work(self, unit: E, model: M, counters: StepCounters) -> P:
+        """The result of one unit."""
+        raise NotImplementedError
+
+    def load_model(self) -> M:
+        """Loads the model once per worker process, and logs how long it took."""
+        started = time.perf_counter()
+        model = self.load()
+        seconds = time.perf_counter() - started
+        logger.info("%s: model loaded in %.1f s", self._step, seconds)
+        StepCounters(self._step).add_later(model_loads=1, load_millis=round(1000 * seconds))
+        return model
+
+    def run_inference(self, batch: Sequence[E], model: M, inference_args: dict[str, Any] | None = None) -> list[P]:
+        """The results of a batch; a list, because errors in a generator would escape Beam's error handling."""
+        counters = StepCounters(self._step)
+        with counters.timed():
+            return [self.work(unit, model, counters) for unit in batch]
+
+    def get_num_bytes(self, batch: Sequence[E]) -> int:
+        """The bytes of a batch, for Beam's metrics, which would pickle it to count them."""
+        return sum(unit.nbytes for unit in batch)
+
+    def get_metrics_namespace(self) -> str:
+        """Where Beam's own inference metrics go."""
+        return f"beam.{self._step}"
+
+    def get_resource_hints(self) -> dict[str, Any]:
+        """What the worker must have; RunInference puts it on the model's own step alone, not on what feeds it."""
+        return self._resources.hints()
+
+    def batch_elements_kwargs(self) -> Mapping[str, Any]:
+        """One unit a batch."""
+        return {"min_batch_size": 1, "max_batch_size": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and how a worker runs it.
+
+    Attributes:
+        name: directory, fsspec URL or hub id.
+        workers: where it runs.
+        max_tokens: cut of the input; None for the model's own.
+        dtype: of a generator's arithmetic; "auto" is float32 on a CPU and bfloat16 on a GPU.
+    """
+
+    name: str
+    workers: WorkerOptions
+    max_tokens: int | None = None
+    dtype: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class TextUnit:
+    """A unit of texts to encode: `key` tells whose they are; `columns` has one column (texts) or two (title, text)."""
+
+    key: Any
+    table: pa.Table
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the texts."""
+        return self.table.nbytes
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorUnit:
+    """The vectors of a unit, (rows, dimension), with the table that they came from.
+
+    `errors` tells of each row that could not be encoded why; its vector is 0. Only questions may have them.
+    """
+
+    key: Any
+    table: pa.Table
+    vectors: np.ndarray
+    truncated: np.ndarray
+    errors: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+
+class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
+    """Encodes the columns of a unit with the context or the question encoder.
+
+    Args:
+        step: label for the counters.
+        settings: the model.
+        role: "context" or "question".
+        columns: the columns to encode: a text, or a title and a text.
+        dtype: of the vectors, a NumPy name.
+    """
+
+    def __init__(self, step: str, settings: ModelSettings, role: str, columns: Sequence[str], dtype: str):
+        super().__init__(step, settings.workers.resources)
+        self._settings, self._role, self._columns, self._dtype = settings, role, list(columns), dtype
+
+    def load(self) -> Any:
+        """Loads the encoder."""
+        from rag_ops.models import checkpoints, encoder
+
+        settings = self._settings
+        return encoder.Encoder.load(
+            checkpoints.find_model(settings.name),
+            role=self._role,
+            device=settings.workers.worker_device,
+            threads=settings.workers.threads,
+            max_tokens=settings.max_tokens,
+        )
+
+    def work(self, unit: TextUnit, model: Any, counters: StepCounters) -> VectorUnit:
+        """Encodes one unit; a question that cannot be encoded is told in `errors`.
+
+        Raises:
+            JobError: a passage cannot be encoded; `row` tells which of the unit.
+        """
+        texts = [unit.table[column].to_pylist() for column in self._columns]
+        errors: dict[int, str] = {}
+        vectors, truncated = model.encode(
+            *texts,
+            batch_tokens=self._settings.workers.batch_tokens,
+            dtype=np.dtype(self._dtype),
+            on_rows=counters.tick,
+            on_failure=errors.__setitem__ if self._role == "question" else None,
+        )
+        counters.add(rows_in=len(vectors), rows_out=len(vectors), bytes=vectors.nbytes, truncated=int(truncated.sum()))
+        counters.add(errors=len(errors))
+        return VectorUnit(unit.key, unit.table, vectors, truncated, errors)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerUnit:
+    """A block of questions with what was found for them: `passages[i]`, best first, and `scores`, (questions, k).
+
+    `errors` tells of each question that could not be encoded why; it has no passages.
+    """
+
+    block: int
+    questions: list[str]
+    passages: list[list[Any]]
+    scores: np.ndarray
+    truncated: np.ndarray
+    errors: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Characters of the texts and bytes of the arrays."""
+        texts = (one.title + one.text for found in self.passages for one in found)
+        return sum(map(len, self.questions)) + sum(map(len, texts)) + self.scores.nbytes + self.truncated.nbytes
+
+
+class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any]):
+    """Answers the questions of a block with the RAG-Token generator.
+
+    Args:
+        step: label for the counters.
+        settings: the model.
+        generation: how answers are decoded.
+        n_docs: the first so many passages of a question are what it is answered from.
+    """
+
+    def __init__(self, step: str, settings: ModelSettings, generation: GenerationSettings, n_docs: int):
+        super().__init__(step, settings.workers.resources)
+        self._settings, self._generation, self._n_docs = settings, generation, n_docs
+
+    def load(self) -> Any:
+        """Loads generator and tokenizers."""
+        from rag_ops.generation.rag_token import RagTokenGenerator
+        from rag_ops.models import checkpoints
+
+        settings = self._settings
+        return RagTokenGenerator.load(
+            checkpoints.find_model(settings.name),
+            self._generation,
+            device=settings.workers.worker_device,
+            threads=settings.workers.threads,
+            dtype=settings.dtype,
+        )
+
+    def work(self, unit: AnswerUnit, model: Any, counters: StepCounters) -> tuple[AnswerUnit, list[Any]]:
+        """Answers one block."""
+        found = model.answer(
+            unit.questions,
+            [passages[: self._n_docs] for passages in unit.passages],
+            unit.scores,
+            batch_tokens=self._settings.workers.batch_tokens,
+            on_rows=counters.tick,
+        )
+        for number, reason in unit.errors.items():
+            found[number] = dataclasses.replace(found[number], error=f"{NOT_ENCODED} ({reason})")
+        counters.add(rows_in=len(found), rows_out=len(found), errors=sum(answer.error is not None for answer in found))
+        return unit, found

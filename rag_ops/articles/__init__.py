@@ -1,0 +1,1 @@
+"""Articles from dumps, files and datasets, and the passages cut from them."""

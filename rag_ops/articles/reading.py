@@ -1,0 +1,141 @@
+"""Articles from any input: what files there are, how they are split among workers, and what is in each split."""
+
+from __future__ import annotations
+
+import itertools
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rag_ops.articles import dump
+from rag_ops.articles.article import Article, NoArticle, Split
+from rag_ops.articles.formats import FORMATS, InputOptions
+from rag_ops.errors import InputError
+from rag_ops.storage import store
+from rag_ops.storage.compression import COMPRESSIONS
+from schemas.passages import Passage
+
+FILES_LOOKED_AT = 100  # before anything runs
+UNPACK = {".7z": "7z x -so", "zip": "unzip -p", "rar": "unrar p -inul"}
+ARCHIVES = (".7z", ".zip", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+def plan_splits(urls: Sequence[str], options: InputOptions) -> list[Split]:
+    """Cuts all inputs into splits, in input order.
+
+    Raises:
+        InputError: a file is missing, its format cannot be told, or its header is wrong.
+    """
+    files = expand_inputs(urls, options)
+    kinds = {url: format_of(url, options) for url in files}
+    prefixes = id_prefixes(kinds, options)
+    cuts = [(url, cut) for url in files for cut in FORMATS[kinds[url]].cuts(url, options)]
+    splits = [
+        Split(ordinal, kinds[url], url, *cut, prefix=prefixes[url])  # type: ignore[misc]
+        for ordinal, (url, cut) in enumerate(cuts)
+    ]
+    _check_first_ids(splits, options)
+    return splits
+
+
+def read_split(split: Split, options: InputOptions, dropped: Counter[str]) -> Iterator[Article | NoArticle | Passage]:
+    """The articles of a split; see `Format.articles`."""
+    return FORMATS[split.format].articles(split, options, dropped)
+
+
+def expand_inputs(urls: Sequence[str], options: InputOptions) -> list[str]:
+    """The input files that URLs, globs and directories name, in the order given; datasets' names as they are.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if options.format in FORMATS and not FORMATS[options.format].is_file:
+        return list(urls)
+    found = [file for url in urls for file in store.expand(url, "input file")]
+    # The companion index of a multistream dump is no dump; a glob over a dump's folder finds it too.
+    return [url for url in found if not url.endswith(("-index.txt.bz2", "-index.txt"))] or found
+
+
+def format_of(url: str, options: InputOptions) -> str:
+    """The format of a file: as the options say, else told from its name.
+
+    Raises:
+        InputError: the name does not tell, or is an archive's.
+    """
+    name = posixpath.basename(url).lower()
+    if name.endswith(ARCHIVES) and (options.format == "auto" or FORMATS[options.format].is_file):
+        raise InputError(
+            "an archive cannot be read as it is",
+            value=url,
+            expected=f"a file, or one compressed by itself: {', '.join(COMPRESSIONS)}",
+            remedy=f"unpack it: {UNPACK.get(name[-3:], 'tar -xOf')} FILE | zstd > NAME.zst",
+        )
+    if options.format != "auto":
+        return options.format
+    if ".xml" in name:  # also of "pages-articles1.xml-p1p41242.bz2"
+        return "mediawiki"
+    for suffix in COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    known = {suffix: one.name for one in FORMATS.values() for suffix in one.suffixes}
+    kind = known.get(posixpath.splitext(name)[1])
+    if kind is None:
+        raise InputError(
+            "the format of an input cannot be told from its name",
+            value=url,
+            expected=f"a name with {', '.join(known)}",
+            remedy=f"give --format {'|'.join(FORMATS)}",
+        )
+    return kind
+
+
+def id_prefixes(kinds: Mapping[str, str], options: InputOptions) -> dict[str, str]:
+    """What stands before the ids of each input: its name, or that of its wiki among several wikis."""
+    if options.prefix_ids:
+        parts = {url: url.split("/") for url in kinds}
+        folders = zip(*(names[:-1] for names in parts.values()), strict=False)
+        shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, folders))
+        short = {url: "/".join(names[shared:]) for url, names in parts.items()}
+        stems = {
+            url: posixpath.join(posixpath.dirname(name), posixpath.basename(name).split(".")[0])
+            for url, name in short.items()
+        }
+        names = stems if len(set(stems.values())) == len(stems) else short
+        return {url: f"{name}:" for url, name in names.items()}
+    dumps = [url for url, kind in kinds.items() if kind == "mediawiki"]
+    wikis = {url: dump.read_site(url).wiki for url in dumps} if len(dumps) > 1 else {}
+    several = len(set(wikis.values()) - {""}) > 1
+    return {url: f"{wikis[url]}:" if several and wikis.get(url) else "" for url in kinds}
+
+
+def same_id_error(article_id: str, files: Sequence[str]) -> InputError:
+    """The error of two articles that differ and have one id.
+
+    Args:
+        article_id: their id.
+        files: where they stand, as far as it is known.
+    """
+    return InputError(
+        "two articles have one id and are not the same, so one of them would be lost",
+        value=f"{article_id} in {' and '.join(dict.fromkeys(files)) or 'the input'}",
+        expected="an id for each article",
+        remedy="--prefix_ids puts each file's name before its ids; within a file name another --id_column",
+    )
+
+
+def _check_first_ids(splits: Sequence[Split], options: InputOptions) -> None:
+    """Looks at the first article of some files: ids that begin anew in each would end the job after hours of work.
+
+    Raises:
+        InputError: two of them differ and have one id.
+    """
+    firsts = [split for split in splits if not split.start and FORMATS[split.format].checks_ids]
+    seen: dict[str, tuple[Any, str]] = {}
+    for split in firsts[:FILES_LOOKED_AT] if len(firsts) > 1 else ():
+        article = next(read_split(split, options, Counter()), None)
+        if article is None:
+            continue
+        name = article.passage_id if isinstance(article, Passage) else article.article_id
+        other, url = seen.setdefault(name, (article, split.url))
+        if other != article:
+            raise same_id_error(name, [url, split.url])

@@ -1,0 +1,242 @@
+"""Parts: chunk's shuffle by files. Each input split writes one part; each shard is put together from all parts.
+
+A part is an Arrow IPC file in which every record batch belongs to one shard. So passages' text meets no GroupByKey, and
+the memory for a shard is the shard.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rag_ops import heap
+from rag_ops.articles import dump
+from rag_ops.articles.article import UNKNOWN, Article, NoArticle, Split
+from rag_ops.articles.dropped import TOO_COMPLEX, Dropped, drop
+from rag_ops.articles.formats import FORMATS, InputOptions
+from rag_ops.articles.reading import read_split, same_id_error
+from rag_ops.articles.splitting import shard_of, split_words
+from rag_ops.markup import bounded
+from rag_ops.storage import store
+from schemas import passages
+from schemas.passages import Passage
+
+ROUND_PASSAGES = 4096  # rows buffered before a round of batches is written: about 3 MB of text
+SOURCE_BITS = 40  # of a source number: the article's place in its split; the split's ordinal is above them
+NO_PASSAGE = -1  # the position in the row of a page that is no article
+# What decides between articles of one id: the latest of a dump's revisions, then the first in input order.
+_ORDER = [pa.field(name, pa.int64(), nullable=False) for name in ("source", "date", "revision")]
+SCHEMA = pa.schema([*passages.SCHEMA, *_ORDER])
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+
+
+@dataclasses.dataclass(frozen=True)
+class PartRecord:
+    """What a part holds: its URL, the record batches of each shard, the counts of its split, and titles dropped."""
+
+    url: str
+    batches: dict[int, list[int]]
+    articles: int
+    passages: int
+    text_bytes: int
+    dropped: dict[str, int]
+    titles: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """For the sidecar that marks the part complete."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> PartRecord:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        data["batches"] = {int(shard): numbers for shard, numbers in data["batches"].items()}
+        return cls(**data)
+
+
+def write_part(
+    directory: str,
+    name: str,
+    sources: Iterable[Article | NoArticle | Passage],
+    dropped: Counter[str],
+    *,
+    ordinal: int,
+    num_shards: int,
+    words: int,
+    overlap: int,
+) -> PartRecord:
+    """Splits the articles of one input split into passages and writes them as `directory/name`.
+
+    Args:
+        directory: where parts go; the sidecar `name + ".json"` is written last.
+        name: the part's file name.
+        sources: articles in plain text, pages that are none, or ready passages; read once, streamed.
+        dropped: counted by reason, partly by the reader while `sources` is read.
+        ordinal: the split's position among all splits; of equal articles the first in input order is kept.
+        num_shards: number of shards over which articles are hashed.
+        words: whitespace words of a passage.
+        overlap: words that a passage repeats from the one before.
+    """
+    batches: dict[int, list[int]] = {}
+    articles = rows = text_bytes = batch_number = 0
+    with store.atomic_write(directory, name) as file, pa.ipc.new_file(file, SCHEMA, options=_OPTIONS) as writer:
+        for buffers in _rounds(_passages(sources, dropped, words, overlap), num_shards, ordinal << SOURCE_BITS):
+            for shard in sorted(buffers):  # emptied on the way, or two rounds would be in memory
+                batch = pa.RecordBatch.from_pylist(buffers[shard], schema=SCHEMA)
+                writer.write_batch(batch)
+                batches.setdefault(shard, []).append(batch_number)
+                batch_number += 1
+                rows += sum(row["position"] != NO_PASSAGE for row in buffers[shard])
+                articles += sum(row["position"] == 0 for row in buffers[shard])
+                text_bytes += sum(len(row["text"]) for row in buffers.pop(shard))
+            heap.release()
+    titles = dropped.titles if isinstance(dropped, Dropped) else {}
+    counts = dict(sorted(dropped.items()))
+    record = PartRecord(store.join(directory, name), batches, articles, rows, text_bytes, counts, titles)
+    store.write_bytes(directory, name + ".json", record.to_json().encode())
+    return record
+
+
+def plain_articles(
+    split: Split, options: InputOptions, dropped: Counter[str]
+) -> Iterator[Article | NoArticle | Passage]:
+    """The articles of a split in plain text: a dump's markup is rendered, other formats come as they are.
+
+    A page whose markup cannot be rendered within the bounds of `rendering` is dropped, counted and named.
+    """
+    apparatus = dump.read_site(split.url).apparatus() if FORMATS[split.format].is_wikitext else frozenset()
+    for source in read_split(split, options, dropped):
+        if not FORMATS[split.format].is_wikitext or not isinstance(source, Article):
+            yield source
+        elif (text := bounded.render(source.text, apparatus)) is not None:
+            yield dataclasses.replace(source, text=text)
+        else:
+            drop(dropped, TOO_COMPLEX, source.title)
+            yield NoArticle(source.article_id, source.date, source.revision)
+
+
+def read_shard(parts: Sequence[tuple[str, Sequence[int]]], inputs: Sequence[str] = ()) -> tuple[pa.Table, int]:
+    """All passages of one shard, in their final order, and the number of articles dropped because another has their id.
+
+    Args:
+        parts: URL of each part and its batches that belong to the shard.
+        inputs: the file of each split by its ordinal, for messages.
+
+    Returns:
+        A table of `schemas.passages.SCHEMA`, sorted by article id (shorter ids first: so numbers are in order), then by
+        position. Of the pages of a dump that have one id the latest revision counts, as a whole; it can be one that is
+        no article. An article that comes again, word for word, is kept once.
+
+    Raises:
+        InputError: two articles differ and have one id, and neither is a later revision: one of them would be lost.
+    """
+    batches = [batch for url, numbers in parts for batch in _read_batches(url, numbers)]
+    table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
+    if not table.num_rows:
+        return passages.SCHEMA.empty_table(), 0
+    table = table.append_column("id_length", pc.binary_length(table["article_id"]))
+    keys = [("id_length", "ascending"), ("article_id", "ascending"), ("date", "descending"), ("revision", "descending")]
+    table = table.take(pc.sort_indices(table, sort_keys=[*keys, ("source", "ascending"), ("position", "ascending")]))
+    ids = table["article_id"].combine_chunks()
+    sources, dates, revisions = (table[name].to_numpy() for name in ("source", "date", "revision"))
+    first_of_id = np.concatenate([[True], pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)])
+    first = np.maximum.accumulate(np.where(first_of_id, np.arange(len(ids)), 0))  # the row with which each id begins
+    kept = sources == sources[first]
+    equals = (dates == dates[first]) & (revisions == revisions[first])  # as late as the one that is kept
+    _check_same(table.filter(pa.array(np.isin(first, first[equals & ~kept]) & equals)), inputs)
+    is_passage = table["position"].to_numpy() != NO_PASSAGE
+    duplicates = len(np.unique(sources[~kept & is_passage]))
+    return table.filter(pa.array(kept & is_passage)).select(passages.SCHEMA.names).cast(passages.SCHEMA), duplicates
+
+
+def _check_same(rivals: pa.Table, inputs: Sequence[str]) -> None:
+    """Checks that articles of one id have the same passages, row for row; `rivals` is sorted."""
+    seen: dict[str, dict[int, list[bytes]]] = {}
+    for row in rivals.select(["article_id", "source", "content_hash"]).to_pylist():
+        seen.setdefault(row["article_id"], {}).setdefault(row["source"], []).append(row["content_hash"])
+    for article_id, contents in seen.items():
+        first, *others = contents
+        for other in others:
+            if contents[other] != contents[first]:
+                raise same_id_error(article_id, [inputs[source >> SOURCE_BITS] for source in (first, other) if inputs])
+
+
+def _read_batches(url: str, numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    with store.open_read(url) as file, pa.ipc.open_file(file) as reader:
+        for number in numbers:
+            yield reader.get_batch(number)
+
+
+def _passages(
+    sources: Iterable[Article | NoArticle | Passage], dropped: Counter[str], words: int, overlap: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number of each article in its split, and its passages as rows; of a page that is none a row without text."""
+    for number, source in enumerate(sources):
+        if isinstance(source, Passage):
+            yield number, _row(source.passage_id, source.title, source.text, source.passage_id, 0)
+            continue
+        rows = 0
+        if isinstance(source, Article):
+            for text in split_words(source.text, words, overlap):
+                yield number, _row(f"{source.article_id}:{rows}", source.title, text, source.article_id, rows, source)
+                rows += 1
+            if not rows:
+                dropped["empty"] += 1
+        if not rows and (source.date, source.revision) != (UNKNOWN, UNKNOWN):
+            yield number, _row("", "", "", source.article_id, NO_PASSAGE, source)
+
+
+NO_MOMENT = NoArticle("")  # of what is no revision of a dump
+
+
+def _row(
+    passage_id: str,
+    title: str,
+    text: str,
+    article_id: str,
+    position: int,
+    moment: Article | NoArticle = NO_MOMENT,
+) -> dict[str, Any]:
+    return {
+        "id": passage_id,
+        "title": title,
+        "text": text,
+        "article_id": article_id,
+        "position": position,
+        "content_hash": passages.content_hash(title, text),
+        "date": moment.date,
+        "revision": moment.revision,
+    }
+
+
+def _rounds(
+    rows: Iterable[tuple[int, dict[str, Any]]], num_shards: int, first_source: int
+) -> Iterator[dict[int, list[dict[str, Any]]]]:
+    """Rows by shard, some thousands at a time."""
+    buffers: dict[int, list[dict[str, Any]]] = {}
+    buffered = 0
+    for number, row in rows:
+        row["source"] = first_source + number
+        buffers.setdefault(shard_of(row["article_id"], num_shards), []).append(row)
+        buffered += 1
+        if buffered >= ROUND_PASSAGES:
+            yield buffers
+            buffers, buffered = {}, 0
+    if buffers:
+        yield buffers
+
+
+def find_part(directory: str, name: str) -> PartRecord | None:
+    """The record of a part that an earlier run completed, else None."""
+    try:
+        record = PartRecord.from_json(store.read_text(store.join(directory, name + ".json")))
+        return dataclasses.replace(record, url=store.join(directory, name))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""RAG-Token answers from questions and their passages."""

@@ -1,0 +1,256 @@
+"""BART for inference, written to be read beside the paper (Lewis et al. 2019; Vaswani et al. 2017).
+
+    encoder: x = norm(token + position)
+             for each layer:  x = norm(x + attention over the passage);  x = norm(x + feed-forward)
+    decoder: x = norm(token + position)
+             for each layer:  x = norm(x + attention over the answer so far)
+                              x = norm(x + attention over the passage);  x = norm(x + feed-forward)
+             logits = x · token embeddings + bias
+
+Weights are those of transformers' `BartForConditionalGeneration`. Keys and values of the answer so far are kept, so
+that a step computes one position. Those of a passage are made only if they pay: by beam search, and by long answers.
+Without them, a query q meets a token's state s as q·(Ws + b) = (Wᵀq)·s + q·b, and q·b is the same for all tokens, so
+softmax drops it; likewise the weights' mean of Ws + b is W (mean of s) + b. So a look at the passage works on the
+encoder's states themselves, which all layers and heads share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch.nn import LayerNorm, Linear
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import BartForConditionalGeneration
+from transformers.activations import ACT2FN
+from transformers.models.bart import modeling_bart
+
+from rag_ops.compute.packed_linear import PackedLinear, is_altered
+
+POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
+ACTIVATIONS = ("gelu", "relu")
+# The classes of a BART's modules; adapters, quantisers and variants put others in their places.
+PARTS = {
+    BartForConditionalGeneration,
+    modeling_bart.BartModel,
+    modeling_bart.BartEncoder,
+    modeling_bart.BartDecoder,
+    modeling_bart.BartEncoderLayer,
+    modeling_bart.BartDecoderLayer,
+    modeling_bart.BartAttention,
+    modeling_bart.BartScaledWordEmbedding,
+    modeling_bart.BartLearnedPositionalEmbedding,
+    Linear,
+    LayerNorm,
+    torch.nn.ModuleList,
+}
+DIRECT_LOOKS = 24  # queries for each passage that cost about as much as its keys and values
+USUAL_TOKENS = 8  # of an answer
+
+Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
+
+
+@dataclasses.dataclass
+class Memory:
+    """What a step looks back on, for N = questions x passages rows with K beams each; K is 1 before the first step.
+
+    The beams of a question read the same passages, so a passage stands there once.
+
+    Attributes:
+        states: of the passages, (N, tokens, width); padding is 0.
+        mask: 0 for a passage's tokens and -inf for its padding, (N, 1, tokens).
+        past: for each layer, keys and values of the answer so far: (N, K, heads, longest, head size).
+        passage: for each layer, keys and values of the passage, (N, heads, tokens, head size); empty until they pay.
+        looks: how many queries each row has put to its passage, or is sure to put.
+        length: how many tokens of `past` are filled.
+    """
+
+    states: torch.Tensor
+    mask: torch.Tensor
+    past: list[Pair]
+    passage: list[Pair] = dataclasses.field(default_factory=list)
+    looks: int = 0
+    length: int = 0
+
+    def reorder(self, parents: torch.Tensor) -> None:
+        """Gives each beam the past of its parent, int64 (N, K); from then on there are K beams."""
+        rows = torch.arange(len(parents), device=parents.device)[:, None]
+        if parents.shape[1] != self.past[0][0].shape[1]:
+            self.past = [(keys[rows, parents], values[rows, parents]) for keys, values in self.past]
+            return
+        for pair in self.past:
+            for kept in pair:
+                kept[:, :, :, : self.length] = kept[rows, parents, :, : self.length]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keeps the given rows (int64): those of questions that are not finished."""
+        self.states, self.mask = self.states[rows], self.mask[rows]
+        self.past = [(keys[rows], values[rows]) for keys, values in self.past]
+        self.passage = [(keys[rows], values[rows]) for keys, values in self.passage]
+
+
+class Bart:
+    """Encoder and decoder of a `BartForConditionalGeneration`.
+
+    Args:
+        model: in evaluation mode, on its device, in its dtype; not needed afterwards.
+    """
+
+    def __init__(self, model: Any):
+        config, parts = model.config, _sides(model)
+        self._heads = (config.encoder_attention_heads, config.decoder_attention_heads)
+        # Two tables, for tie_word_embeddings=False gives each side one of its own
+        self._tokens = [part.embed_tokens.weight.detach() for part in parts]
+        self._scales = [part.embed_tokens.embed_scale for part in parts]
+        self._positions = [part.embed_positions.weight.detach()[POSITION_OFFSET:] for part in parts]
+        self._norms = [part.layernorm_embedding for part in parts]
+        activation = config.activation_function
+        self._encoder = [_EncoderLayer(layer, self._heads[0], activation) for layer in parts[0].layers]
+        self._decoder = [_DecoderLayer(layer, self._heads[1], activation) for layer in parts[1].layers]
+        self._output = PackedLinear(model.lm_head.weight, model.final_logits_bias[0].to(model.lm_head.weight.dtype))
+
+    @staticmethod
+    def fits(model: Any) -> bool:
+        """Whether `model` is a BART as this file writes it down: its configuration, and every one of its modules."""
+        if type(model) is not BartForConditionalGeneration or model.config.activation_function not in ACTIVATIONS:
+            return False
+        known = PARTS | {type(ACT2FN[model.config.activation_function])}
+        for module in model.modules():
+            if type(module) not in known or module.training or is_altered(module):
+                return False
+        weights = list(model.parameters())
+        linears = [module for module in model.modules() if isinstance(module, Linear) and module is not model.lm_head]
+        return (
+            all(type(weight) is torch.nn.Parameter and weight.dtype == weights[0].dtype for weight in weights)
+            and all(linear.bias is not None for linear in linears)
+            and model.lm_head.bias is None
+        )
+
+    def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """States of passages, (N, tokens, width), from token ids and a mask that is 1 for tokens, int64 (N, tokens)."""
+        x = self._norms[0](self._tokens[0][ids] * self._scales[0] + self._positions[0][: ids.shape[1]])
+        hidden = _additive(mask, x.dtype) if not bool(mask.all()) else None
+        for layer in self._encoder:
+            x = layer(x, hidden)
+        return x
+
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Memory:
+        """The memory before the first step.
+
+        Args:
+            states: what `encode` gave, (N, tokens, width).
+            mask: 1 for tokens, 0 for padding, (N, tokens).
+            longest: most tokens of an answer.
+            beams: how many there will be.
+        """
+        shape = (len(states), 1, self._heads[1], longest, states.shape[-1] // self._heads[1])
+        past = [(states.new_empty(shape), states.new_empty(shape)) for _ in self._decoder]
+        expected = beams * min(longest, USUAL_TOKENS)
+        return Memory(states, _additive(mask, states.dtype)[:, 0], past, looks=expected if beams > 1 else 0)
+
+    def step(self, tokens: torch.Tensor, memory: Memory) -> torch.Tensor:
+        """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `memory` grows by one."""
+        x = self._norms[1](self._tokens[1][tokens] * self._scales[1] + self._positions[1][memory.length])
+        memory.looks += tokens.shape[1]
+        if memory.looks > DIRECT_LOOKS and not memory.passage:
+            memory.passage = [layer.read(memory.states, memory.mask) for layer in self._decoder]
+        for number, layer in enumerate(self._decoder):
+            x = layer(x, number, memory)
+        memory.length += 1
+        return self._output(x)
+
+
+class _EncoderLayer:
+    def __init__(self, layer: Any, heads: int, activation: str):
+        self._heads, own = heads, layer.self_attn
+        self._qkv, self._out = _joined(own.q_proj, own.k_proj, own.v_proj), _joined(own.out_proj)
+        self._up, self._down = _joined(layer.fc1, activation=activation), _joined(layer.fc2)
+        self._norms = (layer.self_attn_layer_norm, layer.final_layer_norm)
+
+    def __call__(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(N, tokens, width)."""
+        query, key, value = self._qkv(x).view(*x.shape[:2], 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        found = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = self._norms[0](x + self._out(found.transpose(1, 2).reshape(x.shape)))
+        return self._norms[1](x + self._down(self._up(x)))
+
+
+class _DecoderLayer:
+    def __init__(self, layer: Any, heads: int, activation: str):
+        self._heads, own, other = heads, layer.self_attn, layer.encoder_attn
+        self._qkv, self._out = _joined(own.q_proj, own.k_proj, own.v_proj), _joined(own.out_proj)
+        self._query, self._found = _joined(other.q_proj), _joined(other.out_proj)
+        self._read, self._key, self._value = _joined(other.k_proj, other.v_proj), other.k_proj, other.v_proj
+        self._up, self._down = _joined(layer.fc1, activation=activation), _joined(layer.fc2)
+        self._norms = (layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, layer.final_layer_norm)
+
+    def read(self, states: torch.Tensor, mask: torch.Tensor) -> Pair:
+        """Keys and values of the passages, (N, heads, tokens, head size); 0 for padding, which is not computed."""
+        rows, places = (mask[:, 0] == 0).nonzero(as_tuple=True)
+        found = self._read(states[rows, places]).view(len(rows), 2, self._heads, -1)
+        keys, values = states.new_zeros((2, len(states), self._heads, states.shape[1], found.shape[-1]))
+        keys.transpose(1, 2)[rows, places], values.transpose(1, 2)[rows, places] = found.unbind(1)
+        return keys, values
+
+    def __call__(self, x: torch.Tensor, number: int, memory: Memory) -> torch.Tensor:
+        """One position, (N, K, width)."""
+        x = self._norms[0](x + self._out(self._look_back(x, memory.past[number], memory.length)))
+        query = self._query(x)
+        if memory.passage:
+            found = self._look_up(query, memory.passage[number], memory.mask)
+        else:
+            found = self._look_directly(query, memory.states, memory.mask)
+        x = self._norms[1](x + self._found(found))
+        return self._norms[2](x + self._down(self._up(x)))
+
+    def _look_back(self, x: torch.Tensor, past: Pair, length: int) -> torch.Tensor:
+        """Self-attention: each beam over its own tokens so far, the newest included."""
+        query, key, value = self._qkv(x).view(*x.shape[:2], 3, self._heads, -1).unbind(2)
+        past[0][:, :, :, length], past[1][:, :, :, length] = key, value
+        keys, values = (kept[:, :, :, : length + 1].flatten(0, 1) for kept in past)
+        return scaled_dot_product_attention(query.flatten(0, 1)[:, :, None], keys, values).view(x.shape)
+
+    def _look_up(self, query: torch.Tensor, passage: Pair, mask: torch.Tensor) -> torch.Tensor:
+        """Attention over the passage: the beams are so many queries, for there is no order among them to mask."""
+        queries, (keys, values) = self._split(query), passage
+        if query.is_cuda:
+            found = scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None])
+        else:  # for so few queries torch's kernel for CPUs takes longer than the plain products
+            weights = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3) + mask[:, None]
+            found = weights.softmax(-1) @ values
+        return found.transpose(1, 2).reshape(query.shape)
+
+    def _look_directly(self, query: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The same without keys and values; see the top of this file."""
+        rows, beams, width = query.shape
+        heads = query.view(rows * beams, self._heads, -1).transpose(0, 1)  # (heads, N * K, head size)
+        keys = self._key.weight.view(self._heads, -1, width)
+        asked = torch.bmm(heads, keys) * heads.shape[2] ** -0.5  # (heads, N * K, width)
+        asked = asked.view(self._heads, rows, beams, width).transpose(0, 1).reshape(rows, -1, width)
+        weights = torch.baddbmm(mask, asked, states.transpose(1, 2)).softmax(-1)  # (N, heads * K, tokens)
+        means = torch.bmm(weights, states).view(rows, self._heads, beams, width)
+        values = self._value.weight.view(self._heads, -1, width)
+        found = torch.bmm(means.transpose(0, 1).reshape(self._heads, -1, width), values.transpose(1, 2))
+        return found.transpose(0, 1).reshape(query.shape) + self._value.bias
+
+    def _split(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, tokens, width) to (N, heads, tokens, head size)."""
+        return x.view(*x.shape[:2], self._heads, -1).transpose(1, 2)
+
+
+def _sides(model: Any) -> tuple[Any, Any]:
+    """Encoder and decoder."""
+    return model.model.encoder, model.model.decoder
+
+
+def _joined(*layers: Any, activation: str = "none") -> PackedLinear:
+    """Linear layers of one input as one."""
+    weight = torch.cat([layer.weight for layer in layers]) if len(layers) > 1 else layers[0].weight
+    bias = torch.cat([layer.bias for layer in layers]) if len(layers) > 1 else layers[0].bias
+    return PackedLinear(weight, bias.detach(), activation)
+
+
+def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """0 where the mask is 1, -inf where it is 0; (N, tokens) to (N, 1, 1, tokens)."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask == 0, -torch.inf)[:, None, None]

@@ -1,0 +1,185 @@
+"""Beam search for RAG-Token: the mixture over a question's passages scores the beams, which share its passages.
+
+The rules are those of transformers' vectorised beam search (5.x): twice as many candidates as beams (more for several
+end tokens), finished sequences compared by score over length to the power of the length penalty, and its heuristic for
+when to stop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from rag_ops.generation.decoding import Found, Mixture, Rules
+from rag_ops.generation.extractive import Source, of
+from rag_ops.generation.seq2seq import Generator
+
+NEVER = -1.0e9  # the score of what is not to be chosen; finite, as transformers has it, so that ties resolve alike
+
+
+@dataclasses.dataclass
+class _Sequences:
+    """Sequences of B questions, K or more each, best first.
+
+    Attributes:
+        tokens: int64 (B, K, longest + 1), the start token first.
+        scores: what they are compared by, float32 (B, K).
+        log_probs: of each token, float32 (B, K, longest).
+        posteriors: over the passages, for each token, float32 (B, K, longest, D).
+        lengths: tokens without the start token, int64 (B, K).
+        done: whether the sequence is finished, bool (B, K).
+    """
+
+    tokens: torch.Tensor
+    scores: torch.Tensor
+    log_probs: torch.Tensor
+    posteriors: torch.Tensor
+    lengths: torch.Tensor
+    done: torch.Tensor
+
+    @classmethod
+    def started(cls, log_prior: torch.Tensor, beams: int, rules: Rules) -> _Sequences:
+        """Sequences of the start token alone, with the score 0."""
+        (questions, docs), device = log_prior.shape, log_prior.device
+        tokens = torch.full((questions, beams, rules.longest + 1), rules.ends[0], device=device)
+        tokens[:, :, 0] = rules.start
+        zeros = torch.zeros((questions, beams), device=device)
+        log_probs = zeros.new_zeros((questions, beams, rules.longest))
+        posteriors = zeros.new_zeros((questions, beams, rules.longest, docs))
+        return cls(tokens, zeros, log_probs, posteriors, zeros.long(), zeros.bool())
+
+    def best(self, scores: torch.Tensor, count: int) -> tuple[_Sequences, torch.Tensor]:
+        """The `count` best by `scores`, with these scores, and where they stood, int64 (B, count)."""
+        found, places = scores.topk(count)
+        return dataclasses.replace(self.pick(places), scores=found), places
+
+    def pick(self, places: torch.Tensor) -> _Sequences:
+        """Sequences by place, int64 (B, any number)."""
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        return _Sequences(*(getattr(self, field.name)[rows, places] for field in dataclasses.fields(self)))
+
+    def rows(self, kept: torch.Tensor) -> _Sequences:
+        """Those of some questions."""
+        return _Sequences(*(getattr(self, field.name)[kept] for field in dataclasses.fields(self)))
+
+    def beside(self, others: _Sequences) -> _Sequences:
+        """These and others of the same questions."""
+        pairs = ((getattr(self, field.name), getattr(others, field.name)) for field in dataclasses.fields(self))
+        return _Sequences(*(torch.cat(pair, 1) for pair in pairs))
+
+    def found(self, row: int, count: int, length_penalty: float) -> list[Found]:
+        """The `count` best of one question; fewer where rules left fewer, for the rest are twins of these."""
+        answers = []
+        for beam in range(count):
+            length = int(self.lengths[row, beam])
+            if beam and (not self.done[row, beam] or self.scores[row, beam] * length**length_penalty <= NEVER / 2):
+                break
+            log_probs, posterior = self.log_probs[row, beam, :length], self.posteriors[row, beam, :length]
+            tokens, score = self.tokens[row, beam, 1 : length + 1].tolist(), float(self.scores[row, beam])
+            answers.append(Found(tokens, score, log_probs.cpu().numpy(), posterior.cpu().numpy()))
+        return answers
+
+
+def beam_search(
+    generator: Generator,
+    states: torch.Tensor,
+    mask: torch.Tensor,
+    log_prior: torch.Tensor,
+    rules: Rules,
+    sources: Sequence[Source] | None = None,
+    *,
+    beams: int,
+    length_penalty: float = 1.0,
+    early_stopping: bool = False,
+    n_best: int = 1,
+) -> list[list[Found]]:
+    """Decodes a batch of B questions with K beams each; a question that cannot improve any more leaves the batch.
+
+    Args:
+        generator: made the states.
+        states: encoded contexts, (B * D, tokens, width), a question's passages together.
+        mask: 1 for tokens, (B * D, tokens).
+        log_prior: log p(z|x), float32 (B, D); -inf for a passage that only fills up.
+        rules: tokens and lengths.
+        sources: of each question, what its answer is to stand in; None for no such rule.
+        beams: K.
+        length_penalty: power of the length by which a finished sequence's score is divided.
+        early_stopping: whether a question is finished as soon as K of its sequences are.
+        n_best: how many sequences to give, at most K.
+
+    Returns:
+        For each question its best sequences, best first.
+    """
+    questions, docs = log_prior.shape
+    memory = generator.start(states, mask, rules.longest, beams)
+    running = _Sequences.started(log_prior, beams, rules)
+    running.scores[:, 1:] = NEVER  # all beams begin alike: only the first is continued, and only it is computed
+    finished = _Sequences.started(log_prior, beams, rules)
+    finished.scores[:] = NEVER
+    active = torch.arange(questions, device=states.device)
+    results: list[list[Found]] = [[] for _ in range(questions)]
+    for place in range(rules.longest):
+        newest = running.tokens[:, : beams if place else 1, place].repeat_interleave(docs, 0)
+        mixture = Mixture(generator.step(newest, memory), log_prior[active])
+        candidates, parents = _continue(running, mixture, rules, place, of(sources, active))
+        ends = rules.are_ends(candidates.tokens[:, :, place + 1]) | (place + 1 == rules.longest)
+        running, chosen = candidates.best(candidates.scores + ends * NEVER, beams)
+        finished = _finish(finished, candidates, ends, place + 1, length_penalty, early_stopping)
+        hopeful = running.scores[:, 0] / (place + 1) ** length_penalty
+        worst = torch.where(finished.done.all(1), finished.scores.amin(1), NEVER)
+        going = (hopeful > worst) & ~(early_stopping & finished.done.all(1))
+        going &= torch.tensor(place + 1 < rules.longest, device=going.device)
+        for row in (~going).nonzero()[:, 0].tolist():
+            results[int(active[row])] = finished.found(row, n_best, length_penalty)
+        kept = going.nonzero()[:, 0]
+        if not len(kept):
+            break
+        memory.reorder(parents.gather(1, chosen).repeat_interleave(docs, 0))
+        if len(kept) < len(active):
+            active, running, finished = active[kept], running.rows(kept), finished.rows(kept)
+            memory.keep((kept[:, None] * docs + torch.arange(docs, device=kept.device)).flatten())
+    return results
+
+
+def _continue(
+    running: _Sequences, mixture: Mixture, rules: Rules, place: int, sources: Sequence[Source] | None
+) -> tuple[_Sequences, torch.Tensor]:
+    """The best continuations of the running beams, and the computed beam that each continues, int64 (B, candidates).
+
+    There are K for each end token and K more, so that K go on whichever of them end.
+    """
+    beams, vocabulary = running.scores.shape[1], mixture.log_probs.shape[2]
+    count = (1 + len(rules.ends)) * beams
+
+    def best() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        allowed = rules.apply(mixture.log_probs, running.tokens, place, sources)  # of one beam before the first token
+        scores, places = (allowed + running.scores[:, :, None]).flatten(1).topk(count)
+        parents = places // vocabulary if allowed.shape[1] > 1 else torch.zeros_like(places)
+        own = mixture.log_probs.flatten(1).gather(1, parents * vocabulary + places % vocabulary)
+        return scores, places, parents, own
+
+    scores, places, parents, own = best()
+    if mixture.settle(own.masked_fill(scores == -torch.inf, 0.0)):
+        scores, places, parents, own = best()
+    tokens = places % vocabulary
+    candidates = dataclasses.replace(running.pick(places // vocabulary), scores=scores)
+    candidates.tokens[:, :, place + 1] = tokens
+    candidates.lengths += 1
+    candidates.log_probs[:, :, place] = own
+    candidates.posteriors[:, :, place] = mixture.posterior(parents, tokens)
+    return candidates, parents
+
+
+def _finish(
+    finished: _Sequences, candidates: _Sequences, ends: torch.Tensor, length: int, penalty: float, early_stopping: bool
+) -> _Sequences:
+    """The K best finished sequences, those that just ended among them; only the K best candidates may end."""
+    beams = finished.scores.shape[1]
+    ended = ends.clone()
+    ended[:, beams:] = False
+    full = finished.done.all(1, keepdim=True) & early_stopping
+    scores = candidates.scores / length**penalty + full * NEVER + ~ended * NEVER
+    merged = finished.beside(dataclasses.replace(candidates, scores=scores, done=ended))
+    return merged.best(merged.scores, beams)[0]

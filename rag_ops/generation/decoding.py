@@ -1,0 +1,187 @@
+"""What both searches share: the mixture over passages, the rules for next tokens, and what is found.
+
+p(y_t | x, y_<t) = sum over z of p(z|x) p(y_t | x, z, y_<t), where p(z|x) is the softmax of the passages' scores (Lewis
+et al. 2020, section 2.1).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from rag_ops.generation.extractive import Source
+
+TINY = torch.finfo(torch.float32).tiny  # a token less likely than this counts as this likely, unless it is looked at
+SURE = -69.0  # log-probabilities below this are computed anew, as sums of logarithms, once a search would use them
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """One answer.
+
+    Attributes:
+        tokens: without the start token, the end token included where it came.
+        score: what answers are compared by; of a beam its log-probability over its length to a power.
+        log_probs: of each token under the mixture, float32 (T,), natural logarithm; their sum is log p(y|x).
+        posterior: p(z | x, y_1..t) for each token, float32 (T, D); a row sums to 1.
+    """
+
+    tokens: list[int]
+    score: float
+    log_probs: np.ndarray
+    posterior: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What a search must know of tokens and lengths.
+
+    Attributes:
+        start: id of the decoder's start token.
+        ends: ids of the end tokens.
+        longest: most new tokens.
+        shortest: fewest tokens of a sequence, the start token counted, before an end token may come.
+        no_repeat: n-grams of this many tokens come once; 0 for no rule.
+        forbidden: sequences of token ids that may not come; an end token alone is not one of them.
+        first: the token that every answer has to begin with; None if there is none.
+        last: tokens of which one has to end an answer of `longest` tokens; may be empty.
+    """
+
+    start: int
+    ends: tuple[int, ...]
+    longest: int
+    shortest: int = 0
+    no_repeat: int = 0
+    forbidden: tuple[tuple[int, ...], ...] = ()
+    first: int | None = None
+    last: tuple[int, ...] = ()
+
+    def forced(self, place: int) -> tuple[int, ...]:
+        """The tokens of which one has to come at a place, whatever the other rules say; empty where none has to."""
+        if self.last and place + 1 == self.longest:
+            return self.last
+        return (self.first,) if place == 0 and self.first is not None else ()
+
+    def are_ends(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Which of some tokens end an answer; bool, of the same shape."""
+        ended = tokens == self.ends[0]
+        for end in self.ends[1:]:
+            ended |= tokens == end
+        return ended
+
+    def apply(
+        self, log_probs: torch.Tensor, tokens: torch.Tensor, place: int, sources: Sequence[Source] | None = None
+    ) -> torch.Tensor:
+        """Scores of next tokens, as transformers' processors give them.
+
+        A score is the token's log-probability, -inf where a rule forbids the token, and 0 for a token that is forced.
+
+        Args:
+            log_probs: (B, K, vocabulary); not changed.
+            tokens: sequences so far, the start token first, int64 (B, K, at least place + 1).
+            place: how many tokens after the start token there are.
+            sources: of each question, what its answer is to stand in. Where the rules leave no token, the end token
+                comes.
+        """
+        if forced := self.forced(place):
+            scores = torch.full_like(log_probs, -torch.inf)
+            scores[:, :, list(forced)] = 0.0
+            return scores
+        allowed = self._ruled(log_probs, tokens, place)
+        if sources is None:
+            return allowed
+        standing = torch.full_like(allowed, -torch.inf)
+        begins = 1 if self.first is None else 2  # a forced first token is no part of the text
+        for row, beams in enumerate(tokens[:, : allowed.shape[1], begins : place + 1].tolist()):
+            for beam, sequence in enumerate(beams):
+                following, may_end = sources[row].next_tokens(sequence)
+                ids = [*following, *self.ends] if may_end else [*following]
+                standing[row, beam, ids] = allowed[row, beam, ids]
+        stuck = standing.amax(-1) == -torch.inf
+        for end in self.ends:  # a mask and a number as one index: torch 2.8 takes the number for the second dimension
+            standing[..., end] = torch.where(stuck, log_probs[..., end], standing[..., end])
+        return standing
+
+    def _ruled(self, log_probs: torch.Tensor, tokens: torch.Tensor, place: int) -> torch.Tensor:
+        """What `apply` says of lengths, repetitions and forbidden words."""
+        early = place + 1 < self.shortest
+        singles = [sequence[0] for sequence in self.forbidden if len(sequence) == 1 and sequence[0] not in self.ends]
+        longer = [sequence for sequence in self.forbidden if len(sequence) > 1]
+        repeats = self.no_repeat and place + 2 > self.no_repeat
+        if not (early or singles or longer or repeats):
+            return log_probs
+        log_probs = log_probs.clone()
+        log_probs[:, :, [*singles, *(self.ends if early else ())]] = -torch.inf
+        if longer or repeats:
+            for row, beams in enumerate(tokens[:, : log_probs.shape[1], : place + 1].tolist()):
+                for beam, sequence in enumerate(beams):
+                    banned = [words[-1] for words in longer if tuple(sequence[1 - len(words) :]) == words[:-1]]
+                    if repeats:
+                        banned += _repeating(sequence, self.no_repeat)
+                    log_probs[row, beam, banned] = -torch.inf
+        return log_probs
+
+
+def _repeating(sequence: list[int], size: int) -> list[int]:
+    """The tokens that would end an n-gram for the second time."""
+    ending = sequence[len(sequence) - size + 1 :]
+    starts = range(len(sequence) - size + 1)
+    return [sequence[n + size - 1] for n in starts if sequence[n : n + size - 1] == ending]
+
+
+class Mixture:
+    """Next tokens of B questions under the mixture of their D passages, for K beams each.
+
+    Probabilities are summed, because that takes one exponential a token where a sum of logarithms takes two and a
+    logarithm. Those below exp(`SURE`) may be nothing in float32: where a search comes to use one, `settle` computes it
+    as transformers computes all of them.
+
+    Args:
+        logits: (B * D, K, vocabulary), a question's passages together.
+        log_prior: log p(z|x), float32 (B, D); -inf for a passage that only fills up.
+
+    Attributes:
+        log_probs: log p(y_t | x, y_<t), float32 (B, K, vocabulary); below `SURE` no more than that until settled.
+    """
+
+    def __init__(self, logits: torch.Tensor, log_prior: torch.Tensor):
+        questions, docs = log_prior.shape
+        self._logits = logits.float().view(questions, docs, *logits.shape[1:])
+        self._most = self._logits.amax(-1, keepdim=True)
+        prior = log_prior.exp()
+        given, totals = torch.empty_like(self._logits[:, 0]), []
+        probs: torch.Tensor | None = None
+        for doc in range(docs):
+            # p(y_t | x, z, y_<t) but for a factor, in one buffer for all passages, which stays in the cache
+            torch.sub(self._logits[:, doc], self._most[:, doc], out=given).exp_()
+            totals.append(given.sum(-1, keepdim=True))
+            weight = prior[:, doc, None, None] / totals[-1]
+            probs = given * weight if probs is None else probs.addcmul_(given, weight)
+        assert probs is not None
+        # log p(z|x) less the logarithm of what makes the passage's probabilities sum to 1
+        self._shift = log_prior[:, :, None, None] - self._most - torch.stack(totals, 1).log()
+        self.log_probs = probs.clamp_min_(TINY).log_()
+
+    def settle(self, used: torch.Tensor) -> bool:
+        """Computes the log-probabilities of those questions exactly of which a search would use an unsure one.
+
+        Args:
+            used: log-probabilities that it would use, float32 (B, any number); what it would not, anything over `SURE`.
+
+        Returns:
+            Whether any has changed.
+        """
+        unsure = (used < SURE).any(1).nonzero()[:, 0]
+        if not len(unsure):
+            return False
+        self.log_probs[unsure] = torch.logsumexp(self._logits[unsure] + self._shift[unsure], 1)
+        return True
+
+    def posterior(self, beams: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """p(z | x, y_1..t) for chosen next tokens: int64 beams and tokens, (B, M), to float32 (B, M, D)."""
+        rows = torch.arange(len(beams), device=beams.device)[:, None]
+        joint = self._logits.permute(0, 2, 3, 1)[rows, beams, tokens] + self._shift[..., 0].transpose(1, 2)[rows, beams]
+        return joint.softmax(-1).nan_to_num_(0.0)  # of a token whose logits are -inf for all passages

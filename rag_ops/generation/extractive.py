@@ -1,0 +1,106 @@
+"""Extractive decoding: an answer stands, word for word, in one of its question's passages.
+
+A generator may write "Steffias", half of one passage's name and half of another's, or a word that no passage has. Here
+each next token has to go on at a place where the tokens so far stand, from the beginning of a word on, and the answer
+ends where a word does. It is what transformers' `prefix_allowed_tokens_fn` is for. Places are compared by characters,
+spaces left out, so that any tokenizer will do: where it splits words, and what it makes of a space, does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from rag_ops.generation.spelling import bare, between_words
+
+APART = "\ufffd"  # between two texts: tokens with it, which are parts of a character, are left out
+
+
+class Vocabulary:
+    """The characters of each token of a vocabulary.
+
+    Args:
+        tokenizer: the generator's.
+        uncased: whether case and accents are left out of the comparison.
+
+    Attributes:
+        uncased: the same.
+        characters: of each token, without spaces; "" for special tokens and parts of a character.
+        tokens: ids by characters.
+        inner: ids of tokens that no answer begins with, such as "##ing".
+        longest: characters of the longest token.
+    """
+
+    def __init__(self, tokenizer: Any, uncased: bool):
+        self.uncased = uncased
+        letter = tokenizer("a", add_special_tokens=False)["input_ids"]  # after one, "##ing" is decoded as "ing"
+        before = len(bare(tokenizer.decode(letter), uncased)[0])
+        texts = tokenizer.batch_decode([[*letter, token] for token in range(len(tokenizer))])
+        special = set(tokenizer.all_special_ids)
+        self.characters = [
+            "" if token in special or APART in text else bare(text, uncased)[0][before:]
+            for token, text in enumerate(texts)
+        ]
+        alone = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        self.inner = {token for token, text in enumerate(alone) if bare(text, uncased)[0] != self.characters[token]}
+        self.tokens: dict[str, list[int]] = {}
+        for token, characters in enumerate(self.characters):
+            if characters:
+                self.tokens.setdefault(characters, []).append(token)
+        self.longest = max(map(len, self.tokens), default=0)
+
+
+class Source:
+    """The texts that the answer to one question is to stand in.
+
+    Args:
+        texts: of its passages.
+        vocabulary: of the generator.
+    """
+
+    def __init__(self, texts: Iterable[str], vocabulary: Vocabulary):
+        self._vocabulary = vocabulary
+        parts, begins, ends = [], [], set()
+        length = 0
+        for text in texts:
+            characters, places = bare(text, vocabulary.uncased)
+            for number, place in enumerate(places):
+                if (number == 0 or places[number - 1] != place) and between_words(text, place):
+                    begins.append(length + number)
+                    ends.add(length + number)
+            length += len(characters) + len(APART)
+            parts.append(characters)
+            ends.add(length - len(APART))
+        self._characters, self._ends = APART.join(parts), ends
+        self._places: dict[tuple[int, ...], list[int]] = {(): begins}  # where a sequence may go on
+
+    def next_tokens(self, sequence: Sequence[int]) -> tuple[set[int], bool]:
+        """The tokens that may follow, and whether the answer may end here.
+
+        Args:
+            sequence: tokens so far, the start token left out.
+        """
+        places = self._where(tuple(sequence))
+        tokens: set[int] = set()
+        for ahead in {self._characters[place : place + self._vocabulary.longest] for place in places}:
+            for length in range(1, len(ahead) + 1):
+                tokens.update(self._vocabulary.tokens.get(ahead[:length], ()))
+        if not sequence:
+            tokens -= self._vocabulary.inner
+        return tokens, bool(sequence) and not self._ends.isdisjoint(places)
+
+    def _where(self, sequence: tuple[int, ...]) -> list[int]:
+        if sequence not in self._places:
+            characters = self._vocabulary.characters[sequence[-1]]
+            before = self._where(sequence[:-1]) if characters else []
+            self._places[sequence] = [
+                place + len(characters) for place in before if self._characters.startswith(characters, place)
+            ]
+        return self._places[sequence]
+
+
+def of(sources: Sequence[Source] | None, questions: torch.Tensor) -> list[Source] | None:
+    """The sources of some questions, int64 (any number,)."""
+    return None if sources is None else [sources[question] for question in questions.tolist()]

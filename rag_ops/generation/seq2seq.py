@@ -1,0 +1,128 @@
+"""Any sequence-to-sequence generator through its own modules, behind the three methods that `bart.Bart` has."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import torch
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from rag_ops.compute.packed_linear import pack_linears
+from rag_ops.errors import InputError
+from rag_ops.generation.bart import Bart
+
+
+class DecoderMemory(Protocol):
+    """What a step looks back on, for N rows (questions x passages) with K beams each."""
+
+    def reorder(self, parents: torch.Tensor) -> None:
+        """Gives each beam the past of its parent, int64 (N, K)."""
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keeps the given rows, int64."""
+
+
+class Generator(Protocol):
+    """What decoding needs of a generator; shapes as in `bart.Bart`."""
+
+    def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Token ids and mask, (N, tokens), to states, (N, tokens, width)."""
+
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Any:
+        """Reads the states; gives a DecoderMemory with one beam a row."""
+
+    def step(self, tokens: torch.Tensor, memory: Any) -> torch.Tensor:
+        """The newest tokens, (N, K), to logits of the next, (N, K, vocabulary)."""
+
+
+def generator_of(model: Any) -> Generator:
+    """The fastest of ours that `model`, a transformers generator in evaluation mode, can be run by."""
+    return Bart(model) if Bart.fits(model) else Seq2Seq(model)
+
+
+@dataclasses.dataclass
+class CacheMemory:
+    """Transformers' own cache, one row for each beam of each passage.
+
+    Attributes:
+        states, mask: of the passages, (N * K, tokens, width) and (N * K, tokens).
+        cache: keys and values of answer and passage.
+        beams: K.
+    """
+
+    states: torch.Tensor
+    mask: torch.Tensor
+    cache: EncoderDecoderCache
+    beams: int = 1
+
+    def reorder(self, parents: torch.Tensor) -> None:
+        """Gives each beam the past of its parent, int64 (N, K); from then on there are K beams."""
+        rows = torch.arange(len(parents), device=parents.device)[:, None] * self.beams
+        self.beams = parents.shape[1]
+        self._select((rows + parents).flatten())
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keeps the given rows, int64."""
+        beams = torch.arange(self.beams, device=rows.device)
+        self._select((rows[:, None] * self.beams + beams).flatten())
+
+    def _select(self, places: torch.Tensor) -> None:
+        self.states, self.mask = self.states[places], self.mask[places]
+        self.cache.batch_select_indices(places)
+
+
+class Seq2Seq:
+    """A generator without a fast path: T5 and others.
+
+    Args:
+        model: any `AutoModelForSeq2SeqLM` in evaluation mode; on a CPU its linear layers are packed in place.
+
+    Raises:
+        InputError: its answer to a question would depend on chance, or on the questions beside it.
+    """
+
+    def __init__(self, model: Any):
+        _check_routing(model.config)
+        self._model = model
+        self._encoded: Any = None  # the class of the encoder's output: models look in it for more than the states
+        pack_linears(model)
+
+    def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """See `Generator`."""
+        output = self._model.get_encoder()(input_ids=ids, attention_mask=mask, return_dict=True)
+        self._encoded = type(output)
+        return output.last_hidden_state
+
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> CacheMemory:
+        """See `Generator`; `longest` and `beams` are not needed, for the cache grows."""
+        return CacheMemory(states, mask, EncoderDecoderCache(DynamicCache(), DynamicCache()))
+
+    def step(self, tokens: torch.Tensor, memory: CacheMemory) -> torch.Tensor:
+        """See `Generator`."""
+        output = self._model(
+            encoder_outputs=self._encoded(last_hidden_state=memory.states),
+            attention_mask=memory.mask,
+            decoder_input_ids=tokens.reshape(-1, 1),
+            past_key_values=memory.cache,
+            use_cache=True,
+        )
+        return output.logits[:, -1].view(*tokens.shape, -1)
+
+
+def _check_routing(config: Any) -> None:
+    """Refuses a mixture of experts whose tokens compete for places over a batch, or are routed by chance (NLLB-MoE)."""
+    share, policy = (
+        getattr(config, "moe_eval_capacity_token_fraction", 1.0),
+        getattr(config, "second_expert_policy", "all"),
+    )
+    if share < 1:
+        raise InputError(
+            "the generator's experts take a share of a batch's tokens, so answers would depend on one another",
+            value=f"moe_eval_capacity_token_fraction {share}",
+            expected="1.0",
+        )
+    if policy != "all":
+        raise InputError(
+            "the generator chooses experts by chance", value=f"second_expert_policy {policy}", expected="all"
+        )

@@ -1,0 +1,91 @@
+"""The tokens that a search begins, ends and is forced with, as transformers' `generate` takes them from a RAG model.
+
+`generate` asks the generation configuration of the RAG model as a whole, not the generator's. That is the directory's
+generation_config.json; without one it is made of config.json, where RagConfig's own ids come before its generator's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import GenerationConfig, RagConfig
+
+from rag_ops.errors import InputError
+from rag_ops.models.loading import loading
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecialTokens:
+    """Token ids that decoding needs.
+
+    Attributes:
+        pad: fills up contexts; it is never looked at.
+        start: the decoder's first input.
+        ends: any of them ends an answer.
+        first: the token that every answer has to begin with (`forced_bos_token_id`); None if there is none.
+        last: tokens of which one has to end an answer that reaches the length limit (`forced_eos_token_id`); may be
+            empty.
+    """
+
+    pad: int
+    start: int
+    ends: tuple[int, ...]
+    first: int | None = None
+    last: tuple[int, ...] = ()
+
+    def unforced(self) -> SpecialTokens:
+        """The same without forced tokens."""
+        return dataclasses.replace(self, first=None, last=())
+
+
+def special_tokens(generation: Any, config: Any) -> SpecialTokens:
+    """The tokens of a loaded model.
+
+    Args:
+        generation: its `generation_config`.
+        config: its RagConfig; asked for start and end tokens that the generation configuration lacks, its own before
+            the generator's. There `generate` would raise an error, or never end an answer.
+
+    Raises:
+        InputError: neither names a start token or an end token.
+    """
+    levels = (generation, config, config.generator)
+
+    def named(name: str) -> Any:
+        return next((found for level in levels if (found := getattr(level, name, None)) is not None), None)
+
+    start = named("decoder_start_token_id")
+    if start is None:
+        start = named("bos_token_id")
+    ends, pad = _several(named("eos_token_id")), getattr(generation, "pad_token_id", None)
+    if start is None or not ends:
+        raise InputError(
+            "the model's configuration lacks a token", value=f"start {start}, end {ends}", expected="both as token ids"
+        )
+    first, last = getattr(generation, "forced_bos_token_id", None), getattr(generation, "forced_eos_token_id", None)
+    return SpecialTokens(ends[0] if pad is None else pad, start, ends, first, _several(last))
+
+
+def read_special_tokens(directory: str) -> SpecialTokens:
+    """The tokens of the model in a local directory, without loading its weights.
+
+    Raises:
+        InputError: its configuration cannot be read, or names no start or end token.
+    """
+    with loading("the RAG model's configuration", directory):
+        config = RagConfig.from_pretrained(directory)
+        try:
+            generation = GenerationConfig.from_pretrained(directory)
+        except OSError:  # no such file: as transformers does when it loads the model
+            generation = GenerationConfig.from_pretrained(
+                directory, config_file_name="config.json", _from_model_config=True
+            )
+    return special_tokens(generation, config)
+
+
+def _several(ids: int | Sequence[int] | None) -> tuple[int, ...]:
+    if ids is None:
+        return ()
+    return (ids,) if isinstance(ids, int) else tuple(ids)

@@ -1,0 +1,108 @@
+"""Markup to text with a bound on time and memory, whatever the page: a hostile one costs itself and nothing else.
+
+The parser is linear on markup whose brackets and tags pair up, and up to quadratic, or out of stack, where they don't.
+So a page is looked at first; one whose parsing may take long is parsed in a process of its own, which is stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from rag_ops.markup import wikitext
+
+MAX_SECS = 3  # of a processor, for a page
+MAX_MEMORY_BYTES = 2 << 30
+SUSPECT_CHARS = 1 << 20
+SUSPECT_MARKS = 25_000  # nodes of the parse: some 20 to 50 microseconds each
+SUSPECT_DEPTH = 40  # the parser's own limit
+SUSPECT_WORK = 4_000_000  # openings that nothing closes, times the characters that each is tried on: half a second
+MAX_EQUALS = 200  # in one line that begins with one: each is a level of the parser's stack
+
+_PAIRED = re.compile(r"\{\{|\}\}|\[\[|\]\]|</?[a-zA-Z]+")
+_PARTNER = {"}}": "{{", "]]": "[["}
+_VOID = frozenset("<br <hr <wbr <img <meta <link <li <dt <dd <td <th <tr <p".split())  # need no closing tag
+_SINGLE_MARKS = ("&", "|", "://", "*", "#", ":", ";", "----", "[", "<")  # as many nodes at most
+_LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{5000}")  # thousands of attributes
+_MANY_EQUALS = re.compile(rf"^=(?:[^=\n]*=){{{MAX_EQUALS}}}", re.MULTILINE)
+
+
+def render(markup: str, apparatus: frozenset[str] = wikitext.DROPPED_NAMESPACES) -> str | None:
+    """The plain text of a page (`wikitext.to_text`, with its arguments); None where it cannot be had within the bounds.
+
+    >>> render("The ''[[Himalaya|Himalayas]]''.")
+    'The Himalayas.'
+    >>> render("{{" * 100_000) is None
+    True
+    """
+    if len(markup) > wikitext.MAX_PAGE_CHARS:
+        return None
+    prepared, literals = wikitext.prepare(markup)
+    if wikitext.is_broken(prepared):
+        return None
+    if is_suspect(prepared):
+        return _in_child(markup, apparatus)
+    return wikitext.finish(prepared, literals, apparatus)
+
+
+def is_suspect(markup: str) -> bool:
+    """Whether the parser may take more than a moment for it; linear, and no judgement on real pages but the largest."""
+    if len(markup) > SUSPECT_CHARS or _MANY_EQUALS.search(markup) or _LONG_TAG.search(markup):
+        return True
+    found = _PAIRED.findall(markup)
+    if len(found) + sum(map(markup.count, _SINGLE_MARKS)) > SUSPECT_MARKS:
+        return True
+    unpaired = deepest = 0
+    stack: list[str] = []
+    for mark in found:
+        opening = _PARTNER.get(mark) or ("<" + mark[2:] if mark.startswith("</") else None)
+        if opening is None:
+            if mark.lower() not in _VOID:
+                stack.append(mark)
+        elif stack and stack[-1] == opening:
+            deepest = max(deepest, len(stack))
+            stack.pop()
+        else:
+            unpaired += 1
+    external = markup.count("[") - 2 * markup.count("[[") - markup.count("]") + 2 * markup.count("]]")
+    return deepest > SUSPECT_DEPTH or (unpaired + len(stack) + abs(external)) * len(markup) > SUSPECT_WORK
+
+
+def _in_child(markup: str, apparatus: frozenset[str]) -> str | None:
+    """The text by a process of its own; None where it needs more than its time or memory, or dies."""
+    root = str(Path(__file__).resolve().parents[1])
+    paths = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "rag_ops.markup.bounded", *sorted(apparatus)],
+            input=markup.encode("utf-8", "replace"),
+            capture_output=True,
+            timeout=10 * MAX_SECS,  # of the clock, for a machine that has much else to do
+            env={**os.environ, "PYTHONPATH": paths},
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode() if done.returncode == 0 else None
+
+
+def _limit() -> None:
+    """Bounds this process; where the system has no such bounds, the parent's clock is the only one."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = int(used.ru_utime + used.ru_stime) + MAX_SECS
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+
+
+if __name__ == "__main__":
+    _limit()
+    text = wikitext.to_text(sys.stdin.buffer.read().decode(), frozenset(sys.argv[1:]))
+    sys.stdout.buffer.write(text.encode("utf-8", "replace"))

@@ -1,0 +1,1 @@
+"""Models on disk: found, loaded, composed; and the encoder."""

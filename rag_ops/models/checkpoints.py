@@ -1,0 +1,239 @@
+"""Models on disk: found by hub id or URL, identified by digest, composed into a RAG-Token model, saved and loaded.
+
+The layout is Hugging Face's own for RAG: `config.json` (RagConfig), weights in safetensors, and both tokenizers in
+`question_encoder_tokenizer/` and `generator_tokenizer/`. What transformers has no field for stands in config.json under
+the key `ragbeam`, which transformers keeps and ignores.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import posixpath
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rag_ops.errors import InputError
+from rag_ops.models import dpr_checkpoints
+from rag_ops.models.sentence_encoders import EncoderConfig, is_sentence_encoder, read_encoder_config, transformer_folder
+from rag_ops.storage import store
+
+OUR_KEY = "ragbeam"
+RAG_TOKEN = "RagTokenForGeneration"  # in config.json's `architectures`
+UNTRAINED = "untrained"  # what config.json says of a generator that has never learned to write
+# The files that decide what a model computes. READMEs and other formats of the same weights don't.
+MODEL_FILES = (
+    "*.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.spm",
+    "*.codes",
+)
+IGNORED_FILES = ("data_config.json", "trainer_state.json", "generation_config.json")
+
+
+def find_model(name: str) -> str:
+    """The local directory of a model, given as a directory, an fsspec URL, or a hub id such as facebook/rag-token-nq.
+
+    A remote directory is copied to the cache; a hub id is downloaded by `huggingface_hub`, into its own cache.
+
+    Raises:
+        InputError: there is no such directory and the hub does not have it, or cannot be reached.
+    """
+    if "://" in name and not store.is_local(name):
+        return _download(name)
+    path = store.filesystem(name)[1] if "://" in name else os.path.expanduser(name)
+    if os.path.isdir(path):
+        if not os.path.isfile(os.path.join(weights_directory(path), "config.json")):
+            if found := dpr_checkpoints.find_in(path):
+                dpr_checkpoints.refuse_file(found, found)
+            raise InputError(
+                "the model directory has no config.json", value=name, expected="a Hugging Face model directory"
+            )
+        return path
+    if os.path.isfile(path):
+        dpr_checkpoints.refuse_file(path, name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    patterns = [*MODEL_FILES, *(f"*/{pattern}" for pattern in MODEL_FILES)]
+    try:
+        return snapshot_download(name, allow_patterns=patterns)
+    except HFValidationError as error:
+        raise InputError("no such model directory", value=name, expected="a directory or a hub id") from error
+    except Exception as error:  # the hub client raises its own, requests' and the operating system's errors
+        raise InputError(
+            f"no such model directory, and the hub does not give it ({type(error).__name__})",
+            value=name,
+            expected="a directory with config.json, an fsspec URL, or a hub id",
+            remedy="check the name, the network and HF_TOKEN",
+        ) from error
+
+
+def model_digest(directory: str, subfolder: str = "") -> str:
+    """Digest (32 hex digits) of the weights, tokenizer and configuration files of a local model directory."""
+    digest = hashlib.sha256()
+    root = os.path.join(directory, subfolder)
+    for name in model_files(root):
+        digest.update(f"{name}\0{store.sha256_of(os.path.join(root, name))}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def model_files(directory: str) -> Iterator[str]:
+    """The files of a model directory that decide what it computes, relative to it, sorted; forward slashes."""
+    for path in sorted(Path(directory).rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        wanted = any(fnmatch.fnmatch(path.name, pattern) for pattern in MODEL_FILES)
+        if path.is_file() and wanted and not hidden and path.name not in IGNORED_FILES:
+            yield name
+
+
+def weights_directory(directory: str) -> str:
+    """Where in a local model directory config.json, weights and tokenizer are: mostly itself."""
+    return os.path.join(directory, transformer_folder(directory)).rstrip(os.sep)
+
+
+def read_config(directory: str) -> dict[str, Any]:
+    """config.json of a local model directory."""
+    try:
+        config = json.loads(Path(weights_directory(directory), "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"config.json cannot be read ({error})", value=directory, expected="a model directory"
+        ) from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise InputError("config.json names no model_type", value=directory, expected="a Hugging Face model directory")
+    return config
+
+
+def encoder_config(directory: str, role: str = "context") -> EncoderConfig:
+    """How the encoder in a local directory makes its vectors, read from its own files.
+
+    Args:
+        directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model (its question encoder).
+        role: "context" or "question"; the side of a DPR checkpoint that is wanted.
+
+    Raises:
+        InputError: a DPR checkpoint of the other side, or a model whose files don't tell the pooling.
+    """
+    config = read_config(directory)
+    if config["model_type"] == "rag":
+        return _rag_encoder_config(config)
+    if config["model_type"] == "dpr":
+        wanted = {"context": "DPRContextEncoder", "question": "DPRQuestionEncoder"}[role]
+        found = (config.get("architectures") or [wanted])[0]
+        if found != wanted:
+            raise InputError(f"the checkpoint is no {role} encoder", value=f"{directory} ({found})", expected=wanted)
+        return EncoderConfig("pooler", False, config.get("max_position_embeddings", 512), True)
+    if is_sentence_encoder(directory):
+        return read_encoder_config(directory, config, role)
+    raise InputError(
+        "the encoder's files don't tell how its vectors are pooled",
+        value=f"{directory} (model_type {config['model_type']})",
+        expected="a DPR checkpoint or a sentence-transformers directory with modules.json",
+    )
+
+
+def check_rag_token(directory: str, name: str) -> None:
+    """Checks, from config.json alone, that a local directory holds a RAG-Token model.
+
+    Args:
+        directory: see `find_model`.
+        name: as the user gave it, for the error.
+
+    Raises:
+        InputError: it is no RAG model, or one for another rule, as RAG-Sequence.
+    """
+    config = read_config(directory)
+    kind = config["model_type"]
+    if kind != "rag":
+        raise InputError(
+            "--model is no RAG model",
+            value=f"{name} ({kind})",
+            expected="model_type rag",
+            remedy="ragbeam compose makes one",
+        )
+    architectures = config.get("architectures") or [RAG_TOKEN]
+    if RAG_TOKEN not in architectures:
+        raise InputError(
+            "--model is a RAG model of another kind: it was trained to choose its answers by another rule",
+            value=f"{name} ({' '.join(map(str, architectures))})",
+            expected=RAG_TOKEN,
+            remedy="use a RAG-Token model, or name that class in its config.json if its own is made from it",
+        )
+
+
+def dimension(directory: str) -> int:
+    """Numbers of a vector of the encoder (of a RAG model: the question encoder) in a local directory."""
+    config = read_config(directory)
+    config = config.get("question_encoder", config) if config["model_type"] == "rag" else config
+    return int(config.get("projection_dim") or config["hidden_size"])
+
+
+def context_digest(directory: str) -> str | None:
+    """Digest of the context encoder that a RAG model's question encoder was made to go with; None if unrecorded."""
+    return read_config(directory).get(OUR_KEY, {}).get("context_encoder_digest")
+
+
+def score_scale(config: Any) -> float:
+    """What a RAG model multiplies inner products by before the softmax over passages; 1, the paper's, if unrecorded.
+
+    Args:
+        config: a RagConfig.
+    """
+    return float((getattr(config, OUR_KEY, None) or {}).get("score_scale", 1.0))
+
+
+def is_untrained(directory: str) -> bool:
+    """Whether a model in a local directory says of itself that its generator has never been trained."""
+    return read_config(directory).get(OUR_KEY, {}).get("generator") == UNTRAINED
+
+
+def trained_sha256(directory: str) -> list[str]:
+    """Digests of the files of trained weights that a model in a local directory was composed with, in their order."""
+    return read_config(directory).get(OUR_KEY, {}).get("trained_sha256", [])
+
+
+def _rag_encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
+    ours = config.get(OUR_KEY, {}).get("question_encoder")
+    if ours:
+        return EncoderConfig.from_dict(ours)
+    question_encoder = config.get("question_encoder", {})
+    if question_encoder.get("model_type") == "dpr":
+        return EncoderConfig("pooler", False, question_encoder.get("max_position_embeddings", 512), True)
+    raise InputError(
+        "the RAG model does not tell how its question encoder pools",
+        value=question_encoder.get("model_type"),
+        expected="a DPR question encoder, or a model made by ragbeam compose",
+    )
+
+
+def _download(url: str) -> str:
+    """Copies a remote model directory to the local cache, by the files' own sizes and names."""
+    fs, root = store.filesystem(url)
+    files = {path: info for path, info in fs.find(root, detail=True).items() if info["type"] == "file"}
+    if not files:
+        raise InputError(
+            "no such model directory", value=url, expected="an fsspec URL of a Hugging Face model directory"
+        )
+    identity = json.dumps(
+        [
+            [path, info.get("size"), str(info.get("ETag") or info.get("etag") or info.get("md5Hash"))]
+            for path, info in sorted(files.items())
+        ]
+    )
+    digest = hashlib.sha256(f"{url}\0{identity}".encode()).hexdigest()[:32]
+    copies = []
+    for path in sorted(files):
+        relative = posixpath.relpath(path, root.rstrip("/"))
+        copies.append(
+            store.local_copy(store.join(url, relative), digest, posixpath.dirname(relative))[: -len(relative)]
+        )
+    return copies[0].rstrip("/")

@@ -1,0 +1,343 @@
+"""Texts to vectors: any DPR checkpoint or sentence-transformers directory, in batches whose shape is each row's own.
+
+A vector must not depend on which other texts are encoded beside it, or a refreshed corpus could not keep the vectors of
+its unchanged passages byte for byte. Matrix kernels choose their order of summation by the shape of the whole batch: in
+batches cut by length alone, a third of MiniLM's float16 vectors changed when other rows were left out. Here the shape
+follows from the row's own length: it is padded to the next multiple of `STEP_TOKENS`, and the number of rows follows
+from that; where too few rows have that length, empty ones fill the batch. What remains to ask is that kernels treat a
+row alike wherever in a batch of one shape it lies. Those of torch on CPUs do, in all that was tried, but they do not
+promise it: so embed --previous computes a sample anew and compares, and with `batch_tokens=1` each row is alone.
+On a CPU each batch is computed by one thread, several side by side, so the number of threads decides nothing either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from rag_ops import heap
+from rag_ops.compute import batching
+from rag_ops.compute.devices import pick_device, torch_threads
+from rag_ops.compute.packed_linear import pack_linears
+from rag_ops.defaults import ENCODER_BATCH_TOKENS
+from rag_ops.errors import JobError
+from rag_ops.models.checkpoints import encoder_config
+from rag_ops.models.loading import load_encoder, load_encoder_tokenizer, longest_input
+from rag_ops.models.sentence_encoders import EncoderConfig
+
+logger = logging.getLogger(__name__)
+WINDOW_ROWS = 4096  # rows tokenised together while the device works on those before: bounds memory
+STEP_TOKENS = 8  # rows are padded to a multiple: 3% of a passage, and no more shapes than kernels keep
+MOST_ROWS = 64  # of a batch: bounds the empty rows of short lengths
+MAX_TEXT_CHARS = 1 << 16  # of a text; 512 tokens are some 2,500, and a megabyte takes seconds and gigabytes to tokenise
+
+
+def batch_shape(tokens: int, budget_tokens: int, limit: int) -> tuple[int, int]:
+    """The shape (rows, tokens) of the batch that a row is computed in: it depends on nothing but the row's length.
+
+    Args:
+        tokens: of the row.
+        budget_tokens: most tokens of a batch; a single longer row is a batch of its own.
+        limit: longest input of the model.
+
+    >>> batch_shape(130, 512, limit=256), batch_shape(9, 512, limit=256), batch_shape(47, 512, limit=47)
+    ((3, 136), (32, 16), (10, 47))
+    """
+    length = min(-(-max(tokens, 1) // STEP_TOKENS) * STEP_TOKENS, max(limit, tokens))
+    return max(1, min(budget_tokens // length, MOST_ROWS)), length
+
+
+@dataclasses.dataclass
+class Tokens:
+    """Tokenised rows: ragged ids and token types, and which rows were cut."""
+
+    ids: list[list[int]]
+    types: list[list[int]] | None
+    truncated: np.ndarray  # bool (rows,)
+
+
+class Encoder:
+    """A loaded encoder.
+
+    Attributes:
+        config: pooling, normalisation, longest input.
+        dimension: numbers of a vector.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, config: EncoderConfig, device: str, threads: int):
+        self.config = config
+        self._model = model.to(device).eval()
+        self._takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
+        pack_linears(self._model)
+        heap.keep()
+        self._tokenizer = tokenizer
+        self._device = device
+        # One pool for all calls, for each new thread would grow the heap: the first tokenises, the second computes.
+        self._ahead = ThreadPoolExecutor(1)
+        self._at_once = threads if device == "cpu" else 1
+        self._workers = ThreadPoolExecutor(self._at_once, initializer=torch.set_num_threads, initargs=(1,))
+        self.dimension = _dimension(model)
+
+    @classmethod
+    def load(
+        cls, directory: str, *, role: str, device: str = "auto", threads: int = 2, max_tokens: int | None = None
+    ) -> Encoder:
+        """Loads the encoder in a local directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model.
+
+        Args:
+            directory: see `checkpoints.find_model`.
+            role: "context" or "question".
+            device: "auto", "cpu" or "cuda".
+            threads: torch threads on a CPU.
+            max_tokens: cuts inputs shorter than the model's own limit does.
+
+        Raises:
+            InputError: not an encoder, or the wrong side of a DPR pair.
+            JobError: the device is absent.
+        """
+        config = encoder_config(directory, role)
+        tokenizer = load_encoder_tokenizer(directory)
+        model = load_encoder(directory, role)
+        config = dataclasses.replace(config, max_tokens=_limit(config, model, max_tokens))
+        return cls(model, tokenizer, config, pick_device(device), threads)
+
+    def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tokens:
+        """Token ids of texts, or of (title, text) pairs, cut to the model's length, the longer side of a pair first.
+
+        The encoder's prompt comes before each text, or title.
+        Of a text only the first `MAX_TEXT_CHARS` are looked at, which is more than any model's length.
+        """
+        prompt = self.config.prompt
+        given = [
+            [prompt + text[:MAX_TEXT_CHARS] for text in texts],
+            [text[:MAX_TEXT_CHARS] for text in pairs] if pairs is not None else None,
+        ]
+        encoded = self._tokenizer(
+            *given,
+            truncation=True,
+            max_length=self.config.max_tokens,
+            padding=False,
+            return_attention_mask=False,
+        )
+        ids = encoded["input_ids"]
+        types = encoded.get("token_type_ids")
+        if self.config.zero_token_types or not self._takes_types:
+            types = None
+        if encoded.encodings is None:  # a slow tokenizer's
+            full = self._tokenizer(*given, truncation=False, padding=False)["input_ids"]
+            cut = np.array([len(row) > self.config.max_tokens for row in full], dtype=bool)
+        else:
+            cut = np.array([bool(encoding.overflowing) for encoding in encoded.encodings], dtype=bool)
+        long = np.array([len(text) > MAX_TEXT_CHARS for text in texts], dtype=bool)
+        if pairs is not None:
+            long |= np.array([len(text) > MAX_TEXT_CHARS for text in pairs], dtype=bool)
+        return Tokens(ids, types, cut | long)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        batch_tokens: int | None = None,
+        dtype: Any = np.float32,
+        on_rows: Callable[[int], None] = lambda rows: None,
+        on_failure: Callable[[int, str], None] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors of texts, or of (title, text) pairs.
+
+        A batch that does not fit the memory is halved; a row that fails alone does not touch the others.
+
+        Args:
+            texts: questions, or passages' titles.
+            pairs: passages' texts, as many.
+            batch_tokens: most tokens of a batch; by default what suits the device.
+            dtype: of the result; the model computes in float32.
+            on_rows: told after each batch how many rows it had.
+            on_failure: told of each row that cannot be encoded, and why; its vector is 0. By default that is an error.
+
+        Returns:
+            Vectors, `dtype` (rows, dimension), in the order given; and whether each text was cut, bool (rows,).
+            A row's vector is the same bytes whatever the other rows are.
+
+        Raises:
+            JobError: a text cannot be encoded and there is no `on_failure`, and its `row` says which; or the device
+                failed.
+        """
+        budget = batch_tokens or ENCODER_BATCH_TOKENS[self._device]
+        vectors = np.empty((len(texts), self.dimension), dtype=dtype)
+        truncated = np.zeros(len(texts), dtype=bool)
+        running: deque[tuple[list[_Row], Future[tuple[dict[int, np.ndarray], dict[int, str]]]]] = deque()
+
+        def fail(row: int, reason: str) -> None:
+            vectors[row] = 0
+            if on_failure is None:
+                raise JobError(f"a text cannot be encoded ({reason})", value=f"row {row}: {texts[row][:80]}", row=row)
+            on_failure(row, reason)
+
+        def take() -> None:
+            batch, result = running.popleft()
+            found, failed = result.result()
+            for place, vector in found.items():
+                vectors[batch[place].number] = vector
+            for place, reason in sorted(failed.items()):
+                fail(batch[place].number, reason)
+            on_rows(len(batch))
+
+        with torch_threads(1):
+            try:
+                for shape, batch in self._batches(texts, pairs, budget, truncated, fail):
+                    running.append((batch, self._workers.submit(self._encode_rows, batch, shape)))
+                    while len(running) > 2 * self._at_once:
+                        take()
+                while running:
+                    take()
+            finally:
+                for _, left in running:
+                    left.cancel()
+        for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
+            fail(row, f"its vector is not finite in {np.dtype(dtype).name}")
+        return vectors, truncated
+
+    def _batches(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        budget: int,
+        truncated: np.ndarray,
+        fail: Callable[[int, str], None],
+    ) -> Iterator[tuple[tuple[int, int], list[_Row]]]:
+        """Full batches as rows of one shape come together, then what is left; notes what was cut, tells what failed."""
+        waiting: dict[tuple[int, int], list[_Row]] = {}
+
+        def window(start: int) -> tuple[dict[int, tuple[_Row, bool]], dict[int, str]]:
+            count = min(WINDOW_ROWS, len(texts) - start)
+            return batching.one_by_one(count, lambda places: self._rows(texts, pairs, start + places))
+
+        pending = self._ahead.submit(window, 0) if len(texts) else None
+        for start in range(0, len(texts), WINDOW_ROWS):
+            assert pending is not None
+            tokenised, failed = pending.result()
+            if start + WINDOW_ROWS < len(texts):  # tokenised while the device works on this window
+                pending = self._ahead.submit(window, start + WINDOW_ROWS)
+            for place, reason in sorted(failed.items()):
+                fail(start + place, reason)
+            for _, (row, cut) in sorted(tokenised.items()):
+                truncated[row.number] = cut
+                shape = batch_shape(len(row.ids), budget, self.config.max_tokens)
+                batch = waiting.setdefault(shape, [])
+                batch.append(row)
+                if len(batch) == shape[0]:
+                    yield shape, waiting.pop(shape)
+        yield from sorted(waiting.items(), key=lambda item: item[0])
+
+    def _rows(self, texts: Sequence[str], pairs: Sequence[str] | None, numbers: np.ndarray) -> list[tuple[_Row, bool]]:
+        """Some of the texts, tokenised, and whether each was cut."""
+        chosen = [pairs[number] for number in numbers] if pairs is not None else None
+        tokens = self.tokenize([texts[number] for number in numbers], chosen)
+        types = tokens.types if tokens.types is not None else [None] * len(numbers)
+        rows = map(_Row, numbers.tolist(), tokens.ids, types)
+        return list(zip(rows, tokens.truncated.tolist(), strict=True))
+
+    def _encode_rows(
+        self, batch: Sequence[_Row], shape: tuple[int, int]
+    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+        """Place in the batch to vector, and to why there is none."""
+        return batching.one_by_one(
+            len(batch), lambda places: self._within_memory([batch[place] for place in places], shape)
+        )
+
+    def _within_memory(self, batch: Sequence[_Row], shape: tuple[int, int]) -> np.ndarray:
+        """The vectors of a batch; of halves of its shape, where memory does not hold it."""
+        try:
+            return self._encode_batch(batch, shape)
+        except Exception as error:
+            if shape[0] == 1 or not batching.is_out_of_memory(error):
+                raise
+        # Outside of the handler, whose traceback holds the batch's tensors.
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+        logger.warning("a batch of %d rows of %d tokens is halved: no memory", *shape)
+        half = -(-shape[0] // 2)
+        parts = [batch[start : start + half] for start in range(0, len(batch), half)]
+        return np.concatenate([self._within_memory(part, (half, shape[1])) for part in parts])
+
+    def _encode_batch(self, batch: Sequence[_Row], shape: tuple[int, int]) -> np.ndarray:
+        ids = torch.full(shape, self._tokenizer.pad_token_id or 0, dtype=torch.long)
+        mask = torch.zeros(shape, dtype=torch.long)
+        mask[len(batch) :, 0] = 1  # an empty row has one token to attend to
+        types = torch.zeros(shape, dtype=torch.long)
+        for place, row in enumerate(batch):
+            count = len(row.ids)
+            ids[place, :count] = torch.tensor(row.ids)
+            mask[place, :count] = 1
+            if row.types is not None:
+                types[place, :count] = torch.tensor(row.types)
+        inputs = {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)}
+        if batch[0].types is not None or self.config.zero_token_types:
+            inputs["token_type_ids"] = types.to(self._device)
+        with torch.inference_mode():
+            pooled = pool(self._model(**inputs), inputs["attention_mask"], self.config)
+            return pooled[: len(batch)].float().cpu().numpy()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A tokenised text: its number among all, its token ids and, where the model has them, their types."""
+
+    number: int
+    ids: list[int]
+    types: list[int] | None
+
+
+def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor:
+    """One vector a text from an encoder's output.
+
+    Args:
+        output: a transformers model output.
+        mask: 1 for tokens, 0 for padding, (rows, tokens).
+        config: pooling and normalisation.
+
+    Returns:
+        (rows, dimension), in the model's dtype.
+    """
+    if config.pooling == "pooler":
+        vectors = output.pooler_output
+    else:
+        vectors = _pool_states(output.last_hidden_state, mask, config.pooling)
+    return torch.nn.functional.normalize(vectors, dim=-1) if config.normalize else vectors
+
+
+def _pool_states(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """(rows, tokens, width) to (rows, width); padding may be on either side."""
+    rows = torch.arange(len(states), device=states.device)
+    first = mask.int().argmax(1)
+    if pooling == "cls":
+        return states[rows, first]
+    if pooling == "lasttoken":
+        return states[rows, mask.shape[1] - 1 - mask.flip(1).int().argmax(1)]
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    if pooling == "max":
+        return states.masked_fill(weights == 0, float("-inf")).amax(1)
+    if pooling == "weightedmean":
+        places = torch.arange(1, mask.shape[1] + 1, device=states.device) - first[:, None]
+        weights = weights * places.unsqueeze(-1).to(states.dtype)
+    total, number = (states * weights).sum(1), weights.sum(1).clamp(min=1e-9)
+    return total / (number.sqrt() if pooling == "mean_sqrt_len_tokens" else number)
+
+
+def _limit(config: EncoderConfig, model: torch.nn.Module, max_tokens: int | None) -> int:
+    limit = min(config.max_tokens, longest_input(model, config.max_tokens))
+    return min(limit, max_tokens) if max_tokens else limit
+
+
+def _dimension(model: Any) -> int:
+    config = model.config
+    return int(getattr(config, "projection_dim", 0) or config.hidden_size)

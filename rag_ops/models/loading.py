@@ -1,0 +1,243 @@
+"""The one place that loads models and tokenizers: as data, never as code, and with one line if they cannot be read.
+
+Weights come from safetensors, or from torch files with weights_only=True, which is how transformers reads them too;
+classes come from transformers itself, never from a model's own directory. Layouts of every age are read: the tokenizers
+of RAG and DPR's first checkpoints have a vocab.txt, or a vocab.json and merges.txt, and do not name their class, which
+only the configuration of the model that they belong to tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import normalizers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    DPRContextEncoder,
+    DPRQuestionEncoder,
+    RagConfig,
+    RagTokenizer,
+)
+
+from rag_ops.compute.batching import is_out_of_memory
+from rag_ops.errors import InputError, JobError, RagbeamError
+from rag_ops.models import checkpoints
+
+OWN_CLASSES: dict[str, Any] = {"trust_remote_code": False}  # given to whatever of transformers would take a directory's
+MAX_REASON_CHARS = 160
+RAG_ENCODER_PREFIX = "rag.question_encoder."
+ADAPTER = "adapter_config.json"  # PEFT's
+
+
+def load_tokenizer(directory: str) -> Any:
+    """The tokenizer of a local model directory that is no RAG model."""
+    with loading("the tokenizer", directory):
+        return _load_tokenizer(checkpoints.weights_directory(directory))
+
+
+def load_encoder_tokenizer(directory: str) -> Any:
+    """The tokenizer of an encoder's local directory, or of a RAG model's question encoder, made to lower if it has to.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    config = checkpoints.read_config(directory)
+    if config["model_type"] == "rag":
+        with loading("the RAG model's configuration", directory):
+            return _question_tokenizer(directory, RagConfig.from_pretrained(directory))
+    with loading("the encoder's tokenizer", directory):
+        tokenizer = _load_tokenizer(checkpoints.weights_directory(directory))
+    # A generator's directory, which says nothing of the kind, may come too.
+    says = config["model_type"] != "dpr" and checkpoints.is_sentence_encoder(directory)
+    return _lowering(tokenizer) if says and checkpoints.encoder_config(directory).lower_case else tokenizer
+
+
+def rag_tokenizer(directory: str, config: RagConfig | None = None) -> RagTokenizer:
+    """Both tokenizers of a RAG model; transformers' own loader would ask at the terminal whether to run their code.
+
+    Args:
+        directory: local; has both in their subfolders.
+        config: the model's; by default what stands in the directory.
+
+    Raises:
+        InputError: one cannot be loaded.
+    """
+    if config is None:
+        with loading("the RAG model's configuration", directory):
+            config = RagConfig.from_pretrained(directory)
+    question_encoder = _question_tokenizer(directory, config)
+    with loading("the generator's tokenizer", directory):
+        generator = _load_tokenizer(directory, config=config.generator, subfolder="generator_tokenizer")
+    return RagTokenizer(question_encoder, generator)
+
+
+def load_rag(directory: str, dtype: torch.dtype, kind: Any = transformers.RagTokenForGeneration) -> Any:
+    """A RAG-Token model from a local directory.
+
+    Args:
+        directory: see `checkpoints.find_model`.
+        dtype: of its weights.
+        kind: transformers' class, or one made from it.
+
+    Raises:
+        InputError: it cannot be loaded, or is no RAG-Token model.
+    """
+    checkpoints.check_rag_token(directory, directory)
+    with loading("the RAG model", directory):
+        return kind.from_pretrained(directory, dtype=dtype)
+
+
+def load_generator(directory: str) -> Any:
+    """A sequence-to-sequence model from a local directory, in float32.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    _refuse_adapter(directory)
+    with loading("the generator", directory):
+        return AutoModelForSeq2SeqLM.from_pretrained(directory, dtype=torch.float32, **OWN_CLASSES)
+
+
+def load_encoder(directory: str, role: str) -> Any:
+    """The bare encoder model of a local directory, in float32; of a RAG model its question encoder alone.
+
+    Args:
+        directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model.
+        role: "context" or "question"; the side of a DPR checkpoint.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    folder, model_type = checkpoints.weights_directory(directory), checkpoints.read_config(directory)["model_type"]
+    _refuse_adapter(folder)
+    with loading("the encoder", directory):
+        if model_type == "rag":
+            return _question_encoder_of_rag(directory)
+        if model_type == "dpr":
+            kind = DPRContextEncoder if role == "context" else DPRQuestionEncoder
+            return kind.from_pretrained(folder, dtype=torch.float32)
+        return AutoModel.from_pretrained(folder, dtype=torch.float32, **OWN_CLASSES)
+
+
+def longest_input(model: torch.nn.Module, otherwise: int) -> int:
+    """Tokens that a model has positions for.
+
+    RoBERTa's table, and those of its descendants (XLM-R, CamemBERT, MPNet), begin with the padding's position, which
+    the first token comes behind: of 514 rows 512 count.
+
+    Args:
+        model: an encoder of transformers.
+        otherwise: what to give for a model that names none.
+    """
+    for name, part in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, torch.nn.Embedding):
+            return part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    return positions if positions and positions > 0 else otherwise
+
+
+def read_weights(directory: str, prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint whose names start with `prefix`: from safetensors, or torch files without pickle."""
+    from safetensors import safe_open
+
+    names = sorted(os.listdir(directory))
+    tensors: dict[str, torch.Tensor] = {}
+    for name in [name for name in names if name.endswith(".safetensors")]:
+        with safe_open(os.path.join(directory, name), framework="pt") as file:
+            tensors |= {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
+    if not tensors:
+        for name in [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]:
+            state = torch.load(os.path.join(directory, name), map_location="cpu", weights_only=True)
+            tensors |= {key: tensor for key, tensor in state.items() if key.startswith(prefix)}
+    return tensors
+
+
+def _load_tokenizer(directory: str, **options: Any) -> Any:
+    return AutoTokenizer.from_pretrained(directory, **options, **OWN_CLASSES)
+
+
+def _question_tokenizer(directory: str, config: RagConfig) -> Any:
+    with loading("the question encoder's tokenizer", directory):
+        tokenizer = _load_tokenizer(directory, config=config.question_encoder, subfolder="question_encoder_tokenizer")
+    ours = (getattr(config, checkpoints.OUR_KEY, None) or {}).get("question_encoder") or {}
+    return _lowering(tokenizer) if ours.get("lower_case") else tokenizer
+
+
+def _lowering(tokenizer: Any) -> Any:
+    """The tokenizer, which takes capitals for small letters from now on, as sentence-transformers' do_lower_case."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            "do_lower_case is asked of a slow tokenizer", value=type(tokenizer).__name__, expected="a fast tokenizer"
+        )
+    before = tokenizer.backend_tokenizer.normalizer
+    parts = [normalizers.Lowercase(), *([before] if before is not None else [])]
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(parts)
+    return tokenizer
+
+
+def _refuse_adapter(directory: str) -> None:
+    if os.path.isfile(os.path.join(directory, ADAPTER)):
+        raise InputError(
+            "the model is an adapter of another one",
+            value=os.path.join(directory, ADAPTER),
+            expected="whole weights",
+            remedy="merge it with PEFT's merge_and_unload and save the result",
+        )
+
+
+def _question_encoder_of_rag(directory: str) -> Any:
+    config = AutoConfig.from_pretrained(directory, **OWN_CLASSES).question_encoder
+    model = DPRQuestionEncoder(config) if config.model_type == "dpr" else AutoModel.from_config(config, **OWN_CLASSES)
+    state = {
+        name[len(RAG_ENCODER_PREFIX) :]: tensor for name, tensor in read_weights(directory, RAG_ENCODER_PREFIX).items()
+    }
+    missing, _ = model.load_state_dict(state, strict=False)
+    if missing := [name for name in missing if "position_ids" not in name]:
+        raise InputError(
+            "the RAG model lacks weights of its question encoder", value=missing[0], expected="a whole checkpoint"
+        )
+    return model.float()
+
+
+@contextlib.contextmanager
+def loading(what: str, directory: str) -> Iterator[None]:
+    """Turns whatever a damaged, foreign or hostile model file raises into one line.
+
+    Args:
+        what: the part that is loaded: "the encoder".
+        directory: where from.
+
+    Raises:
+        InputError: the block raised something else than our own errors.
+        JobError: there is no memory for it.
+    """
+    try:
+        yield
+    except RagbeamError:
+        raise
+    except Exception as error:  # of unpickling, zip, JSON, safetensors, torch and transformers
+        if is_out_of_memory(error):
+            raise JobError(f"there is no memory for {what}", value=directory, remedy="use a larger worker") from error
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:MAX_REASON_CHARS] if lines else type(error).__name__
+        if "weights_only" in str(error) or "Weights only load failed" in str(error):
+            raise InputError(
+                f"{what} cannot be loaded: a file of it holds more than weights, of which nothing was run",
+                value=directory,
+                expected="safetensors, or a torch file of tensors alone",
+            ) from error
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"{what} cannot be loaded: it asks to run code of its own, which is off",
+                value=directory,
+                expected="a model that transformers has a class for",
+            ) from error
+        raise InputError(f"{what} cannot be loaded ({reason})", value=directory) from error

@@ -1,0 +1,1 @@
+"""Question files in, blocks of questions and rows of answers out."""

@@ -1,0 +1,240 @@
+"""Question files into blocks: each distinct question once, a few hundred to a block, and every row that asks it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from rag_ops.errors import JobError
+from rag_ops.questions.failures import Failures, is_of_model
+from rag_ops.questions.reading import Question
+from rag_ops.storage import store
+from schemas import answers, questions
+
+BLOCK_BYTES = 4 << 20  # a block of very long questions ends early, so that a block's memory is bounded
+MAX_SHARDS = 256  # of answers: parts of one question file are read by each, so more would mean many tiny reads
+DIGEST_BYTES = 16
+RESULT_NAME = re.compile(r"result-\d{5,}\.parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A block of distinct questions: its number, the number of questions, and a digest of their texts, in order."""
+
+    number: int
+    questions: int
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What `prepare` wrote.
+
+    Attributes:
+        blocks: in order.
+        rows: of the files.
+        errors: how many of them have an error.
+        notes: how many have gold answers that could not be read.
+        first_note: of these the first, or None.
+    """
+
+    blocks: tuple[Block, ...]
+    rows: int
+    errors: int
+    notes: int = 0
+    first_note: str | None = None
+
+
+def block_name(number: int) -> str:
+    """The file name of a block of questions."""
+    return f"block-{number:05d}.parquet"
+
+
+def rows_name(number: int) -> str:
+    """The file name of the rows that were read while block `number` filled up."""
+    return f"rows-{number:05d}.parquet"
+
+
+def prepare(source: Iterable[Question], directory: str, block_questions: int) -> Prepared:
+    """Writes the questions of all files, read once and streamed, as blocks and rows.
+
+    A distinct question goes to the block that is open when it first comes; later rows with its text refer to it.
+    Memory is one block and some 200 bytes a distinct question.
+
+    Args:
+        source: rows of the question files, in order.
+        directory: where `block-*.parquet` and `rows-*.parquet` go.
+        block_questions: most questions of a block.
+    """
+    seen: dict[bytes, tuple[int, int]] = {}
+    blocks: list[Block] = []
+    texts: list[str] = []
+    rows: list[dict[str, object]] = []
+    row_count = error_count = note_count = text_bytes = 0
+    first_note = None
+
+    def close() -> None:
+        nonlocal texts, rows, text_bytes
+        number = len(blocks)
+        table = pa.table({"question": pa.array(texts, pa.string())}, schema=questions.BLOCK)
+        _write(directory, block_name(number), table)
+        _write(directory, rows_name(number), pa.Table.from_pylist(rows, schema=questions.OCCURRENCES))
+        digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        blocks.append(Block(number, len(texts), digest))
+        texts, rows, text_bytes = [], [], 0
+
+    for question in source:
+        place: tuple[int, int] | tuple[None, None] = (None, None)
+        if question.error is None:
+            key = hashlib.blake2b(question.question.encode(), digest_size=DIGEST_BYTES).digest()
+            if key not in seen:
+                seen[key] = (len(blocks), len(texts))
+                texts.append(question.question)
+            place = seen[key]
+        row_count += 1
+        error_count += question.error is not None
+        note_count += question.note is not None
+        first_note = first_note or question.note
+        rows.append(
+            {
+                "question_id": question.question_id,
+                "question": question.question,
+                "answers": None if question.answers is None else list(question.answers),
+                "error": question.error,
+                "block": place[0],
+                "position": place[1],
+            }
+        )
+        text_bytes += len(question.question)
+        if len(texts) >= block_questions or len(rows) >= 16 * block_questions or text_bytes >= BLOCK_BYTES:
+            close()
+    if rows or not blocks:
+        close()
+    return Prepared(tuple(blocks), row_count, error_count, note_count, first_note)
+
+
+def cut_shards(blocks: Sequence[Block], num_shards: int | None) -> list[list[int]]:
+    """The numbers of the blocks of each answer shard: consecutive, even, at most `MAX_SHARDS` unless told otherwise."""
+    count = min(len(blocks), num_shards or MAX_SHARDS)
+    return [part.tolist() for part in np.array_split(np.arange(len(blocks)), count)]
+
+
+def join_answers(
+    directory: str, results_directory: str, numbers: Sequence[int], digests: dict[str, str]
+) -> Iterator[pa.Table]:
+    """The final rows of an answer shard, one table for each of its blocks, in the order of the question files.
+
+    Args:
+        directory: what `prepare` wrote.
+        results_directory: `result_name(n)` for each block n, rows as in the block (schemas.answers.RESULTS).
+        numbers: blocks of the shard.
+        digests: `model_digest` and `index_digest`, for every row.
+    """
+    for number in numbers:
+        rows = store.read_parquet(store.join(directory, rows_name(number)))
+        found = _gather(results_directory, rows["block"].to_pylist(), rows["position"].to_pylist())
+        errors = [
+            own or result for own, result in zip(rows["error"].to_pylist(), found["error"].to_pylist(), strict=True)
+        ]
+        columns = {
+            "question_id": rows["question_id"],
+            "question": rows["question"],
+            "gold_answers": rows["answers"],
+            **{name: pa.array([digest] * rows.num_rows, pa.string()) for name, digest in digests.items()},
+            **{name: found[name] for name in answers.RESULTS.names},
+            "error": pa.array(errors, pa.string()),
+        }
+        yield pa.table([columns[name] for name in answers.SCHEMA.names], schema=answers.SCHEMA)
+
+
+def result_name(number: int) -> str:
+    """The file name of the results of a block."""
+    return f"result-{number:05d}.parquet"
+
+
+def failures(directory: str, numbers: Iterable[int]) -> Failures:
+    """What the questions of some blocks failed of in the model; blocks without results count as none.
+
+    Args:
+        directory: of the results.
+        numbers: of the blocks.
+    """
+    counts = Failures()
+    there = set(result_names(directory))
+    for name in map(result_name, numbers):
+        if name in there:
+            counts.add(_errors(directory, name))
+    return counts
+
+
+def forget_failures(directory: str) -> None:
+    """Removes the results of blocks with questions that failed in the model, if those fail the job.
+
+    The next run asks these blocks again. Where the job has another fault, a few such questions are no reason to.
+    """
+    errors = {name: _errors(directory, name) for name in result_names(directory)}
+    counts = Failures()
+    for found in errors.values():
+        counts.add(found)
+    try:
+        counts.check()
+    except JobError:
+        for name, found in errors.items():
+            if any(map(is_of_model, found)):
+                store.remove(store.join(directory, name))
+
+
+def result_names(directory: str) -> list[str]:
+    """The names of the files of results in a directory, sorted."""
+    return [name for name in store.names_in(directory) if RESULT_NAME.fullmatch(name)]
+
+
+def reason_of(error: str) -> str:
+    """The kind of an error: its text without what is in brackets, which tells of the one row.
+
+    >>> reason_of("the question is no text (int, nq.jsonl:7)")
+    'the question is no text'
+    """
+    return error.partition(" (")[0]
+
+
+def error_counts(directory: str, names: Iterable[str]) -> dict[str, int]:
+    """How many rows of finished answer shards have an error, by `reason_of`, sorted.
+
+    Args:
+        directory: of the answers.
+        names: of the shards.
+    """
+    counts: Counter[str] = Counter()
+    for name in names:
+        errors = store.read_parquet(store.join(directory, name), ["error"])["error"].drop_null()
+        counts.update(reason_of(error) for error in errors.to_pylist())
+    return dict(sorted(counts.items()))
+
+
+def _gather(directory: str, blocks: Sequence[int | None], positions: Sequence[int | None]) -> pa.Table:
+    """The result rows at (block, position), in that order; nulls where there is no block."""
+    needed = sorted({block for block in blocks if block is not None})
+    tables = [store.read_parquet(store.join(directory, result_name(block))) for block in needed]
+    starts = dict(zip(needed, np.cumsum([0, *(table.num_rows for table in tables)]).tolist(), strict=False))
+    indices = [
+        None if block is None or position is None else starts[block] + position
+        for block, position in zip(blocks, positions, strict=True)
+    ]
+    whole = pa.concat_tables(tables) if tables else answers.RESULTS.empty_table()
+    return whole.take(pa.array(indices, pa.int64()))
+
+
+def _errors(directory: str, name: str) -> list[str | None]:
+    return store.read_parquet(store.join(directory, name), ["error"])["error"].to_pylist()
+
+
+def _write(directory: str, name: str, table: pa.Table) -> None:
+    with store.atomic_write(directory, name) as file:
+        store.write_parquet(file, iter([table]), table.schema)

@@ -1,0 +1,260 @@
+"""The rows of a question file of any format, as the file has them: JSONL, JSON, CSV, TSV, Parquet or plain text."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rag_ops.errors import InputError
+from rag_ops.questions import json_documents
+from rag_ops.questions.columns import FORMATS, QUESTION_NAMES, Columns, QuestionOptions, choose, plain
+from rag_ops.questions.tables import DELIMITERS, layout_of
+from rag_ops.questions.text_lines import decoded_lines, decoded_text, peeked, records
+from rag_ops.storage import compression, store
+
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".jsonlines": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".questions": "text",
+}
+PARQUET_BATCH_ROWS = 1000
+# What a row's error begins with; details follow in brackets.
+NOT_JSON, NO_OBJECT = "the line is not JSON", "the row is no JSON object"
+TOO_MANY_CELLS = "the line has more cells than the header"
+SHOWN_CHARS = 1000  # of a line or a question that cannot be read, in its row
+FIRST_ROWS = 100  # by which a file is told: its columns, its delimiter, whether it is JSON at all
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A row as its file has it.
+
+    Attributes:
+        number: of the line, or of the row in Parquet and JSON documents, from 1.
+        question_id, question, answers: values of any kind; None if there is none.
+        problem: what is wrong with the line, or None.
+        cells: whether the values are cells of CSV or TSV, so that numbers are texts too.
+    """
+
+    number: int
+    question_id: Any
+    question: Any
+    answers: Any
+    problem: str | None = None
+    cells: bool = False
+
+
+def rows_of(url: str, options: QuestionOptions) -> Iterator[Row]:
+    """The rows of one file, in order, as a stream. Blank lines are no rows, but of CSV cells.
+
+    A line that cannot be read is a row with a problem; a file that is not what it is taken for is refused.
+
+    Raises:
+        InputError: the format cannot be told, a column is not there, or the file is damaged; with what it seems to be.
+    """
+    kind = _format_of(url, options)
+    return _parquet_rows(url, options) if kind == "parquet" else _text_rows(url, kind, options)
+
+
+def _format_of(url: str, options: QuestionOptions) -> str:
+    if options.format != "auto":
+        return options.format
+    name = url.lower()
+    for suffix in compression.COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    kind = SUFFIXES.get(posixpath.splitext(name)[1])
+    if kind is None:
+        raise InputError(
+            "the format of a question file cannot be told from its name",
+            value=url,
+            expected=", ".join(SUFFIXES),
+            remedy=f"give --questions_format {'|'.join(FORMATS)}",
+        )
+    return kind
+
+
+def _text_rows(url: str, kind: str, options: QuestionOptions) -> Iterator[Row]:
+    with store.open_read(url) as raw:
+        try:
+            head, stream = peeked(compression.decompressed(raw, url))
+            if kind == "jsonl" and json_documents.is_of_columns(head):
+                raise InputError(
+                    "a question file is one JSON object of columns, as pandas and MS MARCO 2.1 write it",
+                    value=url,
+                    expected="an object for each question",
+                    remedy="make it with pandas.read_json(FILE).to_json(OUT, orient='records', lines=True)",
+                )
+            if kind == "jsonl" and json_documents.is_document(head):
+                found = enumerate(_questions_in(json_documents.elements(decoded_text(stream), url)), 1)
+                yield from _with_columns(url, (_checked(number, value) for number, value in found), options)
+                return
+            lines = decoded_lines(stream, url)
+            if kind == "jsonl":
+                yield from _with_columns(url, _json_lines(lines), options)
+            elif kind == "text":
+                yield from _plain_rows(url, lines, options)
+            else:
+                yield from _delimited_rows(url, lines, DELIMITERS[kind], options)
+        except compression.BAD_COMPRESSION as error:
+            raise InputError(
+                f"a question file cannot be decompressed ({error})", value=url, expected="a whole file"
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Parsed:
+    """A row of JSON: the object, or what is wrong with it and how it begins."""
+
+    number: int
+    members: Mapping[str, Any]
+    problem: str | None = None
+    text: str = ""
+
+
+def _json_lines(lines: Iterable[str]) -> Iterator[_Parsed]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line, strict=False)  # control characters in a string are the question's affair
+        except RecursionError:
+            yield _Parsed(number, {}, f"{NOT_JSON} (nested too deeply)", line)
+        except ValueError as error:
+            yield _Parsed(number, {}, f"{NOT_JSON} ({getattr(error, 'msg', error)})", line)
+        else:
+            yield _checked(number, value, line)
+
+
+def _checked(number: int, value: Any, line: str = "") -> _Parsed:
+    if isinstance(value, dict):
+        return _Parsed(number, value)
+    return _Parsed(number, {}, f"{NO_OBJECT} ({type(value).__name__})", line)
+
+
+def _questions_in(values: Iterable[Any]) -> Iterator[Any]:
+    """The questions of a document's elements: those of SQuAD's articles, else the elements themselves."""
+    for value in values:
+        inner = value.get("paragraphs", value.get("qas")) if isinstance(value, dict) else None
+        if isinstance(inner, list) and not any(plain(name) in QUESTION_NAMES for name in value):
+            yield from _questions_in(inner)
+        else:
+            yield value
+
+
+def _with_columns(url: str, rows: Iterator[_Parsed], options: QuestionOptions) -> Iterator[Row]:
+    """Rows of JSON with their columns, which the first rows tell; a file with no object among those is refused."""
+    first = list(itertools.islice(rows, FIRST_ROWS))
+    if not first:
+        return
+    if all(row.problem for row in first):
+        where = (
+            f"line {first[0].number}: {first[0].text[:60].strip()}" if first[0].text else f"element {first[0].number}"
+        )
+        raise InputError(
+            f"a question file has no JSON objects: {first[0].problem}",
+            value=f"{url}, {where}",
+            expected='{"question": ...} on each line, or one array of such objects',
+            remedy="check the file, or give --questions_format",
+        )
+    names = list(dict.fromkeys(name for row in first for name in row.members))
+    columns = choose(url, names, options, keys=True)
+    for row in itertools.chain(first, rows):
+        if row.problem:
+            yield Row(row.number, None, row.text[:SHOWN_CHARS], None, row.problem)
+        else:
+            members = row.members
+            yield Row(row.number, columns.id_of(members), members.get(columns.question), columns.answers_of(members))
+
+
+def _plain_rows(url: str, lines: Iterator[str], options: QuestionOptions) -> Iterator[Row]:
+    first = list(itertools.islice(lines, FIRST_ROWS))
+    if options.format == "auto":
+        _check_plain(url, [line for line in first if line.strip()])
+    for number, line in enumerate(itertools.chain(first, lines), 1):
+        if line.strip():
+            yield Row(number, None, line, None)
+
+
+def _check_plain(url: str, lines: Sequence[str]) -> None:
+    """Refuses a text file that is a table or JSON: of a question a line nothing would be left out."""
+    tabs = {line.strip().count("\t") for line in lines}
+    if len(lines) > 1 and len(tabs) == 1 and tabs != {0}:
+        seems, remedy = f"a table of {tabs.pop() + 1} columns with tabs between them", "tsv"
+    elif lines and all(line.lstrip().startswith("{") for line in lines) and not next(_json_lines(lines[:1])).problem:
+        seems, remedy = "JSON, an object a line", "jsonl"
+    else:
+        return
+    raise InputError(
+        f"a text file of questions seems to be {seems}",
+        value=f"{url}, line 1: {lines[0][:60].strip()}",
+        expected="a question a line",
+        remedy=f"give --questions_format {remedy}, or --questions_format text if it is right as it is",
+    )
+
+
+def _delimited_rows(url: str, lines: Iterator[str], delimiter: str, options: QuestionOptions) -> Iterator[Row]:
+    first = list(itertools.islice(lines, FIRST_ROWS))
+    layout = layout_of(url, first, delimiter, options)
+    if layout is None:
+        return
+    columns = choose(url, layout.names, options) if layout.has_header else Columns("question", "id", ("answers",))
+    header_to_come, width = layout.has_header, len(layout.names)
+    for number, cells in records(itertools.chain(first, lines), layout.delimiter, url):
+        if not cells or header_to_come:
+            header_to_come = header_to_come and not cells
+            continue
+        more = any(cell.strip() for cell in cells[width:])
+        problem = f"{TOO_MANY_CELLS} ({len(cells)}, not {width})" if more else None
+        row = {name: cell for name, cell in zip(layout.names, cells, strict=False) if cell != ""}
+        yield Row(number, columns.id_of(row), row.get(columns.question), columns.answers_of(row), problem, cells=True)
+
+
+def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[Row]:
+    number = 0
+    try:
+        with store.open_read(url) as raw, pq.ParquetFile(raw) as parquet:
+            columns = choose(url, parquet.schema_arrow.names, options)
+            wanted = [columns.question, columns.question_id, *columns.answers]
+            names = list(dict.fromkeys(name for name in wanted if name is not None))
+            for batch in parquet.iter_batches(PARQUET_BATCH_ROWS, columns=names):
+                cells = {name: _python_values(batch.column(name)) for name in batch.schema.names}
+                for place in range(batch.num_rows):
+                    number += 1
+                    row = {name: values[place] for name, values in cells.items()}
+                    yield Row(number, columns.id_of(row), row[columns.question], columns.answers_of(row))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"not a whole Parquet file ({error})", value=f"{url}, after row {number}" if number else url
+        ) from error
+
+
+def _python_values(column: Any) -> list[Any]:
+    """A column's values; of texts the bytes, because what calls itself text in a file need not be UTF-8."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column.cast(pa.binary() if pa.types.is_string(column.type) else pa.large_binary()).to_pylist()
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError):  # texts that are not UTF-8 in a list, days that Python's calendar lacks
+        return [_python_value(value) for value in column]
+
+
+def _python_value(value: Any) -> Any:
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,112 @@
+"""Question files: JSONL, CSV, TSV, Parquet and plain text, read as a stream; every row comes out, readable or not."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import posixpath
+from collections.abc import Iterator, Sequence
+
+from rag_ops.questions import files
+from rag_ops.questions.columns import QuestionOptions
+from rag_ops.questions.files import SHOWN_CHARS, Row
+from rag_ops.questions.gold_answers import UnreadableError, as_text, gold_answers
+from rag_ops.questions.text_lines import UNDECODABLE, clean, decoded
+from rag_ops.storage import store
+
+EMPTY = "the question is empty"
+# What a row's error begins with; where it stands follows in brackets. So do notes.
+NO_TEXT, UNREADABLE = "the question is no text", "the question has bytes that are no text"
+TOO_LONG = "the question is too long"
+NO_ANSWERS = "the gold answers are no texts"
+MAX_QUESTION_CHARS = 4 << 20  # a book is no question; a model reads some hundred words of it in any case
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Question:
+    """One row of a question file.
+
+    Attributes:
+        question_id: the file's own, or "q-" and 16 hex digits of SHA-256 over the question: equal texts, equal ids.
+        question: the text, control characters replaced by spaces, outer white space removed.
+        answers: gold answers, where the file gives them.
+        error: why it cannot be answered, or None.
+        source: file and line (or row), for messages.
+        note: why its gold answers could not be read, or None; it can be answered all the same.
+    """
+
+    question_id: str
+    question: str
+    answers: tuple[str, ...] | None
+    error: str | None
+    source: str
+    note: str | None = None
+
+
+def expand_question_files(urls: Sequence[str]) -> list[str]:
+    """The question files that URLs and globs name, in the order given, each glob sorted.
+
+    Raises:
+        InputError: a file or a glob's files are not there.
+    """
+    return [found for url in urls for found in store.expand(url, "question file")]
+
+
+def check_question_files(urls: Sequence[str], options: QuestionOptions) -> None:
+    """Reads the first rows of question files, by which most of what is wrong with a whole file shows.
+
+    Raises:
+        InputError: a file is not there, or `read_questions` would refuse it at its beginning.
+    """
+    for url in expand_question_files(urls):
+        next(files.rows_of(url, options), None)
+
+
+def read_questions(urls: Sequence[str], options: QuestionOptions) -> Iterator[Question]:
+    """All rows of question files, file by file and in order, as a stream.
+
+    Blank lines of JSONL and plain text are no rows. A line that cannot be read, and one whose question is missing,
+    empty, too long or no text, comes with its error; gold answers that cannot be read are a note, and the question is
+    asked.
+
+    Raises:
+        InputError: a file is damaged or not what it is taken for, or a column is not there; with what it seems to be.
+    """
+    for url in urls:
+        for row in files.rows_of(url, options):
+            yield _make(f"{posixpath.basename(url)}:{row.number}", row)
+
+
+def _make(source: str, row: Row) -> Question:
+    given = row.question
+    text, error = "", row.problem
+    if isinstance(given, bytes):
+        given = decoded(given)
+    if isinstance(given, str):
+        text = clean(given)
+        if len(text) > MAX_QUESTION_CHARS:
+            error = error or f"{TOO_LONG} ({len(text):,} characters, at most {MAX_QUESTION_CHARS:,})"
+            text = text[:SHOWN_CHARS]
+        elif UNDECODABLE in given:
+            error = error or UNREADABLE
+            text = clean(given.replace(UNDECODABLE, "\ufffd"))
+    elif given is not None:
+        error = error or f"{NO_TEXT} ({type(given).__name__})"
+    answers = note = None
+    try:
+        answers = gold_answers(row.answers, cell=row.cells)
+    except UnreadableError as problem:
+        note = _placed(f"{NO_ANSWERS} ({problem})", source)
+    if error is None and not text:
+        error = EMPTY
+    elif error is not None:
+        error = _placed(error, source)
+    question_id = clean(as_text(row.question_id))
+    if not question_id:
+        question_id = "q-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Question(question_id, text, answers, error, source, note)
+
+
+def _placed(message: str, source: str) -> str:
+    """A message with where it stands, in its brackets."""
+    return f"{message[:-1]}, {source})" if message.endswith(")") else f"{message} ({source})"

@@ -1,0 +1,1 @@
+"""Indexes: designed, built, searched, measured; and the passages found."""

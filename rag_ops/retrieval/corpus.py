@@ -1,0 +1,121 @@
+"""What answer and finetune read: an index with its passages, and a model that goes with them; checked beforehand."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rag_ops.errors import InputError
+from rag_ops.models import checkpoints
+from rag_ops.questions.reading import QuestionOptions, check_question_files
+from rag_ops.storage import store, verify
+from rag_ops.storage.stages import check_embeddings, check_passages, check_unchanged, read_manifest
+from schemas.manifest import Manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """The index with the passages that it was made from, checked to go together."""
+
+    index_url: str
+    index: Manifest
+    passages_url: str
+    passages: Manifest
+    embeddings_url: str
+
+    @functools.cached_property
+    def embeddings(self) -> Manifest:
+        """The embeddings that the index was made from.
+
+        Raises:
+            InputError: they are missing, or others by now.
+        """
+        return check_embeddings(self.index, self.embeddings_url)
+
+    def check_digests(self, *, embeddings: bool) -> None:
+        """Checks the SHA-256 of every file that answering reads, `embeddings` among them or not.
+
+        Raises:
+            InputError: one differs.
+        """
+        verify.check_digests(self.index_url, self.index)
+        verify.check_digests(self.passages_url, self.passages)
+        if embeddings:
+            verify.check_digests(self.embeddings_url, self.embeddings)
+
+    def check_unchanged(self) -> None:
+        """Checks, at the end of a job, that index and passages are what they were at its beginning.
+
+        Raises:
+            JobError: one was written anew or removed.
+        """
+        check_unchanged(self.index_url, self.index)
+        check_unchanged(self.passages_url, self.passages)
+
+
+def open_corpus(index_url: str) -> Corpus:
+    """Opens an index and its passages.
+
+    Raises:
+        InputError: one is missing, or the passages have changed since.
+    """
+    index = read_manifest(index_url, "index")
+    passages_url = store.resolve_url(index.inputs["passages"], index_url)
+    embeddings_url = store.resolve_url(index.inputs["embeddings"], index_url)
+    return Corpus(index_url, index, passages_url, check_passages(index, passages_url), embeddings_url)
+
+
+def check_parts(question_files: Sequence[str], reading: QuestionOptions, model: str, encoder: str) -> None:
+    """Checks before the first stage what the last one would refuse.
+
+    Raises:
+        InputError: a question file, the model or the encoder is missing, a question file is not what it is taken for,
+            or model and encoder do not go together.
+    """
+    check_question_files(question_files, reading)
+    directory = checkpoints.find_model(encoder)
+    passages_side = checkpoints.encoder_config(directory, "context")
+    made_with = {
+        "encoder": encoder,
+        "encoder_digest": checkpoints.model_digest(directory),
+        "dimension": checkpoints.dimension(directory),
+        "normalize": passages_side.normalize,
+        "pooling": passages_side.pooling,
+    }
+    check_model(model, made_with)
+
+
+def check_model(name: str, made_with: Mapping[str, Any]) -> str:
+    """Checks, from configuration files alone, that a RAG model's question encoder goes with the passages' vectors.
+
+    Args:
+        name: the RAG model.
+        made_with: of the passages' encoder: encoder, encoder_digest, dimension, normalize, pooling.
+
+    Returns:
+        The model's digest.
+
+    Raises:
+        InputError: no RAG-Token model, or its question encoder differs in one of these.
+    """
+    directory = checkpoints.find_model(name)
+    checkpoints.check_rag_token(directory, name)
+    encoder = checkpoints.encoder_config(directory, "question")
+    checks: list[tuple[str, Any, Any]] = [
+        ("dimension", checkpoints.dimension(directory), made_with["dimension"]),
+        ("normalisation", encoder.normalize, made_with["normalize"]),
+        ("pooling", encoder.pooling, made_with["pooling"]),
+    ]
+    if (digest := checkpoints.context_digest(directory)) is not None:
+        checks.append(("context encoder's digest", digest, made_with["encoder_digest"]))
+    for what, found, expected in checks:
+        if found != expected:
+            raise InputError(
+                f"the model's question encoder does not go with the passages' vectors: its {what} differs",
+                value=found,
+                expected=f"{expected}, as {made_with['encoder']} made the vectors",
+                remedy="embed with the encoder that belongs to the model, or use a model that belongs to the vectors",
+            )
+    return checkpoints.model_digest(directory)

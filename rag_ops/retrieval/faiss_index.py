@@ -1,0 +1,242 @@
+"""FAISS indexes for inner product: one trained index, cloned and filled shard by shard from row-aligned embeddings."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import faiss
+import numpy as np
+
+from rag_ops.errors import InputError
+from rag_ops.retrieval import faiss_factory, faiss_specs
+from rag_ops.retrieval.faiss_factory import Layout
+
+logger = logging.getLogger(__name__)
+FEW_PER_CENTROID = 39  # below so many training vectors for each, FAISS warns
+CODE_BITS = 8  # of a part of a product quantiser, where the rotation before it is learned
+WHOLE_CODES = ("IndexFlat", "IndexFlatIP", "IndexScalarQuantizer", "IndexPQ")  # kept in one block, a row after another
+DEFAULT_NPROBE = 64
+DEFAULT_EF_SEARCH = 128
+
+
+def new_index(spec: str, dimension: int, dtype: str = "float32", layout: Layout | None = None) -> Any:
+    """An empty index for inner product, or for distance where that gives the same order; see `faiss_factory.layout`.
+
+    Args:
+        spec: FAISS factory string.
+        dimension: of the vectors, as embed stored them.
+        dtype: of the vectors, in which Flat stores them.
+        layout: how they stand in the index; by default as they are, for inner product.
+    """
+    layout = layout or Layout(dimension, False)
+    return faiss_factory.empty_index(faiss_specs.stored(spec, dtype), layout.width, layout.metric)
+
+
+def train(spec: str, sample: np.ndarray, threads: int, layout: Layout | None = None) -> Any:
+    """A trained, empty index.
+
+    Args:
+        spec: FAISS factory string.
+        sample: float32 (rows, dimension).
+        threads: of FAISS.
+        layout: see `new_index`.
+
+    Raises:
+        InputError: the sample is too small for the spec.
+    """
+    faiss.omp_set_num_threads(threads)
+    index = new_index(spec, sample.shape[1], layout=layout)
+    if layout is not None and layout.augmented:
+        sample = augment(sample, longest_vector(iter([sample])), layout.width)
+    try:
+        _train(index, sample)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1][-160:]
+        raise InputError(
+            f"--spec cannot be trained on {len(sample)} vectors ({reason})",
+            value=spec,
+            remedy="use Flat, or fewer centroids",
+        ) from error
+    return index
+
+
+def _train(index: Any, sample: np.ndarray) -> None:
+    """Trains transforms, then what follows them; a PCA does not subtract the mean.
+
+    FAISS's own does: it turns q·v into (q - m)·(v - m), which ranks vectors otherwise.
+    """
+    outer: Any = faiss.downcast_index(index)
+    if hasattr(outer, "refine_index"):
+        _train(outer.base_index, sample)
+        outer.refine_index.train(sample)
+        outer.is_trained = True
+        return
+    if not isinstance(outer, faiss.IndexPreTransform):
+        _say_if_few(outer, len(sample))
+        outer.train(sample)
+        return
+    chain: Any = outer.chain
+    _say_if_few(faiss.downcast_index(outer.index), len(sample))
+    for number in range(chain.size()):
+        transform = faiss.downcast_VectorTransform(chain.at(number))
+        if isinstance(transform, faiss.OPQMatrix):
+            # FAISS would make a quantiser of these settings itself, one that warns of each of its parts.
+            quantiser = faiss.ProductQuantizer(transform.d_out, transform.M, CODE_BITS)
+            quantiser.cp.min_points_per_centroid = 1
+            transform.pq = quantiser
+        if not transform.is_trained:
+            transform.train(sample)
+        if isinstance(transform, faiss.OPQMatrix):
+            transform.pq = None  # FAISS does not own it
+        if isinstance(transform, faiss.PCAMatrix):
+            faiss.copy_array_to_vector(np.zeros(transform.d_out, np.float32), transform.b)
+        sample = transform.apply(sample)
+    outer.index.train(sample)
+    outer.is_trained = True
+
+
+def _say_if_few(index: Any, rows: int) -> None:
+    """One line where clusters are learned from few vectors, in place of FAISS's own for each part of each vector."""
+    wanted = 0
+    for part, centroids in ((index, getattr(index, "nlist", 0)), (getattr(index, "pq", None), None)):
+        if part is not None and hasattr(part, "cp"):
+            part.cp.min_points_per_centroid = 1
+            wanted = max(wanted, FEW_PER_CENTROID * (part.ksub if centroids is None else centroids))
+    if rows < wanted:
+        logger.warning("training on %s vectors; FAISS recommends %s for good recall", f"{rows:,}", f"{wanted:,}")
+
+
+def augment(vectors: np.ndarray, longest: float, width: int | None = None) -> np.ndarray:
+    """Vectors with one more number, which makes all of them `longest` long, and zeros after it.
+
+    Args:
+        vectors: (rows, dimension).
+        longest: the greatest length among them.
+        width: numbers of a vector in the end; dimension + 1 unless it is given.
+
+    Returns:
+        float32 (rows, width).
+    """
+    vectors = np.asarray(vectors, np.float32)
+    rows, dimension = vectors.shape
+    missing = longest**2 - np.square(vectors, dtype=np.float64).sum(1)
+    augmented = np.zeros((rows, width or dimension + 1), np.float32)
+    augmented[:, :dimension], augmented[:, dimension] = vectors, np.sqrt(np.maximum(missing, 0))
+    return augmented
+
+
+def longest_vector(batches: Iterator[np.ndarray]) -> float:
+    """The greatest length among vectors; 0 for none."""
+    lengths = (np.linalg.norm(vectors.astype(np.float32), axis=1) for vectors in batches)
+    return max((float(batch.max(initial=0.0)) for batch in lengths), default=0.0)
+
+
+def fill(
+    index: Any, batches: Iterator[np.ndarray], threads: int, longest: float | None = None, rows: int | None = None
+) -> int:
+    """Adds vectors in order, so that vector i of the index is the i-th row given; returns the number of rows.
+
+    Args:
+        index: trained.
+        batches: (rows, dimension) each.
+        threads: of FAISS.
+        longest: length of the longest vector, where vectors are to be augmented.
+        rows: how many there will be, where that is known: memory for them is taken at once.
+    """
+    faiss.omp_set_num_threads(threads)
+    if rows is not None:
+        _reserve(index, rows)
+    for vectors in batches:
+        added = vectors.astype(np.float32) if longest is None else augment(vectors, longest, index.d)
+        index.add(np.ascontiguousarray(added))
+    return int(index.ntotal)
+
+
+def _reserve(index: Any, rows: int) -> None:
+    """Takes memory for the codes of so many vectors; else it is doubled as they come, and copied."""
+    inner: Any = faiss.downcast_index(index)
+    if isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
+    if faiss_factory.kind_of(inner) in WHOLE_CODES:
+        codes = getattr(inner.codes, "owned_data", inner.codes)  # a plain vector in older versions
+        codes.resize(rows * inner.code_size)
+        codes.resize(0)  # which keeps what was taken
+
+
+def write_index(index: Any, file: Any) -> int:
+    """Writes an index to an open file, without a copy on local disk; returns the number of its vectors."""
+    faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
+    return int(index.ntotal)
+
+
+def read_index(path: str, *, mapped: bool = True) -> Any:
+    """Opens an index in a local file; what FAISS can leave in the file is mapped, unless vectors are to be added.
+
+    Raises:
+        InputError: it is cut, or not FAISS's.
+    """
+    try:
+        return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+    except RuntimeError as error:
+        raise InputError(
+            "an index file cannot be read", value=path, expected="a whole FAISS file", remedy="run index again"
+        ) from error
+
+
+def cut_shards(shard_rows: Sequence[int], num_shards: int) -> list[range]:
+    """Which embedding shards each index shard covers: consecutive, none empty, as even in rows as the cuts allow.
+
+    Raises:
+        InputError: more index shards than embedding shards.
+
+    >>> cut_shards([10, 10, 10, 10], 2)
+    [range(0, 2), range(2, 4)]
+    """
+    if num_shards > len(shard_rows):
+        raise InputError(
+            "--num_shards is more than there are embedding shards",
+            value=num_shards,
+            expected=f"1 to {len(shard_rows)}",
+            remedy="fewer index shards, or chunk with more --num_shards",
+        )
+    ends = np.cumsum(shard_rows)
+    cuts = [0]
+    for number in range(1, num_shards):
+        nearest = int(np.searchsorted(ends, ends[-1] * number / num_shards, side="left")) + 1
+        cuts.append(min(max(nearest, cuts[-1] + 1), len(shard_rows) - (num_shards - number)))
+    cuts.append(len(shard_rows))
+    return [range(start, end) for start, end in itertools.pairwise(cuts)]
+
+
+def set_search(index: Any, nprobe: int | None, ef_search: int | None) -> None:
+    """Sets how many lists (IVF) or candidates (HNSW) a search visits; FAISS's own defaults lose most of the recall."""
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf.nprobe = min(ivf.nlist, nprobe or DEFAULT_NPROBE)
+        quantizer = faiss.downcast_index(ivf.quantizer)
+        if hasattr(quantizer, "hnsw"):  # a graph over the centroids, which must find so many of them
+            quantizer.hnsw.efSearch = max(DEFAULT_EF_SEARCH, 2 * ivf.nprobe)
+    elif (graph := faiss_factory.graph_of(index)) is not None:
+        graph.hnsw.efSearch = ef_search or DEFAULT_EF_SEARCH
+
+
+def matrix_of(index: Any) -> np.ndarray | None:
+    """The vectors of an index that stores them as they are, (rows, dimension) float32 or float16, not copied; or None.
+
+    The index must outlive what is given.
+    """
+    inner: Any = faiss.downcast_index(index)
+    if inner.metric_type != faiss_factory.METRIC or not inner.ntotal:
+        return None
+    dtype: Any = None
+    if faiss_factory.kind_of(inner) in ("IndexFlat", "IndexFlatIP"):  # a subclass may lay out its numbers otherwise
+        dtype = np.float32
+    elif faiss_factory.kind_of(inner) == "IndexScalarQuantizer" and inner.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
+        dtype = np.float16
+    if dtype is None or inner.sa_code_size() != inner.d * np.dtype(dtype).itemsize:
+        return None
+    codes = faiss.rev_swig_ptr(inner.codes.data(), inner.ntotal * inner.code_size)
+    return codes.view(dtype).reshape(inner.ntotal, inner.d)

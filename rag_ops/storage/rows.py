@@ -1,0 +1,163 @@
+"""Rows of Parquet shards, read by row group: what is not needed is not read, and one group is in memory at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rag_ops.storage import store
+from schemas.manifest import Manifest
+from schemas.passages import CONTENT_HASH_BYTES
+
+CACHED_GROUPS = 256  # row groups of about 1,000 rows: the whole of a small index, 400 MB of vectors of a large one
+
+
+def pieces(url: str, columns: Sequence[str], rows: np.ndarray) -> Iterator[tuple[np.ndarray, pa.Table]]:
+    """The given rows of a shard, a row group at a time; groups that hold none of them are not read.
+
+    Args:
+        url: the shard.
+        columns: what is read.
+        rows: within the shard, int64, in any order.
+
+    Yields:
+        Places in `rows`, int64 ascending, and the rows at these places, in the same order.
+    """
+    start = 0
+    with store.open_parquet(url) as parquet:
+        for group in range(parquet.num_row_groups):
+            count = parquet.metadata.row_group(group).num_rows
+            places = np.flatnonzero((rows >= start) & (rows < start + count))
+            if len(places):
+                table = parquet.read_row_group(group, columns=list(columns))
+                yield places, table.take(pa.array(rows[places] - start))
+            start += count
+
+
+def take_rows(url: str, columns: Sequence[str], rows: np.ndarray) -> pa.Table:
+    """The given rows of a shard, ascending and at least one."""
+    return pa.concat_tables([table for _, table in pieces(url, columns, rows)])
+
+
+def needed_rows(rows: np.ndarray, starts: Sequence[int]) -> dict[int, np.ndarray]:
+    """Which rows of which shard some hits need.
+
+    Args:
+        rows: of the corpus, int64, any shape; -1 for no hit.
+        starts: first row of each shard, then the number of rows (`Manifest.row_starts`).
+
+    Returns:
+        Shard to distinct rows of the corpus, int64 ascending.
+    """
+    distinct = np.unique(rows[rows >= 0])
+    shards = np.searchsorted(np.asarray(starts), distinct, side="right") - 1
+    return {int(shard): distinct[shards == shard] for shard in np.unique(shards)}
+
+
+def vector_batches(url: str) -> Iterator[np.ndarray]:
+    """The vectors of an embedding shard, a row group at a time, in the stored dtype, (rows, dimension)."""
+    with store.open_parquet(url) as parquet:
+        for group in range(parquet.num_row_groups):
+            yield as_matrix(parquet.read_row_group(group, columns=["vector"])["vector"])
+
+
+def read_rows(url: str, rows: np.ndarray) -> np.ndarray:
+    """The vectors of the given rows of an embedding shard (ascending, within the shard), float32 (rows, dimension)."""
+    found = [as_matrix(table["vector"]).astype(np.float32) for _, table in pieces(url, ["vector"], rows)]
+    return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+
+
+def read_matrix(url: str, rows: int) -> np.ndarray:
+    """All vectors of an embedding shard, (rows, dimension) in the stored dtype; held in memory once."""
+    found, start = None, 0
+    for vectors in vector_batches(url):
+        if found is None:
+            found = np.empty((rows, vectors.shape[1]), vectors.dtype)
+        found[start : start + len(vectors)] = vectors
+        start += len(vectors)
+    return found if found is not None else np.empty((0, 0), np.float32)
+
+
+def read_corpus_rows(url: str, embeddings: Manifest, rows: np.ndarray) -> np.ndarray:
+    """The vectors of the given rows of the corpus (ascending), float32 (rows, dimension).
+
+    Args:
+        url: directory of the embeddings.
+        embeddings: its manifest.
+        rows: int64.
+    """
+    found = []
+    for shard, (start, end) in zip(embeddings.shards, itertools.pairwise(embeddings.row_starts()), strict=True):
+        here = rows[(rows >= start) & (rows < end)] - start
+        if len(here):
+            found.append(read_rows(store.join(url, shard.path), here))
+    return np.concatenate(found)
+
+
+def as_matrix(column: Any) -> np.ndarray:
+    """A column of fixed-size lists as a matrix, without a copy where it is one chunk."""
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    dimension = array.type.list_size
+    return array.flatten().to_numpy(zero_copy_only=False).reshape(-1, dimension)
+
+
+def hash_words(column: Any) -> np.ndarray:
+    """A column of content hashes as uint64 (rows, 2)."""
+    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    words = np.frombuffer(array.buffers()[1] or b"", np.dtype("<u8"))
+    start = array.offset * CONTENT_HASH_BYTES // words.itemsize
+    return words[start : start + 2 * len(array)].reshape(-1, 2)
+
+
+class RowReader:
+    """Rows of a stage's Parquet shards by their number, with the row groups last used kept in memory.
+
+    Args:
+        url: the stage's directory.
+        manifest: its manifest.
+        columns: what to read.
+    """
+
+    def __init__(self, url: str, manifest: Manifest, columns: Sequence[str]):
+        self._url, self._manifest, self._columns = url, manifest, list(columns)
+        self._starts = np.asarray(manifest.row_starts())
+        self._group_starts: dict[int, np.ndarray] = {}
+        self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+
+    def read(self, rows: np.ndarray, convert: Callable[[pa.Table], Any]) -> Any:
+        """`convert` of the table of the given rows, int64 (rows,), in that order."""
+        distinct, places = np.unique(rows, return_inverse=True)
+        shards = np.searchsorted(self._starts, distinct, side="right") - 1
+        tables = []
+        for shard in np.unique(shards):
+            within = distinct[shards == shard] - self._starts[shard]
+            groups = np.searchsorted(self._starts_of(int(shard)), within, side="right") - 1
+            for group in np.unique(groups):
+                first = self._starts_of(int(shard))[group]
+                tables.append(self._group(int(shard), int(group)).take(pa.array(within[groups == group] - first)))
+        return convert(pa.concat_tables(tables).take(pa.array(places.reshape(-1))))
+
+    def _path(self, shard: int) -> str:
+        return store.join(self._url, self._manifest.shards[shard].path)
+
+    def _starts_of(self, shard: int) -> np.ndarray:
+        if shard not in self._group_starts:
+            with store.open_parquet(self._path(shard)) as file:
+                counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            self._group_starts[shard] = np.cumsum([0, *counts])
+        return self._group_starts[shard]
+
+    def _group(self, shard: int, group: int) -> pa.Table:
+        key = (shard, group)
+        if key not in self._groups:
+            with store.open_parquet(self._path(shard)) as file:
+                self._groups[key] = file.read_row_group(group, columns=self._columns)
+            if len(self._groups) > CACHED_GROUPS:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(key)
+        return self._groups[key]

@@ -1,0 +1,393 @@
+"""The output directory of a stage: what is finished, what can be reused, what differs, and the manifest at the end.
+
+While a stage runs, its directory holds finished shards under their final names, a record for each in `_incomplete`, and
+temporary files there. The manifest is written last, then `_incomplete` goes. Killed at any moment, the next run goes
+on: a step that is half done is done again, and what is of no use any more goes at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any
+
+from rag_ops import heap
+from rag_ops.errors import InputError, JobError
+from rag_ops.storage import locks, store
+from schemas import manifest as manifests
+from schemas.layout import is_written_name
+from schemas.manifest import Manifest, ManifestError, ShardRecord, digest_of
+
+logger = logging.getLogger(__name__)
+RECORD_SUFFIX = ".record.json"
+SETTINGS = "settings.json"  # in _incomplete: the configuration that the unfinished shards belong to
+
+
+def read_manifest(url: str, stage: str) -> Manifest:
+    """Opens the output of `stage` at directory `url`, and checks that every shard is there with its size.
+
+    Raises:
+        InputError: no manifest, one of another version or stage, a shard missing or of another size.
+    """
+    manifest = find_manifest(url)
+    if manifest is None:
+        what = "the stage there is unfinished" if store.exists(url) else "there is no such directory"
+        raise InputError(
+            f"no {manifests.FILE_NAME}: {what}",
+            value=url,
+            expected=f"the output of ragbeam {stage}",
+            remedy="run it (again)",
+        )
+    if manifest.stage != stage:
+        raise InputError(
+            "the directory holds another stage's output",
+            value=f"{url} ({manifest.stage})",
+            expected=f"the output of ragbeam {stage}",
+        )
+    for shard in manifest.shards:
+        problem = shard_problem(url, shard)
+        if problem:
+            raise InputError(problem, value=store.join(url, shard.path), remedy=f"run ragbeam {stage} again")
+    return manifest
+
+
+def check_passages(index: Manifest, passages_url: str) -> Manifest:
+    """The passages' manifest, checked to be what the index was made from.
+
+    Raises:
+        InputError: they are missing or have changed since.
+    """
+    passages = read_manifest(passages_url, "chunk")
+    if index.info["passages_digest"] != passages.digest:
+        raise InputError(
+            "the index was made from other passages",
+            value=passages_url,
+            expected=f"passages of digest {index.info['passages_digest']}, not {passages.digest}",
+            remedy="run embed and index again",
+        )
+    if index.rows != passages.rows or not index.rows:
+        raise InputError(
+            "the index does not hold one vector a passage",
+            value=f"{index.rows} vectors",
+            expected=f"{passages.rows}, not 0",
+        )
+    return passages
+
+
+def check_embeddings(index: Manifest, embeddings_url: str) -> Manifest:
+    """The embeddings' manifest, checked to be what the index was made from.
+
+    Raises:
+        InputError: they are missing or have changed since.
+    """
+    embeddings = read_manifest(embeddings_url, "embed")
+    if index.info.get("embeddings_digest") != embeddings.digest:
+        raise InputError(
+            "the index was made from other embeddings",
+            value=embeddings_url,
+            expected=f"embeddings of digest {index.info.get('embeddings_digest')}, not {embeddings.digest}",
+            remedy="run index again",
+        )
+    return embeddings
+
+
+def check_unchanged(url: str, read: Manifest) -> None:
+    """Checks, when a job has read the stage at `url`, that it is still what it was when the job began.
+
+    Raises:
+        JobError: it has been written anew or removed meanwhile.
+    """
+    try:
+        now = read_manifest(url, read.stage)
+    except InputError as error:
+        raise JobError(f"the job's input changed while it was read ({error})") from error
+    if now.digest != read.digest:
+        raise JobError("the job's input changed while it was read", value=url, remedy="run the same command again")
+
+
+def write_shard(url: str, name: str, fingerprint: str, write: Callable[[Any], int]) -> ShardRecord:
+    """Writes shard `name` into stage directory `url`: whole under its name, then its record; or nothing.
+
+    Args:
+        url: the stage's output directory.
+        name: the shard's file name.
+        fingerprint: what the shard's content depends on; kept with it.
+        write: gets the open file, returns the number of rows.
+    """
+    with store.atomic_write(url, name) as file:
+        rows = write(file)
+    record = ShardRecord(name, rows, file.bytes_written, file.sha256, fingerprint)
+    _write_record(url, record)
+    heap.release()
+    logger.debug("%s", name, extra={"event": "shard_made", "counts": {"rows": rows, "bytes": record.bytes}})
+    return record
+
+
+def is_finished(url: str, name: str, fingerprint: str) -> bool:
+    """Whether shard `name` of an unfinished stage directory is complete, with that fingerprint.
+
+    For workers: a runner that tries a bundle again need not make again what the first try finished.
+    """
+    try:
+        text = store.read_text(store.join(url, store.INCOMPLETE, name + RECORD_SUFFIX))
+        record = ShardRecord(**json.loads(text))
+    except (ValueError, TypeError, ManifestError, FileNotFoundError):
+        return False
+    return record.fingerprint == fingerprint and shard_problem(url, record) is None
+
+
+def finished_shards(url: str, known: Container[str] = ()) -> list[ShardRecord]:
+    """The records of the shards that are complete in an unfinished stage directory, by name, without those `known`."""
+    records = []
+    for name in store.names_in(store.join(url, store.INCOMPLETE)):
+        if name.endswith(RECORD_SUFFIX) and name.removesuffix(RECORD_SUFFIX) not in known:
+            try:
+                records.append(ShardRecord(**json.loads(store.read_text(store.join(url, store.INCOMPLETE, name)))))
+            except (ValueError, TypeError, ManifestError, FileNotFoundError):
+                continue  # cut or just removed: the shard is not complete
+    return records
+
+
+@dataclasses.dataclass(frozen=True)
+class StageOutput:
+    """One stage's output directory, opened by the launcher.
+
+    Attributes:
+        url: the directory.
+        stage: the stage's name.
+        config: settings that decide the content, JSON values.
+        input_digests: name to digest of each input.
+    """
+
+    url: str
+    stage: str
+    config: Mapping[str, Any]
+    input_digests: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the configuration and of the inputs."""
+        return self.shard_fingerprint(dict(self.input_digests))
+
+    def shard_fingerprint(self, inputs: Any) -> str:
+        """The fingerprint of a shard that depends on the configuration and on `inputs` (a JSON value) alone."""
+        return digest_of({"stage": self.stage, "config": dict(self.config), "inputs": inputs})
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other jobs from writing to the directory while the block runs, where it is on this machine's disk.
+
+        Raises:
+            JobError: another job does, or the directory cannot be made.
+        """
+        if not store.is_local(self.url):
+            yield
+            return
+        with locks.directory_held(store.filesystem(self.url)[1]):
+            yield
+
+    def finished(self, verify: bool = False) -> Manifest | None:
+        """The manifest, when the directory already holds just what this stage would write; else None.
+
+        Args:
+            verify: compare digests, not sizes alone.
+        """
+        manifest = find_manifest(self.url)
+        if manifest is None or manifest.fingerprint != self.fingerprint:
+            return None
+        if any(shard_problem(self.url, shard, verify) for shard in manifest.shards):
+            return None
+        return manifest
+
+    def tidy(self) -> None:
+        """Removes the working files of a finished stage that was killed just before it could."""
+        if store.exists(store.join(self.url, store.INCOMPLETE)):
+            store.remove(store.join(self.url, store.INCOMPLETE))
+
+    def begin(self, overwrite: bool, verify: bool = False) -> dict[str, ShardRecord]:
+        """Opens the directory for writing and returns the finished shards by name; the caller compares fingerprints.
+
+        Args:
+            overwrite: replace another configuration's output.
+            verify: compare digests of finished shards, not sizes alone.
+
+        Raises:
+            InputError: the directory belongs to another configuration and `overwrite` is not set.
+        """
+        manifest = find_manifest(self.url)
+        owner = self._owner(manifest)
+        if owner is not None and owner != self._identity() and not overwrite:
+            raise InputError(
+                "the output directory belongs to another configuration",
+                value=self.url,
+                expected=config_differences(owner, self._identity()),
+                remedy="give another --output, or --overwrite",
+            )
+        if owner is not None and owner != self._identity():
+            self._clear(manifest)
+            manifest = None
+        self._write_settings()
+        if manifest is not None:  # same configuration, other inputs or a damaged shard: keep what holds
+            for shard in manifest.shards:
+                _write_record(self.url, shard)
+            store.remove(store.join(self.url, manifests.FILE_NAME))
+        records = {shard.path: shard for shard in finished_shards(self.url)}
+        damaged = [name for name, shard in records.items() if shard_problem(self.url, shard, verify)]
+        self._forget(damaged)
+        return {name: shard for name, shard in records.items() if name not in damaged}
+
+    def take_up(self, name: str, fingerprint: str, sha256: str) -> bool:
+        """Counts a file of the last run's that holds no rows as finished, where its content is still what it was.
+
+        Args:
+            name: of the file; a manifest lists shards alone.
+            fingerprint: what its content depends on.
+            sha256: of its content, as it was written.
+        """
+        path = store.join(self.url, name)
+        if not store.exists(path) or store.sha256_of(path) != sha256:
+            return False
+        _write_record(self.url, ShardRecord(name, 0, store.size_bytes(path), sha256, fingerprint))
+        return True
+
+    def finish(
+        self,
+        shards: Sequence[ShardRecord],
+        inputs: Mapping[str, str],
+        info: Mapping[str, Any],
+        keep: Sequence[str] = (),
+    ) -> Manifest:
+        """Writes the manifest over `shards`, in row order; removes working files and shards that are not wanted now.
+
+        Args:
+            shards: the records of all shards.
+            inputs: name to URL of what was read.
+            info: for the reader.
+            keep: names of other finished files that stay.
+
+        Raises:
+            JobError: a job of another configuration has begun to write here meanwhile (where nothing can be locked).
+        """
+        owner = self._owner(None)
+        if owner is not None and owner != self._identity():
+            raise JobError(
+                "another job has taken over the output directory",
+                value=self.url,
+                expected="one job at a time",
+                remedy="wait for its end, and run this one into another --output",
+            )
+        manifest = Manifest(
+            self.stage,
+            self.fingerprint,
+            dict(self.config),
+            {name: store.relative_url(url, self.url) for name, url in inputs.items()},
+            tuple(shards),
+            dict(info),
+        )
+        kept = {*keep, *(shard.path for shard in shards)}
+        self._remove_shards(kept)
+        store.write_bytes(self.url, manifests.FILE_NAME, manifest.to_json().encode())
+        store.remove(store.join(self.url, store.INCOMPLETE))
+        return manifest
+
+    def abandon(self) -> None:
+        """Leaves finished shards for the next run; removes an output directory in which there are none."""
+        if find_manifest(self.url) is None and not finished_shards(self.url):
+            store.remove(store.join(self.url, store.INCOMPLETE))
+            if store.exists(self.url) and not store.names_in(self.url):
+                store.remove(self.url)
+
+    def _identity(self) -> dict[str, Any]:
+        return json.loads(json.dumps({"stage": self.stage, **self.config}))
+
+    def _owner(self, manifest: Manifest | None) -> dict[str, Any] | None:
+        if manifest is not None:
+            return {"stage": manifest.stage, **manifest.config}
+        try:
+            return json.loads(store.read_text(store.join(self.url, store.INCOMPLETE, SETTINGS)))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+
+    def _write_settings(self) -> None:
+        data = json.dumps(self._identity(), sort_keys=True).encode()
+        incomplete = store.join(self.url, store.INCOMPLETE)
+        store.write_bytes(incomplete, SETTINGS, data)
+
+    @contextlib.contextmanager
+    def discarding(self, names: Sequence[str]) -> Iterator[None]:
+        """Forgets these finished shards when the block raises: the next run makes them again."""
+        try:
+            yield
+        except Exception:
+            self._forget(names)
+            raise
+
+    def _forget(self, names: Sequence[str]) -> None:
+        for name in names:
+            store.remove(store.join(self.url, store.INCOMPLETE, name + RECORD_SUFFIX))
+
+    def _clear(self, manifest: Manifest | None) -> None:
+        store.remove(store.join(self.url, manifests.FILE_NAME))
+        self._remove_shards(set(), manifest.shards if manifest else ())
+        store.remove(store.join(self.url, store.INCOMPLETE))
+
+    def _remove_shards(self, kept: set[str], more: Sequence[ShardRecord] = ()) -> None:
+        """Removes shards by record and by name: a run that is killed may leave one before it could note it."""
+        noted = {shard.path for shard in (*finished_shards(self.url), *more)}
+        for name in store.names_in(self.url):
+            if (name in noted or is_written_name(name)) and name not in kept:
+                store.remove(store.join(self.url, name))
+
+
+def find_manifest(url: str) -> Manifest | None:
+    """The manifest in directory `url`, None where there is none.
+
+    Raises:
+        InputError: it is no manifest, or of another version.
+    """
+    path = store.join(url, manifests.FILE_NAME)
+    try:
+        text = store.read_text(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return Manifest.from_json(text)
+    except ManifestError as error:
+        raise InputError(
+            f"the manifest cannot be used: {error}", value=path, remedy="run the stage again into a new directory"
+        ) from error
+
+
+def shard_problem(url: str, shard: ShardRecord, verify: bool = False) -> str | None:
+    """What is wrong with a shard's file: missing, of another size, or, with `verify`, of another digest; else None."""
+    path = store.join(url, shard.path)
+    try:
+        size = store.size_bytes(path)
+    except FileNotFoundError:
+        return "a shard of the manifest is missing"
+    if size != shard.bytes:
+        return f"a shard has {size} bytes instead of {shard.bytes}"
+    if verify and store.sha256_of(path) != shard.sha256:
+        return "a shard has another content than when it was written"
+    return None
+
+
+def _write_record(url: str, record: ShardRecord) -> None:
+    data = json.dumps(dataclasses.asdict(record), sort_keys=True).encode()
+    store.write_bytes(store.join(url, store.INCOMPLETE), record.path + RECORD_SUFFIX, data)
+
+
+def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between two configurations (JSON values), as a clause; empty where nothing does."""
+    old, new = json.loads(json.dumps(dict(old))), json.loads(json.dumps(dict(new)))
+    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    changes = [f"{name} {_brief(old.get(name))} as it has, not {_brief(new.get(name))}" for name in names]
+    return ", ".join(changes)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

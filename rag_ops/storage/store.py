@@ -1,0 +1,437 @@
+"""Files behind URLs: any fsspec URL is read and written here, and nowhere else.
+
+A path without a scheme is local. Writing is atomic: to a temporary name first, then renamed, so that a file under its
+final name is whole. On an object store an upload does that by itself: an object is there when its upload ends, or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import io
+import os
+import posixpath
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.utils import get_protocol
+
+from rag_ops.errors import InputError, JobError
+from rag_ops.storage import locks
+
+INCOMPLETE = "_incomplete"  # folder of a stage's output for all that is not final; gone once the manifest is written
+COPY_BYTES = 1 << 20
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "az")
+ROW_GROUP_ROWS = (
+    1000  # a passage or vector is fetched by reading its row group: about 0.5 MB of text, 1.5 MB of vectors
+)
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The fsspec filesystem of `url` and the path within it.
+
+    Raises:
+        InputError: the scheme is unknown, or its package is not installed.
+    """
+    # Other processes write there too: a remembered listing would be out of date.
+    settings = {"use_listings_cache": False} if is_object_store(url) else {}
+    try:
+        return fsspec.core.url_to_fs(os.path.expanduser(url), **settings)
+    except ImportError as error:
+        raise InputError("the URL needs a package that is not installed", value=url, remedy=str(error)) from error
+    except ValueError as error:
+        raise InputError(
+            "unknown URL", value=url, expected="a path or an fsspec URL such as gs://bucket/dir"
+        ) from error
+
+
+def is_local(url: str) -> bool:
+    """Whether `url` is on this machine's own disk."""
+    return get_protocol(url) in ("file", "local")
+
+
+def is_object_store(url: str) -> bool:
+    """Whether `url` is on an object store: no directories, no renames, and an upload appears whole or not at all."""
+    return get_protocol(url) in OBJECT_STORES
+
+
+def join(base: str, *names: str) -> str:
+    """`base` with `names` appended, by forward slashes.
+
+    >>> join("gs://bucket/run/", "passages", "manifest.json")
+    'gs://bucket/run/passages/manifest.json'
+    """
+    return "/".join([base.rstrip("/") or "/", *names])
+
+
+def relative_url(target: str, base: str) -> str:
+    """`target` as seen from directory `base` where both lie in one parent directory, else `target` made absolute.
+
+    So a workspace can be moved or copied whole, and what lies elsewhere is still found.
+
+    >>> relative_url("gs://b/run/passages", "gs://b/run/embeddings")
+    '../passages'
+    >>> relative_url("/data/passages", "/tmp/run/embeddings")
+    '/data/passages'
+    """
+    if is_local(target) and is_local(base):
+        target, base = os.path.abspath(filesystem(target)[1]), os.path.abspath(filesystem(base)[1])
+    target, base = target.rstrip("/"), base.rstrip("/")
+    if posixpath.dirname(target) == posixpath.dirname(base):
+        return "../" + posixpath.basename(target)
+    return target
+
+
+def resolve_url(url: str, base: str) -> str:
+    """The inverse of `relative_url`: `url` as a manifest in directory `base` gives it, as an address of its own.
+
+    >>> resolve_url("../passages", "gs://b/run/embeddings")
+    'gs://b/run/passages'
+    """
+    if not url.startswith("../"):
+        return url
+    if is_local(base):
+        base = os.path.abspath(filesystem(base)[1])
+    return join(posixpath.dirname(base.rstrip("/")), url[3:])
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two URLs name the same file or directory, links on this machine followed."""
+    if is_local(one) and is_local(other):
+        return os.path.realpath(filesystem(one)[1]) == os.path.realpath(filesystem(other)[1])
+    return one.rstrip("/") == other.rstrip("/")
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file or directory at `url`."""
+    fs, path = filesystem(url)
+    return bool(fs.exists(path))
+
+
+def is_directory(url: str) -> bool:
+    """Whether there is a directory at `url`."""
+    fs, path = filesystem(url)
+    return bool(fs.isdir(path))
+
+
+def size_bytes(url: str) -> int:
+    """The size of the file at `url` in bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    fs, path = filesystem(url)
+    return int(fs.size(path))
+
+
+def open_read(url: str) -> IO[bytes]:
+    """Opens the file at `url` for reading bytes, seekable."""
+    fs, path = filesystem(url)
+    return fs.open(path, "rb")
+
+
+def read_text(url: str) -> str:
+    """The whole of a small UTF-8 file."""
+    with open_read(url) as file:
+        return file.read().decode()
+
+
+def remove(url: str) -> None:
+    """Removes the file or directory at `url` with all it holds; nothing happens where there is none."""
+    fs, path = filesystem(url)
+    with contextlib.suppress(FileNotFoundError):
+        if is_local(url) or not has_magic(path):
+            fs.rm(path, recursive=True)
+        else:  # fsspec would remove what the name matches as a pattern: the directory out1 for out[1]
+            for file in fs.find(path):
+                fs.rm_file(file)
+            with contextlib.suppress(OSError):
+                fs.rmdir(path)
+
+
+def state_of(url: str) -> str:
+    """What changes when the file at `url` is written again: a digest of its size, times and whatever its store tells.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    fs, path = filesystem(url)
+    fs.invalidate_cache(path)
+    return str(fs.ukey(path))
+
+
+def names_in(url: str) -> list[str]:
+    """The names of the files in directory `url`, sorted; empty where there is no directory."""
+    fs, path = filesystem(url)
+    try:
+        fs.invalidate_cache(path)
+        return sorted(posixpath.basename(name.rstrip("/")) for name in fs.ls(path, detail=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def expand(url: str, kind: str) -> list[str]:
+    """The files that a URL, a glob or a directory names, sorted.
+
+    Args:
+        url: a file; a directory, whose visible files are meant; or a pattern with `*`, `?` or `[`. What exists by that
+            very name is never taken for a pattern.
+        kind: what is looked for, for the message.
+
+    Raises:
+        InputError: there are none.
+    """
+    fs, path = filesystem(url)
+    scheme = url.split("://")[0] + "://" if "://" in url else ""
+
+    def full(found: str) -> str:
+        return scheme + found.removeprefix(scheme).lstrip("/") if scheme and scheme != "file://" else found
+
+    if fs.isfile(path):
+        return [url]
+    if fs.isdir(path):
+        found = _listed(fs, path)
+    elif has_magic(path):
+        found = [name for name in fs.glob(_literal_beginning(fs, path)) if fs.isfile(name)]
+    else:
+        raise InputError(f"no such {kind}", value=url, expected="a file, a directory or a glob")
+    files = sorted(name for name in found if not posixpath.basename(name).startswith((".", "_")))
+    if not files:
+        raise InputError(f"no {kind} there", value=url, expected="at least one file")
+    return [full(name) for name in files]
+
+
+def has_magic(path: str) -> bool:
+    """Whether fsspec would take a path for a pattern."""
+    return any(character in path for character in "*?[")
+
+
+def _listed(fs: fsspec.AbstractFileSystem, directory: str) -> list[str]:
+    """The files in a directory, by its listing: a pattern would take brackets in its name for a set of characters."""
+    fs.invalidate_cache(directory)
+    kinds = {entry["name"].rstrip("/"): entry["type"] for entry in fs.ls(directory, detail=True)}
+    kinds.pop(directory.rstrip("/"), None)  # an object store may have an object of the directory's own name
+    # A link's own type is neither.
+    return [name for name, kind in kinds.items() if kind == "file" or (kind != "directory" and fs.isfile(name))]
+
+
+def _literal_beginning(fs: fsspec.AbstractFileSystem, pattern: str) -> str:
+    """A pattern in which the directories that exist by these very names are taken literally."""
+    directory = posixpath.dirname(pattern)
+    while has_magic(directory) and not fs.isdir(directory):
+        directory = posixpath.dirname(directory)
+    return glob.escape(directory) + pattern[len(directory) :]
+
+
+class HashingFile(io.RawIOBase):
+    """A writable file that counts and digests what goes through it; for writers that never seek."""
+
+    def __init__(self, raw: IO[bytes]):
+        self._raw = raw
+        self._sha256 = hashlib.sha256()
+        self.bytes_written = 0
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Writes and digests `data` (bytes-like); returns its length in bytes."""
+        view = memoryview(data).cast("B")
+        self._raw.write(view)
+        self._sha256.update(view)
+        self.bytes_written += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.bytes_written
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of all that was written."""
+        return self._sha256.hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_write(directory: str, name: str) -> Iterator[HashingFile]:
+    """Yields a file that appears as `directory/name` when the block ends well, and leaves nothing when it raises.
+
+    The temporary file lies in `directory/_incomplete`, on the same filesystem.
+
+    Raises:
+        JobError: the disk is full or writing is not permitted.
+    """
+    fs, path = filesystem(directory)
+    if is_object_store(directory):
+        with _upload(fs, join(path, name), join(directory, name)) as file:
+            yield file
+        return
+    temporary = join(path, INCOMPLETE, f"{name}.{uuid.uuid4().hex}.tmp")
+    with _write_then_rename(fs, temporary, join(path, name), join(directory, name)) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _write_then_rename(fs: fsspec.AbstractFileSystem, temporary: str, final: str, shown: str) -> Iterator[HashingFile]:
+    try:
+        fs.makedirs(posixpath.dirname(temporary), exist_ok=True)
+        try:
+            with fs.open(temporary, "wb") as raw:
+                file = HashingFile(raw)
+                yield file
+            if is_local(shown):
+                os.replace(temporary, final)
+            elif has_magic(temporary):  # mv and rm would take the name for a pattern
+                fs.cp_file(temporary, final)
+                fs.rm_file(temporary)
+            else:
+                fs.mv(temporary, final)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                fs.rm_file(temporary)
+            raise
+    except OSError as error:
+        raise JobError(
+            f"cannot write {shown}: {error.strerror or error}",
+            remedy="free the disk or check permissions",
+        ) from error
+
+
+@contextlib.contextmanager
+def _upload(fs: fsspec.AbstractFileSystem, path: str, shown: str) -> Iterator[HashingFile]:
+    try:
+        raw = fs.open(path, "wb")
+        try:
+            yield HashingFile(raw)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                raw.discard()
+            raw.closed = True  # closing it would make an object of what was written so far
+            raise
+        raw.close()
+    except OSError as error:
+        raise JobError(
+            f"cannot write {shown}: {error.strerror or error}", remedy="check the bucket and its permissions"
+        ) from error
+
+
+def write_file(url: str, data: bytes) -> None:
+    """Writes a file that is no stage's, atomically: its directory holds nothing else of ours afterwards.
+
+    Raises:
+        JobError: the disk is full or writing is not permitted.
+    """
+    fs, path = filesystem(url)
+    if is_object_store(url):
+        with _upload(fs, path, url) as file:
+            file.write(data)
+        return
+    temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
+    with _write_then_rename(fs, temporary, path, url) as file:
+        file.write(data)
+
+
+def write_bytes(directory: str, name: str, data: bytes) -> None:
+    """Writes a small file atomically."""
+    with atomic_write(directory, name) as file:
+        file.write(data)
+
+
+def write_parquet(
+    file: Any, batches: Iterator[pa.Table], schema: pa.Schema, row_group_rows: int = ROW_GROUP_ROWS
+) -> int:
+    """Writes tables of `schema` to an open file as Parquet (text and vectors in zstd); returns the number of rows.
+
+    The same tables give the same bytes: no dictionary guesses across tables, no time stamps.
+    """
+    rows = 0
+    with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer:
+        for table in batches:
+            writer.write_table(table, row_group_size=row_group_rows)
+            rows += table.num_rows
+    return rows
+
+
+@contextlib.contextmanager
+def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file of our own.
+
+    Raises:
+        InputError: there is none, or it is cut or not Parquet.
+    """
+    try:
+        with open_read(url) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+            yield parquet
+    except FileNotFoundError as error:
+        raise InputError("a file is missing", value=url, remedy="run the stage that writes it again") from error
+    except pa.ArrowInvalid as error:
+        raise InputError(f"not a whole Parquet file ({error})", value=url, remedy="run its stage again") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # Arrow's own: a page that cannot be decompressed
+        raise InputError(
+            f"the Parquet file is damaged ({error})", value=url, remedy="run its stage again with --verify"
+        ) from error
+
+
+def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:
+    """The whole of a Parquet file of our own, or the named columns."""
+    with open_parquet(url) as parquet:
+        return parquet.read(columns=columns)
+
+
+def sha256_of(url: str) -> str:
+    """Hex SHA-256 of a file's content.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open_read(url) as file:
+            while chunk := file.read(COPY_BYTES):
+                digest.update(chunk)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError("no such file", value=url, expected="a readable file") from error
+    return digest.hexdigest()
+
+
+def local_copy(url: str, digest: str, folder: str = "") -> str:
+    """A path on this machine for the file at `url`: its own when local, else a cached copy below `digest` and `folder`.
+
+    The cache lies under RAGBEAM_CACHE, else the system's temporary directory. Several processes can ask for the same
+    file: each downloads to a name of its own and the rename decides. What a killed process left is removed.
+
+    Raises:
+        InputError: there is no such file.
+        JobError: the disk is full or the cache cannot be written.
+    """
+    fs, path = filesystem(url)
+    if is_local(url):
+        return path
+    cache = os.environ.get("RAGBEAM_CACHE") or os.path.join(tempfile.gettempdir(), "ragbeam-cache")
+    target = os.path.join(cache, digest[:32], folder, posixpath.basename(path))
+    if os.path.exists(target):
+        return target
+    temporary = f"{target}.{uuid.uuid4().hex}.tmp"
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with fs.open(path, "rb") as source, locks.temporary_file(temporary, target) as sink:
+            shutil.copyfileobj(source, sink, COPY_BYTES)
+    except FileNotFoundError as error:
+        raise InputError("a file is missing", value=url, remedy="run the stage that writes it again") from error
+    except OSError as error:
+        raise JobError(
+            f"cannot copy {url} to {target}: {error.strerror or error}",
+            remedy="free the disk, or name a larger one in RAGBEAM_CACHE",
+        ) from error
+    return target

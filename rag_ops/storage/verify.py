@@ -1,0 +1,207 @@
+"""Whether what stages wrote is whole and goes together: sizes, digests, rows, and which stage was made from which."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from rag_ops.errors import InputError
+from rag_ops.storage import stages, store
+from schemas.layout import STAGES, is_written_name
+from schemas.manifest import FILE_NAME, Manifest, ShardRecord
+
+AT_ONCE = 4  # files digested side by side: SHA-256 lets go of Python's lock
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What was found of one stage directory.
+
+    Attributes:
+        url: the directory.
+        stage: whose output it is; "?" where nothing tells.
+        problems: what is wrong, each a clause with its remedy; none where all is well.
+        rows, shards: of the manifest.
+    """
+
+    url: str
+    stage: str
+    problems: tuple[str, ...] = ()
+    rows: int = 0
+    shards: int = 0
+
+    def line(self) -> str:
+        """For the terminal."""
+        if not self.problems:
+            return f"{self.stage}: ok, {self.rows:,} rows in {self.shards} shard{'s' * (self.shards != 1)}: {self.url}"
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        return f"{self.stage}: {self.problems[0]}{more}"
+
+
+def check_digests(url: str, manifest: Manifest) -> None:
+    """Checks the SHA-256 of every shard of a stage.
+
+    Raises:
+        InputError: one differs, or is missing.
+    """
+    for shard, problem in _damaged(url, manifest):
+        raise InputError(problem, value=store.join(url, shard.path), remedy=_redo(manifest.stage))
+
+
+def verify(url: str) -> list[Finding]:
+    """Looks at a stage directory, or at all stages of a workspace, in the order in which they are made.
+
+    Raises:
+        InputError: there is no such directory, or no stage in it.
+    """
+    if not store.is_directory(url):
+        raise InputError("no such directory", value=url, expected="a stage's output or a workspace of ragbeam run")
+    if _is_stage(url):
+        return [check_stage(url)]
+    found = [store.join(url, stage.folder) for stage in STAGES.values()]
+    found = [directory for directory in found if _is_stage(directory)]
+    if not found:
+        raise InputError("there is no stage's output", value=url, expected=f"a directory with {FILE_NAME}")
+    return [check_stage(directory) for directory in found]
+
+
+def check_stage(url: str) -> Finding:
+    """Everything that can be checked of one stage directory."""
+    last = url.rstrip("/").rsplit("/", 1)[-1]
+    guess = next((stage.name for stage in STAGES.values() if stage.folder == last), "?")
+    try:
+        manifest = stages.find_manifest(url)
+    except InputError as error:
+        return Finding(url, guess, (str(error),))
+    if manifest is None:
+        return Finding(url, guess, (f"unfinished, there is no {FILE_NAME}: {url}; run its command again",))
+    problems = [
+        f"{problem}: {store.join(url, shard.path)}; {_redo(manifest.stage)}"
+        for shard, problem in _damaged(url, manifest)
+    ]
+    try:
+        problems += CHECKS[manifest.stage](url, manifest) if not problems else []
+    except InputError as error:
+        problems.append(str(error))
+    problems += _left_over(url, manifest)
+    return Finding(url, manifest.stage, tuple(problems), manifest.rows, len(manifest.shards))
+
+
+def _check_passages(url: str, manifest: Manifest) -> list[str]:
+    return _row_counts(url, manifest)
+
+
+def _check_embeddings(url: str, manifest: Manifest) -> list[str]:
+    passages_url = store.resolve_url(manifest.inputs["passages"], url)
+    passages, problem = _input(passages_url, "chunk", manifest.info.get("passages_digest"))
+    if passages is None:
+        return [f"{problem}; {_again('embed')}"]
+    if len(passages.shards) != len(manifest.shards):
+        return [f"{len(manifest.shards)} shards, of {len(passages.shards)} of passages: {url}; {_again('embed')}"]
+    problems = _row_counts(url, manifest)
+    for ours, theirs in zip(manifest.shards, passages.shards, strict=True) if not problems else ():
+        paths = store.join(url, ours.path), store.join(passages_url, theirs.path)
+        if _same_rows(*paths):
+            continue
+        if stages.shard_problem(passages_url, theirs, verify=True):
+            problems.append(f"the passages that it was made from are damaged: {paths[1]}; {_redo('chunk')}")
+        else:
+            problems.append(f"its rows are not those of {paths[1]}: {paths[0]}; {_redo('embed')}")
+    return problems
+
+
+def _same_rows(*paths: str) -> bool:
+    """Whether two Parquet files have the same content hashes, row by row."""
+    try:
+        one, other = (store.read_parquet(path, ["content_hash"])["content_hash"] for path in paths)
+    except InputError:
+        return False
+    return bool(one.equals(other))
+
+
+def _check_index(url: str, manifest: Manifest) -> list[str]:
+    embeddings_url = store.resolve_url(manifest.inputs["embeddings"], url)
+    embeddings, problem = _input(embeddings_url, "embed", manifest.info.get("embeddings_digest"))
+    if embeddings is None:
+        return [f"{problem}; {_again('index')}"]
+    if embeddings.rows != manifest.rows:
+        return [f"{manifest.rows} vectors, of {embeddings.rows} embeddings: {url}; {_again('index')}"]
+    if embeddings.info.get("passages_digest") != manifest.info.get("passages_digest"):
+        return [f"it was made from other passages than its embeddings: {url}; {_again('index')}"]
+    trained = manifest.info.get("trained")
+    if trained and not store.exists(store.join(url, trained)):
+        return [f"a file is missing: {store.join(url, trained)}; {_again('index')}"]
+    digest = manifest.info.get("trained_sha256")
+    if trained and digest and store.sha256_of(store.join(url, trained)) != digest:
+        return [f"a file has another content than when it was written: {store.join(url, trained)}; {_again('index')}"]
+    return []
+
+
+def _check_answers(url: str, manifest: Manifest) -> list[str]:
+    index_url = store.resolve_url(manifest.inputs["index"], url) if "index" in manifest.inputs else None
+    if index_url is not None:
+        index, problem = _input(index_url, "index", manifest.info.get("index_digest"))
+        if index is None:
+            return [f"{problem}; {_again('answer')}"]
+    return _row_counts(url, manifest)
+
+
+CHECKS: Mapping[str, Callable[[str, Manifest], list[str]]] = {
+    "chunk": _check_passages,
+    "embed": _check_embeddings,
+    "index": _check_index,
+    "answer": _check_answers,
+}
+
+
+def _input(url: str, stage: str, digest: object) -> tuple[Manifest | None, str]:
+    """The manifest of what a stage was made from, or None and why it is not that."""
+    try:
+        manifest = stages.read_manifest(url, stage)
+    except InputError as error:
+        return None, f"what it was made from cannot be read ({error})"
+    if manifest.digest != digest:
+        return None, f"it was made from another state of {url}"
+    return manifest, ""
+
+
+def _row_counts(url: str, manifest: Manifest) -> list[str]:
+    problems = []
+    for shard in manifest.shards:
+        path = store.join(url, shard.path)
+        with store.open_parquet(path) as parquet:
+            rows = parquet.metadata.num_rows
+        if rows != shard.rows:
+            problems.append(f"{rows} rows instead of {shard.rows}: {path}; {_redo(manifest.stage)}")
+    return problems
+
+
+def _damaged(url: str, manifest: Manifest) -> Iterator[tuple[ShardRecord, str]]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = pool.map(lambda shard: stages.shard_problem(url, shard, verify=True), manifest.shards)
+        for shard, problem in zip(manifest.shards, found, strict=True):
+            if problem:
+                yield shard, problem
+
+
+def _left_over(url: str, manifest: Manifest) -> list[str]:
+    kept = {shard.path for shard in manifest.shards} | {manifest.info.get("trained")}
+    left = [
+        name
+        for name in store.names_in(url)
+        if name == store.INCOMPLETE or name.endswith(".tmp") or (is_written_name(name) and name not in kept)
+    ]
+    return [f"a working file is left: {store.join(url, name)}; run ragbeam {manifest.stage} again" for name in left]
+
+
+def _is_stage(url: str) -> bool:
+    return any(store.exists(store.join(url, name)) for name in (FILE_NAME, store.INCOMPLETE))
+
+
+def _redo(stage: str) -> str:
+    return f"run ragbeam {stage} again with --verify, or remove the file and run it again"
+
+
+def _again(stage: str) -> str:
+    return f"run ragbeam {stage} again"

@@ -1,0 +1,445 @@
+"""Fine-tuning of a RAG-Token model through its marginal loss, on Hugging Face's Trainer.
+
+Question encoder and generator learn; the passages' vectors stay (Lewis et al. 2020, section 2.4). Each step retrieves
+with the question encoder as it is then. The loss of a question is -log p(y|x) under the mixture of its passages,
+smoothed over the vocabulary as the paper's code does.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from rag_ops.compute.devices import pick_device, torch_threads
+from rag_ops.errors import InputError
+from rag_ops.evaluation.metrics import exact_match, f1, has_answer
+from rag_ops.generation.rag_token import RagTokenGenerator
+from rag_ops.generation.settings import GenerationSettings
+from rag_ops.generation.special_tokens import special_tokens
+from rag_ops.interop.model_card import BeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
+from rag_ops.models import checkpoints
+from rag_ops.models.loading import load_rag, longest_input, rag_tokenizer
+from rag_ops.models.prompting import check_question_prompt
+from rag_ops.questions.reading import Question
+from rag_ops.storage import store
+from rag_ops.storage.stages import read_manifest
+from rag_ops.training.settings import FinetuneSettings
+from schemas.manifest import digest_of
+from schemas.passages import Passage
+
+logger = logging.getLogger(__name__)
+CHECKPOINTS = "checkpoints"  # in the output directory, while training is unfinished
+SETTINGS = "settings.json"  # there: what a resumed training must have been started with
+HISTORY = "training.json"  # in the output directory: loss at each step, and each evaluation
+EVALUATION_BATCH = 64  # questions that are retrieved for and answered together
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneResult:
+    """What training came to: evaluations, each with step, loss, em and f1 (0 to 1), and each step's loss; in order.
+
+    The first evaluation, of step 0, is of the model as it was given. `left_out` training questions were not told.
+    """
+
+    evaluations: list[dict[str, float]]
+    losses: list[dict[str, float]]
+    left_out: int = 0
+
+
+def finetune(
+    model: str,
+    index: str,
+    questions: Iterable[Question],
+    output: str,
+    settings: FinetuneSettings,
+    *,
+    held_out: Iterable[Question] | None = None,
+    device: str = "auto",
+    threads: int = 2,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
+    on_evaluation: Callable[[dict[str, float]], None] = lambda figures: None,
+) -> FinetuneResult:
+    """Trains the RAG-Token model in directory `model` and saves it to local directory `output`.
+
+    Args:
+        model: local directory in Hugging Face's layout.
+        index: output of `ragbeam index`, made with the context encoder that belongs to the model.
+        questions: with gold answers, of which the first is learned; those without are left out.
+        output: gets model and tokenizers, and `training.json`. Checkpoints lie below it until training is finished.
+        settings: how to train.
+        held_out: questions to evaluate on; None to hold out a part of `questions`.
+        device: "auto", "cpu" or "cuda"; bfloat16 arithmetic on a GPU.
+        threads: torch threads.
+        resume: go on from the last checkpoint.
+        overwrite: throw away the model and the checkpoints in `output`, unless they are of this very training and it
+            is to be resumed.
+        progress: show transformers' progress bar.
+        callbacks: further ones for the Trainer.
+        on_step: told after each step how many are done, and how many there will be.
+        on_evaluation: told of each evaluation.
+
+    Raises:
+        InputError: the model is no RAG-Token model, no question has an answer, or `output` holds a model, or an
+            unfinished training that was started otherwise or is not to be resumed.
+    """
+    _check_accelerate()
+    checkpoints.check_rag_token(model, model)
+    check_question_prompt(checkpoints.read_config(model).get(checkpoints.OUR_KEY) or {})
+    device = pick_device(device)
+    training, evaluation = split_questions(questions, held_out, settings.eval_fraction)
+    passages = read_manifest(index, "index")
+    identity = {
+        **dataclasses.asdict(settings),
+        "model": checkpoints.model_digest(model),
+        "index": passages.digest,
+        "questions": digest_of([training, evaluation]),
+    }
+    folder = _prepare(output, identity, resume, overwrite)
+    checkpoint = _last_checkpoint(folder)
+    with torch_threads(threads):
+        torch.manual_seed(settings.seed)
+        sides = rag_tokenizer(model)
+        tokenizer = RagTokenizer(sides.question_encoder, sides.generator)
+        rag = load_rag(model, torch.float32, RagTokenForGeneration)
+        retriever = RagRetriever(rag.config, tokenizer.question_encoder, tokenizer.generator, BeamIndex(index))
+        rag.set_retriever(retriever)
+        encoding = checkpoints.encoder_config(model, "question")
+        longest = min(encoding.max_tokens, longest_input(rag.question_encoder, encoding.max_tokens))  # as answer cuts
+        settings = dataclasses.replace(settings, max_question_tokens=min(settings.max_question_tokens, longest))
+        own_smoothing, rag.config.label_smoothing = rag.config.label_smoothing, settings.label_smoothing
+        for name, parameter in rag.named_parameters():
+            parameter.requires_grad = not name.startswith(settings.freeze or ("\0",))
+        told = told_by(rag, tokenizer, retriever.index, training, settings) if settings.told_only else training
+        trainer = MarginalTrainer(
+            model=rag,
+            args=_arguments(settings, folder, device, progress, checkpoint is not None),
+            train_dataset=told,
+            eval_dataset=evaluation,
+            data_collator=Collator(tokenizer, rag, settings),
+            callbacks=[*callbacks, _Steps(on_step)],
+        )
+        trainer.prepare(tokenizer, retriever.index, settings, device, threads, on_evaluation)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        history = trainer.state.log_history
+        evaluations = [{"step": e["step"], **_figures(e)} for e in history if "eval_em" in e]
+        if evaluations[-1]["step"] < trainer.state.global_step:
+            evaluations.append({"step": trainer.state.global_step, **_figures(trainer.evaluate())})
+        rag.config.label_smoothing = own_smoothing
+        (getattr(rag.config, checkpoints.OUR_KEY, None) or {}).pop("generator", None)  # it is untrained no longer
+        rag.save_pretrained(output)
+        tokenizer.save_pretrained(output)
+    losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry]
+    result = FinetuneResult(evaluations, losses, len(training) - len(told))
+    Path(output, HISTORY).write_text(json.dumps({"settings": identity, **dataclasses.asdict(result)}, indent=1))
+    shutil.rmtree(folder)
+    return result
+
+
+class _Steps(TrainerCallback):
+    def __init__(self, told: Callable[[int, int], None]):
+        self._told = told
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._told(state.global_step, state.max_steps)
+
+
+class MarginalTrainer(Trainer):
+    """The Trainer with the mean marginal loss, and with answers' EM and F1 at each evaluation."""
+
+    def prepare(
+        self,
+        tokenizer: RagTokenizer,
+        index: BeamIndex,
+        settings: FinetuneSettings,
+        device: str,
+        threads: int,
+        on_evaluation: Callable[[dict[str, float]], None],
+    ) -> None:
+        """What evaluation needs besides the model."""
+        self._rag_tokenizer, self._index, self._settings = tokenizer, index, settings
+        self._rag_device, self._threads, self._on_evaluation = device, threads, on_evaluation
+        self.model_accepts_loss_kwargs = False  # or the Trainer would leave out to divide by the accumulated batches
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """-log p(y|x), smoothed, the mean over the batch."""
+        outputs = model(**inputs, n_docs=self._settings.n_docs)
+        loss = outputs.loss.mean()
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Loss, and EM and F1 of greedy answers."""
+        figures = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        questions: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
+        answers = self.answers([question["question"] for question in questions])
+        gold = [question["answers"] for question in questions]
+        found = {
+            f"{metric_key_prefix}_em": float(np.mean([exact_match(a, g) for a, g in zip(answers, gold, strict=True)])),
+            f"{metric_key_prefix}_f1": float(np.mean([f1(a, g) for a, g in zip(answers, gold, strict=True)])),
+            f"{metric_key_prefix}_loss": figures[f"{metric_key_prefix}_loss"],
+        }
+        self.log(found)
+        self._on_evaluation({"step": self.state.global_step, **_figures(found)})
+        return figures | found
+
+    def answers(self, questions: Sequence[str]) -> list[str | None]:
+        """Greedy answers of the model as it is now."""
+        model: Any = self.model
+        was_training = model.training
+        model.eval()
+        parts = SimpleNamespace(
+            config=model.config,
+            generation_config=model.generation_config,
+            rag=SimpleNamespace(generator=copy.deepcopy(model.rag.generator)),
+        )
+        decoding = GenerationSettings(max_new_tokens=self._settings.max_answer_tokens)
+        generator = RagTokenGenerator(parts, self._rag_tokenizer, decoding, self._rag_device, self._threads)
+        found: list[str | None] = []
+        for batch, texts, scores in _retrieved(model, self._rag_tokenizer, self._index, questions, self._settings):
+            found += [answer.text for answer in generator.answer(batch, texts, scores)]
+        model.train(was_training)
+        return found
+
+
+def told_by(
+    model: Any, tokenizer: RagTokenizer, index: BeamIndex, questions: list[dict[str, Any]], settings: FinetuneSettings
+) -> list[dict[str, Any]]:
+    """The questions of whose passages one holds an answer, by DPR's `has_answer`; in their order.
+
+    Raises:
+        InputError: there are none.
+    """
+    asked = [question["question"] for question in questions]
+    batches = _retrieved(model.eval(), tokenizer, index, asked, settings)
+    retrieved = (passages for _, found, _ in batches for passages in found)
+    told = [
+        question
+        for question, passages in zip(questions, retrieved, strict=True)
+        if any(has_answer(passage.text, question["answers"]) for passage in passages)
+    ]
+    if not told:
+        raise InputError(
+            "no question to train on",
+            value=f"{len(questions)} questions, and no passage that holds an answer",
+            expected="an index whose passages tell",
+            remedy="leave out --told_only, or raise --n_docs",
+        )
+    return told
+
+
+def _retrieved(
+    model: Any, tokenizer: RagTokenizer, index: BeamIndex, questions: Sequence[str], settings: FinetuneSettings
+) -> Iterator[tuple[list[str], list[list[Passage]], np.ndarray]]:
+    """Batches of questions with their passages and scores, as the model's question encoder is now."""
+    for start in range(0, len(questions), EVALUATION_BATCH):
+        batch = list(questions[start : start + EVALUATION_BATCH])
+        encoded = tokenizer.question_encoder(
+            batch, padding=True, truncation=True, max_length=settings.max_question_tokens, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            vectors = model.question_encoder(
+                encoded["input_ids"].to(model.device), attention_mask=encoded["attention_mask"].to(model.device)
+            )[0]
+        hits = index.passages.search(vectors.float().cpu().numpy(), settings.n_docs)
+        yield batch, [index.passages.passages(rows) for rows in hits.rows], hits.scores
+
+
+class Collator:
+    """Questions with answers to a batch of tensors.
+
+    Labels are the decoder's start token, the answer's tokens and the end token: the start token is what generation
+    begins with, so the first word is learned from where it will be asked.
+    """
+
+    def __init__(self, tokenizer: Any, model: Any, settings: FinetuneSettings):
+        self._tokenizer, self._settings = tokenizer, settings
+        self._special = special_tokens(model.generation_config, model.config)
+        self._pad = model.config.generator.pad_token_id  # the loss leaves out the generator's own
+
+    def __call__(self, questions: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` and `labels`, int64 (questions, tokens)."""
+        settings = self._settings
+        encoded = self._tokenizer.question_encoder(
+            [question["question"] for question in questions],
+            padding=True,
+            truncation=True,
+            max_length=settings.max_question_tokens,
+            return_tensors="pt",
+        )
+        answers = self._tokenizer.generator(
+            [question["answers"][0] for question in questions],
+            add_special_tokens=False,
+            truncation=True,
+            max_length=settings.max_answer_tokens - 1,
+        )["input_ids"]
+        rows = [torch.tensor([self._special.start, *ids, self._special.ends[0]]) for ids in answers]
+        labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self._pad)
+        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
+
+
+def split_questions(
+    questions: Iterable[Question], held_out: Iterable[Question] | None, fraction: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Training and held-out questions, each with its answers; which are held out depends on the question alone.
+
+    Rows with an error or without gold answers are left out, and counted in a warning.
+
+    Raises:
+        InputError: none is left for one of the two.
+    """
+    rows = _usable(questions, "train")
+    if held_out is not None:
+        training, evaluation = rows, _usable(held_out, "eval")
+    else:
+        parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+        for row in rows:
+            digest = hashlib.sha256(row["question"].encode()).digest()
+            parts[int.from_bytes(digest[:4], "big") < fraction * 2**32].append(row)
+        training, evaluation = parts
+    for what, part in (("to train on", training), ("held out", evaluation)):
+        if not part:
+            raise InputError(
+                f"no question {what}",
+                value=f"{len(rows)} questions with answers",
+                expected="questions with gold answers",
+                remedy="see --train, --eval, --eval_fraction and --answer_column",
+            )
+    return training, evaluation
+
+
+def _usable(rows: Iterable[Question], what: str) -> list[dict[str, Any]]:
+    """The rows that can be trained on, as question and answers; says how many others there are, and why the first."""
+    kept, left_out, first = [], 0, ""
+    for row in rows:
+        answers = [answer for answer in row.answers or () if answer.strip()]
+        if row.error is None and answers:
+            kept.append({"question": row.question, "answers": answers})
+        else:
+            left_out += 1
+            first = first or row.error or row.note or f"no gold answers ({row.source})"
+    if left_out:
+        logger.warning("--%s: %d of %d rows are left out, first for: %s", what, left_out, left_out + len(kept), first)
+    return kept
+
+
+def _arguments(
+    settings: FinetuneSettings, folder: str, device: str, progress: bool, started: bool
+) -> TrainingArguments:
+    when = "steps" if settings.eval_steps else "epoch"
+    return TrainingArguments(
+        output_dir=folder,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        eval_strategy=when,
+        eval_on_start=not started,
+        eval_steps=settings.eval_steps,
+        save_strategy=when,
+        save_steps=settings.eval_steps or 500,
+        save_total_limit=2,
+        logging_steps=1,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to="none",
+        disable_tqdm=not progress,
+        use_cpu=device == "cpu",
+        bf16=device == "cuda",
+        seed=settings.seed,
+        dataloader_pin_memory=device == "cuda",
+    )
+
+
+def _prepare(output: str, identity: dict[str, Any], resume: bool, overwrite: bool) -> str:
+    """The folder for checkpoints: empty, or this very training's."""
+    folder = os.path.join(output, CHECKPOINTS)
+    before = _read_json(os.path.join(folder, SETTINGS))
+    now = json.loads(json.dumps(identity))
+    if resume and before == now:
+        return folder
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif before is not None:
+        if not resume:
+            raise InputError(
+                "an unfinished training lies in --output", value=output, remedy="--resume to go on, or --overwrite"
+            )
+        _check_same(before, now)
+    elif os.path.isfile(os.path.join(output, "config.json")):
+        raise InputError(
+            "--output holds a model already",
+            value=output,
+            expected="a directory without one",
+            remedy="give another --output, or --overwrite",
+        )
+    os.makedirs(folder, exist_ok=True)
+    store.write_bytes(folder, SETTINGS, json.dumps(now).encode())
+    return folder
+
+
+def _read_json(path: str) -> Any:
+    """What a file holds; None where it is not there or not whole."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name in sorted(now):
+        if before.get(name) != now[name]:
+            raise InputError(
+                f"the training to resume was started with another {name}",
+                value=now[name],
+                expected=before.get(name),
+                remedy="give what it was started with, or --overwrite",
+            )
+
+
+def _last_checkpoint(folder: str) -> str | None:
+    """The last checkpoint that is whole. Those that a kill left half written go: the Trainer writes its state last."""
+    whole = {}
+    for path in Path(folder).glob("checkpoint-*"):
+        if _read_json(str(path / TRAINER_STATE_NAME)) is None:
+            shutil.rmtree(path)
+        else:
+            whole[int(path.name.removeprefix("checkpoint-"))] = str(path)
+    return whole[max(whole)] if whole else None
+
+
+def _figures(entry: dict[str, Any]) -> dict[str, float]:
+    return {name: float(entry[f"eval_{name}"]) for name in ("loss", "em", "f1") if f"eval_{name}" in entry}
+
+
+def _check_accelerate() -> None:
+    try:
+        import accelerate  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "fine-tuning needs a package that is not installed",
+            value="accelerate",
+            remedy="pip install 'ragbeam[finetune]'",
+        ) from error

@@ -1,0 +1,210 @@
+"""The answer job's flags reach the decoder: presets, n-best, forbidden words, truncation; with BART and T5."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from rag_ops.models import compose
+from rag_ops.storage.stages import read_manifest
+from tests.pipelines.workspace import TOPICS, fails, ragbeam
+
+
+@pytest.fixture
+def stage(searchable):
+    """Index and questions, which tests read."""
+    return searchable
+
+
+@pytest.fixture(scope="module")
+def t5_rag(tmp_path_factory, sentence_encoder, tokenizer) -> str:
+    """A RAG-Token model whose generator is a tiny random T5."""
+    directory = tmp_path_factory.mktemp("t5")
+    torch.manual_seed(4)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "initializer_factor": 4.0}
+    config = T5Config(vocab_size=len(tokenizer), **sizes, decoder_start_token_id=0, eos_token_id=3, pad_token_id=0)
+    T5ForConditionalGeneration(config).save_pretrained(directory / "generator")
+    tokenizer.save_pretrained(directory / "generator")
+    compose.compose(sentence_encoder, str(directory / "generator"), str(directory / "rag"))
+    return str(directory / "rag")
+
+
+def flags(stage, model, output, *more: object) -> list[object]:
+    return [
+        *("answer", "--questions", stage / "questions.jsonl", "--index", stage / "index", "--model", model),
+        *("--output", output, "--threads", 1, *more),
+    ]
+
+
+def answers(stage, model, output, *more: object) -> list[dict]:
+    """The rows that have no error."""
+    ragbeam(*flags(stage, model, output, *more))
+    shards = read_manifest(str(output), "answer").shards
+    rows = [row for shard in shards for row in pq.read_table(output / shard.path).to_pylist()]
+    return [row for row in rows if row["error"] is None]
+
+
+def test_a_preset_sets_what_it_says_and_a_flag_overrules_it(stage, tiny_rag, tmp_path):
+    paper = answers(stage, tiny_rag, tmp_path / "paper", "--preset", "paper", "--max_new_tokens", 5)
+    assert {len(row["passages"]) for row in paper} == {15}
+    assert {len(row["tokens"]) <= 5 for row in paper} == {True}
+    hf = answers(stage, tiny_rag, tmp_path / "hf", "--preset", "hf", "--n_docs", 3, "--max_new_tokens", 5)
+    by_hand = answers(stage, tiny_rag, tmp_path / "hand", "--num_beams", 4, "--n_docs", 3, "--max_new_tokens", 5)
+    assert {len(row["passages"]) for row in hf} == {3}
+    assert [row["answer"] for row in hf] == [row["answer"] for row in by_hand]
+    assert [row["score"] for row in hf] == [row["score"] for row in by_hand]
+
+
+@pytest.mark.parametrize("generator", ["tiny_rag", "t5_rag"])
+def test_tokens_and_alternatives_stand_in_the_table(stage, request, tmp_path, generator):
+    model = request.getfixturevalue(generator)
+    rows = answers(stage, model, tmp_path / "out", "--num_beams", 3, "--n_best", 3, "--max_new_tokens", 4)
+    assert len(rows) == len(TOPICS) + 1
+    for row in rows:
+        assert len(row["alternatives"]) == 2
+        assert sum(token["log_probability"] for token in row["tokens"]) == pytest.approx(row["score"], abs=1e-4)
+        shares = [passage["posterior"] for passage in row["passages"]]
+        assert math.fsum(shares) == pytest.approx(1, abs=1e-5)
+        for place, share in enumerate(shares):
+            mean = sum(token["posterior"][place] for token in row["tokens"]) / len(row["tokens"])
+            assert mean == pytest.approx(share, abs=1e-5)
+
+
+def test_a_forbidden_word_does_not_come(stage, tiny_rag, tmp_path):
+    def tokens(rows: list[dict]) -> set[str]:
+        return {token["text"] for row in rows for token in row["tokens"]}
+
+    free = tokens(answers(stage, tiny_rag, tmp_path / "free", "--max_new_tokens", 6))
+    word = min(text for text in free if text[0] not in "#[")  # no piece, no special token
+    kept = tokens(answers(stage, tiny_rag, tmp_path / "kept", "--max_new_tokens", 6, "--forbidden_words", word))
+    assert word not in kept
+
+
+def test_forced_tokens_are_the_models_unless_told_otherwise_and_the_fingerprint_knows_them(
+    stage, tiny_rag, tmp_path, capsys
+):
+    end = json.loads((Path(tiny_rag) / "config.json").read_text())["generator"]["eos_token_id"]
+    model = tmp_path / "model"
+    shutil.copytree(tiny_rag, model)
+    limit = ("--max_new_tokens", 4)
+    forced = answers(stage, model, tmp_path / "model answers", *limit)
+    free = answers(stage, model, tmp_path / "free", *limit, "--forced_tokens", "none")
+    assert {row["tokens"][-1]["text"] for row in forced} == {"[SEP]"}
+    assert any(row["tokens"][-1]["text"] != "[SEP]" for row in free)
+    for settings, expected in (("model answers", [end]), ("free", [])):
+        config = read_manifest(str(tmp_path / settings), "answer").config
+        assert config["special_tokens"] == {"pad": 0, "start": 2, "ends": [end], "first": None, "last": expected}
+    # generation_config.json is no part of the model's digest; the tokens that it names decide all the same
+    path = model / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"forced_bos_token_id": 50}))
+    code, line = fails(capsys, *flags(stage, model, tmp_path / "model answers", *limit))
+    assert code == 2
+    assert "special_tokens" in line
+    command = ["evaluate", "--answers", tmp_path / "model answers", "--output", tmp_path / "e.json"]
+    code, line = fails(capsys, *command, "--model", model, "--sweep", 3)
+    assert code == 2
+    assert "other special tokens" in line
+
+
+def test_extractive_answers_stand_in_a_passage(stage, tiny_rag, tmp_path):
+    def standing(rows: list[dict]) -> list[bool]:
+        """The random model never ends: its answers are cut, maybe in a word."""
+        texts = [[one["title"] + "|" + one["text"] for one in row["passages"]] for row in rows]
+        answers = [row["answer"].replace(" ", "") for row in rows]
+        return [any(a in text.replace(" ", "") for text in found) for a, found in zip(answers, texts, strict=True)]
+
+    assert not any(standing(answers(stage, tiny_rag, tmp_path / "free", "--max_new_tokens", 12)))
+    kept = standing(answers(stage, tiny_rag, tmp_path / "kept", "--max_new_tokens", 12, "--extractive"))
+    assert kept
+    assert all(kept)
+
+
+def test_a_cut_context_is_told_and_truncation_decides_what_is_cut(stage, tiny_rag, tmp_path):
+    short = ("--max_new_tokens", 3, "--max_combined_length", 18)
+    ours = answers(stage, tiny_rag, tmp_path / "ours", *short)
+    hf = answers(stage, tiny_rag, tmp_path / "hf", *short, "--truncation", "hf")
+    assert all(row["truncated"] for row in ours)
+    assert [row["score"] for row in ours] != [row["score"] for row in hf]
+
+
+def test_the_score_scale_weighs_the_passages(stage, tiny_rag, tmp_path):
+    plain, sharp = (
+        answers(stage, tiny_rag, tmp_path / str(scale), "--max_new_tokens", 3, "--score_scale", scale)
+        for scale in (1, 10_000)
+    )
+    assert all(max(p["posterior"] for p in row["passages"]) < 0.9 for row in plain)
+    best = [row["passages"][0] for row in sharp if row["passages"][0]["score"] > row["passages"][1]["score"] + 0.01]
+    assert all(passage["posterior"] > 0.99 for passage in best)
+
+
+def ask(stage, model, tmp_path, rows: list[object], *more: object) -> list[dict]:
+    """The rows of answers to a file of these rows of JSON, or lines."""
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (tmp_path / "q.jsonl").write_text("\n".join(lines))
+    command = flags(stage, model, tmp_path / "out", "--questions", tmp_path / "q.jsonl", "--max_new_tokens", 3, *more)
+    ragbeam(*command)
+    shards = read_manifest(str(tmp_path / "out"), "answer").shards
+    return [row for shard in shards for row in pq.read_table(tmp_path / "out" / shard.path).to_pylist()]
+
+
+def test_gold_answers_as_kilt_has_them_are_kept_and_an_odd_one_stops_no_question(stage, tiny_rag, tmp_path, caplog):
+    output = [{"answer": "ice", "provenance": [{"title": "Ice"}]}, {"provenance": [{"title": "Sun"}]}]
+    rows = [{"id": "k1", "input": "what is ice", "output": output}, {"id": "k2", "input": "who", "output": [{"x": 1}]}]
+    first, second = ask(stage, tiny_rag, tmp_path, rows, "--question_column", "input", "--answer_column", "output")
+    assert (first["question_id"], first["gold_answers"], first["error"]) == ("k1", ["ice"], None)
+    assert (second["question_id"], second["gold_answers"], second["error"]) == ("k2", None, None)
+    assert second["answer"] is not None
+    assert "gold answers of 1 of 2 rows cannot be read" in caplog.text
+    assert "an object of x, q.jsonl:2" in caplog.text
+    written = json.loads((tmp_path / "out" / "run.json").read_text())["info"]
+    assert written["unreadable_gold_answers"] == 1
+    assert written["errors"] == {}
+
+
+def test_errors_are_counted_on_the_last_line_and_many_are_explained(stage, tiny_rag, tmp_path, caplog, capsys):
+    rows = [{"question": f"what is {n % 3}"} for n in range(100)]
+    broken = ['{"question": ', '{"question": "who', {"question": ""}]
+    found = ask(stage, tiny_rag, tmp_path, [*rows[:1], *broken, *rows[1:]])
+    assert [number for number, row in enumerate(found) if row["error"]] == [1, 2, 3]
+    for again in (False, True):  # also when there is nothing to do
+        if again:
+            ragbeam(
+                *flags(stage, tiny_rag, tmp_path / "out", "--questions", tmp_path / "q.jsonl", "--max_new_tokens", 3)
+            )
+        assert capsys.readouterr().out.splitlines()[-1].endswith("; 3 with an error")
+        assert "3 of 103 rows (2.9%) have an error, 2 of them: the line is not JSON" in caplog.text
+        caplog.clear()
+
+
+def test_few_errors_are_only_counted(stage, tiny_rag, tmp_path, caplog, capsys):
+    ask(stage, tiny_rag, tmp_path, [*({"question": f"what is {n % 3}"} for n in range(99)), {"question": ""}])
+    assert capsys.readouterr().out.splitlines()[-1].endswith("; 1 with an error")
+    assert "have an error" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--preset", "best"], "--preset is unknown: 'best'"),
+        (["--n_best", 2], "--n_best is more than --num_beams: 2"),
+        (["--truncation", "middle"], "--truncation is unknown: 'middle'"),
+        (["--forced_tokens", "all"], "--forced_tokens is unknown: 'all'"),
+        (["--length_penalty", "nan"], "--length_penalty is not finite: nan"),
+        (["--spelling", "american"], "--spelling is unknown: 'american'"),
+        (["--score_scale", 0], "--score_scale is out of range: 0"),
+        (["--compute_dtype", "int8"], "--compute_dtype is unknown: 'int8'"),
+        (["--min_length", 9, "--max_new_tokens", 3], "--min_length is out of range: 9"),
+        (["--no_repeat_ngram_size", -1], "--no_repeat_ngram_size is negative: -1"),
+        (["--num_beams", 0], "--num_beams is too small: 0"),
+    ],
+)
+def test_bad_flags_are_one_line(stage, tiny_rag, tmp_path, capsys, more, message):
+    code, line = fails(capsys, *flags(stage, tiny_rag, tmp_path / "out", *more))
+    assert code == 2
+    assert message in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,100 @@
+"""Flags are made from the options' own declarations, for every command."""
+
+import dataclasses
+import re
+
+import pytest
+
+from pipelines.cli import COMMANDS
+from pipelines.console.command import build_parser
+from rag_ops import settings
+from rag_ops.errors import InputError
+
+REQUIRED = {
+    "chunk": ["--input", "a.xml"],
+    "embed": ["--passages", "p", "--encoder", "e"],
+    "index": ["--embeddings", "e"],
+    "answer": ["--questions", "q.csv", "--index", "i", "--model", "m"],
+    "evaluate": ["--answers", "a"],
+    "run": ["--input", "a.xml", "--encoder", "e", "--questions", "q.csv", "--model", "m"],
+    "verify": ["directory"],
+    "demo": [],
+    "compose": ["--question_encoder", "q", "--generator", "g"],
+    "finetune": ["--model", "m", "--index", "i", "--train", "t.csv"],
+    "import": ["--index", "i", "--passages", "p"],
+    "export": ["--index", "i"],
+    "plan": ["--articles", "10"],
+    "workers": [],
+}
+WITHOUT_OUTPUT = ("verify", "demo", "plan", "workers")
+
+
+def parsed(name: str, *more: str):
+    """The options of a command from its flags."""
+    output = [] if name in WITHOUT_OUTPUT else ["--output", "o.json"]
+    known = vars(build_parser(COMMANDS).parse_args([name, *REQUIRED[name], *output, *more]))
+    return known.pop("command").make(known)
+
+
+def leaves(options: object, path: tuple[str, ...] = ()):
+    """Every setting of options, with the path to it."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, (*path, field.name))
+        elif field.name in settings.declared(type(options)):
+            yield type(options), field, value
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_what_is_not_given_has_the_default_of_its_declaration(command):
+    given = {flag.removeprefix("--") for flag in REQUIRED[command.name] if flag.startswith("--")}
+    found = list(leaves(parsed(command.name)))
+    assert found
+    for _, field, value in found:
+        if field.default is not dataclasses.MISSING and field.name not in given:
+            assert value == field.default, field.name
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_setting_of_a_command_has_its_flag_and_help(command, capsys):
+    with pytest.raises(SystemExit):
+        build_parser(COMMANDS).parse_args([command.name, "--help"])
+    shown = capsys.readouterr().out
+    # Between the stages of one workspace nothing is named.
+    between = {"passages", "embeddings", "index", "output", "preset"} if command.name == "run" else set()
+    for cls, field, _ in leaves(parsed(command.name)):
+        one = settings.declared(cls)[field.name]
+        if field.name not in between:
+            assert one.positional or re.search(rf"--{one.flag or field.name}\b", shown), field.name
+            assert " ".join(one.help.split())[:12] in " ".join(shown.split()), field.name
+
+
+def test_a_preset_gives_what_no_flag_does():
+    assert parsed("answer", "--preset", "paper").n_docs == 15
+    both = parsed("run", "--preset", "hf", "--num_beams", "2").answer
+    assert (both.generation.num_beams, both.generation.max_new_tokens, both.n_docs) == (2, 49, 5)
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(InputError, match=r"--preset is unknown: 'x'; expected paper or hf"):
+        parsed("answer", "--preset", "x")
+
+
+def test_the_stages_of_a_run_meet_in_its_workspace():
+    options = parsed("run", "--previous", "earlier", "--num_shards", "7", "--threads", "3")
+    assert options.embed.passages == options.chunk.output == "o.json/passages"
+    assert options.index.embeddings == options.embed.output == "o.json/embeddings"
+    assert options.answer.index == options.index.output == "o.json/index"
+    assert options.embed.previous == "earlier/embeddings"
+    assert (options.chunk.num_shards, options.index.num_shards, options.answer.num_shards) == (7, None, None)
+    assert options.embed.workers.threads == options.index.threads == options.answer.workers.threads == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "what"), [([], "neither"), (["--generator", "g", "--warm_start"], "both")], ids=["neither", "both"]
+)
+def test_compose_makes_its_generator_in_one_way(more, what):
+    known = build_parser(COMMANDS).parse_args(["compose", "--question_encoder", "q", "--output", "o", *more])
+    with pytest.raises(InputError, match=f"either --generator or --warm_start: '{what}'"):
+        known.command.make(vars(known))

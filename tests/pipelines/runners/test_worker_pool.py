@@ -1,0 +1,83 @@
+"""Our worker pool: two task managers that name their workers alike do not disturb one another."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from apache_beam.portability.api import beam_fn_api_pb2
+
+from pipelines.runners import preflight, worker_pool
+from tests.pipelines.runners.test_preflight import unused_port
+from tests.runners.flink import worker_pool as pool_beside
+
+
+class Context:
+    """What gRPC hands to a servicer."""
+
+    def set_trailing_metadata(self, pairs):
+        self.pairs = pairs
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """A pool whose workers just sleep; gives it and a function that starts a worker of a name."""
+    monkeypatch.setattr(worker_pool, "WORKER", "import time; time.sleep(60)")
+    pool = worker_pool.WorkerPool(use_process=True)
+    processes = []
+
+    def start(name):
+        context = Context()
+        assert not pool.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id=name), context).error
+        assert worker_pool.OURS in context.pairs
+        processes.append(pool._worker_processes[name])
+        return processes[-1]
+
+    yield pool, start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def stop(pool, name):
+    pool.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id=name), Context())
+
+
+def test_a_worker_is_stopped_by_its_name(started):
+    pool, start = started
+    one, other = start("1-1"), start("2-1")
+    stop(pool, "1-1")
+    assert one.wait(10) == -signal.SIGTERM
+    assert other.poll() is None
+    stop(pool, "unknown")
+
+
+def test_of_two_workers_of_one_name_neither_is_stopped(started):
+    pool, start = started
+    first, second = start("1-1"), start("1-1")
+    stop(pool, "1-1")
+    stop(pool, "1-1")
+    assert first.poll() is None
+    assert second.poll() is None
+
+
+def test_the_command_serves_this_very_python_and_ends_when_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")  # no `python` there
+    with pool_beside(tmp_path) as port:
+        assert preflight.probe(f"localhost:{port}") is True
+    line = (tmp_path / "worker-pool.log").read_text()
+    assert f"workers: listening on localhost:{port}; --environment_type EXTERNAL" in line
+    port = unused_port()
+    process = subprocess.Popen([sys.executable, "-m", "pipelines.cli", "workers", "--port", str(port)])
+    while preflight.probe(f"localhost:{port}") is None:
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_a_taken_port_is_told(tmp_path):
+    with pool_beside(tmp_path) as port:
+        command = [sys.executable, "-m", "pipelines.cli", "workers", "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"ragbeam: error: the port is taken: {port}; give another --port" in done.stderr

@@ -1,0 +1,98 @@
+"""Failures kept apart: results by an independent loop, every row once, whatever fails."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_ops.compute import batching
+from rag_ops.errors import JobError
+
+LENGTHS = [3, 9, 2, 3, 7, 7, 1, 30, 4, 4]
+
+
+class Model:
+    """Gives each row its number and the batch that it was in; fails on some rows, and on batches over a size."""
+
+    def __init__(self, bad: set[int] = frozenset(), most: int = 10**9, error: Exception | None = None):
+        self.bad, self.most, self.error = bad, most, error or ValueError("bad row\nwith more lines")
+        self.calls = 0
+
+    def __call__(self, rows: np.ndarray) -> list[tuple[int, tuple[int, ...]]]:
+        self.calls += 1
+        if self.bad & set(rows.tolist()):
+            raise self.error
+        if len(rows) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return [(row, tuple(rows.tolist())) for row in rows.tolist()]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 100), st.data())
+def test_the_others_are_in_the_batches_of_a_unit_without_the_bad_rows(lengths, budget, data):
+    bad = data.draw(st.sets(st.sampled_from(range(len(lengths))))) if lengths else set()
+    told = []
+    found, failures = batching.in_batches(lengths, budget, Model(bad), told.append)
+    good = [row for row in range(len(lengths)) if row not in bad]
+    expected = {}
+    for batch in batching.token_batches([lengths[row] for row in good], budget):
+        rows = tuple(good[place] for place in batch)
+        expected |= {row: (row, rows) for row in rows}
+    assert found == expected
+    assert set(failures) == bad
+    assert set(failures.values()) <= {"ValueError: bad row"}
+    assert sum(told) == len(lengths)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_memory_that_runs_out_halves_the_batch_and_loses_no_row(most):
+    found, failures = batching.in_batches(LENGTHS, 1000, Model(most=most))
+    assert not failures
+    assert sorted(found) == list(range(len(LENGTHS)))
+    assert max(len(batch) for _, batch in found.values()) <= most
+
+
+def test_a_row_too_large_for_memory_alone_is_its_own_failure():
+    found, failures = batching.in_batches(LENGTHS, 1000, Model({7}, error=MemoryError()))
+    assert sorted(found) == [row for row in range(10) if row != 7]
+    assert failures == {7: "MemoryError: no message"}
+
+
+def test_one_bad_row_costs_some_more_batches_and_no_more():
+    model = Model({500})
+    found, _ = batching.in_batches([10] * 1000, 320, model)
+    assert len(found) == 999
+    assert model.calls < 1000 / 32 + 15
+
+
+@pytest.mark.parametrize(
+    ("error", "no_memory"),
+    [
+        (torch.cuda.OutOfMemoryError("x"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+            True,
+        ),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (ValueError("out of memory, as a question says"), False),
+    ],
+)
+def test_how_memory_that_ran_out_is_told(error, no_memory):
+    assert batching.is_out_of_memory(error) == no_memory
+
+
+def test_a_broken_device_is_no_rows_fault():
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(JobError, match="the device failed"):
+        batching.in_batches(LENGTHS, 20, Model({1}, error=error))
+
+
+def test_one_by_one():
+    found, failures = batching.one_by_one(5, Model({2, 3}))
+    assert sorted(found) == [0, 1, 4]
+    assert sorted(failures) == [2, 3]
+    assert batching.one_by_one(0, Model()) == ({}, {})

@@ -1,0 +1,239 @@
+"""Vectors against an unbatched loop over the bare models; batches by token budget; errors that name the model."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
+
+from rag_ops.compute.batching import token_batches
+from rag_ops.errors import InputError, JobError
+from rag_ops.models import checkpoints
+from rag_ops.models import encoder as encoder_module
+from rag_ops.models.encoder import Encoder
+from rag_ops.storage import store
+from rag_ops.storage.stages import read_manifest
+from tests.conftest import make_sentence_encoder
+from tests.pipelines.workspace import ragbeam
+
+TITLES = ["the moon", "river", "", "the king of ice"]
+TEXTS = ["ice is on the moon", "the river " * 40, "war", ""]
+QUESTIONS = ["Who was the King", "what is ice", "how many moons " * 30]
+
+
+def one_by_one(model, tokenizer, inputs, *, length, pool, zero_types=False):
+    vectors = []
+    for arguments in inputs:
+        # Lists of one: a bare empty string as second text is taken for no second text.
+        encoded = tokenizer(*([text] for text in arguments), truncation=True, max_length=length, return_tensors="pt")
+        if zero_types:
+            encoded["token_type_ids"] = torch.zeros_like(encoded["input_ids"])
+        with torch.inference_mode():
+            vectors.append(pool(model(**encoded))[0].numpy())
+    return np.stack(vectors)
+
+
+def mean_normalised(output):
+    return torch.nn.functional.normalize(output.last_hidden_state.mean(1), dim=-1)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 10_000])
+def test_sentence_encoder_gives_what_an_unbatched_loop_gives(sentence_encoder, batch_tokens):
+    encoder = Encoder.load(sentence_encoder, role="context")
+    vectors, cut = encoder.encode(TITLES, TEXTS, batch_tokens=batch_tokens)
+    model, tokenizer = (
+        AutoModel.from_pretrained(sentence_encoder).eval(),
+        AutoTokenizer.from_pretrained(sentence_encoder),
+    )
+    pairs = zip(TITLES, TEXTS, strict=True)
+    np.testing.assert_allclose(vectors, one_by_one(model, tokenizer, pairs, length=48, pool=mean_normalised), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert cut.tolist() == [False, True, False, False]
+
+
+def test_dpr_context_encoder_pools_itself_with_segment_zero(dpr_pair):
+    encoder = Encoder.load(dpr_pair[0], role="context")
+    vectors, _ = encoder.encode(TITLES, TEXTS)
+    model, tokenizer = DPRContextEncoder.from_pretrained(dpr_pair[0]).eval(), AutoTokenizer.from_pretrained(dpr_pair[0])
+    expected = one_by_one(
+        model, tokenizer, zip(TITLES, TEXTS, strict=True), length=64, pool=lambda o: o.pooler_output, zero_types=True
+    )
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_dpr_question_encoder(dpr_pair):
+    encoder = Encoder.load(dpr_pair[1], role="question")
+    vectors, cut = encoder.encode(QUESTIONS)
+    model, tokenizer = (
+        DPRQuestionEncoder.from_pretrained(dpr_pair[1]).eval(),
+        AutoTokenizer.from_pretrained(dpr_pair[1]),
+    )
+    expected = one_by_one(model, tokenizer, [(q,) for q in QUESTIONS], length=64, pool=lambda o: o.pooler_output)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert cut.tolist() == [False, False, True]
+
+
+def test_a_rag_models_question_encoder_is_the_encoder_that_it_was_composed_of(tiny_rag, sentence_encoder):
+    of_rag, _ = Encoder.load(tiny_rag, role="question").encode(QUESTIONS)
+    alone, _ = Encoder.load(sentence_encoder, role="question").encode(QUESTIONS)
+    assert of_rag.tolist() == alone.tolist()
+
+
+@pytest.mark.parametrize("mode", ["cls_token", "max_tokens"])
+def test_other_poolings(tmp_path, tokenizer, tiny_bert_config, mode):
+    directory = make_sentence_encoder(tmp_path, tokenizer, tiny_bert_config, seed=5, mode=mode, normalize=False)
+    vectors, _ = Encoder.load(directory, role="context").encode(QUESTIONS)
+    model = AutoModel.from_pretrained(directory).eval()
+    pools = {"cls_token": lambda o: o.last_hidden_state[:, 0], "max_tokens": lambda o: o.last_hidden_state.amax(1)}
+    expected = one_by_one(model, tokenizer, [(q,) for q in QUESTIONS], length=48, pool=pools[mode])
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_vector_is_the_same_bytes_whatever_is_encoded_beside_it(minilm, excerpt_passages, dtype):
+    titles, texts = excerpt_passages
+    encoder = Encoder.load(minilm, role="context", threads=2)
+    whole, cut = encoder.encode(titles, texts, dtype=np.dtype(dtype))
+    assert len({len(encoder.tokenize([title], [text]).ids[0]) for title, text in zip(titles, texts, strict=True)}) > 20
+    for some in (range(0, 90, 3), [88, 3, 41], list(range(89, -1, -1)), [17]):
+        part, part_cut = encoder.encode([titles[n] for n in some], [texts[n] for n in some], dtype=np.dtype(dtype))
+        assert part.tobytes() == whole[list(some)].tobytes()
+        assert part_cut.tolist() == cut[list(some)].tolist()
+    one_thread = Encoder.load(minilm, role="context", threads=1)
+    assert one_thread.encode(titles[:30], texts[:30], dtype=np.dtype(dtype))[0].tobytes() == whole[:30].tobytes()
+
+
+@pytest.fixture(scope="module")
+def excerpt_passages(excerpt, tmp_path_factory) -> tuple[list[str], list[str]]:
+    """Titles and texts of 90 passages of the real excerpt, some of them cut short."""
+    output = tmp_path_factory.mktemp("excerpt") / "passages"
+    ragbeam("chunk", "--input", excerpt, "--output", output, "--num_shards", 8)
+    shard = read_manifest(str(output), "chunk").shards[0]
+    table = store.read_parquet(f"{output}/{shard.path}", ["title", "text"]).slice(0, 90)
+    texts = [" ".join(text.split()[: 100 - n % 60]) for n, text in enumerate(table["text"].to_pylist())]
+    return table["title"].to_pylist(), texts
+
+
+def test_windows_do_not_change_the_order(sentence_encoder, monkeypatch):
+    encoder = Encoder.load(sentence_encoder, role="question")
+    texts = [f"moon {number} " * (number % 7 + 1) for number in range(50)]
+    whole, _ = encoder.encode(texts)
+    monkeypatch.setattr(encoder_module, "WINDOW_ROWS", 8)
+    parts, _ = encoder.encode(texts)
+    assert parts.tobytes() == whole.tobytes()
+
+
+def test_no_texts_give_no_vectors(sentence_encoder):
+    vectors, cut = Encoder.load(sentence_encoder, role="question").encode([])
+    assert vectors.shape == (0, 16)
+    assert len(cut) == 0
+
+
+def test_every_row_comes_in_exactly_one_batch_within_the_budget():
+    lengths = np.random.default_rng(0).integers(1, 50, 300).tolist()
+    batches = list(token_batches(lengths, 200))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(300))
+    assert all(len(batch) * max(lengths[row] for row in batch) <= 200 or len(batch) == 1 for batch in batches)
+    assert sum(map(len, batches)) / len(batches) > 4
+
+
+def test_threads_are_put_back(sentence_encoder):
+    before = torch.get_num_threads()
+    Encoder.load(sentence_encoder, role="question", threads=1).encode(QUESTIONS)
+    assert torch.get_num_threads() == before
+
+
+def test_a_vector_that_is_not_finite_names_its_row(sentence_encoder):
+    encoder = Encoder.load(sentence_encoder, role="question")
+    with torch.no_grad():
+        encoder._model.embeddings.word_embeddings.weight[encoder._tokenizer.convert_tokens_to_ids("war")] = float("inf")
+    with pytest.raises(JobError, match="row 1"):
+        encoder.encode(["moon", "war"])
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved(sentence_encoder, monkeypatch):
+    encoder = Encoder.load(sentence_encoder, role="question")
+    texts = [f"moon {number} " * (number % 7 + 1) for number in range(40)]
+    whole, _ = encoder.encode(texts)
+    real, sizes = encoder._encode_batch, []
+
+    def small_memory(batch, shape):
+        sizes.append(shape[0])
+        if shape[0] > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(batch, shape)
+
+    monkeypatch.setattr(encoder, "_encode_batch", small_memory)
+    found, _ = encoder.encode(texts)
+    assert max(sizes) > 3
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("window_rows", [8, 4096])
+def test_a_text_that_fails_is_told_and_leaves_the_others_as_without_it(sentence_encoder, monkeypatch, window_rows):
+    monkeypatch.setattr(encoder_module, "WINDOW_ROWS", window_rows)
+    encoder = Encoder.load(sentence_encoder, role="question")
+    texts = [f"moon {number} " * (number % 7 + 1) for number in range(8)]
+    without, _ = encoder.encode([text for number, text in enumerate(texts) if number != 4], batch_tokens=60)
+    real_encode, real_tokenize = encoder._encode_batch, encoder.tokenize
+    failures: dict[int, str] = {}
+
+    def fails_in_the_model(batch, shape):
+        if any(row.ids == real_tokenize([texts[4]]).ids[0] for row in batch):
+            raise RuntimeError("boom")
+        return real_encode(batch, shape)
+
+    def fails_in_the_tokenizer(given, pairs=None):
+        if texts[4] in given:
+            raise OverflowError("too long")
+        return real_tokenize(given, pairs)
+
+    for name, failing in (("_encode_batch", fails_in_the_model), ("tokenize", fails_in_the_tokenizer)):
+        with monkeypatch.context() as patch:
+            patch.setattr(encoder, name, failing)
+            found, _ = encoder.encode(texts, batch_tokens=60, on_failure=failures.__setitem__)
+            with pytest.raises(JobError, match="row 4"):
+                encoder.encode(texts)
+        assert list(failures) == [4]
+        assert not found[4].any()
+        assert np.delete(found, 4, 0).tobytes() == without.tobytes()
+
+
+def test_a_text_on_which_the_model_fails_names_its_row(sentence_encoder, tokenizer):
+    encoder = Encoder.load(sentence_encoder, role="question")
+    bad = tokenizer.convert_tokens_to_ids("war")
+
+    def refuse(module, arguments):
+        if (arguments[0] == bad).any():
+            raise RuntimeError("boom")
+
+    encoder._model.embeddings.word_embeddings.register_forward_pre_hook(refuse)
+    assert len(encoder.encode(["moon", "sun"])[0]) == 2
+    with pytest.raises(JobError, match=r"cannot be encoded \(RuntimeError: boom\): 'row 3: war'") as caught:
+        encoder.encode(["moon", "ice", "sun", "war", "king"])
+    assert caught.value.row == 3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_absent_is_an_error(sentence_encoder):
+    with pytest.raises(JobError, match="no CUDA device"):
+        Encoder.load(sentence_encoder, role="question", device="cuda")
+
+
+def test_the_wrong_side_of_a_dpr_pair_is_refused(dpr_pair):
+    with pytest.raises(InputError, match=r"no context encoder.*DPRQuestionEncoder"):
+        checkpoints.encoder_config(dpr_pair[1], "context")
+
+
+def test_a_model_that_does_not_tell_its_pooling_is_refused(tiny_bart):
+    with pytest.raises(InputError, match="pooled"):
+        checkpoints.encoder_config(tiny_bart, "context")
+
+
+def test_a_text_of_megabytes_is_cut_before_it_is_tokenised_and_says_so(sentence_encoder):
+    encoder = Encoder.load(sentence_encoder, role="question")
+    long = "the river of ice " * 100_000
+    vectors, cut = encoder.encode([long, long[:2000], "moon"])
+    assert cut.tolist() == [True, True, False]
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+    _, cut = encoder.encode(["moon"], [" " * 100_000])
+    assert cut.tolist() == [True]

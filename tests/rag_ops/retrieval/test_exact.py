@@ -1,0 +1,145 @@
+"""Exact search is NumPy's brute force in float64, rows, order and scores, however the work is cut."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from rag_ops.retrieval import exact
+from rag_ops.retrieval.topk import TopK, merge
+
+
+def brute_force(questions: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and rows, best first, equal scores in order of row; integers and short sums are exact in float64."""
+    scores = questions.astype(np.float64) @ vectors.astype(np.float64).T
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, rows, 1), rows
+
+
+def draw(questions: int, rows: int, dimension: int, dtype: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    vectors = generator.standard_normal((rows, dimension)).astype(dtype)
+    return generator.standard_normal((questions, dimension)).astype(np.float32), vectors
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(
+    ("questions", "rows", "dimension", "k"), [(7, 3000, 96, 20), (64, 5000, 768, 5), (3, 50, 1, 50)]
+)
+def test_rows_order_and_scores_are_brute_forces(dtype, questions, rows, dimension, k):
+    asked, vectors = draw(questions, rows, dimension, dtype)
+    scores, expected = brute_force(asked, vectors, k)
+    found = exact.search(asked, vectors, k)
+    np.testing.assert_array_equal(found.rows, expected)
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-6, atol=1e-6)
+    assert (found.scores.dtype, found.rows.dtype) == (np.float32, np.int64)
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 64, 1000, 100_000])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bytes_do_not_depend_on_block_size_or_threads(block_rows, threads):
+    asked, vectors = draw(9, 900, 48, "float16")
+    expected = exact.search(asked, vectors, 10)
+    found = exact.search(asked, vectors, 10, block_rows=block_rows, threads=threads)
+    assert found.to_bytes() == expected.to_bytes()
+
+
+def test_bytes_do_not_depend_on_the_product(monkeypatch):
+    import torch
+
+    asked, vectors = draw(9, 900, 48, "float32")
+    expected = exact.search(asked, vectors, 10).to_bytes()
+
+    def sloppy(questions: np.ndarray, device: str):
+        """A product that is off by up to a thousandth of the lengths, and says so."""
+        noise = torch.Generator().manual_seed(1)
+        asked = torch.from_numpy(questions)
+        lengths = torch.linalg.vector_norm(asked, dim=1)
+
+        def product(block: torch.Tensor) -> torch.Tensor:
+            scores, sizes = block @ asked.T, torch.linalg.vector_norm(block, dim=1)[:, None] * lengths
+            return scores + (torch.rand(scores.shape, generator=noise) * 2 - 1) * 1e-3 * sizes
+
+        return product, 1.001e-3
+
+    monkeypatch.setattr(exact, "_product", sloppy)
+    assert exact.search(asked, vectors, 10, block_rows=50).to_bytes() == expected
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+def test_shards_merge_to_the_whole(shards):
+    asked, vectors = draw(8, 1003, 32, "float16")
+    whole = exact.search(asked, vectors, 12)
+    starts = np.linspace(0, len(vectors), shards + 1).astype(int)
+    parts = []
+    for start, end in itertools.pairwise(starts):
+        part = exact.search(asked, vectors[start:end], 12)
+        parts.append(TopK(part.scores, part.rows + start))
+    assert merge(parts, 12).to_bytes() == whole.to_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_equal_scores_stand_in_order_of_row(dtype):
+    generator = np.random.default_rng(3)
+    vectors = generator.integers(-1, 2, (4000, 6)).astype(dtype)  # few distinct vectors: nearly all scores are tied
+    asked = generator.integers(-2, 3, (20, 6)).astype(np.float32)
+    scores, expected = brute_force(asked, vectors, 30)
+    found = exact.search(asked, vectors, 30, block_rows=128)
+    np.testing.assert_array_equal(found.rows, expected)
+    np.testing.assert_array_equal(found.scores, scores)
+
+
+def test_a_corpus_of_one_vector_over_and_over_stays_bounded(monkeypatch):
+    monkeypatch.setattr(exact, "KEPT_PER_HIT", 1)
+    most = 0
+    thin_out = exact._Search._thin_out
+
+    def watched(search) -> None:
+        nonlocal most
+        most = max(most, sum(map(len, search._kept)))
+        thin_out(search)
+
+    monkeypatch.setattr(exact._Search, "_thin_out", watched)
+    asked, vectors = draw(4, 1, 16, "float16")
+    found = exact.search(asked, np.repeat(vectors, 5000, 0), 5, block_rows=100)
+    np.testing.assert_array_equal(found.rows, np.tile(np.arange(5), (4, 1)))
+    assert most <= 4 * (2 * 100 + 8), "a block's hits on top of what may be kept"
+
+
+def test_more_questions_than_a_block(monkeypatch):
+    asked, vectors = draw(50, 300, 24, "float32")
+    expected = exact.search(asked, vectors, 4)
+    monkeypatch.setattr(exact, "QUESTION_BLOCK", 16)
+    assert exact.search(asked, vectors, 4).to_bytes() == expected.to_bytes()
+
+
+def test_fewer_vectors_than_asked_for_and_nothing_at_all():
+    asked, vectors = draw(3, 4, 8, "float16")
+    found = exact.search(asked, vectors, 6)
+    assert (found.rows[:, 4:] == -1).all()
+    assert np.isneginf(found.scores[:, 4:]).all()
+    assert sorted(found.rows[0, :4].tolist()) == [0, 1, 2, 3]
+    assert exact.search(asked, vectors[:0], 2).rows.tolist() == [[-1, -1]] * 3
+    assert exact.search(asked[:0], vectors, 2).rows.shape == (0, 2)
+
+
+def test_vectors_may_lie_in_a_file(tmp_path):
+    asked, vectors = draw(5, 700, 32, "float16")
+    vectors.tofile(tmp_path / "vectors")
+    mapped = np.memmap(tmp_path / "vectors", np.float16, "c").reshape(700, 32)
+    assert exact.search(asked, mapped, 3).to_bytes() == exact.search(asked, vectors, 3).to_bytes()
+
+
+def test_zero_vectors_are_vectors():
+    asked, vectors = draw(2, 10, 8, "float32")
+    vectors[:] = 0
+    assert exact.search(asked, vectors, 3).rows.tolist() == [[0, 1, 2]] * 2
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 7, 384, 769])
+def test_pairs_are_scored_as_exact_sums_would_be(dimension):
+    asked, vectors = draw(20, 20, dimension, "float16")
+    for score, question, vector in zip(exact.score_pairs(asked, vectors), asked, vectors, strict=True):
+        expected = math.fsum(float(a) * float(b) for a, b in zip(question, vector, strict=True))
+        assert score == pytest.approx(expected, rel=1e-12, abs=1e-12)

@@ -1,0 +1,327 @@
+"""Fine-tuning: EM rises on questions that were held out, and a training that was interrupted ends as if it was not."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import transformers
+from transformers import TrainerCallback
+
+from rag_ops.errors import InputError
+from rag_ops.questions.reading import Question, QuestionOptions, read_questions
+from rag_ops.storage.stages import read_manifest
+from rag_ops.training.finetune import CHECKPOINTS, HISTORY, FinetuneSettings, finetune, split_questions
+from tests.conftest import make_bart
+from tests.pipelines.workspace import fails, ragbeam
+
+SUBJECTS = "moon sun river king city war ice".split()
+SETTINGS = FinetuneSettings(epochs=2, learning_rate=1e-3, batch_size=8, n_docs=2, eval_steps=2, seed=3)
+FEW, STEPS = 30, 8  # questions: four steps an epoch
+
+
+@pytest.fixture(scope="module")
+def kingdom(tmp_path_factory, sentence_encoder, tokenizer) -> dict[str, str]:
+    """Passages about numbered things, an index of them, questions with gold answers, and a small RAG-Token model."""
+    directory = tmp_path_factory.mktemp("kingdom")
+    articles, questions = directory / "articles.jsonl", directory / "questions.jsonl"
+    with articles.open("w") as passages, questions.open("w") as asked:
+        for number in range(105):
+            subject = SUBJECTS[number % 7]
+            text = f"the {subject} of {number} is in the {subject} "
+            passages.write(json.dumps({"id": number, "title": f"{subject} {number}", "text": text}) + "\n")
+            row = {"question": f"what is the {subject} {number}", "answer": [subject, f"the {subject}"]}
+            asked.write(json.dumps(row) + "\n")
+    generator = make_bart(directory / "bart", tokenizer, seed=5, layers=1, width=32, init_std=0.1, dropout=0.0)
+    model, index = directory / "model", directory / "index"
+    ragbeam("chunk", "--input", articles, "--output", directory / "passages")
+    ragbeam("embed", "--passages", directory / "passages", "--encoder", sentence_encoder, "--output", directory / "e")
+    ragbeam("index", "--embeddings", directory / "e", "--output", index)
+    ragbeam("compose", "--question_encoder", sentence_encoder, "--generator", generator, "--output", model)
+    return {"questions": str(questions), "index": str(index), "model": str(model)}
+
+
+def questions_of(kingdom: dict[str, str]) -> list[Question]:
+    return list(read_questions([kingdom["questions"]], QuestionOptions()))
+
+
+def few_questions(kingdom: dict[str, str]) -> list[Question]:
+    return questions_of(kingdom)[:FEW]
+
+
+class StopAt(TrainerCallback):
+    """Ends the training as a killed process would, before the step counts."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def undisturbed(kingdom, tmp_path_factory) -> tuple[str, object]:
+    output = str(tmp_path_factory.mktemp("undisturbed"))
+    return output, finetune(kingdom["model"], kingdom["index"], few_questions(kingdom), output, SETTINGS)
+
+
+def test_an_interrupted_training_resumes_on_the_same_curve(kingdom, undisturbed, tmp_path):
+    arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom), str(tmp_path), SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*arguments, callbacks=[StopAt(3)])
+    assert not (tmp_path / "config.json").exists(), "an unfinished model must not look like a finished one"
+    result = finetune(*arguments, resume=True)
+    assert len(result.losses) == STEPS
+    assert result == undisturbed[1]
+    ours, theirs = (Path(place, "model.safetensors").read_bytes() for place in (tmp_path, undisturbed[0]))
+    assert ours == theirs
+
+
+def test_a_checkpoint_half_written_is_passed_over_and_overwrite_does_not_hinder_resuming(
+    kingdom, undisturbed, tmp_path
+):
+    arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom), str(tmp_path), SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*arguments, overwrite=True, callbacks=[StopAt(5)])
+    folder = tmp_path / CHECKPOINTS
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+    state = folder / "checkpoint-4" / "trainer_state.json"
+    state.write_bytes(state.read_bytes()[:100])
+    (folder / "checkpoint-6").mkdir()
+    (folder / "checkpoint-6" / "model.safetensors").write_bytes(b"half")
+    steps = []
+    assert (
+        finetune(*arguments, resume=True, overwrite=True, on_step=lambda step, _: steps.append(step)) == undisturbed[1]
+    )
+    assert steps[0] == 3
+    ours, theirs = (Path(place, "model.safetensors").read_bytes() for place in (tmp_path, undisturbed[0]))
+    assert ours == theirs
+
+
+def test_without_a_whole_checkpoint_it_begins_again(kingdom, undisturbed, tmp_path):
+    arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom), str(tmp_path), SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*arguments, callbacks=[StopAt(3)])
+    (tmp_path / CHECKPOINTS / "checkpoint-2" / "trainer_state.json").unlink()
+    assert finetune(*arguments, resume=True) == undisturbed[1]
+
+
+def test_checkpoints_go_and_the_history_stays(undisturbed):
+    output, result = undisturbed
+    assert not Path(output, CHECKPOINTS).exists()
+    history = json.loads(Path(output, HISTORY).read_text())
+    assert history["losses"] == result.losses
+    assert history["evaluations"] == result.evaluations
+    assert {"step", "loss", "em", "f1"} == set(result.evaluations[0])
+
+
+def test_em_rises_on_held_out_questions_and_answer_uses_the_result(kingdom, tmp_path, capsys):
+    output, answers = tmp_path / "trained", tmp_path / "answers"
+    ragbeam(
+        *("finetune", "--model", kingdom["model"], "--index", kingdom["index"], "--train", kingdom["questions"]),
+        *(
+            "--output",
+            output,
+            "--epochs",
+            12,
+            "--learning_rate",
+            5e-3,
+            "--eval_steps",
+            30,
+            "--n_docs",
+            2,
+            "--eval_fraction",
+            0.3,
+        ),
+    )
+    printed = capsys.readouterr().out
+    history = json.loads((output / HISTORY).read_text())
+    first, last = history["evaluations"][0], history["evaluations"][-1]
+    assert f"EM {last['em']:.2%}" in printed
+    assert last["loss"] < first["loss"]
+    assert last["em"] >= first["em"] + 0.3
+    assert last["em"] >= 0.5
+    # The saved model answers as it did when it was last evaluated, in our job and in transformers.
+    held_out = split_questions(questions_of(kingdom), None, 0.3)[1]
+    asked = tmp_path / "held_out.jsonl"
+    asked.write_text(
+        "".join(json.dumps({"question": row["question"], "answer": row["answers"]}) + "\n" for row in held_out)
+    )
+    ragbeam(
+        *("answer", "--questions", asked, "--index", kingdom["index"], "--model", output, "--output", answers),
+        *("--n_docs", 2, "--max_new_tokens", 32),
+    )
+    shards = read_manifest(str(answers), "answer").shards
+    rows = [row for shard in shards for row in pq.read_table(answers / shard.path).to_pylist()]
+    right = [any(row["answer"].lower() == gold for gold in row["gold_answers"]) for row in rows]
+    assert len(right) == len(held_out)
+    assert sum(right) / len(right) == pytest.approx(last["em"])
+    transformers.RagTokenForGeneration.from_pretrained(output)
+    transformers.RagTokenizer.from_pretrained(output)
+
+
+def test_frozen_parameters_stay(kingdom, tmp_path):
+    settings = FinetuneSettings(max_steps=2, learning_rate=1e-2, n_docs=2, freeze=("rag.question_encoder",))
+    finetune(kingdom["model"], kingdom["index"], questions_of(kingdom), str(tmp_path), settings)
+    before, after = (
+        transformers.RagTokenForGeneration.from_pretrained(place).state_dict() for place in (kingdom["model"], tmp_path)
+    )
+    same = {name: bool((before[name] == after[name]).all()) for name in before}
+    assert all(same[name] for name in same if name.startswith("rag.question_encoder"))
+    assert not all(same[name] for name in same if name.startswith("rag.generator.model.decoder.layers"))
+
+
+def test_told_only_leaves_out_what_no_passage_tells(kingdom, tmp_path):
+    asked = questions_of(kingdom)
+    untold = [dataclasses.replace(question, answers=("castle",)) for question in asked[:20]]
+    settings = dataclasses.replace(SETTINGS, max_steps=1, told_only=True)
+    held_out = asked[:2]
+    found = finetune(
+        kingdom["model"], kingdom["index"], [*untold, *asked[20:]], str(tmp_path / "a"), settings, held_out=held_out
+    )
+    # The oracle: the same search by the command, and a look at each passage.
+    ragbeam(
+        *("answer", "--questions", kingdom["questions"], "--index", kingdom["index"], "--model", kingdom["model"]),
+        *("--output", tmp_path / "answers", "--n_docs", 2, "--max_new_tokens", 1),
+    )
+    shards = read_manifest(str(tmp_path / "answers"), "answer").shards
+    rows = [row for shard in shards for row in pq.read_table(tmp_path / "answers" / shard.path).to_pylist()]
+    told = {
+        row["question"]
+        for row in rows
+        if any(gold in passage["text"].split() for gold in row["gold_answers"] for passage in row["passages"])
+    }
+    assert found.left_out == 20 + sum(question.question not in told for question in asked[20:])
+    with pytest.raises(InputError, match="no question to train on"):
+        finetune(kingdom["model"], kingdom["index"], untold, str(tmp_path / "b"), settings, held_out=held_out)
+
+
+def test_the_question_encoder_learns(kingdom, undisturbed):
+    before, after = (
+        transformers.RagTokenForGeneration.from_pretrained(place).state_dict()
+        for place in (kingdom["model"], undisturbed[0])
+    )
+    name = "rag.question_encoder.encoder.layer.0.output.dense.weight"
+    assert (before[name] != after[name]).any()
+
+
+def test_accumulated_batches_give_the_same_steps_as_one_batch(kingdom, tmp_path):
+    without_dropout = tmp_path / "model"
+    shutil.copytree(kingdom["model"], without_dropout)
+    config = json.loads((without_dropout / "config.json").read_text())
+    for part in ("question_encoder", "generator"):
+        for rate in (
+            "dropout",
+            "attention_dropout",
+            "activation_dropout",
+            "hidden_dropout_prob",
+            "attention_probs_dropout_prob",
+        ):
+            if rate in config[part]:
+                config[part][rate] = 0.0
+    (without_dropout / "config.json").write_text(json.dumps(config))
+    losses = []
+    for batch, accumulation in ((8, 1), (2, 4)):
+        settings = FinetuneSettings(
+            max_steps=4, batch_size=batch, accumulation=accumulation, n_docs=2, learning_rate=1e-3
+        )
+        output = str(tmp_path / f"{batch}")
+        result = finetune(str(without_dropout), kingdom["index"], questions_of(kingdom), output, settings)
+        losses.append([step["loss"] for step in result.losses])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def question(text: str, *answers: str, error: str | None = None) -> Question:
+    return Question(text, text, answers or None, error, "test")
+
+
+def test_which_questions_are_held_out_depends_on_the_question_alone():
+    rows = [question(f"what is {number}", "it") for number in range(400)]
+    training, held_out = split_questions(rows, None, 0.25)
+    assert 60 < len(held_out) < 140
+    assert len(training) + len(held_out) == 400
+    backwards = split_questions(rows[::-1], None, 0.25)[1]
+    assert sorted(row["question"] for row in backwards) == sorted(row["question"] for row in held_out)
+
+
+def test_questions_without_answers_are_left_out_and_counted(caplog):
+    rows = [question("a", "b"), question("c"), question("d", ""), question("", "x", error="empty")]
+    training, held_out = split_questions(rows, [question("e", "f")], 0.1)
+    assert caplog.messages == ["--train: 3 of 4 rows are left out, first for: no gold answers (test)"]
+    assert [row["question"] for row in training] == ["a"]
+    assert [row["question"] for row in held_out] == ["e"]
+    with pytest.raises(InputError, match=r"no question to train on.*0 questions with answers"):
+        split_questions([question("c")], [question("e", "f")], 0.1)
+    with pytest.raises(InputError, match="no question held out"):
+        split_questions(rows, [question("e")], 0.1)
+
+
+BAD_USE = [
+    (["--epochs", 0], "--epochs is out of range"),
+    (["--batch_size", 0], "--batch_size is too small"),
+    (["--label_smoothing", 1], "--label_smoothing is out of range"),
+    (["--warmup_steps", -1], "--warmup_steps is out of range"),
+    (["--warmup_steps", 1.5], "--warmup_steps is out of range"),
+    (["--warmup_steps", "nan"], "--warmup_steps is out of range"),
+    (["--output", "memory://trained"], "--output must be on this machine"),
+    (["--answer_column", "gold"], "lacks the column of --answer_column"),
+    (["--questions_format", "text"], "no question to train on"),
+    (["--train", "missing.jsonl"], "missing.jsonl"),
+    (["--n_docs", 1000], "more passages are asked for than there are"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD_USE)
+def test_bad_use_is_one_line(kingdom, tmp_path, capsys, flags, message):
+    given = {
+        "--model": kingdom["model"],
+        "--index": kingdom["index"],
+        "--train": kingdom["questions"],
+        "--output": str(tmp_path / "out"),
+    }
+    given[flags[0]] = flags[1]
+    code, line = fails(capsys, "finetune", *(part for pair in given.items() for part in pair))
+    assert code == 2
+    assert message in line
+
+
+def test_an_unfinished_training_and_a_model_are_not_overwritten(kingdom, undisturbed, tmp_path):
+    arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom))
+    with pytest.raises(InputError, match="holds a model already"):
+        finetune(*arguments, undisturbed[0], SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*arguments, str(tmp_path), SETTINGS, callbacks=[StopAt(1)])
+    with pytest.raises(InputError, match="an unfinished training lies in --output"):
+        finetune(*arguments, str(tmp_path), SETTINGS)
+    other = FinetuneSettings(learning_rate=1.0)
+    with pytest.raises(InputError, match=r"another batch_size|another epochs|another eval_steps"):
+        finetune(*arguments, str(tmp_path), other, resume=True)
+    result = finetune(*arguments, str(tmp_path), FinetuneSettings(max_steps=1, n_docs=1), overwrite=True)
+    assert len(result.losses) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("epochs", value) for value in (0, -1.0, float("nan"), float("inf"))),
+        *(("learning_rate", value) for value in (0.0, 1.5, float("nan"))),
+        *(("warmup_steps", value) for value in (-0.1, 1.5, float("nan"), float("inf"))),
+        *(("label_smoothing", value) for value in (-0.1, 1.0, float("nan"))),
+        *(("eval_fraction", value) for value in (0.0, 1.01, float("nan"))),
+        *(("batch_size", value) for value in (0, -3, 2.5, None)),
+        *((name, 0) for name in ("max_steps", "accumulation", "n_docs", "eval_steps")),
+        *(("max_answer_tokens", 0), ("max_question_tokens", 0.5), ("freeze", "rag.")),
+        *(("seed", value) for value in (-1, 2**32, 0.5)),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name_without_the_command_line(name, value):
+    with pytest.raises(InputError, match=f"--{name}"):
+        FinetuneSettings(**{name: value})
+
+
+def test_settings_at_the_edge_of_their_range_are_taken():
+    FinetuneSettings(warmup_steps=0, max_steps=None, eval_steps=1, label_smoothing=0, eval_fraction=1, seed=0)
+    FinetuneSettings(warmup_steps=500, epochs=0.01, learning_rate=1, seed=2**32 - 1, freeze=("rag.",))
