@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pipelines import commands, compose, evaluate, finetune, plan, run, serve_workers, transfer, verify
+from pipelines import compose, evaluate, finetune, plan, run, serve_workers, transfer, verify
 from pipelines.console import command
 from pipelines.demo.command import COMMAND as DEMO
 
 COMMANDS = (
-    commands.CHUNK,
-    commands.EMBED,
-    commands.INDEX,
-    commands.ANSWER,
+    *run.STAGES,
     evaluate.COMMAND,
     run.COMMAND,
     verify.COMMAND,

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.console.command import Command, main_of, say
-from pipelines.console.options import Options, WorkerOptions
+from pipelines.console.options import Options
 from pipelines.console.progress import Progress
+from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.errors import InputError
 from rag_ops.evaluation import figures as scoring
 from rag_ops.evaluation import report

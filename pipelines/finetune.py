@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from pipelines.console import events
 from pipelines.console.command import Command, main_of, say
-from pipelines.console.options import DeviceOptions, Options, local_output_setting
+from pipelines.console.options import Options, local_output_setting
 from pipelines.console.progress import PLAIN_LINE_SECS
+from pipelines.transforms.model_workers import DeviceOptions
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.questions.reading import QuestionOptions, expand_question_files, read_questions

@@ -6,13 +6,22 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines import commands
-from pipelines.console import options as options_of
+from pipelines.answer import command as answer_command
+from pipelines.answer.options import AnswerOptions, answer_flags, answer_options
+from pipelines.chunk import command as chunk_command
+from pipelines.chunk.options import ChunkOptions
 from pipelines.console.command import Command
-from pipelines.console.options import AnswerOptions, ChunkOptions, EmbedOptions, IndexOptions, Options, Parser
+from pipelines.console.options import Options, Parser
+from pipelines.console.options import add_flags as add_flags_of
+from pipelines.embed import command as embed_command
+from pipelines.embed.options import EmbedOptions
+from pipelines.index import command as index_command
+from pipelines.index.options import IndexOptions
 from rag_ops import settings
 from rag_ops.settings import setting
 from rag_ops.storage import store
+
+STAGES = (chunk_command.COMMAND, embed_command.COMMAND, index_command.COMMAND, answer_command.COMMAND)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,11 +48,11 @@ class RunOptions:
 
 def add_flags(parser: Parser) -> None:
     """Adds the flags of all stages but those that name the directories between them."""
-    options_of.add_flags(parser, Workspace)
-    options_of.add_flags(parser, ChunkOptions, without=("output",))
-    options_of.add_flags(parser, EmbedOptions, without=("output", "passages"))
-    options_of.add_flags(parser, IndexOptions, without=("output", "embeddings"))
-    options_of.answer_flags(parser, without=("output", "index"))
+    add_flags_of(parser, Workspace)
+    add_flags_of(parser, ChunkOptions, without=("output",))
+    add_flags_of(parser, EmbedOptions, without=("output", "passages"))
+    add_flags_of(parser, IndexOptions, without=("output", "embeddings"))
+    answer_flags(parser, without=("output", "index"))
 
 
 def make_options(given: Mapping[str, Any]) -> RunOptions:
@@ -60,7 +69,7 @@ def make_options(given: Mapping[str, Any]) -> RunOptions:
         settings.make(ChunkOptions, given, output=passages),
         settings.make(EmbedOptions, given, output=embeddings, passages=passages, previous=previous),
         settings.make(IndexOptions, given, output=index, embeddings=embeddings, num_shards=None),
-        options_of.answer_options(given, output=answers, index=index, num_shards=None),
+        answer_options(given, output=answers, index=index, num_shards=None),
     )
 
 
@@ -78,7 +87,7 @@ def run(options: RunOptions, beam_arguments: Sequence[str]) -> int:
     models = [answer.model, options.embed.encoder]
     launch.check(beam_arguments, [options.workspace.workspace], models, answer.workers.resources)
     check_parts(answer.questions, answer.reading, answer.model, options.embed.encoder)
-    for stage in (commands.CHUNK, commands.EMBED, commands.INDEX, commands.ANSWER):
+    for stage in STAGES:
         stage.run(getattr(options, stage.name), beam_arguments)
     return 0
 

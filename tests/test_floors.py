@@ -1,6 +1,7 @@
 """The architecture as a test: imports go pipelines -> rag_ops -> schemas, and heavy libraries load late."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,29 @@ FLOORS = {
     "schemas": {"pipelines", "rag_ops", "apache_beam", "torch", "transformers", "faiss", "datasets", "fsspec"},
     "rag_ops": {"pipelines", "apache_beam"},
 }
+PACKAGES = ("schemas", "rag_ops", "pipelines")
 LATE = {"faiss", "torch", "transformers"}
+# Each room imports from the steps below it; rooms of one step do not import each other.
+STEPS = [
+    line.split()
+    for line in """
+        schemas
+        rag_ops.errors rag_ops.heap rag_ops.defaults
+        rag_ops.settings
+        rag_ops.storage rag_ops.compute rag_ops.markup
+        rag_ops.articles rag_ops.questions rag_ops.models
+        rag_ops.retrieval rag_ops.generation
+        rag_ops.evaluation rag_ops.interop rag_ops.planning
+        rag_ops.training
+        rag_ops
+        pipelines.console pipelines.runners
+        pipelines.transforms
+        pipelines.chunk pipelines.embed pipelines.index pipelines.answer pipelines.evaluate pipelines.finetune
+        pipelines.run pipelines.plan pipelines.compose pipelines.transfer pipelines.verify pipelines.serve_workers
+        pipelines.demo
+        pipelines.cli
+    """.strip().splitlines()
+]
 FORBIDDEN_EVERYWHERE = {"pickle", "dill", "cloudpickle"}
 
 
@@ -68,3 +91,37 @@ def test_building_a_pipeline_loads_neither_faiss_nor_transformers():
     loaded = loaded_by("import pipelines.answer.job, pipelines.chunk.job, pipelines.embed.job, pipelines.index.job")
     assert "apache_beam" in loaded
     assert not {"faiss", "transformers"} & loaded
+
+
+def modules() -> dict[str, set[str]]:
+    """Every module of ours, with the modules of ours that it imports, wherever in it."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for name in PACKAGES for path in sources(name)
+    }
+    graph: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                inside = [f"{node.module}.{alias.name}" for alias in node.names]
+                names |= {name if name in paths else str(node.module) for name in inside}
+        graph[module] = names & set(paths) - {module}
+    return graph
+
+
+def room(module: str) -> str:
+    parts = module.removesuffix(".__init__").split(".")
+    return parts[0] if parts[0] == "schemas" else ".".join(parts[:2])
+
+
+def test_imports_go_down_the_steps():
+    step = {name: number for number, names in enumerate(STEPS) for name in names}
+    for module, others in modules().items():
+        for other in others:
+            assert room(other) == room(module) or step[room(other)] < step[room(module)], f"{module} imports {other}"
+
+
+def test_no_imports_go_in_a_circle():
+    graphlib.TopologicalSorter(modules()).prepare()

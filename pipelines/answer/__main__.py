@@ -2,7 +2,7 @@
 
 import sys
 
-from pipelines import commands
-from pipelines.console import command
+from pipelines.answer.command import COMMAND
+from pipelines.console.command import main_of
 
-sys.exit(command.main_of(commands.ANSWER))
+sys.exit(main_of(COMMAND))

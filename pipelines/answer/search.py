@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
 
+from pipelines.answer.options import AnswerOptions
+from pipelines.answer.plan import Plan, Work
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.merge_topk import MergeTopK
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 from rag_ops.storage.rows import as_matrix, needed_rows, read_rows
 from schemas.manifest import Manifest, ShardRecord
-
-if TYPE_CHECKING:
-    from pipelines.answer.job import Plan, Work
-    from pipelines.console.options import AnswerOptions
 
 SEARCHED_QUESTIONS = 4096  # at once: their vectors take 12 MB at 768 numbers
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from pipelines import commands
-from pipelines.console import command
+from pipelines.chunk.command import COMMAND
+from pipelines.console.command import main_of
 
-sys.exit(command.main_of(commands.CHUNK))
+sys.exit(main_of(COMMAND))

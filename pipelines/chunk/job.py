@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import apache_beam as beam
 
-from pipelines.console.options import ChunkOptions
+from pipelines.chunk.options import ChunkOptions
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters, live_rows
 from pipelines.transforms.stage_job import InputsChangedError, StageRun, spread, stage_job

@@ -12,7 +12,8 @@ from typing import Any
 
 from pipelines import run as stages
 from pipelines.console.command import Command, say
-from pipelines.console.options import Options, WorkerOptions, n_docs_setting, overwrite_setting
+from pipelines.console.options import Options, n_docs_setting, overwrite_setting
+from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.errors import InputError
 from rag_ops.evaluation.figures import Scored, score
 from rag_ops.models import checkpoints

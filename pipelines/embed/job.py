@@ -12,7 +12,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.ml.inference.base import RunInference
 
-from pipelines.console.options import EmbedOptions
+from pipelines.embed.options import EmbedOptions
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters, live_rows
 from pipelines.transforms.inference import EncoderHandler, ModelSettings, TextUnit, VectorUnit

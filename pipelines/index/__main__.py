@@ -2,7 +2,7 @@
 
 import sys
 
-from pipelines import commands
-from pipelines.console import command
+from pipelines.console.command import main_of
+from pipelines.index.command import COMMAND
 
-sys.exit(command.main_of(commands.INDEX))
+sys.exit(main_of(COMMAND))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import apache_beam as beam
 import numpy as np
 
-from pipelines.console.options import IndexOptions
+from pipelines.index.options import IndexOptions
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.stage_job import StageRun, rows_done, spread, stage_job

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler
 
-from pipelines.console.options import WorkerOptions
 from pipelines.runners.counters import StepCounters
 from pipelines.runners.resources import Resources
+from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.questions.failures import NOT_ENCODED
 

@@ -25,7 +25,7 @@ from tests.conftest import ENVIRONMENT
 
 IMPORTED = (
     *("torch", "faiss", "transformers", "transformers.models.rag", "apache_beam.runners.worker.sdk_worker_main"),
-    *("apache_beam.runners.portability.fn_api_runner.worker_handlers", "pipelines.cli", "pipelines.commands"),
+    *("apache_beam.runners.portability.fn_api_runner.worker_handlers", "pipelines.cli", "pipelines.answer.command"),
     *(
         "pipelines.chunk.job",
         "pipelines.embed.job",

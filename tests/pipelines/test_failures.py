@@ -246,7 +246,7 @@ def test_no_unit_is_pickled_to_count_its_bytes(monkeypatch, tiny_rag):
     import pyarrow as pa
     from apache_beam.ml.inference import base
 
-    from pipelines.console.options import AnswerOptions
+    from pipelines.answer.options import AnswerOptions
     from pipelines.transforms.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit
     from schemas.passages import Passage
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from apache_beam.ml.inference.base import RunInference
 
-from pipelines.console.options import WorkerOptions
 from pipelines.runners import launch
 from pipelines.runners.resources import Resources
 from pipelines.transforms.inference import EncoderHandler, GeneratorHandler, ModelSettings, TextUnit
+from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.errors import JobError
 from tests.pipelines.workspace import ragbeam, write_articles
 

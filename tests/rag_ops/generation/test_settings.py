@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pipelines.console.options import answer_options
+from pipelines.answer.options import answer_options
 from rag_ops.errors import InputError
 from rag_ops.generation.settings import GenerationSettings
 

@@ -1,0 +1,32 @@
+"""answer as a command: what it takes and prints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from pipelines.answer.options import AnswerOptions, answer_flags, answer_options
+from pipelines.console.command import Command, say
+
+logger = logging.getLogger("ragbeam")
+
+
+def run(options: AnswerOptions, beam_arguments: Sequence[str]) -> int:
+    """Runs the job and prints what it came to."""
+    from pipelines.answer import job  # with Beam
+
+    done = job.run(options, beam_arguments)
+    say(f"{done.summary('questions')}; {job.describe_errors(done.manifest)}")
+    for warning in job.warnings(done.manifest):
+        logger.warning("%s", warning)
+    return 0
+
+
+COMMAND = Command(
+    "answer",
+    "question files into a Parquet table of answers",
+    "Encodes questions, finds passages in every index shard, and answers with the RAG-Token model.",
+    answer_flags,
+    answer_options,
+    run,
+)

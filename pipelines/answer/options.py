@@ -1,0 +1,118 @@
+"""The options of answer, and its presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+from pipelines.console.options import (
+    Options,
+    Parser,
+    StageOptions,
+    add_flags,
+    n_docs_setting,
+    num_shards_setting,
+)
+from pipelines.transforms.model_workers import WorkerOptions
+from rag_ops import settings
+from rag_ops.errors import InputError
+from rag_ops.generation.settings import GenerationSettings
+from rag_ops.questions.columns import QuestionOptions
+from rag_ops.settings import setting
+
+PRESETS: dict[str, dict[str, Any]] = {  # of answer's flags; a flag that is given overrules them
+    "paper": {"n_docs": 15, "num_beams": 1},  # Lewis et al. 2020, appendix A: 15 documents, greedy decoding
+    # RagConfig's and its evaluation script's settings; a length of 50 counts the start token
+    "hf": {"n_docs": 5, "num_beams": 4, "min_length": 1, "max_new_tokens": 49},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnswerOptions(StageOptions):
+    """answer: `questions` to answers in `output`, by `index` and `model`."""
+
+    questions: Sequence[str] = setting(..., "question files or globs", group="questions", metavar="URL")
+    reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
+    index: str = setting(..., "output of ragbeam index", metavar="DIR")
+    model: str = setting(..., "RAG-Token model: directory, URL or hub id")
+    n_docs: int = n_docs_setting()
+    generation: GenerationSettings = dataclasses.field(default_factory=GenerationSettings)
+    retrieve: int | None = setting(
+        None,
+        "keep so many passages of a question, for ragbeam evaluate; it is answered from the first --n_docs",
+        group="answers",
+        metavar="N",
+        at_least=1,
+    )
+    compute_dtype: str = setting(
+        "auto",
+        "of the generator: auto, float32, bfloat16, float16; auto is by device",
+        group="answers",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    block_questions: int = setting(256, "questions that travel and are answered together", group="answers", at_least=1)
+    nprobe: int | None = setting(
+        None, "lists that a search visits; by default what index found", group="answers", at_least=1
+    )
+    ef_search: int | None = setting(
+        None, "places of a graph that a search keeps; by default what index found", group="answers", at_least=1
+    )
+    rescore: int | None = setting(
+        None,
+        "take so many candidates from the index and score them exactly from the stored vectors",
+        group="answers",
+        metavar="N",
+        at_least=1,
+    )
+    keep_going: bool = setting(
+        False,
+        "write the answers even if over half of 20 or more questions fail in the model in the same way",
+        group="answers",
+    )
+    num_shards: int | None = num_shards_setting()
+    workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.retrieve is not None and self.retrieve < self.n_docs:
+            raise InputError(
+                "--retrieve is less than --n_docs", value=self.retrieve, expected=f"at least {self.n_docs} passages"
+            )
+        if self.rescore is not None and self.rescore < self.kept:
+            which = "--retrieve" if self.retrieve else "--n_docs"
+            raise InputError(
+                f"--rescore is less than {which}", value=self.rescore, expected=f"at least {self.kept} candidates"
+            )
+
+    @property
+    def kept(self) -> int:
+        """How many passages of a question are kept with its answer."""
+        return self.retrieve or self.n_docs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset(Options):
+    """A name for several of answer's settings; a flag that is given overrules it."""
+
+    preset: str | None = setting(
+        None,
+        "paper: 15 passages, greedy; hf: 5 passages, 4 beams, lengths 1 to 50 with the start token counted",
+        group="answers",
+        choices=tuple(PRESETS),
+    )
+
+    def over(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of flags that were given, beside those of the preset for flags that were not."""
+        return {**PRESETS.get(self.preset or "", {}), **given}
+
+
+def answer_flags(parser: Parser, without: Container[str] = ()) -> None:
+    """Adds the flags of answer, --preset among them."""
+    add_flags(parser, Preset)
+    add_flags(parser, AnswerOptions, without)
+
+
+def answer_options(given: Mapping[str, Any], **fixed: Any) -> AnswerOptions:
+    """The options of answer from the flags that were given; `fixed` overrules, by the fields' names."""
+    return settings.make(AnswerOptions, settings.make(Preset, given).over(given), **fixed)

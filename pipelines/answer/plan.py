@@ -1,0 +1,71 @@
+"""What the answer job does: its options, its corpus, the questions left to ask, and where its files go."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from pipelines.answer.options import AnswerOptions
+from pipelines.transforms.inference import (
+    ModelSettings,
+)
+from rag_ops.questions import blocks
+from rag_ops.retrieval.corpus import Corpus
+from rag_ops.storage import store
+from schemas.manifest import ShardRecord
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Where the answer job keeps its files while it runs: named by the run's fingerprint, so none is another run's."""
+
+    url: str
+
+    def name(self, kind: str, number: int, suffix: str = "parquet") -> str:
+        """The file name of part `number` of a kind: vectors, texts."""
+        return f"{kind}-{number:05d}.{suffix}"
+
+    def path(self, name: str) -> str:
+        """The URL of a file."""
+        return store.join(self.url, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that the pipeline is built from."""
+
+    options: AnswerOptions
+    corpus: Corpus
+    work: Work
+    fingerprint: str
+    todo: Sequence[blocks.Block]
+    cuts: Sequence[Sequence[int]]
+    names: Sequence[str]
+    wanted: Sequence[str]
+    digests: Mapping[str, str]
+
+    def index_shards(self) -> list[tuple[ShardRecord, int]]:
+        """The shards to search, each with its first row; none if no question is to be asked."""
+        starts = self.corpus.index.row_starts()
+        return list(zip(self.corpus.index.shards, starts, strict=False)) if self.todo else []
+
+    @property
+    def candidates(self) -> int:
+        """How many hits of the index are wanted for a question."""
+        return self.options.rescore or self.options.kept
+
+    @property
+    def settings(self) -> ModelSettings:
+        """How a worker runs the model."""
+        options = self.options
+        return ModelSettings(options.model, options.workers, dtype=options.compute_dtype)
+
+    @property
+    def block_numbers(self) -> list[int]:
+        """All blocks of the job, those that an earlier run answered among them."""
+        return sorted(block for numbers in self.cuts for block in numbers)
+
+    @property
+    def shard_of_block(self) -> dict[int, int]:
+        """The answer shard that each block belongs to."""
+        return {block: shard for shard, numbers in enumerate(self.cuts) for block in numbers}

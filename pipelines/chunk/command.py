@@ -1,0 +1,30 @@
+"""chunk as a command: what it takes and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.chunk.options import ChunkOptions
+from pipelines.console.command import Command, say
+
+
+def run(options: ChunkOptions, beam_arguments: Sequence[str]) -> int:
+    """Runs the job and prints what it came to."""
+    from pipelines.chunk import job  # with Beam
+
+    done = job.run(options, beam_arguments)
+    dropped = ", ".join(
+        f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.manifest.info["dropped"].items()
+    )
+    say(done.summary("passages"))
+    say(f"  from {done.manifest.info['articles']:,} articles; dropped: {dropped or 'none'}")
+    return 0
+
+
+COMMAND = Command.of(
+    "chunk",
+    "Wikipedia into passages of 100 words",
+    "Reads MediaWiki dumps, JSONL, Parquet, psgs_w100.tsv or Hugging Face datasets; writes passages with titles.",
+    ChunkOptions,
+    run,
+)

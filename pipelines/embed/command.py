@@ -1,0 +1,32 @@
+"""embed as a command: what it takes and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.console.command import Command, say
+from pipelines.embed.options import EmbedOptions
+
+
+def run(options: EmbedOptions, beam_arguments: Sequence[str]) -> int:
+    """Runs the job and prints what it came to."""
+    from pipelines.embed import job  # with Beam
+
+    done = job.run(options, beam_arguments)
+    say(done.summary("passages"))
+    counts = job.vector_counts(done.metrics)
+    if options.previous and any(counts.values()):
+        say(
+            f"  {counts['reused']:,} vectors of {options.previous}, {counts['computed']:,} computed, "
+            f"{counts['checked']:,} compared"
+        )
+    return 0
+
+
+COMMAND = Command.of(
+    "embed",
+    "passages into vectors",
+    "Encodes each passage, title and text as a pair, with a DPR context encoder or a sentence-transformers model.",
+    EmbedOptions,
+    run,
+)

@@ -1,0 +1,26 @@
+"""The options of embed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pipelines.console.options import (
+    VECTOR_DTYPES,
+    StageOptions,
+)
+from pipelines.transforms.model_workers import WorkerOptions
+from rag_ops.settings import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbedOptions(StageOptions):
+    """embed: `passages` to vectors of the context encoder in `output`."""
+
+    passages: str = setting(..., "output of ragbeam chunk", metavar="DIR")
+    encoder: str = setting(..., "context encoder: directory, URL or hub id", metavar="MODEL")
+    dtype: str = setting("float16", "of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
+    max_tokens: int | None = setting(None, "cut passages to this many tokens; by default the model's limit", at_least=1)
+    previous: str | None = setting(
+        None, "earlier output of ragbeam embed: take the vectors of unchanged passages", metavar="DIR"
+    )
+    workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)

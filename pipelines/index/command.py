@@ -1,0 +1,27 @@
+"""index as a command: what it takes and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.console.command import Command, say
+from pipelines.index.options import IndexOptions
+
+
+def run(options: IndexOptions, beam_arguments: Sequence[str]) -> int:
+    """Runs the job and prints what it came to."""
+    from pipelines.index import job  # with Beam
+
+    done = job.run(options, beam_arguments)
+    say(done.summary("vectors"))
+    say(f"  {job.describe(done.manifest)}")
+    return 0
+
+
+COMMAND = Command.of(
+    "index",
+    "vectors into a FAISS index",
+    "Trains a FAISS index once and fills it shard by shard, by inner product.",
+    IndexOptions,
+    run,
+)
