@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 
 
-def release() -> None:
+def trim() -> None:
     """Gives freed memory back to the operating system, where the C library can do that; about a millisecond.
 
     The C heap of Linux keeps what is freed in pieces, which the next shard's larger arrays do not fit in: over many
@@ -16,10 +16,10 @@ def release() -> None:
     _libc("malloc_trim")(0)
 
 
-def keep() -> None:
+def hold() -> None:
     """Makes malloc keep freed memory, large arrays' too, for later arrays, instead of unmapping it; returns nothing.
 
-    It is a setting of the whole process, for all of its threads and libraries, and nothing takes it back: `release`
+    It is a setting of the whole process, for all of its threads and libraries, and nothing takes it back: `trim`
     gives back what is free at that moment, and malloc goes on keeping what is freed afterwards. It holds for glibc on
     Linux; with another C library, and on other systems, it does nothing.
 

@@ -125,3 +125,38 @@ def test_imports_go_down_the_steps():
 
 def test_no_imports_go_in_a_circle():
     graphlib.TopologicalSorter(modules()).prepare()
+
+
+ALONE = """
+import codecs, csv, os, signal, sys, threading
+import apache_beam, datasets, faiss, torch, transformers.models.rag  # which each child would import anew
+
+def state():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    hooks = [sys.excepthook, threading.excepthook, sys.unraisablehook, *handlers]
+    return csv.field_size_limit(), hooks, torch.get_num_threads(), dict(os.environ), sys.getrecursionlimit()
+
+def has_codec():
+    try:
+        return bool(codecs.lookup_error("rag_ops.undecodable"))
+    except LookupError:
+        return False
+
+before = state()
+for module in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        __import__(module)
+        os._exit(0 if state() == before and not has_codec() else 3)
+    if code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        print(module, code)
+"""
+
+
+def test_every_module_can_be_imported_alone_and_sets_nothing_of_the_process():
+    names = [name.removesuffix(".__init__") for name in modules() if not name.endswith("__main__")]
+    names = [name for name in names if name.split(".")[0] in ("rag_ops", "schemas")]
+    assert len(names) > 60
+    command = [sys.executable, "-c", ALONE, *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "", done.stdout + done.stderr

@@ -96,7 +96,7 @@ def write_part(
                 rows += sum(row["position"] != NO_PASSAGE for row in buffers[shard])
                 articles += sum(row["position"] == 0 for row in buffers[shard])
                 text_bytes += sum(len(row["text"]) for row in buffers.pop(shard))
-            heap.release()
+            heap.trim()
     titles = dropped.titles if isinstance(dropped, Dropped) else {}
     counts = dict(sorted(dropped.items()))
     record = PartRecord(store.join(directory, name), batches, articles, rows, text_bytes, counts, titles)

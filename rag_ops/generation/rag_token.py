@@ -112,7 +112,7 @@ class RagTokenGenerator:
             chosen = chosen.unforced()
         self._pad_id, self._rules = chosen.pad, rules_of(chosen, settings, self._answers)
         self._generator = generator_of(generator)
-        heap.keep()
+        heap.hold()
 
     @classmethod
     def load(

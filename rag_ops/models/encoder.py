@@ -77,7 +77,7 @@ class Encoder:
         self._model = model.to(device).eval()
         self._takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
         pack_linears(self._model)
-        heap.keep()
+        heap.hold()
         self._tokenizer = tokenizer
         self._device = device
         # One pool for all calls, for each new thread would grow the heap: the first tokenises, the second computes.

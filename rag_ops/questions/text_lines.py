@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import collections
+import functools
 import io
 import logging
 import unicodedata
@@ -21,21 +22,24 @@ HEAD_BYTES = 64 << 10  # what is looked at to tell one kind of text file from an
 _HEAD_BYTES = 4096
 _FEW_ZEROS = 8  # in the first bytes: control characters that stand in a text by accident
 _PLANES = {0, 1, 2, 3, 14, 15, 16}  # of Unicode; a line end of UTF-16 is none of them
-_MARK = "rag_ops.undecodable"
 _INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Zs", "Zl", "Zp"))
 
 
-def _mark_undecodable(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return UNDECODABLE, error.end
+@functools.cache
+def _marking() -> str:
+    """The name of our error handler, by which bytes that are no text become `UNDECODABLE`; registers it once."""
 
+    def mark(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeDecodeError)
+        return UNDECODABLE, error.end
 
-codecs.register_error(_MARK, _mark_undecodable)  # a name of our own: nothing else is changed by it
+    codecs.register_error("rag_ops.undecodable", mark)
+    return "rag_ops.undecodable"
 
 
 def decoded(data: bytes) -> str:
     """A cell's bytes as text; what is not UTF-8 becomes `UNDECODABLE`."""
-    return data.decode("utf-8", _MARK)
+    return data.decode("utf-8", _marking())
 
 
 def clean(text: str) -> str:
@@ -65,7 +69,7 @@ def decoded_text(raw: IO[bytes]) -> IO[str]:
     """A file's text as a stream, for what is not made of lines; its encoding is told as `decoded_lines` tells it."""
     head = raw.read(_HEAD_BYTES)
     encoding = _wide_encoding(head) or "utf-8-sig"
-    return io.TextIOWrapper(io.BufferedReader(_Rejoined(head, raw), 1 << 16), encoding, errors=_MARK)
+    return io.TextIOWrapper(io.BufferedReader(_Rejoined(head, raw), 1 << 16), encoding, errors=_marking())
 
 
 def decoded_lines(raw: IO[bytes], url: str) -> Iterator[str]:
@@ -95,14 +99,14 @@ def decoded_lines(raw: IO[bytes], url: str) -> Iterator[str]:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
             fallbacks += 1
-            text = data.decode("cp1252", _MARK)
+            text = data.decode("cp1252", _marking())
         yield text.removesuffix("\n").removesuffix("\r") + "\n"
     if fallbacks:
         logger.warning("%s: %d lines are not UTF-8 and were read as Windows-1252", url, fallbacks)
 
 
 def _wide_lines(stream: Any, encoding: str, url: str) -> Iterator[str]:
-    text = io.TextIOWrapper(stream, encoding, errors=_MARK, newline="\n")
+    text = io.TextIOWrapper(stream, encoding, errors=_marking(), newline="\n")
     number = 0
     while line := text.readline(MAX_LINE_BYTES // 2 + 1):
         number += 1

@@ -121,7 +121,7 @@ def write_shard(url: str, name: str, fingerprint: str, write: Callable[[Any], in
         rows = write(file)
     record = ShardRecord(name, rows, file.bytes_written, file.sha256, fingerprint)
     _write_record(url, record)
-    heap.release()
+    heap.trim()
     logger.debug("%s", name, extra={"event": "shard_made", "counts": {"rows": rows, "bytes": record.bytes}})
     return record
 

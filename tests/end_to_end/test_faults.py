@@ -18,7 +18,7 @@ from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles, write_questions
 
 HELD = """import sys, time
-from rag_ops.locks import directory_held
+from rag_ops.storage.locks import directory_held
 with directory_held(sys.argv[1]):
     print(flush=True)
     time.sleep(60)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 CODE = """
-from rag_ops import memory
+from rag_ops import heap
 
 def resident_kb():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
@@ -19,7 +19,7 @@ for _ in range(200_000):  # small pieces, of which the last holds the heap's end
 last = kept[-1]
 before = resident_kb()
 del kept
-memory.release()
+heap.trim()
 print(before - resident_kb())
 """
 

@@ -9,7 +9,7 @@ from rag_ops.errors import JobError
 from rag_ops.storage import locks
 
 HOLD_FILE = """import sys, time
-from rag_ops.locks import temporary_file
+from rag_ops.storage.locks import temporary_file
 with temporary_file(sys.argv[1] + ".1.tmp", sys.argv[1]) as file:
     file.write(b"one")
     file.flush()
