@@ -16,7 +16,7 @@ setup(
     package_data={
         "pipelines": ["containers/*"],
         "pipelines.demo": ["data/*"],
-        "rag_ops.evaluation.figures": ["report.html", "report.js"],
+        "rag_ops.evaluation": ["report.html", "report.js"],
         "rag_ops.markup": ["languages.txt"],
     },
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},
