@@ -21,12 +21,12 @@ from pipelines.answer.fetch import FetchTexts
 from pipelines.answer.generate import AnswerQuestions
 from pipelines.answer.options import AnswerOptions
 from pipelines.answer.plan import Plan, Work
-from pipelines.answer.search import Rescore, Search, search_effort
+from pipelines.answer.search import Rescore, Search, chosen_search_params
 from pipelines.answer.write import CheckFailures, WriteAnswers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
 from pipelines.transforms import coders
-from pipelines.transforms.stage_job import StageRun, spread, stage_job
+from pipelines.transforms.stage_job import StageRun, distribute, stage_job
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import expand_question_files, read_questions
 from rag_ops.retrieval.corpus import Corpus, check_model, open_corpus
@@ -134,8 +134,8 @@ def warnings(manifest: Manifest) -> Iterator[str]:
 def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Adds the job's transforms to `pipeline`."""
     coders.register()
-    encoded = pipeline | spread("Blocks", plan.todo) | "EncodeQuestions" >> EncodeQuestions(plan)
-    hits = pipeline | spread("IndexShards", plan.index_shards()) | "Search" >> Search(plan, encoded)
+    encoded = pipeline | distribute("Blocks", plan.todo) | "EncodeQuestions" >> EncodeQuestions(plan)
+    hits = pipeline | distribute("IndexShards", plan.index_shards()) | "Search" >> Search(plan, encoded)
     if plan.options.rescore:
         hits = hits | "Rescore" >> Rescore(plan)
     found = hits | "FetchTexts" >> FetchTexts(plan)
@@ -143,12 +143,12 @@ def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     shards = [n for n, name in enumerate(plan.names) if name in plan.wanted]
     checked = (
         pipeline
-        | spread("Job", [plan.block_numbers] if shards else [])
+        | distribute("Job", [plan.block_numbers] if shards else [])
         | "CheckFailures" >> beam.ParDo(CheckFailures(plan), results=beam.pvalue.AsList(results))
     )
     _ = (
         pipeline
-        | spread("AnswerShards", shards)
+        | distribute("AnswerShards", shards)
         | "WriteAnswers" >> beam.ParDo(WriteAnswers(plan), checked=beam.pvalue.AsList(checked))
     )
 
@@ -172,7 +172,7 @@ def _config(
     tokens = tokens if options.generation.forced_tokens == "model" else tokens.unforced()
     reading = dataclasses.asdict(options.reading)
     decisive = ("n_docs", "block_questions", "num_shards", "rescore", "compute_dtype")
-    # Named only where it changes what is kept: answers that were made before there was the flag stay valid.
+    # Part of the fingerprint only if it changes what is kept.
     kept = {"retrieve": options.kept} if options.kept != options.n_docs else {}
     return {
         "questions": [posixpath.basename(url) for url in files],
@@ -182,7 +182,7 @@ def _config(
         **dataclasses.asdict(options.generation),
         **{field: getattr(options, field) for field in decisive},
         **kept,
-        **search_effort(options, index),
+        **chosen_search_params(options, index),
     }
 
 

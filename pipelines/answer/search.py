@@ -44,7 +44,7 @@ class SearchShards(beam.DoFn):
 
     def __init__(self, plan: Plan):
         self._url, self._work, self._options = plan.corpus.index_url, plan.work, plan.options
-        self._effort, self._candidates = search_effort(plan.options, plan.corpus.index), plan.candidates
+        self._params, self._candidates = chosen_search_params(plan.options, plan.corpus.index), plan.candidates
         self._counters = StepCounters("SearchShards")
 
     def process(self, element: tuple[ShardRecord, int], encoded: list[int]) -> Iterator[tuple[int, TopK]]:
@@ -53,7 +53,7 @@ class SearchShards(beam.DoFn):
 
         shard, first_row = element
         url, options = store.join(self._url, shard.path), self._options
-        index = IndexShard(url, shard.sha256, first_row, shard.rows, threads=options.workers.threads, **self._effort)
+        index = IndexShard(url, shard.sha256, first_row, shard.rows, threads=options.workers.threads, **self._params)
         at_once = max(1, SEARCHED_QUESTIONS // options.block_questions)
         for start in range(0, len(encoded), at_once):
             numbers = sorted(encoded)[start : start + at_once]
@@ -125,7 +125,7 @@ def question_vectors(work: Work, block: int) -> np.ndarray:
     return as_matrix(store.read_parquet(work.path(work.name("vectors", block)), ["vector"])["vector"])
 
 
-def search_effort(options: AnswerOptions, index: Manifest) -> dict[str, int | None]:
+def chosen_search_params(options: AnswerOptions, index: Manifest) -> dict[str, int | None]:
     """Nprobe and efSearch: as told, else what index found to be enough, else None."""
     found = index.info.get("search", {})
     return {

@@ -21,13 +21,13 @@ import apache_beam as beam
 from pipelines.chunk.options import ChunkOptions
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters, live_rows
-from pipelines.transforms.stage_job import InputsChangedError, StageRun, spread, stage_job
+from pipelines.transforms.stage_job import InputsChangedError, StageRun, distribute, stage_job
 from rag_ops.articles import shuffle
 from rag_ops.articles.article import Split
 from rag_ops.articles.dropped import NAMED_TITLES, Dropped
 from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.articles.reading import plan_splits
-from rag_ops.articles.shuffle import PartRecord
+from rag_ops.articles.shuffle import SpillRecord
 from rag_ops.storage import store
 from rag_ops.storage.compression import COMPRESSIONS
 from rag_ops.storage.stages import StageOutput, is_finished, write_shard
@@ -58,7 +58,7 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     before = _states(splits)
     digests = _digests(splits, options.reading)
     output = StageOutput(options.output, "chunk", _config(options, urls, num_shards, splits), digests)
-    directory = parts_directory(options.output, output.fingerprint)
+    directory = spill_directory(options.output, output.fingerprint)
     wanted = {CHUNK.shard(n, num_shards): output.fingerprint for n in range(num_shards)}
     with stage_job(output, beam_arguments, started, lambda: _check_unchanged(before, splits), directory) as job:
         if done := job.reuse(verify=options.verify):
@@ -71,7 +71,7 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             names = [split.url for split in splits]
             write = WriteShards(options.output, directory, num_shards, output.fingerprint, names)
             seeds = pipeline | "Shards" >> beam.Create([(n, None) for n, name in enumerate(wanted) if name in todo])
-            refs = pipeline | spread("Splits", splits) | "ReadSplits" >> beam.ParDo(read)
+            refs = pipeline | distribute("Splits", splits) | "ReadSplits" >> beam.ParDo(read)
             (
                 (seeds, refs)
                 | "Join" >> beam.Flatten()
@@ -93,8 +93,8 @@ class ReadSplits(beam.DoFn):
 
     def process(self, split: Split) -> Iterator[tuple[int, tuple[str, list[int]]]]:
         """See the class."""
-        name = part_name(split)
-        part = shuffle.find_part(self._directory, name)
+        name = spill_name(split)
+        part = shuffle.find_spill(self._directory, name)
         with self._counters.timed():
             part = part or self._write(split, name)
         self._counters.add(
@@ -105,10 +105,10 @@ class ReadSplits(beam.DoFn):
         for shard, batches in part.batches.items():
             yield shard, (part.url, batches)
 
-    def _write(self, split: Split, name: str) -> PartRecord:
+    def _write(self, split: Split, name: str) -> SpillRecord:
         dropped = Dropped()
         articles = shuffle.plain_articles(split, self._options.reading, dropped)
-        return shuffle.write_part(
+        return shuffle.write_spill(
             self._directory,
             name,
             _ticking(articles, self._counters),
@@ -162,12 +162,12 @@ def default_shards(splits: Sequence[Split]) -> int:
     return max(MIN_SHARDS, math.ceil(wanted))
 
 
-def parts_directory(output: str, fingerprint: str) -> str:
+def spill_directory(output: str, fingerprint: str) -> str:
     """Where the parts of a run lie: named by its fingerprint, so that no other run's are taken for them."""
     return store.join(output, store.INCOMPLETE, f"parts-{fingerprint[:16]}")
 
 
-def part_name(split: Split) -> str:
+def spill_name(split: Split) -> str:
     """The file name of a split's part: with a digest of the split, because another --split_bytes cuts other parts."""
     return f"part-{split.ordinal:05d}-{digest_of(dataclasses.asdict(split))[:8]}.arrow"
 
@@ -225,7 +225,7 @@ def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mappi
     titles: dict[str, list[str]] = {}
     articles = 0
     for split in splits:
-        part = shuffle.find_part(directory, part_name(split))
+        part = shuffle.find_spill(directory, spill_name(split))
         if part is not None:
             dropped.update(part.dropped)
             for reason, found in part.titles.items():

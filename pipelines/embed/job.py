@@ -16,7 +16,7 @@ from pipelines.embed.options import EmbedOptions
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters, live_rows
 from pipelines.transforms.inference import EncoderHandler, ModelSettings, TextUnit, VectorUnit
-from pipelines.transforms.stage_job import StageJob, StageRun, rows_done, spread, stage_job
+from pipelines.transforms.stage_job import StageJob, StageRun, distribute, rows_done, stage_job
 from rag_ops.errors import InputError, JobError
 from rag_ops.models import checkpoints
 from rag_ops.retrieval import previous_vectors
@@ -184,7 +184,7 @@ def _encode(
     def build(pipeline: beam.Pipeline) -> None:
         (
             pipeline
-            | spread("Shards", todo)
+            | distribute("Shards", todo)
             | "ReadPassages" >> beam.ParDo(ReadPassages(options.output, previous))
             | "Encode" >> RunInference(handler)
             | "WriteEmbeddings" >> beam.ParDo(WriteEmbeddings(options.output, options.dtype, previous))

@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.index.options import IndexOptions
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters
-from pipelines.transforms.stage_job import StageRun, rows_done, spread, stage_job
+from pipelines.transforms.stage_job import StageRun, distribute, rows_done, stage_job
 from rag_ops import defaults
 from rag_ops.errors import InputError
 from rag_ops.storage import store
@@ -34,7 +34,7 @@ from schemas.layout import INDEX, TRAINED
 from schemas.manifest import Manifest, ShardRecord
 
 if TYPE_CHECKING:
-    from rag_ops.retrieval.faiss_specs import Design
+    from rag_ops.retrieval.faiss_specs import IndexDesign
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +64,9 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     cuts = faiss_index.cut_shards([shard.rows for shard in source.shards], design.num_shards)
     config = {"spec": design.spec, "metric": faiss_specs.metric_name(design.layout), "num_shards": design.num_shards}
     if faiss_specs.is_reduced_graph(design, normalize=bool(source.info["normalize"])):
-        config["augmented"] = False  # named only here, where indexes were once made otherwise
+        config["augmented"] = False  # part of the fingerprint of this kind of index alone
     earlier = open_trained(options, design) if options.trained_from else None
-    if earlier:  # named only where it decides, so that indexes made before there was the flag stay valid
+    if earlier:  # part of the fingerprint only if it decides
         config["trained_from"] = earlier[1]
     output = StageOutput(options.output, "index", config, {"embeddings": source.digest})
     measured_for = {
@@ -97,7 +97,7 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             builder = BuildShards(options.output, design, options.threads)
             _ = (
                 pipeline
-                | spread("Shards", todo)
+                | distribute("Shards", todo)
                 | "BuildShards" >> beam.ParDo(builder, trained=beam.pvalue.AsList(trained))
             )
 
@@ -127,7 +127,7 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         )
 
 
-def open_trained(options: IndexOptions, design: Design) -> tuple[str, str]:
+def open_trained(options: IndexOptions, design: IndexDesign) -> tuple[str, str]:
     """URL and SHA-256 of the trained index in --trained_from, checked to be of the same kind.
 
     Raises:
@@ -160,14 +160,14 @@ def _trained_before(output: StageOutput, before: Manifest | None, fingerprint: s
     if before is None or before.fingerprint != output.fingerprint:
         return False
     digest = before.info.get("trained_sha256")
-    return digest is not None and output.take_up(TRAINED, fingerprint, digest)
+    return digest is not None and output.adopt(TRAINED, fingerprint, digest)
 
 
 def _trained_record(output: StageOutput) -> ShardRecord | None:
     return {record.path: record for record in finished_shards(output.url)}.get(TRAINED)
 
 
-def _how_trained(design: Design, trained: bool, trained_from: str | None) -> str:
+def _how_trained(design: IndexDesign, trained: bool, trained_from: str | None) -> str:
     if not design.training:
         return "not needed"
     return f"of {trained_from}" if trained_from else "now" if trained else "by an earlier run"
@@ -190,7 +190,7 @@ def describe(manifest: Manifest) -> str:
     return f"{why}{graph}; {found}"
 
 
-def design_of(options: IndexOptions, source: Manifest) -> Design:
+def design_of(options: IndexOptions, source: Manifest) -> IndexDesign:
     """The index for some embeddings, checked against them before any work.
 
     Raises:
@@ -211,7 +211,7 @@ def design_of(options: IndexOptions, source: Manifest) -> Design:
     )
 
 
-def _check_fits(options: IndexOptions, design: Design, source: Manifest) -> None:
+def _check_fits(options: IndexOptions, design: IndexDesign, source: Manifest) -> None:
     from rag_ops import planning
 
     job = planning.Job(
@@ -229,7 +229,7 @@ def _check_fits(options: IndexOptions, design: Design, source: Manifest) -> None
 def _measure(
     options: IndexOptions,
     source: Manifest,
-    design: Design,
+    design: IndexDesign,
     tasks: Sequence[IndexTask],
     cuts: Sequence[range],
     beam_arguments: Sequence[str],
@@ -267,7 +267,7 @@ class TrainIndex(beam.DoFn):
     """Writes the trained, empty index: trained on a sample of the embeddings, or an earlier one's."""
 
     def __init__(
-        self, options: IndexOptions, source: Manifest, design: Design, fingerprint: str, earlier_url: str | None
+        self, options: IndexOptions, source: Manifest, design: IndexDesign, fingerprint: str, earlier_url: str | None
     ):
         self._options, self._source, self._design, self._fingerprint = options, source, design, fingerprint
         self._earlier_url = earlier_url
@@ -307,7 +307,7 @@ class TrainIndex(beam.DoFn):
 class BuildShards(beam.DoFn):
     """Fills a clone of the trained index with the vectors of one shard, and writes it."""
 
-    def __init__(self, output: str, design: Design, threads: int):
+    def __init__(self, output: str, design: IndexDesign, threads: int):
         self._output, self._design, self._threads = output, design, threads
         self._counters = StepCounters("BuildShards")
 

@@ -16,7 +16,7 @@ from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms import coders
 from pipelines.transforms.merge_topk import MergeTopK
-from pipelines.transforms.stage_job import spread
+from pipelines.transforms.stage_job import distribute
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 from rag_ops.storage.rows import read_corpus_rows, read_matrix
@@ -62,7 +62,7 @@ class Measurement:
         queries = pipeline | "Queries" >> beam.Create([None]) | "ReadQueries" >> beam.ParDo(ReadQueries(self))
         hits = (
             pipeline
-            | spread("IndexShards", list(self.shards))
+            | distribute("IndexShards", list(self.shards))
             | "Measure"
             >> beam.ParDo(MeasureShard(self), queries=beam.pvalue.AsList(queries)).with_output_types(tuple[str, TopK])
             | "Merge" >> beam.CombinePerKey(MergeTopK(_kept())).with_output_types(tuple[str, TopK])
@@ -76,14 +76,14 @@ class Measurement:
 
 def run(measurement: Measurement, beam_arguments: Sequence[str]) -> list[Any]:
     """Runs the pipeline; gives a `rag_ops.retrieval.recall.Recall` for each effort, least first."""
-    from rag_ops.retrieval.recall import Effort, Recall
+    from rag_ops.retrieval.recall import Recall, SearchParams
 
     with Progress("recall", None, lambda: 0, "queries"):
         launch.run(measurement.build, beam_arguments)
     rows = json.loads(store.read_text(store.join(measurement.work, RECALL_FILE)))
     store.remove(measurement.work)
     return [
-        Recall(Effort(row["kind"], row["value"]), row["queries"], {int(k): v for k, v in row["at"].items()})
+        Recall(SearchParams(row["kind"], row["value"]), row["queries"], {int(k): v for k, v in row["at"].items()})
         for row in rows
     ]
 
@@ -132,12 +132,12 @@ class MeasureShard(beam.DoFn):
             yield TRUTH, truth
             url = store.join(given.index_url, shard.path)
             index = IndexShard(url, shard.sha256, first_row, shard.rows, threads=given.threads)
-            tried = recall.efforts(given.spec, given.tune)
+            tried = recall.search_params(given.spec, given.tune)
             found = recall.found_hits(index, vectors, own_rows, truth, tried)
             recall.check_beside_faiss(index, vectors, own_rows, truth, list(found.values())[-1])
-            for effort in tried:
-                last = found.get(effort, list(found.values())[-1])
-                yield str(effort), last
+            for params in tried:
+                last = found.get(params, list(found.values())[-1])
+                yield str(params), last
         self._counters.add(rows_in=shard.rows, rows_out=len(vectors))
 
 
@@ -155,12 +155,12 @@ class WriteRecall(beam.DoFn):
         own_rows = load(given.work, ROWS_FILE) if given.queries_url is None else None
         rows = [
             {
-                "kind": effort.kind,
-                "value": effort.value,
+                "kind": params.kind,
+                "value": params.value,
                 "queries": len(hits[TRUTH].rows),
-                "at": recall.measure(hits[str(effort)], hits[TRUTH], own_rows),
+                "at": recall.measure(hits[str(params)], hits[TRUTH], own_rows),
             }
-            for effort in recall.efforts(given.spec, given.tune)
+            for params in recall.search_params(given.spec, given.tune)
         ]
         store.write_bytes(given.work, RECALL_FILE, json.dumps(rows).encode())
 

@@ -30,12 +30,12 @@ RUN_FILE = "run.json"
 PACKAGES = ("ragbeam", "apache-beam", "torch", "transformers", "faiss-cpu", "pyarrow", "numpy", "mwparserfromhell")
 
 
-def spread(label: str, elements: Sequence[T]) -> beam.PTransform:
+def distribute(label: str, elements: Sequence[T]) -> beam.PTransform:
     """A collection of units of work, dealt out over the workers."""
-    return label >> _Spread(list(elements))
+    return label >> _Distribute(list(elements))
 
 
-class _Spread(beam.PTransform):
+class _Distribute(beam.PTransform):
     def __init__(self, elements: list[Any]):
         super().__init__()
         self._elements = elements

@@ -19,7 +19,7 @@ from rag_ops.storage import compression, store
 
 logger = logging.getLogger(__name__)
 
-OPEN_TAG, CLOSE_TAG, END_TAG = b"<page>", b"</page>", b"</mediawiki>"
+OPEN_TAG, CLOSE_TAG = b"<page>", b"</page>"
 ROOT = "mediawiki"
 _INDEX_SUFFIX = re.compile(r"\.xml(\.bz2)$")
 MAX_TITLE_CHARS = 1000  # every passage of a page carries its title; MediaWiki's own limit is 255 bytes

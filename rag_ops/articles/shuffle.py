@@ -38,7 +38,7 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
 @dataclasses.dataclass(frozen=True)
-class PartRecord:
+class SpillRecord:
     """What a part holds: its URL, the record batches of each shard, the counts of its split, and titles dropped."""
 
     url: str
@@ -54,14 +54,14 @@ class PartRecord:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> PartRecord:
+    def from_json(cls, text: str) -> SpillRecord:
         """The inverse of `to_json`."""
         data = json.loads(text)
         data["batches"] = {int(shard): numbers for shard, numbers in data["batches"].items()}
         return cls(**data)
 
 
-def write_part(
+def write_spill(
     directory: str,
     name: str,
     sources: Iterable[Article | NoArticle | Passage],
@@ -71,7 +71,7 @@ def write_part(
     num_shards: int,
     words: int,
     overlap: int,
-) -> PartRecord:
+) -> SpillRecord:
     """Splits the articles of one input split into passages and writes them as `directory/name`.
 
     Args:
@@ -99,7 +99,7 @@ def write_part(
             heap.trim()
     titles = dropped.titles if isinstance(dropped, Dropped) else {}
     counts = dict(sorted(dropped.items()))
-    record = PartRecord(store.join(directory, name), batches, articles, rows, text_bytes, counts, titles)
+    record = SpillRecord(store.join(directory, name), batches, articles, rows, text_bytes, counts, titles)
     store.write_bytes(directory, name + ".json", record.to_json().encode())
     return record
 
@@ -233,10 +233,10 @@ def _rounds(
         yield buffers
 
 
-def find_part(directory: str, name: str) -> PartRecord | None:
+def find_spill(directory: str, name: str) -> SpillRecord | None:
     """The record of a part that an earlier run completed, else None."""
     try:
-        record = PartRecord.from_json(store.read_text(store.join(directory, name + ".json")))
+        record = SpillRecord.from_json(store.read_text(store.join(directory, name + ".json")))
         return dataclasses.replace(record, url=store.join(directory, name))
     except FileNotFoundError:
         return None

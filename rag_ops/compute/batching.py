@@ -53,7 +53,7 @@ def in_batches(
         lengths: tokens of each row.
         budget_tokens: most tokens of a batch.
         work: the results of a batch of rows, in their order.
-        on_rows: told how many rows are done, each once.
+        on_rows: called with the number of rows finished since the last call.
 
     Returns:
         Row to result, and row to why it failed; each row is in one of them.
@@ -64,7 +64,7 @@ def in_batches(
     results: dict[int, R] = {}
     failures: dict[int, str] = {}
     finished: set[bytes] = set()
-    told = 0
+    reported = 0
     while True:
         left = np.array([row for row in range(len(lengths)) if row not in failures], np.int64)
         for places in token_batches([lengths[row] for row in left], budget_tokens):
@@ -78,13 +78,13 @@ def in_batches(
             finished.add(rows.tobytes())
             results |= found
             failures |= for_memory
-            if len(results) + len(failures) > told:
-                on_rows(len(results) + len(failures) - told)
-                told = len(results) + len(failures)
+            if len(results) + len(failures) > reported:
+                on_rows(len(results) + len(failures) - reported)
+                reported = len(results) + len(failures)
         else:
             break
-    if len(lengths) > told:
-        on_rows(len(lengths) - told)
+    if len(lengths) > reported:
+        on_rows(len(lengths) - reported)
     return {row: result for row, result in results.items() if row not in failures}, failures
 
 

@@ -29,7 +29,7 @@ class Sweep:
         device: "auto", "cpu" or "cuda".
         threads: torch threads.
         batch_tokens: context tokens of a batch; None for what suits the device.
-        on_rows: told how many answers were generated.
+        on_rows: called with the number of answers generated since the last call.
 
     Raises:
         InputError: a number is more than the passages kept, or the model is another, has other special tokens, or is no

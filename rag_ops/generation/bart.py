@@ -52,17 +52,17 @@ Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 
 
 @dataclasses.dataclass
-class Memory:
-    """What a step looks back on, for N = questions x passages rows with K beams each; K is 1 before the first step.
+class DecoderCache:
+    """States, keys and values that a step reads, for N = questions x passages rows with K beams each.
 
-    The beams of a question read the same passages, so a passage stands there once.
+    K is 1 before the first step. The beams of a question read the same passages, so a passage is stored once.
 
     Attributes:
         states: of the passages, (N, tokens, width); padding is 0.
         mask: 0 for a passage's tokens and -inf for its padding, (N, 1, tokens).
         past: for each layer, keys and values of the answer so far: (N, K, heads, longest, head size).
         passage: for each layer, keys and values of the passage, (N, heads, tokens, head size); empty until they pay.
-        looks: how many queries each row has put to its passage, or is sure to put.
+        queries: cross-attention queries so far; beyond DIRECT_LOOKS the keys are cached.
         length: how many tokens of `past` are filled.
     """
 
@@ -70,7 +70,7 @@ class Memory:
     mask: torch.Tensor
     past: list[Pair]
     passage: list[Pair] = dataclasses.field(default_factory=list)
-    looks: int = 0
+    queries: int = 0
     length: int = 0
 
     def reorder(self, parents: torch.Tensor) -> None:
@@ -135,8 +135,8 @@ class Bart:
             x = layer(x, hidden)
         return x
 
-    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Memory:
-        """The memory before the first step.
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> DecoderCache:
+        """The cache before the first step.
 
         Args:
             states: what `encode` gave, (N, tokens, width).
@@ -147,17 +147,17 @@ class Bart:
         shape = (len(states), 1, self._heads[1], longest, states.shape[-1] // self._heads[1])
         past = [(states.new_empty(shape), states.new_empty(shape)) for _ in self._decoder]
         expected = beams * min(longest, USUAL_TOKENS)
-        return Memory(states, _additive(mask, states.dtype)[:, 0], past, looks=expected if beams > 1 else 0)
+        return DecoderCache(states, _additive(mask, states.dtype)[:, 0], past, queries=expected if beams > 1 else 0)
 
-    def step(self, tokens: torch.Tensor, memory: Memory) -> torch.Tensor:
-        """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `memory` grows by one."""
-        x = self._norms[1](self._tokens[1][tokens] * self._scales[1] + self._positions[1][memory.length])
-        memory.looks += tokens.shape[1]
-        if memory.looks > DIRECT_LOOKS and not memory.passage:
-            memory.passage = [layer.read(memory.states, memory.mask) for layer in self._decoder]
+    def step(self, tokens: torch.Tensor, cache: DecoderCache) -> torch.Tensor:
+        """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `cache` grows by one."""
+        x = self._norms[1](self._tokens[1][tokens] * self._scales[1] + self._positions[1][cache.length])
+        cache.queries += tokens.shape[1]
+        if cache.queries > DIRECT_LOOKS and not cache.passage:
+            cache.passage = [layer.read(cache.states, cache.mask) for layer in self._decoder]
         for number, layer in enumerate(self._decoder):
-            x = layer(x, number, memory)
-        memory.length += 1
+            x = layer(x, number, cache)
+        cache.length += 1
         return self._output(x)
 
 
@@ -193,14 +193,14 @@ class _DecoderLayer:
         keys.transpose(1, 2)[rows, places], values.transpose(1, 2)[rows, places] = found.unbind(1)
         return keys, values
 
-    def __call__(self, x: torch.Tensor, number: int, memory: Memory) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, number: int, cache: DecoderCache) -> torch.Tensor:
         """One position, (N, K, width)."""
-        x = self._norms[0](x + self._out(self._look_back(x, memory.past[number], memory.length)))
+        x = self._norms[0](x + self._out(self._look_back(x, cache.past[number], cache.length)))
         query = self._query(x)
-        if memory.passage:
-            found = self._look_up(query, memory.passage[number], memory.mask)
+        if cache.passage:
+            found = self._look_up(query, cache.passage[number], cache.mask)
         else:
-            found = self._look_directly(query, memory.states, memory.mask)
+            found = self._look_directly(query, cache.states, cache.mask)
         x = self._norms[1](x + self._found(found))
         return self._norms[2](x + self._down(self._up(x)))
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import torch
 
-from rag_ops.generation.decoding import Found, Mixture, Rules
-from rag_ops.generation.extractive import Source, of
+from rag_ops.generation.decoding import Constraints, Hypothesis, Mixture
+from rag_ops.generation.extractive import Source, select
 from rag_ops.generation.seq2seq import Generator
 
 NEVER = -1.0e9  # the score of what is not to be chosen; finite, as transformers has it, so that ties resolve alike
@@ -40,14 +40,14 @@ class _Sequences:
     done: torch.Tensor
 
     @classmethod
-    def started(cls, log_prior: torch.Tensor, beams: int, rules: Rules) -> _Sequences:
+    def started(cls, log_prior: torch.Tensor, beams: int, constraints: Constraints) -> _Sequences:
         """Sequences of the start token alone, with the score 0."""
         (questions, docs), device = log_prior.shape, log_prior.device
-        tokens = torch.full((questions, beams, rules.longest + 1), rules.ends[0], device=device)
-        tokens[:, :, 0] = rules.start
+        tokens = torch.full((questions, beams, constraints.longest + 1), constraints.ends[0], device=device)
+        tokens[:, :, 0] = constraints.start
         zeros = torch.zeros((questions, beams), device=device)
-        log_probs = zeros.new_zeros((questions, beams, rules.longest))
-        posteriors = zeros.new_zeros((questions, beams, rules.longest, docs))
+        log_probs = zeros.new_zeros((questions, beams, constraints.longest))
+        posteriors = zeros.new_zeros((questions, beams, constraints.longest, docs))
         return cls(tokens, zeros, log_probs, posteriors, zeros.long(), zeros.bool())
 
     def best(self, scores: torch.Tensor, count: int) -> tuple[_Sequences, torch.Tensor]:
@@ -69,8 +69,8 @@ class _Sequences:
         pairs = ((getattr(self, field.name), getattr(others, field.name)) for field in dataclasses.fields(self))
         return _Sequences(*(torch.cat(pair, 1) for pair in pairs))
 
-    def found(self, row: int, count: int, length_penalty: float) -> list[Found]:
-        """The `count` best of one question; fewer where rules left fewer, for the rest are twins of these."""
+    def found(self, row: int, count: int, length_penalty: float) -> list[Hypothesis]:
+        """The `count` best of one question; fewer if the constraints left fewer: the rest are twins of these."""
         answers = []
         for beam in range(count):
             length = int(self.lengths[row, beam])
@@ -78,7 +78,7 @@ class _Sequences:
                 break
             log_probs, posterior = self.log_probs[row, beam, :length], self.posteriors[row, beam, :length]
             tokens, score = self.tokens[row, beam, 1 : length + 1].tolist(), float(self.scores[row, beam])
-            answers.append(Found(tokens, score, log_probs.cpu().numpy(), posterior.cpu().numpy()))
+            answers.append(Hypothesis(tokens, score, log_probs.cpu().numpy(), posterior.cpu().numpy()))
         return answers
 
 
@@ -87,14 +87,14 @@ def beam_search(
     states: torch.Tensor,
     mask: torch.Tensor,
     log_prior: torch.Tensor,
-    rules: Rules,
+    constraints: Constraints,
     sources: Sequence[Source] | None = None,
     *,
     beams: int,
     length_penalty: float = 1.0,
     early_stopping: bool = False,
     n_best: int = 1,
-) -> list[list[Found]]:
+) -> list[list[Hypothesis]]:
     """Decodes a batch of B questions with K beams each; a question that cannot improve any more leaves the batch.
 
     Args:
@@ -102,7 +102,7 @@ def beam_search(
         states: encoded contexts, (B * D, tokens, width), a question's passages together.
         mask: 1 for tokens, (B * D, tokens).
         log_prior: log p(z|x), float32 (B, D); -inf for a passage that only fills up.
-        rules: tokens and lengths.
+        constraints: tokens and lengths.
         sources: of each question, what its answer is to stand in; None for no such rule.
         beams: K.
         length_penalty: power of the length by which a finished sequence's score is divided.
@@ -113,48 +113,48 @@ def beam_search(
         For each question its best sequences, best first.
     """
     questions, docs = log_prior.shape
-    memory = generator.start(states, mask, rules.longest, beams)
-    running = _Sequences.started(log_prior, beams, rules)
+    cache = generator.start(states, mask, constraints.longest, beams)
+    running = _Sequences.started(log_prior, beams, constraints)
     running.scores[:, 1:] = NEVER  # all beams begin alike: only the first is continued, and only it is computed
-    finished = _Sequences.started(log_prior, beams, rules)
+    finished = _Sequences.started(log_prior, beams, constraints)
     finished.scores[:] = NEVER
     active = torch.arange(questions, device=states.device)
-    results: list[list[Found]] = [[] for _ in range(questions)]
-    for place in range(rules.longest):
+    results: list[list[Hypothesis]] = [[] for _ in range(questions)]
+    for place in range(constraints.longest):
         newest = running.tokens[:, : beams if place else 1, place].repeat_interleave(docs, 0)
-        mixture = Mixture(generator.step(newest, memory), log_prior[active])
-        candidates, parents = _continue(running, mixture, rules, place, of(sources, active))
-        ends = rules.are_ends(candidates.tokens[:, :, place + 1]) | (place + 1 == rules.longest)
+        mixture = Mixture(generator.step(newest, cache), log_prior[active])
+        candidates, parents = _continue(running, mixture, constraints, place, select(sources, active))
+        ends = constraints.are_ends(candidates.tokens[:, :, place + 1]) | (place + 1 == constraints.longest)
         running, chosen = candidates.best(candidates.scores + ends * NEVER, beams)
         finished = _finish(finished, candidates, ends, place + 1, length_penalty, early_stopping)
         hopeful = running.scores[:, 0] / (place + 1) ** length_penalty
         worst = torch.where(finished.done.all(1), finished.scores.amin(1), NEVER)
         going = (hopeful > worst) & ~(early_stopping & finished.done.all(1))
-        going &= torch.tensor(place + 1 < rules.longest, device=going.device)
+        going &= torch.tensor(place + 1 < constraints.longest, device=going.device)
         for row in (~going).nonzero()[:, 0].tolist():
             results[int(active[row])] = finished.found(row, n_best, length_penalty)
         kept = going.nonzero()[:, 0]
         if not len(kept):
             break
-        memory.reorder(parents.gather(1, chosen).repeat_interleave(docs, 0))
+        cache.reorder(parents.gather(1, chosen).repeat_interleave(docs, 0))
         if len(kept) < len(active):
             active, running, finished = active[kept], running.rows(kept), finished.rows(kept)
-            memory.keep((kept[:, None] * docs + torch.arange(docs, device=kept.device)).flatten())
+            cache.keep((kept[:, None] * docs + torch.arange(docs, device=kept.device)).flatten())
     return results
 
 
 def _continue(
-    running: _Sequences, mixture: Mixture, rules: Rules, place: int, sources: Sequence[Source] | None
+    running: _Sequences, mixture: Mixture, constraints: Constraints, place: int, sources: Sequence[Source] | None
 ) -> tuple[_Sequences, torch.Tensor]:
     """The best continuations of the running beams, and the computed beam that each continues, int64 (B, candidates).
 
     There are K for each end token and K more, so that K go on whichever of them end.
     """
     beams, vocabulary = running.scores.shape[1], mixture.log_probs.shape[2]
-    count = (1 + len(rules.ends)) * beams
+    count = (1 + len(constraints.ends)) * beams
 
     def best() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        allowed = rules.apply(mixture.log_probs, running.tokens, place, sources)  # of one beam before the first token
+        allowed = constraints.apply(mixture.log_probs, running.tokens, place, sources)
         scores, places = (allowed + running.scores[:, :, None]).flatten(1).topk(count)
         parents = places // vocabulary if allowed.shape[1] > 1 else torch.zeros_like(places)
         own = mixture.log_probs.flatten(1).gather(1, parents * vocabulary + places % vocabulary)

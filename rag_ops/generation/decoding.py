@@ -1,4 +1,4 @@
-"""What both searches share: the mixture over passages, the rules for next tokens, and what is found.
+"""What both searches share: the mixture over passages, the constraints on next tokens, and the hypotheses found.
 
 p(y_t | x, y_<t) = sum over z of p(z|x) p(y_t | x, z, y_<t), where p(z|x) is the softmax of the passages' scores (Lewis
 et al. 2020, section 2.1).
@@ -19,7 +19,7 @@ SURE = -69.0  # log-probabilities below this are computed anew, as sums of logar
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Hypothesis:
     """One answer.
 
     Attributes:
@@ -36,7 +36,7 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
+class Constraints:
     """What a search must know of tokens and lengths.
 
     Attributes:

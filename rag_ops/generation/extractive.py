@@ -101,6 +101,6 @@ class Source:
         return self._places[sequence]
 
 
-def of(sources: Sequence[Source] | None, questions: torch.Tensor) -> list[Source] | None:
+def select(sources: Sequence[Source] | None, questions: torch.Tensor) -> list[Source] | None:
     """The sources of some questions, int64 (any number,)."""
     return None if sources is None else [sources[question] for question in questions.tolist()]

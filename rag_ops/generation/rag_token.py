@@ -16,7 +16,7 @@ from rag_ops.compute.batching import token_batches
 from rag_ops.compute.devices import pick_device, torch_threads
 from rag_ops.generation.beams import beam_search
 from rag_ops.generation.contexts import ContextFormat, encode_contexts
-from rag_ops.generation.decoding import Found, Rules
+from rag_ops.generation.decoding import Constraints, Hypothesis
 from rag_ops.generation.extractive import Source, Vocabulary
 from rag_ops.generation.greedy import greedy
 from rag_ops.generation.seq2seq import generator_of
@@ -110,7 +110,7 @@ class RagTokenGenerator:
         chosen = special_tokens(model.generation_config, config)
         if settings.forced_tokens == "none":
             chosen = chosen.unforced()
-        self._pad_id, self._rules = chosen.pad, rules_of(chosen, settings, self._answers)
+        self._pad_id, self._constraints = chosen.pad, constraints_of(chosen, settings, self._answers)
         self._generator = generator_of(generator)
         heap.hold()
 
@@ -241,11 +241,11 @@ class RagTokenGenerator:
 
     def _decode(
         self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None
-    ) -> list[list[Found]]:
+    ) -> list[list[Hypothesis]]:
         """The best sequences of each question of a batch."""
         ids, mask, doc_scores = self._pad(contexts, scores)
         log_prior = (doc_scores * self._scale).log_softmax(-1)
-        inputs = (self._generator, self._encode(ids, mask), mask.flatten(0, 1), log_prior, self._rules, sources)
+        inputs = (self._generator, self._encode(ids, mask), mask.flatten(0, 1), log_prior, self._constraints, sources)
         settings = self._settings
         if settings.num_beams == 1:
             return [[one] for one in greedy(*inputs)]
@@ -328,8 +328,8 @@ def is_uncased(tokenizer: Any) -> bool:
     return capital == small
 
 
-def rules_of(tokens: SpecialTokens, settings: GenerationSettings, tokenizer: Any) -> Rules:
-    """The rules of decoding; only the special tokens come from the model.
+def constraints_of(tokens: SpecialTokens, settings: GenerationSettings, tokenizer: Any) -> Constraints:
+    """The constraints of decoding; only the special tokens come from the model.
 
     Args:
         tokens: of the model.
@@ -341,7 +341,7 @@ def rules_of(tokens: SpecialTokens, settings: GenerationSettings, tokenizer: Any
         for word in settings.forbidden_words
         for form in (word, " " + word)  # a byte-level tokenizer knows a word at the beginning and one after a space
     }
-    return Rules(
+    return Constraints(
         tokens.start,
         tokens.ends,
         settings.max_new_tokens,

@@ -13,7 +13,7 @@ from rag_ops.errors import InputError
 from rag_ops.generation.bart import Bart
 
 
-class DecoderMemory(Protocol):
+class Cache(Protocol):
     """What a step looks back on, for N rows (questions x passages) with K beams each."""
 
     def reorder(self, parents: torch.Tensor) -> None:
@@ -30,9 +30,9 @@ class Generator(Protocol):
         """Token ids and mask, (N, tokens), to states, (N, tokens, width)."""
 
     def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Any:
-        """Reads the states; gives a DecoderMemory with one beam a row."""
+        """Reads the states; gives a Cache with one beam a row."""
 
-    def step(self, tokens: torch.Tensor, memory: Any) -> torch.Tensor:
+    def step(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
         """The newest tokens, (N, K), to logits of the next, (N, K, vocabulary)."""
 
 
@@ -42,18 +42,18 @@ def generator_of(model: Any) -> Generator:
 
 
 @dataclasses.dataclass
-class CacheMemory:
+class TransformersCache:
     """Transformers' own cache, one row for each beam of each passage.
 
     Attributes:
         states, mask: of the passages, (N * K, tokens, width) and (N * K, tokens).
-        cache: keys and values of answer and passage.
+        inner: keys and values of answer and passage.
         beams: K.
     """
 
     states: torch.Tensor
     mask: torch.Tensor
-    cache: EncoderDecoderCache
+    inner: EncoderDecoderCache
     beams: int = 1
 
     def reorder(self, parents: torch.Tensor) -> None:
@@ -69,7 +69,7 @@ class CacheMemory:
 
     def _select(self, places: torch.Tensor) -> None:
         self.states, self.mask = self.states[places], self.mask[places]
-        self.cache.batch_select_indices(places)
+        self.inner.batch_select_indices(places)
 
 
 class Seq2Seq:
@@ -94,17 +94,17 @@ class Seq2Seq:
         self._encoded = type(output)
         return output.last_hidden_state
 
-    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> CacheMemory:
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> TransformersCache:
         """See `Generator`; `longest` and `beams` are not needed, for the cache grows."""
-        return CacheMemory(states, mask, EncoderDecoderCache(DynamicCache(), DynamicCache()))
+        return TransformersCache(states, mask, EncoderDecoderCache(DynamicCache(), DynamicCache()))
 
-    def step(self, tokens: torch.Tensor, memory: CacheMemory) -> torch.Tensor:
+    def step(self, tokens: torch.Tensor, cache: TransformersCache) -> torch.Tensor:
         """See `Generator`."""
         output = self._model(
-            encoder_outputs=self._encoded(last_hidden_state=memory.states),
-            attention_mask=memory.mask,
+            encoder_outputs=self._encoded(last_hidden_state=cache.states),
+            attention_mask=cache.mask,
             decoder_input_ids=tokens.reshape(-1, 1),
-            past_key_values=memory.cache,
+            past_key_values=cache.inner,
             use_cache=True,
         )
         return output.logits[:, -1].view(*tokens.shape, -1)

@@ -116,7 +116,7 @@ def _is_rag(directory: str | os.PathLike[str]) -> bool:
     return checkpoints.read_config(os.fspath(directory))["model_type"] == "rag"
 
 
-class BeamIndex(Index):
+class RagbeamIndex(Index):
     """A ragbeam index as transformers wants it: rows and order of our own search, vectors as embed stored them.
 
     Args:
@@ -178,13 +178,13 @@ class HubIndex(Index):
         return bool(self._passages)
 
     def get_top_docs(self, question_hidden_states: np.ndarray, n_docs: int = 5) -> tuple[np.ndarray, np.ndarray]:
-        """See BeamIndex."""
+        """See RagbeamIndex."""
         scores = np.asarray(question_hidden_states, np.float32) @ self._vectors.T
         rows = np.argsort(-scores, axis=1, kind="stable")[:, :n_docs]
         return rows, self._vectors[rows]
 
     def get_doc_dicts(self, doc_ids: np.ndarray) -> list[dict]:
-        """See BeamIndex."""
+        """See RagbeamIndex."""
         return [_columns([self._passages[row] for row in rows]) for rows in doc_ids]
 
 
@@ -230,7 +230,7 @@ class RagRetriever(transformers.RagRetriever):
             return CustomHFIndex.load_from_disk(config.retrieval_vector_size, config.passages_path, config.index_path)
         if url := config.index_path or os.environ.get(INDEX_VARIABLE):
             _refuse_dprs(url)
-            return BeamIndex(url)
+            return RagbeamIndex(url)
         if config.use_dummy_dataset:
             return HubIndex()
         raise InputError(

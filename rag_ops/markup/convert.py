@@ -201,10 +201,9 @@ def _input(shown: str, value: float, source: Unit, named: Mapping[str, str]) -> 
     if abbreviation == "values" or named.get("disp") == "number":
         return shown
     if named.get("adj") in ("on", "mid", "pre") and source.kind != "temperature":
-        middle = ""
         hyphenated = source.name.replace(" ", "-") if not source.name.startswith("square") else source.name
         if abbreviation in ("on", "in"):
-            return f"{shown} {source.symbol}{middle}"
+            return f"{shown} {source.symbol}"
         return f"{shown}-{_spelling(hyphenated, named)}"
     if abbreviation in ("on", "in") or (source.kind == "temperature" and abbreviation != "off"):
         return shown + _space(source) + source.symbol

@@ -29,14 +29,16 @@ DEPTHS = (1, 5, 20, 100)  # k of recall@k
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class IndexChoice:
     """What --spec auto came to: the factory string, and why, in one line."""
 
     spec: str
     reason: str
 
 
-def choose(rows: int, dimension: int, bytes_per_number: int, shard_bytes: int, shards: int, recall: float) -> Choice:
+def choose(
+    rows: int, dimension: int, bytes_per_number: int, shard_bytes: int, shards: int, recall: float
+) -> IndexChoice:
     """The index for a corpus: exact where a batch search through all of it is cheap, else compressed inverted lists.
 
     Args:
@@ -52,13 +54,13 @@ def choose(rows: int, dimension: int, bytes_per_number: int, shard_bytes: int, s
     about = f"{rows:,} vectors of {dimension}"
     if fits and (numbers <= EXACT_NUMBERS or recall > EXACT_RECALL):
         why = "exact search is cheap" if numbers <= EXACT_NUMBERS else f"a recall of {recall:g} wants exact search"
-        return Choice("Flat", f"Flat: for {about} {why}; {size(exact_bytes)} in all")
+        return IndexChoice("Flat", f"Flat: for {about} {why}; {size(exact_bytes)} in all")
     lists = 1 << max(6, round(np.log2(4 * np.sqrt(rows))))
     for codes, name in ((dimension, "SQ8"), (_sub_quantisers(dimension), f"PQ{_sub_quantisers(dimension)}")):
         spec = f"IVF{lists},{name}"
         total = rows * (codes + LIST_ID_BYTES)
         if total <= shard_bytes * shards:
-            return Choice(spec, f"{spec}: for {about} exact search is long; {size(total)} in all, in lists")
+            return IndexChoice(spec, f"{spec}: for {about} exact search is long; {size(total)} in all, in lists")
     raise InputError(
         "no index fits --shard_memory",
         value=size(shard_bytes),
@@ -68,7 +70,7 @@ def choose(rows: int, dimension: int, bytes_per_number: int, shard_bytes: int, s
 
 
 @dataclasses.dataclass(frozen=True)
-class Design:
+class IndexDesign:
     """What index is to be built.
 
     Attributes:
@@ -100,7 +102,7 @@ def design(
     num_shards: int | None = None,
     shard_bytes: int = defaults.SHARD_BYTES,
     recall: float,
-) -> Design:
+) -> IndexDesign:
     """The index for some vectors, checked against them before any work.
 
     Args:
@@ -124,7 +126,7 @@ def design(
     layout = faiss_factory.layout(spec, dimension, normalize)
     check(spec, layout.width, rows, metric=layout.metric, normalized=normalize)
     shards = num_shards or default_shards(rows, bytes_per_vector(stored(spec, dtype), layout.width), files, shard_bytes)
-    return Design(spec, reason, dimension, dtype, shards, needs_training(spec, layout.width), layout)
+    return IndexDesign(spec, reason, dimension, dtype, shards, needs_training(spec, layout.width), layout)
 
 
 def default_shards(
@@ -193,7 +195,7 @@ def is_exact(spec: str, dtype: str = "float16") -> bool:
     return spec == "Flat" or (spec == "SQfp16" and dtype == "float16")
 
 
-def is_reduced_graph(design: Design, *, normalize: bool) -> bool:
+def is_reduced_graph(design: IndexDesign, *, normalize: bool) -> bool:
     """Whether an index is a graph of inner products over vectors of different lengths, behind a reduction."""
     return faiss_factory.is_graph(design.spec) and not design.layout.augmented and not normalize
 

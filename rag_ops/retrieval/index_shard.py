@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import faiss
 import numpy as np
@@ -64,11 +63,6 @@ class IndexShard:
     def set_search(self, nprobe: int | None, ef_search: int | None) -> None:
         """See `faiss_index.set_search`."""
         faiss_index.set_search(self._index, nprobe, ef_search)
-
-    @property
-    def index(self) -> Any:
-        """FAISS's own."""
-        return self._index
 
     def search(self, questions: np.ndarray, k: int) -> TopK:
         """The best k passages of this shard for each question vector, float32 (questions, dimension)."""

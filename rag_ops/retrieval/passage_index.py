@@ -59,10 +59,10 @@ class PassageIndex:
     @functools.cached_property
     def shards(self) -> list[IndexShard]:
         """The index shards, open."""
-        starts, effort = self.manifest.row_starts(), self.manifest.info.get("search", {})
+        starts, params = self.manifest.row_starts(), self.manifest.info.get("search", {})
         return [
             IndexShard(
-                store.join(self.url, shard.path), shard.sha256, start, shard.rows, threads=self._threads, **effort
+                store.join(self.url, shard.path), shard.sha256, start, shard.rows, threads=self._threads, **params
             )
             for shard, start in zip(self.manifest.shards, starts, strict=False)
         ]

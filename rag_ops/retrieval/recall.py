@@ -32,7 +32,7 @@ EF_SEARCHES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
-class Effort:
+class SearchParams:
     """How hard a search tries: nprobe of inverted lists, efSearch of a graph; None where there is nothing to set."""
 
     kind: str | None = None
@@ -53,28 +53,28 @@ class Effort:
 class Recall:
     """What was measured: recall@k at an effort."""
 
-    effort: Effort
+    params: SearchParams
     queries: int
     at: Mapping[int, float]
 
     def line(self) -> str:
         """For a terminal.
 
-        >>> Recall(Effort("nprobe", 8), 512, {1: 1.0, 5: 0.98765}).line()
+        >>> Recall(SearchParams("nprobe", 8), 512, {1: 1.0, 5: 0.98765}).line()
         'recall@1 1.000, @5 0.988 at nprobe 8, on 512 queries'
         """
         figures = ", ".join(f"{'recall' if not n else ''}@{k} {v:.3f}" for n, (k, v) in enumerate(self.at.items()))
-        return f"{figures}{f' at {self.effort}' if self.effort.kind else ''}, on {self.queries} queries"
+        return f"{figures}{f' at {self.params}' if self.params.kind else ''}, on {self.queries} queries"
 
 
-def efforts(spec: str, tune: bool) -> list[Effort]:
+def search_params(spec: str, tune: bool) -> list[SearchParams]:
     """The efforts to try, least first: one alone where nothing is to be tuned."""
     if wanted := faiss_specs.lists(spec):
         tried = sorted({min(n, wanted) for n in NPROBES if n <= 2 * wanted} | {wanted})
-        return [Effort("nprobe", n) for n in (tried if tune else [min(wanted, faiss_index.DEFAULT_NPROBE)])]
+        return [SearchParams("nprobe", n) for n in (tried if tune else [min(wanted, faiss_index.DEFAULT_NPROBE)])]
     if "HNSW" in spec:
-        return [Effort("ef_search", n) for n in (EF_SEARCHES if tune else [faiss_index.DEFAULT_EF_SEARCH])]
-    return [Effort()]
+        return [SearchParams("ef_search", n) for n in (EF_SEARCHES if tune else [faiss_index.DEFAULT_EF_SEARCH])]
+    return [SearchParams()]
 
 
 def query_rows(rows: int, count: int = QUERIES) -> np.ndarray:
@@ -127,8 +127,8 @@ def true_hits(queries: np.ndarray, matrices: Iterable[np.ndarray], first_row: in
 
 
 def found_hits(
-    shard: IndexShard, queries: np.ndarray, own_rows: np.ndarray | None, truth: TopK, tried: Sequence[Effort]
-) -> dict[Effort, TopK]:
+    shard: IndexShard, queries: np.ndarray, own_rows: np.ndarray | None, truth: TopK, tried: Sequence[SearchParams]
+) -> dict[SearchParams, TopK]:
     """What an index shard finds at each effort; from the least on until its own recall is all but whole.
 
     Args:
@@ -138,11 +138,11 @@ def found_hits(
         truth: what exact search finds in the same shard.
         tried: efforts, least first.
     """
-    found: dict[Effort, TopK] = {}
-    for effort in tried:
-        shard.set_search(**effort.settings())
-        found[effort] = shard.search(queries, KEPT)
-        if min(measure(found[effort], truth, own_rows).values()) >= ENOUGH:
+    found: dict[SearchParams, TopK] = {}
+    for params in tried:
+        shard.set_search(**params.settings())
+        found[params] = shard.search(queries, KEPT)
+        if min(measure(found[params], truth, own_rows).values()) >= ENOUGH:
             break
     return found
 
@@ -219,7 +219,7 @@ def choose(recalls: Sequence[Recall], target: float | None) -> Recall:
 
 def to_info(recall: Recall) -> dict[str, Any]:
     """For the manifest: queries, recall by k, and the settings of the search."""
-    settings = {name: value for name, value in recall.effort.settings().items() if value is not None}
+    settings = {name: value for name, value in recall.params.settings().items() if value is not None}
     return {"recall": {str(k): v for k, v in recall.at.items()}, "recall_queries": recall.queries, "search": settings}
 
 

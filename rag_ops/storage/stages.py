@@ -239,7 +239,7 @@ class StageOutput:
         self._forget(damaged)
         return {name: shard for name, shard in records.items() if name not in damaged}
 
-    def take_up(self, name: str, fingerprint: str, sha256: str) -> bool:
+    def adopt(self, name: str, fingerprint: str, sha256: str) -> bool:
         """Counts a file of the last run's that holds no rows as finished, where its content is still what it was.
 
         Args:

@@ -30,7 +30,7 @@ from rag_ops.evaluation.metrics import exact_match, f1, has_answer
 from rag_ops.generation.rag_token import RagTokenGenerator
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.generation.special_tokens import special_tokens
-from rag_ops.interop.model_card import BeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
+from rag_ops.interop.model_card import RagbeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
 from rag_ops.models import checkpoints
 from rag_ops.models.loading import load_rag, longest_input, rag_tokenizer
 from rag_ops.models.prompting import check_question_prompt
@@ -50,9 +50,10 @@ EVALUATION_BATCH = 64  # questions that are retrieved for and answered together
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneResult:
-    """What training came to: evaluations, each with step, loss, em and f1 (0 to 1), and each step's loss; in order.
+    """The history of a training: evaluations, each with step, loss, em and f1 (0 to 1), and each step's loss; in order.
 
-    The first evaluation, of step 0, is of the model as it was given. `left_out` training questions were not told.
+    The first evaluation, at step 0, is of the model as it was given. `left_out` is the number of training questions
+    that were left out because none of their passages holds an answer.
     """
 
     evaluations: list[dict[str, float]]
@@ -73,7 +74,6 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
-    callbacks: Sequence[TrainerCallback] = (),
     on_step: Callable[[int, int], None] = lambda step, steps: None,
     on_evaluation: Callable[[dict[str, float]], None] = lambda figures: None,
 ) -> FinetuneResult:
@@ -92,9 +92,8 @@ def finetune(
         overwrite: throw away the model and the checkpoints in `output`, unless they are of this very training and it
             is to be resumed.
         progress: show transformers' progress bar.
-        callbacks: further ones for the Trainer.
-        on_step: told after each step how many are done, and how many there will be.
-        on_evaluation: told of each evaluation.
+        on_step: called after each step with the steps done and the steps in all.
+        on_evaluation: called with the figures of each evaluation.
 
     Raises:
         InputError: the model is no RAG-Token model, no question has an answer, or `output` holds a model, or an
@@ -119,7 +118,7 @@ def finetune(
         sides = rag_tokenizer(model)
         tokenizer = RagTokenizer(sides.question_encoder, sides.generator)
         rag = load_rag(model, torch.float32, RagTokenForGeneration)
-        retriever = RagRetriever(rag.config, tokenizer.question_encoder, tokenizer.generator, BeamIndex(index))
+        retriever = RagRetriever(rag.config, tokenizer.question_encoder, tokenizer.generator, RagbeamIndex(index))
         rag.set_retriever(retriever)
         encoding = checkpoints.encoder_config(model, "question")
         longest = min(encoding.max_tokens, longest_input(rag.question_encoder, encoding.max_tokens))  # as answer cuts
@@ -127,14 +126,14 @@ def finetune(
         own_smoothing, rag.config.label_smoothing = rag.config.label_smoothing, settings.label_smoothing
         for name, parameter in rag.named_parameters():
             parameter.requires_grad = not name.startswith(settings.freeze or ("\0",))
-        told = told_by(rag, tokenizer, retriever.index, training, settings) if settings.told_only else training
+        kept = answerable(rag, tokenizer, retriever.index, training, settings) if settings.told_only else training
         trainer = MarginalTrainer(
             model=rag,
             args=_arguments(settings, folder, device, progress, checkpoint is not None),
-            train_dataset=told,
+            train_dataset=kept,
             eval_dataset=evaluation,
             data_collator=Collator(tokenizer, rag, settings),
-            callbacks=[*callbacks, _Steps(on_step)],
+            callbacks=[_Steps(on_step)],
         )
         trainer.prepare(tokenizer, retriever.index, settings, device, threads, on_evaluation)
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -147,18 +146,18 @@ def finetune(
         rag.save_pretrained(output)
         tokenizer.save_pretrained(output)
     losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in history if "loss" in entry]
-    result = FinetuneResult(evaluations, losses, len(training) - len(told))
+    result = FinetuneResult(evaluations, losses, len(training) - len(kept))
     Path(output, HISTORY).write_text(json.dumps({"settings": identity, **dataclasses.asdict(result)}, indent=1))
     shutil.rmtree(folder)
     return result
 
 
 class _Steps(TrainerCallback):
-    def __init__(self, told: Callable[[int, int], None]):
-        self._told = told
+    def __init__(self, on_step: Callable[[int, int], None]):
+        self._on_step = on_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._told(state.global_step, state.max_steps)
+        self._on_step(state.global_step, state.max_steps)
 
 
 class MarginalTrainer(Trainer):
@@ -167,7 +166,7 @@ class MarginalTrainer(Trainer):
     def prepare(
         self,
         tokenizer: RagTokenizer,
-        index: BeamIndex,
+        index: RagbeamIndex,
         settings: FinetuneSettings,
         device: str,
         threads: int,
@@ -220,8 +219,12 @@ class MarginalTrainer(Trainer):
         return found
 
 
-def told_by(
-    model: Any, tokenizer: RagTokenizer, index: BeamIndex, questions: list[dict[str, Any]], settings: FinetuneSettings
+def answerable(
+    model: Any,
+    tokenizer: RagTokenizer,
+    index: RagbeamIndex,
+    questions: list[dict[str, Any]],
+    settings: FinetuneSettings,
 ) -> list[dict[str, Any]]:
     """The questions of whose passages one holds an answer, by DPR's `has_answer`; in their order.
 
@@ -231,23 +234,23 @@ def told_by(
     asked = [question["question"] for question in questions]
     batches = _retrieved(model.eval(), tokenizer, index, asked, settings)
     retrieved = (passages for _, found, _ in batches for passages in found)
-    told = [
+    kept = [
         question
         for question, passages in zip(questions, retrieved, strict=True)
         if any(has_answer(passage.text, question["answers"]) for passage in passages)
     ]
-    if not told:
+    if not kept:
         raise InputError(
             "no question to train on",
             value=f"{len(questions)} questions, and no passage that holds an answer",
             expected="an index whose passages tell",
             remedy="leave out --told_only, or raise --n_docs",
         )
-    return told
+    return kept
 
 
 def _retrieved(
-    model: Any, tokenizer: RagTokenizer, index: BeamIndex, questions: Sequence[str], settings: FinetuneSettings
+    model: Any, tokenizer: RagTokenizer, index: RagbeamIndex, questions: Sequence[str], settings: FinetuneSettings
 ) -> Iterator[tuple[list[str], list[list[Passage]], np.ndarray]]:
     """Batches of questions with their passages and scores, as the model's question encoder is now."""
     for start in range(0, len(questions), EVALUATION_BATCH):

@@ -42,10 +42,13 @@ class FinetuneSettings:
     max_question_tokens: int = setting(64, "longer questions are cut", at_least=1)
     freeze: Sequence[str] = setting((), "beginnings of the names of parameters that stay", metavar="NAME")
     seed: int = setting(1, "of the order of the questions, and of dropout")
+    # The field keeps its first name, which is a key of settings.json and training.json.
     told_only: bool = setting(
         False,
         "leave out training questions whose passages, as the given model retrieves them, hold no answer, as DPR does: "
         "from those a model that copies learns to guess",
+        flag="answerable_only",
+        also=("told_only",),
     )
 
     def __post_init__(self) -> None:

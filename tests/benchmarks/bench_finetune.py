@@ -77,7 +77,7 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         *("--train", directory / "train.jsonl", "--eval", directory / "held_out.jsonl", "--threads", THREADS),
         *("--max_steps", sizes.steps, "--eval_steps", sizes.steps // 2),
         *(part for name, value in TRAINING.items() for part in (f"--{name}", value)),
-        *("--freeze", *FROZEN, "--told_only"),
+        *("--freeze", *FROZEN, "--answerable_only"),
     )
     history = json.loads((directory / "trained" / "training.json").read_text())
     curve = history["evaluations"]

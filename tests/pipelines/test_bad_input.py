@@ -273,7 +273,7 @@ def test_the_cause_of_an_unexpected_failure_is_one_line_with_a_hint(capsys, tmp_
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("no such luck")
 
-    monkeypatch.setattr(shuffle, "write_part", fail)
+    monkeypatch.setattr(shuffle, "write_spill", fail)
     code, line = fails(capsys, "chunk", "--input", articles, "--output", tmp_path / "out")
     assert code == 1
     assert "ZeroDivisionError: no such luck" in line

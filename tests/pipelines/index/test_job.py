@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import faiss
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -117,8 +118,13 @@ def test_a_target_is_met_with_the_least_effort_and_answer_uses_it(corpus, tmp_pa
     assert low["search"]["nprobe"] < high["search"]["nprobe"] <= 16
     assert min(high["recall"].values()) >= 0.99
     assert min(low["recall"].values()) >= 0.5
-    shard = PassageIndex(str(tmp_path / "low")).shards[0]
-    assert shard.index.nprobe == low["search"]["nprobe"]
+    index = faiss.read_index(str(tmp_path / "low" / read_manifest(str(tmp_path / "low"), "index").shards[0].path))
+    questions = np.random.default_rng(3).standard_normal((50, 16)).astype(np.float32)
+    index.nprobe = low["search"]["nprobe"]
+    expected = index.search(questions, 10)[1]
+    index.nprobe = 16
+    assert (index.search(questions, 10)[1] != expected).any()
+    np.testing.assert_array_equal(PassageIndex(str(tmp_path / "low")).search(questions, 10).rows, expected)
 
 
 def test_a_target_out_of_reach_fails_and_a_lower_one_reuses_the_shards(corpus, tmp_path, capsys):

@@ -17,7 +17,7 @@ ARTICLES = [Article(str(n), f"T{n}", " ".join(f"w{n}.{k}" for k in range(n * 7 %
 
 def write(tmp_path, groups, *, num_shards=3, words=5, overlap=0):
     return [
-        shuffle.write_part(
+        shuffle.write_spill(
             str(tmp_path),
             f"p{n}.arrow",
             iter(g),
@@ -135,17 +135,17 @@ def test_ready_passages_keep_their_ids(tmp_path):
 def test_an_article_without_a_word_is_counted(tmp_path):
     dropped = Counter()
     articles = [Article("1", "t", " \n"), ARTICLES[3]]
-    record = shuffle.write_part(str(tmp_path), "p", articles, dropped, ordinal=0, num_shards=1, words=5, overlap=0)
+    record = shuffle.write_spill(str(tmp_path), "p", articles, dropped, ordinal=0, num_shards=1, words=5, overlap=0)
     assert record.dropped == {"empty": 1}
     assert record.articles == 1
 
 
 def test_a_finished_part_is_found_with_its_counts_even_when_moved(tmp_path):
     (record,) = write(tmp_path / "a", [ARTICLES])
-    assert shuffle.find_part(str(tmp_path / "a"), "p0.arrow") == record
+    assert shuffle.find_spill(str(tmp_path / "a"), "p0.arrow") == record
     (tmp_path / "a").rename(tmp_path / "b")
-    assert shuffle.find_part(str(tmp_path / "b"), "p0.arrow").url == str(tmp_path / "b" / "p0.arrow")
-    assert shuffle.find_part(str(tmp_path / "a"), "p0.arrow") is None
+    assert shuffle.find_spill(str(tmp_path / "b"), "p0.arrow").url == str(tmp_path / "b" / "p0.arrow")
+    assert shuffle.find_spill(str(tmp_path / "a"), "p0.arrow") is None
 
 
 def test_an_empty_shard_has_the_schema():

@@ -6,7 +6,7 @@ import torch
 from transformers import LogitsProcessorList, MinLengthLogitsProcessor, NoBadWordsLogitsProcessor
 from transformers import NoRepeatNGramLogitsProcessor as NoRepeat
 
-from rag_ops.generation.decoding import Mixture, Rules
+from rag_ops.generation.decoding import Constraints, Mixture
 
 QUESTIONS, DOCS, BEAMS, VOCABULARY = 2, 3, 4, 11
 
@@ -55,7 +55,7 @@ def test_rules_are_those_of_transformers(place):
     tokens[:, :, 0] = 2
     log_probs = torch.from_numpy(random.normal(size=(QUESTIONS, BEAMS, VOCABULARY)))
     forbidden = ((9,), (4, 5), (5, 5, 6))
-    rules = Rules(start=2, ends=(3,), longest=7, shortest=4, no_repeat=2, forbidden=forbidden)
+    rules = Constraints(start=2, ends=(3,), longest=7, shortest=4, no_repeat=2, forbidden=forbidden)
     found = rules.apply(log_probs, tokens, place)
     flat = tokens.flatten(0, 1)[:, : place + 1]
     processors = LogitsProcessorList(
@@ -71,4 +71,4 @@ def test_rules_are_those_of_transformers(place):
 
 def test_without_rules_nothing_is_copied():
     log_probs = torch.zeros((1, 1, 5))
-    assert Rules(2, (3,), 7).apply(log_probs, torch.zeros((1, 1, 8), dtype=torch.long), 3) is log_probs
+    assert Constraints(2, (3,), 7).apply(log_probs, torch.zeros((1, 1, 8), dtype=torch.long), 3) is log_probs

@@ -8,7 +8,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from rag_ops.generation.decoding import Rules
+from rag_ops.generation.decoding import Constraints
 from rag_ops.generation.extractive import Source, Vocabulary
 
 NUMBER = r"(?<=\d)(?=[.,]\d)|(?<=\d[.,])(?=\d)"  # a place inside one
@@ -110,6 +110,6 @@ def test_a_number_is_one_word(minilm):
 def test_where_no_token_is_left_the_answer_ends(tokenizer):
     source = Source(["", ""], Vocabulary(tokenizer, uncased=True))
     log_probs = torch.zeros(1, 2, len(tokenizer)).log_softmax(-1)
-    allowed = Rules(2, (3,), 5).apply(log_probs, torch.full((1, 2, 6), 2), 0, [source])
+    allowed = Constraints(2, (3,), 5).apply(log_probs, torch.full((1, 2, 6), 2), 0, [source])
     assert allowed.isfinite().sum().item() == 2
     assert (allowed[0, :, 3] == log_probs[0, :, 3]).all()

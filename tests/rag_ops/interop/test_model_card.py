@@ -11,7 +11,7 @@ import transformers
 
 from rag_ops import AutoTokenizer, RagRetriever, RagTokenForGeneration, RagTokenizer
 from rag_ops.errors import InputError
-from rag_ops.interop.model_card import INDEX_VARIABLE, BeamIndex
+from rag_ops.interop.model_card import INDEX_VARIABLE, RagbeamIndex
 from rag_ops.models.compose import compose
 from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage import store
@@ -120,7 +120,7 @@ def test_a_long_context_keeps_the_question(card_model, indexes, monkeypatch):
 
 @pytest.mark.parametrize("name", ["exact", "legacy"])
 def test_rows_scores_and_texts_are_brute_forces(indexes, name):
-    index = BeamIndex(indexes[name])
+    index = RagbeamIndex(indexes[name])
     index.init_index()
     vectors, passages = stored_vectors(indexes), stored_passages(indexes)
     questions = np.random.default_rng(3).standard_normal((7, vectors.shape[1])).astype(np.float32)

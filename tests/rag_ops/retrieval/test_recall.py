@@ -6,7 +6,7 @@ import pytest
 from rag_ops.errors import InputError, JobError
 from rag_ops.retrieval import faiss_index, recall
 from rag_ops.retrieval.index_shard import IndexShard
-from rag_ops.retrieval.recall import Effort, Recall
+from rag_ops.retrieval.recall import Recall, SearchParams
 from rag_ops.retrieval.topk import TopK
 
 
@@ -65,11 +65,11 @@ def test_measured_recall_is_an_independent_count(tmp_path, spec):
     shard = IndexShard(str(tmp_path / "i.faiss"), "d" * 64, 0, len(vectors))
     rows = recall.query_rows(len(vectors), 100)
     truth = recall.true_hits(vectors[rows], [vectors[:3000], vectors[3000:]], 0, 1)
-    tried = recall.efforts(spec, True)
+    tried = recall.search_params(spec, True)
     found = recall.found_hits(shard, vectors[rows], rows, truth, tried)
     assert list(found) == tried[: len(found)]
     curve = []
-    for effort, top in found.items():
+    for params, top in found.items():
         measured = recall.measure(top, truth, rows)
         for k in (1, 5, 20):
             scores = vectors[rows] @ vectors.T
@@ -77,12 +77,12 @@ def test_measured_recall_is_an_independent_count(tmp_path, spec):
             best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
             without_own = [[row for row in line if row != own][:k] for line, own in zip(top.rows, rows, strict=True)]
             share = np.mean([len(set(a) & set(b)) / k for a, b in zip(best.tolist(), without_own, strict=True)])
-            assert measured[k] == pytest.approx(share, abs=0.005), (effort, k)
+            assert measured[k] == pytest.approx(share, abs=0.005), (params, k)
         curve.append(measured[20])
     assert curve[-1] > curve[0]
     chosen = recall.choose([Recall(e, 100, recall.measure(t, truth, rows)) for e, t in found.items()], 0.9)
     assert min(chosen.at.values()) >= 0.9
-    weaker = [e for e in found if e < chosen.effort]
+    weaker = [e for e in found if e < chosen.params]
     assert all(min(recall.measure(found[e], truth, rows).values()) < 0.9 for e in weaker)
 
 
@@ -107,9 +107,11 @@ def test_a_search_that_finds_less_than_faiss_in_the_same_index_is_an_error(tmp_p
 
 
 def test_the_least_effort_on_target_is_chosen_and_a_missed_target_names_the_best():
-    curve = [Recall(Effort("nprobe", n), 10, {1: value, 5: value}) for n, value in ((1, 0.5), (2, 0.9), (4, 0.95))]
-    assert recall.choose(curve, 0.9).effort.value == 2
-    assert recall.choose(curve[:1], None).effort.value == 1
+    curve = [
+        Recall(SearchParams("nprobe", n), 10, {1: value, 5: value}) for n, value in ((1, 0.5), (2, 0.9), (4, 0.95))
+    ]
+    assert recall.choose(curve, 0.9).params.value == 2
+    assert recall.choose(curve[:1], None).params.value == 1
     with pytest.raises(JobError, match=r"does not reach --target_recall: 'recall@1 0.950, @5 0.950 at nprobe 4"):
         recall.choose(curve, 0.99)
 

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import transformers
-from transformers import TrainerCallback
 
 from rag_ops.errors import InputError
 from rag_ops.questions.reading import Question, QuestionOptions, read_questions
@@ -51,15 +51,14 @@ def few_questions(kingdom: dict[str, str]) -> list[Question]:
     return questions_of(kingdom)[:FEW]
 
 
-class StopAt(TrainerCallback):
-    """Ends the training as a killed process would, before the step counts."""
+def stop_at(last: int) -> Callable[[int, int], None]:
+    """Ends the training as a killed process would, after a step and before anything is saved of it."""
 
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **_):
-        if state.global_step == self.step:
+    def on_step(step: int, steps: int) -> None:
+        if step == last:
             raise KeyboardInterrupt
+
+    return on_step
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +70,7 @@ def undisturbed(kingdom, tmp_path_factory) -> tuple[str, object]:
 def test_an_interrupted_training_resumes_on_the_same_curve(kingdom, undisturbed, tmp_path):
     arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom), str(tmp_path), SETTINGS)
     with pytest.raises(KeyboardInterrupt):
-        finetune(*arguments, callbacks=[StopAt(3)])
+        finetune(*arguments, on_step=stop_at(3))
     assert not (tmp_path / "config.json").exists(), "an unfinished model must not look like a finished one"
     result = finetune(*arguments, resume=True)
     assert len(result.losses) == STEPS
@@ -85,7 +84,7 @@ def test_a_checkpoint_half_written_is_passed_over_and_overwrite_does_not_hinder_
 ):
     arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom), str(tmp_path), SETTINGS)
     with pytest.raises(KeyboardInterrupt):
-        finetune(*arguments, overwrite=True, callbacks=[StopAt(5)])
+        finetune(*arguments, overwrite=True, on_step=stop_at(5))
     folder = tmp_path / CHECKPOINTS
     assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
     state = folder / "checkpoint-4" / "trainer_state.json"
@@ -104,7 +103,7 @@ def test_a_checkpoint_half_written_is_passed_over_and_overwrite_does_not_hinder_
 def test_without_a_whole_checkpoint_it_begins_again(kingdom, undisturbed, tmp_path):
     arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom), str(tmp_path), SETTINGS)
     with pytest.raises(KeyboardInterrupt):
-        finetune(*arguments, callbacks=[StopAt(3)])
+        finetune(*arguments, on_step=stop_at(3))
     (tmp_path / CHECKPOINTS / "checkpoint-2" / "trainer_state.json").unlink()
     assert finetune(*arguments, resume=True) == undisturbed[1]
 
@@ -174,13 +173,18 @@ def test_frozen_parameters_stay(kingdom, tmp_path):
     assert not all(same[name] for name in same if name.startswith("rag.generator.model.decoder.layers"))
 
 
-def test_told_only_leaves_out_what_no_passage_tells(kingdom, tmp_path):
+def test_answerable_only_leaves_out_questions_whose_passages_hold_no_answer(kingdom, tmp_path):
     asked = questions_of(kingdom)
-    untold = [dataclasses.replace(question, answers=("castle",)) for question in asked[:20]]
+    unanswerable = [dataclasses.replace(question, answers=("castle",)) for question in asked[:20]]
     settings = dataclasses.replace(SETTINGS, max_steps=1, told_only=True)
     held_out = asked[:2]
     found = finetune(
-        kingdom["model"], kingdom["index"], [*untold, *asked[20:]], str(tmp_path / "a"), settings, held_out=held_out
+        kingdom["model"],
+        kingdom["index"],
+        [*unanswerable, *asked[20:]],
+        str(tmp_path / "a"),
+        settings,
+        held_out=held_out,
     )
     # The oracle: the same search by the command, and a look at each passage.
     ragbeam(
@@ -189,14 +193,14 @@ def test_told_only_leaves_out_what_no_passage_tells(kingdom, tmp_path):
     )
     shards = read_manifest(str(tmp_path / "answers"), "answer").shards
     rows = [row for shard in shards for row in pq.read_table(tmp_path / "answers" / shard.path).to_pylist()]
-    told = {
+    answered = {
         row["question"]
         for row in rows
         if any(gold in passage["text"].split() for gold in row["gold_answers"] for passage in row["passages"])
     }
-    assert found.left_out == 20 + sum(question.question not in told for question in asked[20:])
+    assert found.left_out == 20 + sum(question.question not in answered for question in asked[20:])
     with pytest.raises(InputError, match="no question to train on"):
-        finetune(kingdom["model"], kingdom["index"], untold, str(tmp_path / "b"), settings, held_out=held_out)
+        finetune(kingdom["model"], kingdom["index"], unanswerable, str(tmp_path / "b"), settings, held_out=held_out)
 
 
 def test_the_question_encoder_learns(kingdom, undisturbed):
@@ -293,7 +297,7 @@ def test_an_unfinished_training_and_a_model_are_not_overwritten(kingdom, undistu
     with pytest.raises(InputError, match="holds a model already"):
         finetune(*arguments, undisturbed[0], SETTINGS)
     with pytest.raises(KeyboardInterrupt):
-        finetune(*arguments, str(tmp_path), SETTINGS, callbacks=[StopAt(1)])
+        finetune(*arguments, str(tmp_path), SETTINGS, on_step=stop_at(1))
     with pytest.raises(InputError, match="an unfinished training lies in --output"):
         finetune(*arguments, str(tmp_path), SETTINGS)
     other = FinetuneSettings(learning_rate=1.0)
