@@ -1,4 +1,4 @@
-"""compose: a RAG-Token model of a question encoder and a generator, in Hugging Face's own layout."""
+"""compose: makes a RAG-Token model from a question encoder and a generator, in Hugging Face's own layout."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ComposeOptions(Options):
 
 
 def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> int:
-    """Saves the model.
+    """Composes and saves the model.
 
     Raises:
         InputError: a part is missing or does not go with the other.

@@ -1,4 +1,4 @@
-"""evaluate: answers in; figures as JSON, a table on the terminal and a report of one HTML file out. No pipeline."""
+"""evaluate: turns answers into figures (JSON), a table on the terminal and a one-file HTML report. No pipeline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rag_ops.settings import setting
 from rag_ops.storage import store
 
 logger = logging.getLogger("ragbeam")
-MAX_NAME_CHARS = 40  # of the table's first column
+MAX_NAME_CHARS = 40  # width of the table's first column
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,19 +64,19 @@ class EvaluateOptions(Options):
 
     @property
     def outputs(self) -> tuple[str, str]:
-        """Where the figures and the report go."""
+        """Paths of the figures and of the report."""
         stem = self.output[: -len(".json")]  # as long as ".html"
         return stem + ".json", stem + ".html"
 
 
 class Done:
-    """Counts what is done, for the progress bar."""
+    """Counts finished rows, for the progress bar."""
 
     def __init__(self) -> None:
         self.rows = 0
 
     def add(self, rows: int) -> None:
-        """Adds so many."""
+        """Adds a number of rows."""
         self.rows += rows
 
 

@@ -23,7 +23,7 @@ from rag_ops.training.settings import FinetuneSettings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(Options):
-    """finetune: `train` questions and an `index` that stays make of `model` the one in `output`."""
+    """Options of finetune: trains `model` on `train` questions over a fixed `index`, into `output`."""
 
     model: str = setting(..., "RAG-Token model to start from: directory, URL or hub id")
     index: str = setting(..., "output of ragbeam index; its vectors stay", metavar="DIR")
@@ -45,7 +45,7 @@ class FinetuneOptions(Options):
 
 
 def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> int:
-    """Trains and says how well.
+    """Trains the model and prints how well it does.
 
     Raises:
         InputError: an input is missing or malformed.
@@ -80,7 +80,7 @@ def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> int:
 
 
 class _Steps:
-    """Says now and then how far the training is."""
+    """Reports from time to time how far the training is."""
 
     def __init__(self) -> None:
         self._said = time.monotonic()

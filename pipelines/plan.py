@@ -1,4 +1,4 @@
-"""plan: what the four stages will take, before anything runs."""
+"""plan: prints what the four stages will take, before anything runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CORPUS = ("articles", "num_passages", "passages", "embeddings")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanOptions(Options):
-    """plan: a corpus, a job, and what is known of speed."""
+    """Options of plan: a corpus, a job, and known rates."""
 
     articles: int | None = setting(
         None, "articles; a Wikipedia's have 3.6 passages each", group="corpus, one of", at_least=1

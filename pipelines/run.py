@@ -26,12 +26,12 @@ STAGES = (chunk_command.COMMAND, embed_command.COMMAND, index_command.COMMAND, a
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workspace(Options):
-    """Where the four stages write."""
+    """The workspace directory, with a folder for each stage."""
 
     workspace: str = setting(..., "directory for all four stages", also=("output",), metavar="DIR")
 
     def folder(self, name: str) -> str:
-        """A stage's directory."""
+        """The directory of a stage."""
         return store.join(self.workspace, name)
 
 
@@ -74,7 +74,7 @@ def make_options(given: Mapping[str, Any]) -> RunOptions:
 
 
 def run(options: RunOptions, beam_arguments: Sequence[str]) -> int:
-    """Runs the stages one after the other and prints a line of each.
+    """Runs the stages one after the other and prints a line for each.
 
     Raises:
         InputError: an input is missing, or parts do not go together.

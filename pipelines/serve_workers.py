@@ -1,4 +1,4 @@
-"""workers: a pool of Python workers for a Flink cluster."""
+"""workers: serves a pool of Python workers for a Flink cluster."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def run_import(options: ImportOptions, beam_arguments: Sequence[str] = ()) -> in
     """Writes passages, embeddings and index.
 
     Raises:
-        InputError: a file is missing, or no such thing.
+        InputError: a file is missing, or of another kind.
     """
     from rag_ops.interop import imports
 

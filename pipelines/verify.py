@@ -1,4 +1,4 @@
-"""verify: whether what stages wrote is whole and goes together."""
+"""verify: checks that stage outputs are whole and belong together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class VerifyOptions(Options):
 
 
 def run(options: VerifyOptions, beam_arguments: Sequence[str] = ()) -> int:
-    """Prints a line for each stage; returns 1 if one is not well.
+    """Prints a line for each stage; returns 1 if one has a problem.
 
     Raises:
         InputError: there is no stage in the directory.

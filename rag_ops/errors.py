@@ -15,7 +15,7 @@ class RagbeamError(Exception):
         value: the offending value, shown with `repr`; omitted when None.
         expected: what would have been right.
         remedy: what to do about it, as an imperative: "download it again".
-        row: the row of a unit of work that it is about, for the caller, who knows which file it is of.
+        row: number of the faulty row within a unit of work; the caller knows which file that is.
 
     >>> str(InputError("unknown format", value="docx", expected="mediawiki or jsonl", remedy="give --format"))
     "unknown format: 'docx'; expected mediawiki or jsonl; give --format"

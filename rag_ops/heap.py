@@ -1,4 +1,4 @@
-"""The C library's heap: kept within a batch, given back between two shards, so that a worker's size follows a shard."""
+"""Controls the C heap: memory is kept within a batch and given back between shards, so a worker stays shard-sized."""
 
 from __future__ import annotations
 

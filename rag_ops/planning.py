@@ -1,4 +1,4 @@
-"""What a job will take before it runs: disk, peak memory of a worker, time, for each stage.
+"""Estimates, before a job runs, the disk, peak worker memory and time that each stage takes.
 
 Sizes on disk follow from the formats. Memory is a process's own size with its libraries, plus models, plus what a stage
 holds of a shard; the constants were measured on Linux with the versions of constraints.txt (`make bench`, benchmark
@@ -22,31 +22,32 @@ from rag_ops.retrieval import faiss_specs
 from rag_ops.storage import store
 from schemas.layout import STAGES
 
-PASSAGES_PER_ARTICLE = 3.6  # of English Wikipedia: 21,015,324 passages (DPR's psgs_w100) of 5.9 million articles
-PASSAGE_BYTES = 277  # of a passage of 100 words on disk, compressed
+PASSAGES_PER_ARTICLE = 3.6  # English Wikipedia: 21,015,324 passages (DPR's psgs_w100) of 5.9 million articles
+PASSAGE_BYTES = 277  # a passage of 100 words on disk, compressed
 VECTOR_PACKING = 0.925  # compressed vectors over plain ones; numbers of an encoder hardly compress
-ROW_OVERHEAD_BYTES = 17  # content hash of a vector's row
-ANSWER_BYTES = 370  # of a passage in an answer's row, compressed, with its share of the rest
+ROW_OVERHEAD_BYTES = 17  # the content hash beside each vector
+ANSWER_BYTES = 370  # a passage in an answer's row, compressed, with its share of the other columns
 
-CHUNK_ROW_BYTES = 2000  # of a passage while its shard is put together
+CHUNK_ROW_BYTES = 2000  # a passage while its shard is put together
 CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 235e6, 248e6, 907e6  # a worker before its data: libraries and runner
-TORCH = 700e6  # what index takes more where it measures recall
-EMBED_WEIGHTS, ANSWER_WEIGHTS = 4.0, 3.0  # times the weights: read, laid out anew, and the rest of the old heap
-TOKEN_BYTES = 45  # of activations, for each token of a batch and each number of the feed-forward layer
-INDEX_COPIES = 1.05  # of a shard while it is filled
-EMBED_COPIES = 3.0  # of a shard's vectors while it is embedded and written
+TORCH = 700e6  # extra memory of index while it measures recall
+# peak over file size: the checkpoint, its repacked copy, and what malloc keeps
+EMBED_WEIGHTS, ANSWER_WEIGHTS = 4.0, 3.0
+TOKEN_BYTES = 45  # activations, for each token of a batch and each number of the feed-forward layer
+INDEX_COPIES = 1.05  # peak over shard size while an index shard is filled
+EMBED_COPIES = 3.0  # peak over the size of a shard's vectors while it is embedded and written
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """What counts of an encoder or a generator: bytes of its weights in float32, numbers of its feed-forward layer."""
+    """The size of an encoder or a generator: bytes of its weights in float32, numbers of its feed-forward layer."""
 
     weight_bytes: int
     feed_forward: int
 
     @classmethod
     def of(cls, name: str) -> Model:
-        """Reads a model's files."""
+        """Returns the sizes of a model, read from its files."""
         directory = checkpoints.weights_directory(checkpoints.find_model(name))
         config = checkpoints.read_config(directory)
         part = config.get("generator", config)
@@ -63,20 +64,20 @@ RAG_TOKEN = Model(2_060_000_000, 4096)  # rag-token-nq: BERT-base and BART-large
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is to be done.
+    """The job to plan for.
 
     Attributes:
-        passages: how many.
+        passages: number of passages.
         dimension: numbers of a vector.
         dtype: of the vectors on disk.
         spec: FAISS factory string, or "auto".
         passage_shards, index_shards: files of embeddings and of the index; None for the stages' own choice.
         shard_bytes: memory for an index shard.
-        target_recall: of --spec auto.
+        target_recall: recall that --spec auto aims at.
         normalize: whether vectors have length 1.
-        questions: how many; 0 for none.
+        questions: number of questions; 0 for none.
         n_docs: passages for a question.
-        encoder, model: their sizes.
+        encoder, model: sizes of the encoder and of the RAG model.
         embed_batch_tokens: tokens of a batch on a CPU.
         threads: batches that a worker of embed computes at once.
         workers: processes of each stage.
@@ -121,11 +122,11 @@ class Plan:
     index_shards: int
 
     def stage(self, name: str) -> StagePlan:
-        """One of them."""
+        """The plan of one stage, by name."""
         return next(stage for stage in self.stages if stage.stage == name)
 
     def lines(self) -> list[str]:
-        """A table for the terminal."""
+        """The plan as a table for the terminal."""
         rows = [("stage", "rows", "disk", "memory of a worker", "time")]
         rows += [
             (
@@ -155,10 +156,10 @@ class Plan:
 
 
 def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
-    """What each stage takes.
+    """Returns what each stage takes.
 
     Args:
-        job: what is to be done.
+        job: the job to plan for.
         rates: rows a second of one worker, by stage: passages of chunk and embed, vectors of index, questions of
             answer.
 
@@ -217,7 +218,7 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
 
 
 def answer_memory_bytes(model: Model, index_shard_bytes: float) -> float:
-    """Peak memory of a worker of answer."""
+    """Peak memory of an answer worker, in bytes."""
     return MODEL_PROCESS + ANSWER_WEIGHTS * model.weight_bytes + index_shard_bytes
 
 
@@ -242,7 +243,7 @@ def measured_rates(workspace: str) -> dict[str, float]:
 
 
 def parse_rates(given: Sequence[str]) -> dict[str, float]:
-    """Rates as a person gives them.
+    """Parses rates given as STAGE=NUMBER.
 
     Raises:
         InputError: not STAGE=NUMBER.
@@ -263,14 +264,14 @@ def parse_rates(given: Sequence[str]) -> dict[str, float]:
 
 
 def check_fits(stage: StagePlan, output: str) -> None:
-    """Refuses a stage that this machine has no memory or no disk for.
+    """Raises if this machine lacks the memory or the disk space for a stage.
 
     Args:
-        stage: its needs.
-        output: where it writes.
+        stage: what the stage takes.
+        output: directory that it writes to.
 
     Raises:
-        InputError: with the plan's figures.
+        InputError: the stage does not fit; the line has the plan's figures.
     """
     memory = available_memory_bytes()
     if memory is not None and stage.memory_bytes > memory:
@@ -293,7 +294,7 @@ def check_fits(stage: StagePlan, output: str) -> None:
 
 
 def available_memory_bytes() -> int | None:
-    """What a new process may take, by the system and the container; None where that cannot be told."""
+    """Memory that a new process may take, by the system's and the container's limits; None if unknown."""
     found = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -307,7 +308,7 @@ def available_memory_bytes() -> int | None:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people.
+    """Formats seconds for people.
 
     >>> duration(59), duration(5400), duration(200_000), duration(None)
     ('59 s', '90.0 min', '2.3 days', '? (--rate)')

@@ -21,11 +21,11 @@ _KEY = "setting"
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a field's declaration says besides its default.
+    """The declaration of a setting, apart from its default.
 
     Attributes:
         help: one line for `--help`, without the default.
-        flag: name on the command line, where it is not the field's.
+        flag: name on the command line, if it differs from the field's.
         also: other names of the flag.
         group: heading under which `--help` lists it; None for the first one.
         metavar: what `--help` calls the value.
@@ -33,7 +33,7 @@ class Setting:
         at_least: smallest value; 1 is reported as a count.
         within: (low, high): over low, up to and including high.
         positional: whether the command line gives it without a flag.
-        finite: whether infinities and NaN are refused; off where the dataclass has a line of its own for them.
+        finite: whether infinities and NaN are refused; off if the dataclass has an error line of its own for them.
     """
 
     help: str
@@ -49,10 +49,10 @@ class Setting:
 
 
 def setting(default: Any, help: str, **declared: Any) -> Any:
-    """A dataclass field that is a setting.
+    """Declares a dataclass field that is a setting.
 
     Args:
-        default: its default; `...` for a setting that must be given.
+        default: default value; `...` for a setting that must be given.
         help: one line for `--help`.
         declared: the other attributes of `Setting`.
     """
@@ -115,10 +115,10 @@ def _check_value(flag: str, value: Any, kind: type, one: Setting) -> None:
 
 
 def make(cls: type, given: Mapping[str, Any], **fixed: Any) -> Any:
-    """An instance of a dataclass of settings from values by flag; fields that are such dataclasses are made likewise.
+    """Makes a dataclass of settings from values by flag; fields that are such dataclasses are made likewise.
 
     Args:
-        cls: the dataclass.
+        cls: dataclass of settings.
         given: values by the flags' names; flags of other dataclasses are passed over.
         fixed: values by the fields' names, which overrule.
     """

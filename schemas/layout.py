@@ -11,9 +11,9 @@ class Stage:
     """One stage on disk.
 
     Attributes:
-        name: of its command, and in its manifest.
+        name: name of its command, also in its manifest.
         folder: its directory in a workspace, and what the names of its shards begin with.
-        suffix: of its shards.
+        suffix: suffix of its shards.
     """
 
     name: str

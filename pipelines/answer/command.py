@@ -1,4 +1,4 @@
-"""answer as a command: what it takes and prints."""
+"""The answer command: its options, its run and what it prints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger("ragbeam")
 
 
 def run(options: AnswerOptions, beam_arguments: Sequence[str]) -> int:
-    """Runs the job and prints what it came to."""
+    """Runs the job and prints a summary of its result."""
     from pipelines.answer import job  # with Beam
 
     done = job.run(options, beam_arguments)

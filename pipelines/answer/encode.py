@@ -1,4 +1,4 @@
-"""Blocks of questions to files of their vectors."""
+"""Encodes blocks of questions into files of vectors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rag_ops.storage import store
 
 
 class EncodeQuestions(beam.PTransform):
-    """Blocks to files of question vectors; gives the numbers of the blocks done."""
+    """Encodes blocks into files of question vectors; emits the numbers of finished blocks."""
 
     def __init__(self, plan: Plan):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Hits to the texts of their passages: each passage shard is read once."""
+"""Fetches the texts of the passages found: each passage shard is read once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rag_ops.storage.rows import needed_rows
 
 
 class FetchTexts(beam.PTransform):
-    """(block, TopK) to (answer shard, (file, record batch)): each passage shard is read once."""
+    """Turns (block, TopK) into (answer shard, (file, record batch)): each passage shard is read once."""
 
     def __init__(self, plan: Plan):
         super().__init__()

@@ -22,11 +22,11 @@ from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 from schemas import answers
 
-RESULT_ROWS = 1000  # of a row group
+RESULT_ROWS = 1000  # rows of a row group
 
 
 class AnswerQuestions(beam.PTransform):
-    """Hits and texts to files of results; gives the numbers of the blocks done."""
+    """Answers questions from hits and texts, into files of results; emits the numbers of finished blocks."""
 
     def __init__(self, plan: Plan):
         super().__init__()
@@ -50,9 +50,9 @@ class AnswerQuestions(beam.PTransform):
 
 
 class ReadContexts(beam.DoFn):
-    """Reads the texts that an answer shard needs, and gives its blocks one by one with their passages.
+    """Reads the texts that an answer shard needs, and emits its blocks one by one with their passages.
 
-    Blocks that an earlier try of the runner's has answered are left out.
+    Blocks that the runner's earlier try has answered are left out.
     """
 
     def __init__(self, work: Work):

@@ -111,13 +111,13 @@ def _keep_answered(options: AnswerOptions, work: Work) -> bool:
 
 
 def describe_errors(manifest: Manifest) -> str:
-    """How many rows have an error, for the terminal."""
+    """One line for the terminal on how many rows have an error."""
     count = sum(manifest.info["errors"].values())
     return f"{count:,} with an error" if count else "none with an error"
 
 
 def warnings(manifest: Manifest) -> Iterator[str]:
-    """What a reader of the answers should know: many errors, with the commonest reason; unreadable gold answers."""
+    """Warnings for a reader of the answers: many errors, with the commonest reason; unreadable gold answers."""
     errors, rows = manifest.info["errors"], manifest.rows
     count = sum(errors.values())
     if count > FEW_ERRORS * rows:

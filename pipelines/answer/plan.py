@@ -1,4 +1,4 @@
-"""What the answer job does: its options, its corpus, the questions left to ask, and where its files go."""
+"""The plan of the answer job: its options, its corpus, the questions left to ask, and where its files go."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schemas.manifest import ShardRecord
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Where the answer job keeps its files while it runs: named by the run's fingerprint, so none is another run's."""
+    """The answer job's working directory: named by the run's fingerprint, so no other run's files are in it."""
 
     url: str
 
@@ -32,7 +32,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All that the pipeline is built from."""
+    """Everything that the pipeline is built from."""
 
     options: AnswerOptions
     corpus: Corpus
@@ -51,12 +51,12 @@ class Plan:
 
     @property
     def candidates(self) -> int:
-        """How many hits of the index are wanted for a question."""
+        """Number of hits to take from the index for a question."""
         return self.options.rescore or self.options.kept
 
     @property
     def settings(self) -> ModelSettings:
-        """How a worker runs the model."""
+        """The settings by which a worker runs the model."""
         options = self.options
         return ModelSettings(options.model, options.workers, dtype=options.compute_dtype)
 

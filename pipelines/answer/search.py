@@ -17,11 +17,11 @@ from rag_ops.storage import store
 from rag_ops.storage.rows import as_matrix, needed_rows, read_rows
 from schemas.manifest import Manifest, ShardRecord
 
-SEARCHED_QUESTIONS = 4096  # at once: their vectors take 12 MB at 768 numbers
+SEARCHED_QUESTIONS = 4096  # questions at once: their vectors take 12 MB at 768 numbers
 
 
 class Search(beam.PTransform):
-    """Index shards to (block, TopK): every block meets every shard; the hits of all shards are merged."""
+    """Searches index shards, into (block, TopK): every block meets every shard; the hits of all shards are merged."""
 
     def __init__(self, plan: Plan, encoded: Any):
         super().__init__()
@@ -126,7 +126,7 @@ def question_vectors(work: Work, block: int) -> np.ndarray:
 
 
 def chosen_search_params(options: AnswerOptions, index: Manifest) -> dict[str, int | None]:
-    """Nprobe and efSearch: as told, else what index found to be enough, else None."""
+    """The nprobe and efSearch to use: as given, else what index found to be enough, else None."""
     found = index.info.get("search", {})
     return {
         "nprobe": options.nprobe or found.get("nprobe"),

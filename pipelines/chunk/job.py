@@ -1,6 +1,6 @@
 """chunk: Wikipedia in, passages out.
 
-Each input split becomes one part file (read, parsed, split into passages); each shard is put together from the parts,
+Each input split becomes one spill file (read, parsed, split into passages); each shard is put together from these,
 sorted and written. Only file names go through the shuffle.
 """
 
@@ -37,7 +37,7 @@ from schemas.manifest import digest_of
 
 MIN_SHARDS = 4  # a laptop's cores have something to share even for a small input
 SHARD_INPUT_BYTES = {True: 16 << 20, False: 64 << 20}  # input for a shard, compressed or not: about 50,000 passages
-HF_SHARDS = 8  # shards for each shard of a Hugging Face dataset, whose size is not told
+HF_SHARDS = 8  # shards for each shard of a Hugging Face dataset, whose size is not known
 TEXT_RULES = 3  # raised when the rules from markup to text change: passages of other rules are not reused
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
 
 
 class ReadSplits(beam.DoFn):
-    """Reads a split and writes its part; emits (shard, (part URL, batches)) for every shard that has passages in it."""
+    """Reads a split and writes its spill file; emits (shard, (file URL, batches)) for every shard in it."""
 
     def __init__(self, options: ChunkOptions, directory: str, num_shards: int):
         self._options, self._directory, self._num_shards = options, directory, num_shards
@@ -121,9 +121,9 @@ class ReadSplits(beam.DoFn):
 
 
 class WriteShards(beam.DoFn):
-    """Puts one shard together from its batches in all parts, and writes it, if an earlier run has not.
+    """Puts one shard together from its batches in all spill files, and writes it, unless an earlier run has.
 
-    How many duplicates a shard dropped stands beside the parts, because counts are of all shards.
+    The number of duplicates that a shard dropped is kept beside the spill files, because counts are of all shards.
     """
 
     def __init__(self, output: str, directory: str, num_shards: int, fingerprint: str, inputs: Sequence[str]):
@@ -163,12 +163,12 @@ def default_shards(splits: Sequence[Split]) -> int:
 
 
 def spill_directory(output: str, fingerprint: str) -> str:
-    """Where the parts of a run lie: named by its fingerprint, so that no other run's are taken for them."""
+    """Directory of a run's spill files: named by its fingerprint, so that no other run's are taken for them."""
     return store.join(output, store.INCOMPLETE, f"parts-{fingerprint[:16]}")
 
 
 def spill_name(split: Split) -> str:
-    """The file name of a split's part: with a digest of the split, because another --split_bytes cuts other parts."""
+    """The name of a split's spill file, with a digest of the split: another --split_bytes cuts other splits."""
     return f"part-{split.ordinal:05d}-{digest_of(dataclasses.asdict(split))[:8]}.arrow"
 
 
@@ -220,7 +220,7 @@ def _check_unchanged(before: Mapping[str, str], splits: Sequence[Split]) -> None
 
 
 def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Articles kept, pages dropped by reason, and titles: from the parts, because they outlive an interrupted run."""
+    """Articles kept, pages dropped by reason, and titles: from the spill files, which outlive an interrupted run."""
     dropped: Counter[str] = Counter()
     titles: dict[str, list[str]] = {}
     articles = 0

@@ -22,7 +22,7 @@ from rag_ops import settings
 from rag_ops.errors import InputError, RagbeamError
 
 PROGRAM = "ragbeam"
-QUIET = {  # libraries that print bars and notices of their own unless told not to
+QUIET = {  # libraries that print bars and notices of their own unless switched off
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",  # its threads fight with torch's
@@ -36,12 +36,12 @@ class Command:
     """A command of the command line.
 
     Attributes:
-        name: as it is typed.
+        name: name as it is typed.
         summary: one line for the list of commands.
         description: a sentence for the command's own help.
-        add_flags: adds its flags to a parser.
-        make: makes its options of the flags that were given, by name.
-        run: does the work with these options and the Beam runner's flags; returns the exit code.
+        add_flags: function that adds its flags to a parser.
+        make: function from given flags, by name, to its options.
+        run: function from these options and the Beam runner's flags to the exit code.
         takes_beam_flags: whether flags that it does not know go to the Beam runner.
     """
 
@@ -130,7 +130,7 @@ def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool) -> 
 
 
 def _fail(line: str, code: int, kind: str = "error: ", trace: bool = False) -> int:
-    """Says on stderr what went wrong, in the log format; `trace` adds the traceback of the exception in progress.
+    """Reports on stderr what went wrong, in the log format; `trace` adds the traceback of the exception in progress.
 
     Returns:
         The exit code.

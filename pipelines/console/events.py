@@ -1,6 +1,6 @@
-"""What a run says of itself on stderr: plain lines, or with --log_format json one JSON object a line.
+"""Reports of a run on stderr: plain lines, or with --log_format json one JSON object a line.
 
-An event has `time` (UTC, ISO 8601), `level`, `stage`, `event`, `message` and, where there is something to count,
+An event has `time` (UTC, ISO 8601), `level`, `stage`, `event`, `message` and, if there is something to count,
 `counts`. The events: started, stage_started, progress, shard_made, shard_reused, stage_reused, stage_finished,
 finished, error, and log for every other line of a logger.
 """
@@ -86,7 +86,7 @@ def is_json() -> bool:
 
 
 def stage(name: str) -> None:
-    """Names the stage that what follows belongs to."""
+    """Sets the stage of the events that follow."""
     _state["stage"] = name
 
 
@@ -99,13 +99,13 @@ def event(
     details: Mapping[str, Any] | None = None,
     trace: bool = False,
 ) -> None:
-    """Tells an event, where events are told.
+    """Emits a JSON event; does nothing in text mode.
 
     Args:
-        name: of the module's list.
-        message: for a reader.
+        name: name of the event, from the module's list.
+        message: text for a reader.
         counts: numbers by name.
-        level: of `logging`.
+        level: level of `logging`.
         details: other members of the object.
         trace: whether the exception in progress is shown with its traceback.
     """

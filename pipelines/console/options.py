@@ -76,8 +76,8 @@ def add_flags(parser: Parser, cls: type, without: Container[str] = ()) -> None:
     """Adds the flags of a dataclass of settings, and of the dataclasses of settings that are its fields.
 
     Args:
-        parser: gets the flags; one that it has already is left as it is.
-        cls: the dataclass.
+        parser: parser to extend; a flag that it has already is left as it is.
+        cls: dataclass of settings.
         without: fields that no flag gives.
     """
     declared, hints = settings.declared(cls), typing.get_type_hints(cls)
@@ -100,7 +100,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StageOptions(Options):
-    """Where a stage writes."""
+    """Options of every stage: where it writes, and what it may replace."""
 
     output: str = output_setting()
     overwrite: bool = overwrite_setting()

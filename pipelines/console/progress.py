@@ -1,6 +1,6 @@
 """Progress of a local run: a bar with a rate on a terminal, plain lines or JSON events otherwise.
 
-The local runner tells its metrics only at the end, so the bar looks at what every runner leaves behind: the records of
+The local runner has its metrics only at the end, so the bar looks at what every runner leaves behind: the records of
 finished shards; rows within a shard are added when the worker lives in this process.
 """
 
@@ -25,11 +25,11 @@ class Progress:
     """Shows how far a stage is while the block runs.
 
     Args:
-        label: the stage, as the user named it.
+        label: name of the stage, as the user gave it.
         total: rows (or files) to do.
-        done: tells how many are done; called from another thread, often.
+        done: function that returns how many are done; called from another thread, often.
         unit: what is counted, plural.
-        shards: tells how many shards are complete, and of how many.
+        shards: function that returns how many shards are complete, and of how many.
     """
 
     def __init__(

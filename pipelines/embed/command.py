@@ -1,4 +1,4 @@
-"""embed as a command: what it takes and prints."""
+"""The embed command: its options, its run and what it prints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.embed.options import EmbedOptions
 
 
 def run(options: EmbedOptions, beam_arguments: Sequence[str]) -> int:
-    """Runs the job and prints what it came to."""
+    """Runs the job and prints a summary of its result."""
     from pipelines.embed import job  # with Beam
 
     done = job.run(options, beam_arguments)

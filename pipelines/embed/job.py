@@ -37,13 +37,15 @@ from schemas.layout import EMBED
 from schemas.manifest import Manifest
 
 logger = logging.getLogger("ragbeam")
-VECTOR_ROWS = 1000  # of a row group
-CHECKED_ROWS = 8  # of a shard: vectors of --previous that are computed again, to see that this machine gives the same
+VECTOR_ROWS = 1000  # rows of a row group
+CHECKED_ROWS = (
+    8  # rows of a shard: vectors of --previous that are computed again, to see that this machine gives the same
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbedTask:
-    """One shard to do: the passages' URL, their number; name and fingerprint of the vectors' file."""
+    """A shard to embed: the passages' URL, their number; name and fingerprint of the vectors' file."""
 
     passages_url: str
     rows: int
@@ -56,8 +58,8 @@ class Piece:
     """The part of a shard whose vectors are computed.
 
     Attributes:
-        task: the shard.
-        computed: its rows that are, int64 ascending; None for all.
+        task: task of the shard.
+        computed: rows whose vectors are computed, int64 ascending; None for all.
         locations: where --previous has the vectors of the shard's rows, int64 (rows,), -1 for nowhere.
     """
 
@@ -125,7 +127,7 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
 
 
 def _report(options: EmbedOptions, metrics: Mapping[str, Mapping[str, float]], started: float) -> dict[str, Any]:
-    """What run.json tells besides; the rate, which `plan --measured` reads, counts computed vectors alone."""
+    """More entries for run.json; the rate, which `plan --measured` reads, counts computed vectors alone."""
     counts = vector_counts(metrics)
     report: dict[str, Any] = {"vectors": counts, "previous": options.previous}
     if counts["reused"]:
@@ -211,7 +213,7 @@ def _added(
 class ReadPassages(beam.DoFn):
     """Reads those passages of a shard that are to be encoded: all, or those that --previous does not have and a sample.
 
-    A shard whose vectors an earlier try of the runner's has written is left out.
+    A shard whose vectors the runner's earlier try has written is left out.
     """
 
     def __init__(self, output: str, previous: Previous | None) -> None:
@@ -292,7 +294,7 @@ class WriteEmbeddings(beam.DoFn):
         self._counters.add(rows_in=len(unit.vectors), rows_out=record.rows, bytes=record.bytes)
 
     def _with_previous(self, piece: Piece, hashes: Any, computed: np.ndarray, previous: Previous) -> np.ndarray | None:
-        """All vectors of a shard; None where those computed again differ from what --previous has."""
+        """All vectors of a shard; None if those computed again differ from what --previous has."""
         assert piece.computed is not None
         assert piece.locations is not None
         whole = np.zeros((len(hashes), computed.shape[1]), computed.dtype)

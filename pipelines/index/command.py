@@ -1,4 +1,4 @@
-"""index as a command: what it takes and prints."""
+"""The index command: its options, its run and what it prints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.index.options import IndexOptions
 
 
 def run(options: IndexOptions, beam_arguments: Sequence[str]) -> int:
-    """Runs the job and prints what it came to."""
+    """Runs the job and prints a summary of its result."""
     from pipelines.index import job  # with Beam
 
     done = job.run(options, beam_arguments)

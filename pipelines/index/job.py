@@ -174,7 +174,7 @@ def _how_trained(design: IndexDesign, trained: bool, trained_from: str | None) -
 
 
 def describe(manifest: Manifest) -> str:
-    """What was built and how well it finds, in one line."""
+    """Describes in one line what was built and its recall."""
     info = manifest.info
     recalls = {int(k): value for k, value in info["recall"].items()}
     if not recalls:
@@ -264,7 +264,7 @@ def _measure(
 
 
 class TrainIndex(beam.DoFn):
-    """Writes the trained, empty index: trained on a sample of the embeddings, or an earlier one's."""
+    """Writes the trained, empty index: trained on a sample of the embeddings, or copied from --trained_from."""
 
     def __init__(
         self, options: IndexOptions, source: Manifest, design: IndexDesign, fingerprint: str, earlier_url: str | None
@@ -277,7 +277,7 @@ class TrainIndex(beam.DoFn):
         """See the class."""
         from rag_ops.retrieval import faiss_index, faiss_specs
 
-        if is_finished(self._options.output, name, self._fingerprint):  # by an earlier try of the runner's
+        if is_finished(self._options.output, name, self._fingerprint):  # by the runner's earlier try
             yield name
             return
         if self._earlier_url is not None:
@@ -315,7 +315,7 @@ class BuildShards(beam.DoFn):
         """See the class; `trained` is there to wait for the training."""
         from rag_ops.retrieval import faiss_index
 
-        if is_finished(self._output, task.name, task.fingerprint):  # by an earlier try of the runner's
+        if is_finished(self._output, task.name, task.fingerprint):  # by the runner's earlier try
             return
 
         def vectors() -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The part of index that measures: queries against every index shard at every effort, next to exact search."""
+"""Measures recall: queries against every index shard with every search parameter, next to exact search."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ TRUTH = "truth"
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What is measured.
+    """The measurement to make.
 
     Attributes:
         index_url: directory of the index shards.
         embeddings_url, embeddings: what they were made from.
         shards: record, first row and embedding shards' numbers of each index shard.
         spec: FAISS factory string.
-        tune: whether to try more than the default effort.
+        tune: whether to try more than the default search parameters.
         queries_url: file of the caller's queries, or None for the corpus' own.
-        queries: how many of its own.
-        threads: of the search.
+        queries: number of the corpus' own queries.
+        threads: number of threads of the search.
     """
 
     index_url: str
@@ -53,7 +53,7 @@ class Measurement:
 
     @property
     def work(self) -> str:
-        """Where its files go."""
+        """Directory of its working files."""
         return store.join(self.index_url, store.INCOMPLETE, "recall")
 
     def build(self, pipeline: beam.Pipeline) -> None:
@@ -75,7 +75,7 @@ class Measurement:
 
 
 def run(measurement: Measurement, beam_arguments: Sequence[str]) -> list[Any]:
-    """Runs the pipeline; gives a `rag_ops.retrieval.recall.Recall` for each effort, least first."""
+    """Runs the pipeline; returns a `rag_ops.retrieval.recall.Recall` for each parameter, cheapest first."""
     from rag_ops.retrieval.recall import Recall, SearchParams
 
     with Progress("recall", None, lambda: 0, "queries"):
@@ -89,13 +89,13 @@ def run(measurement: Measurement, beam_arguments: Sequence[str]) -> list[Any]:
 
 
 class ReadQueries(beam.DoFn):
-    """Writes the query vectors, and their rows where they are the corpus' own."""
+    """Writes the query vectors, and their rows if they are the corpus' own."""
 
     def __init__(self, measurement: Measurement):
         self._measurement = measurement
 
     def process(self, element: None) -> Iterator[bool]:
-        """Gives whether the queries have rows."""
+        """Emits whether the queries have rows."""
         from rag_ops.retrieval import recall
 
         given, dimension = self._measurement, int(self._measurement.embeddings.info["dimension"])
@@ -110,7 +110,7 @@ class ReadQueries(beam.DoFn):
 
 
 class MeasureShard(beam.DoFn):
-    """One index shard to what exact search finds in it, and what it finds itself at each effort."""
+    """Emits what exact search finds in an index shard, and what the shard finds with each parameter."""
 
     def __init__(self, measurement: Measurement):
         self._measurement = measurement
@@ -142,7 +142,7 @@ class MeasureShard(beam.DoFn):
 
 
 class WriteRecall(beam.DoFn):
-    """Writes recall@k at each effort."""
+    """Writes recall@k for each search parameter."""
 
     def __init__(self, measurement: Measurement):
         self._measurement = measurement

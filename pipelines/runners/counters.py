@@ -51,7 +51,7 @@ class StepCounters:
             self.add(millis=round(1000 * (time.perf_counter() - start)))
 
     def tick(self, rows: int) -> None:
-        """Tells the progress display, when it is in this process, that `rows` more are done."""
+        """Reports to the progress display, if it is in this process, that `rows` more are done."""
         with _live_lock:
             _live[self.step] += rows
 
@@ -70,7 +70,7 @@ def reset_live() -> None:
 
 
 def summarise(result: Any) -> dict[str, dict[str, float]]:
-    """All of our counters of a finished pipeline: step to counter to value, with rows per second where time was taken.
+    """Collects our counters of a finished pipeline: step to counter to value, with rows per second if time was taken.
 
     A runner that keeps no metrics gives an empty table.
     """

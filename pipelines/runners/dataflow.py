@@ -23,11 +23,11 @@ SECRETS = ("s3_access_key_id", "s3_secret_access_key", "s3_session_token", "azur
 
 
 def defaults(arguments: Sequence[str], resources: Resources | None) -> dict[str, str]:
-    """Flags that make our jobs run well where the user gave none.
+    """Flags that make our jobs run well, if the user gave none.
 
     Args:
         arguments: Beam's flags, for `--experiments` of the user's own.
-        resources: of a job with a model; None for one without.
+        resources: resources of a job with a model; None for a job without one.
     """
     # An element is a whole shard: each thread holds one. Beside a GPU a second thread moves data while one computes.
     chosen = {"number_of_worker_harness_threads": "2" if resources and resources.accelerator else "1"}
@@ -41,7 +41,7 @@ def defaults(arguments: Sequence[str], resources: Resources | None) -> dict[str,
 
 
 def check(arguments: Sequence[str], urls: Sequence[str], models: Sequence[str], resources: Resources) -> None:
-    """Refuses what Dataflow's service or its workers cannot do.
+    """Raises for what Dataflow's service or its workers cannot do.
 
     Raises:
         InputError: a flag is missing, two don't go together, a place is on this machine, or a flag holds a secret.

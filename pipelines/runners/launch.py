@@ -44,7 +44,7 @@ LOOPBACK_RUNNERS = (
     "FlinkRunner",
     "PrismRunner",
     "PortableRunner",
-)  # with nothing else told, workers run in the launcher
+)  # unless other flags are given, workers run in the launcher
 
 _OUR_ERROR = re.compile(r"rag_ops\.errors\.(InputError|JobError): ([^\n]*)")
 _WHERE = re.compile(r" \[while running '.*$", re.DOTALL)  # what Beam adds to a worker's message
@@ -73,11 +73,11 @@ def pipeline_options(arguments: Sequence[str], resources: Resources | None = Non
 def check(
     arguments: Sequence[str], urls: Sequence[str], models: Sequence[str] = (), resources: Resources | None = None
 ) -> None:
-    """Refuses, before any work, what the runner cannot do.
+    """Raises, before any work, for what the runner cannot do.
 
     Args:
         arguments: Beam's flags.
-        urls: what workers read and write.
+        urls: URLs that workers read and write.
         models: directories, URLs or hub ids that workers load.
         resources: what the model's steps ask for.
 
@@ -102,7 +102,7 @@ def run(
     """Builds a pipeline, runs it, waits for its end, and returns the counters of its steps.
 
     Args:
-        build: adds the transforms to a pipeline.
+        build: function that adds the transforms to a pipeline.
         arguments: Beam's flags.
         resources: what a model's workers must have; None for a job without a model.
 
@@ -173,7 +173,7 @@ def _missing(arguments: Sequence[str], wanted: dict[str, str]) -> list[str]:
 
 
 def _defaults(runner: str) -> dict[str, str]:
-    """The flags that `runner` gets where the user gave none."""
+    """The flags that `runner` gets if the user gave none."""
     wanted = dict(DEFAULTS.get(runner, {}))
     if runner in LOOPBACK_RUNNERS:
         wanted["environment_type"] = "LOOPBACK"

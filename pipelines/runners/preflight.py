@@ -1,4 +1,4 @@
-"""What must answer before a job is sent off. Beam itself waits for ever where one of these is missing.
+"""Checks what must answer before a job is sent off. Beam itself waits for ever if one of these is missing.
 
 A Flink cluster must have slots, a job server must accept calls, and a pool of external workers must be able to start
 one: a pool whose `python` has no apache_beam accepts work and never does any.
@@ -20,8 +20,8 @@ from pipelines.runners.worker_pool import OURS
 from rag_ops.errors import InputError, JobError
 
 logger = logging.getLogger("ragbeam")
-ANSWER_SECS = 15  # of a server that is up
-START_SECS = 40  # of a worker's process, with its imports
+ANSWER_SECS = 15  # a server that is up answers within this
+START_SECS = 40  # a worker's process, with its imports, starts within this
 NO_CLUSTER = ("[auto]", "[local]", "[collection]")  # Beam starts one in the job server
 _good_pools: set[str] = set()
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -32,7 +32,7 @@ def check(options: PipelineOptions, runner: str) -> None:
 
     Raises:
         JobError: something does not answer, or has no room for the job.
-        InputError: an address is none.
+        InputError: an address is malformed.
     """
     portable = options.view_as(PortableOptions)
     task_managers = 1
@@ -57,7 +57,7 @@ def check_flink(master: str, parallelism: int) -> int:
     """Checks that a session cluster answers and has a free slot, and as many in all as are wanted.
 
     Returns:
-        How many task managers it has.
+        The number of task managers.
     """
     url = master if "://" in master else f"http://{master}"
     try:
@@ -137,7 +137,7 @@ def probe(address: str) -> bool | None:
     """Asks a pool for a worker, waits until it calls back, and sends it away again.
 
     Returns:
-        Whether the pool is ours; None where no worker came.
+        Whether the pool is ours; None if no worker came.
     """
     import grpc
     from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc, endpoints_pb2

@@ -13,11 +13,11 @@ EXAMPLE = f"type:nvidia-l4;count:1;{DRIVER}"
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What a model's transforms ask for.
+    """The resources that a model's transforms ask for.
 
     Attributes:
         accelerator: Dataflow's description of a GPU, such as "type:nvidia-l4;count:1;install-nvidia-driver".
-        memory_bytes: at least so much for a worker, over all its processes.
+        memory_bytes: least memory of a worker, over all its processes.
     """
 
     accelerator: str | None = None
@@ -25,7 +25,7 @@ class Resources:
 
     @classmethod
     def of(cls, accelerator: str | None, memory: str | None, device: str) -> Resources:
-        """From flags.
+        """Makes the resources from flags.
 
         Args:
             accelerator: --accelerator.
@@ -44,7 +44,7 @@ class Resources:
         return cls(accelerator, faiss_specs.parse_size("--worker_memory", memory))
 
     def hints(self) -> dict[str, Any]:
-        """Keyword arguments of Beam's `with_resource_hints`; empty where nothing is asked for."""
+        """Keyword arguments of Beam's `with_resource_hints`; empty if nothing is asked for."""
         hints = {"accelerator": self.accelerator, "min_ram": self.memory_bytes}
         return {name: value for name, value in hints.items() if value is not None}
 

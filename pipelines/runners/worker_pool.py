@@ -83,7 +83,7 @@ def work(control: str, name: str, state_cache_size: str, data_buffer_time_limit_
 
 
 def serve(port: int) -> None:
-    """Runs a pool of worker processes on `port` until the process is told to end.
+    """Runs a pool of worker processes on `port` until the process is asked to end.
 
     Raises:
         JobError: the port is taken.

@@ -26,11 +26,11 @@ class TableCoder(beam.coders.Coder):
             return reader.read_all()
 
     def is_deterministic(self) -> bool:
-        """So it may be a key."""
+        """True, so that it may be a key."""
         return True
 
     def to_type_hint(self) -> Any:
-        """What it codes."""
+        """The type that it codes."""
         return pa.Table
 
 
@@ -46,15 +46,15 @@ class TopKCoder(beam.coders.Coder):
         return TopK.from_bytes(encoded)
 
     def is_deterministic(self) -> bool:
-        """So it may be a key."""
+        """True, so that it may be a key."""
         return True
 
     def to_type_hint(self) -> Any:
-        """What it codes."""
+        """The type that it codes."""
         return TopK
 
 
 def register() -> None:
-    """Tells Beam of our coders; called wherever a pipeline is built."""
+    """Registers our coders with Beam; called wherever a pipeline is built."""
     beam.coders.registry.register_coder(pa.Table, TableCoder)
     beam.coders.registry.register_coder(TopK, TopKCoder)

@@ -63,7 +63,7 @@ class UnitHandler(ModelHandler[E, P, M], Generic[E, P, M]):
         return sum(unit.nbytes for unit in batch)
 
     def get_metrics_namespace(self) -> str:
-        """Where Beam's own inference metrics go."""
+        """The namespace of Beam's own inference metrics."""
         return f"beam.{self._step}"
 
     def get_resource_hints(self) -> dict[str, Any]:
@@ -71,19 +71,19 @@ class UnitHandler(ModelHandler[E, P, M], Generic[E, P, M]):
         return self._resources.hints()
 
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
-        """One unit a batch."""
+        """Arguments that make each batch one unit."""
         return {"min_batch_size": 1, "max_batch_size": 1}
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """Which model, and how a worker runs it.
+    """The model to load, and how a worker runs it.
 
     Attributes:
         name: directory, fsspec URL or hub id.
-        workers: where it runs.
-        max_tokens: cut of the input; None for the model's own.
-        dtype: of a generator's arithmetic; "auto" is float32 on a CPU and bfloat16 on a GPU.
+        workers: device and threads to run it on.
+        max_tokens: longest input; None for the model's own limit.
+        dtype: dtype of a generator's arithmetic; "auto" is float32 on a CPU and bfloat16 on a GPU.
     """
 
     name: str
@@ -94,7 +94,7 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class TextUnit:
-    """A unit of texts to encode: `key` tells whose they are; `columns` has one column (texts) or two (title, text)."""
+    """A unit of texts to encode: `key` identifies the unit; `columns` has one column (texts) or two (title, text)."""
 
     key: Any
     table: pa.Table
@@ -109,7 +109,7 @@ class TextUnit:
 class VectorUnit:
     """The vectors of a unit, (rows, dimension), with the table that they came from.
 
-    `errors` tells of each row that could not be encoded why; its vector is 0. Only questions may have them.
+    `errors` maps each row that could not be encoded to the reason; its vector is 0. Only questions may have them.
     """
 
     key: Any
@@ -124,10 +124,10 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
 
     Args:
         step: label for the counters.
-        settings: the model.
+        settings: settings of the model.
         role: "context" or "question".
         columns: the columns to encode: a text, or a title and a text.
-        dtype: of the vectors, a NumPy name.
+        dtype: dtype of the vectors, a NumPy name.
     """
 
     def __init__(self, step: str, settings: ModelSettings, role: str, columns: Sequence[str], dtype: str):
@@ -148,10 +148,10 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
         )
 
     def work(self, unit: TextUnit, model: Any, counters: StepCounters) -> VectorUnit:
-        """Encodes one unit; a question that cannot be encoded is told in `errors`.
+        """Encodes one unit; a question that cannot be encoded is reported in `errors`.
 
         Raises:
-            JobError: a passage cannot be encoded; `row` tells which of the unit.
+            JobError: a passage cannot be encoded; `row` is its number in the unit.
         """
         texts = [unit.table[column].to_pylist() for column in self._columns]
         errors: dict[int, str] = {}
@@ -171,7 +171,7 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
 class AnswerUnit:
     """A block of questions with what was found for them: `passages[i]`, best first, and `scores`, (questions, k).
 
-    `errors` tells of each question that could not be encoded why; it has no passages.
+    `errors` maps each question that could not be encoded to the reason; it has no passages.
     """
 
     block: int
@@ -193,9 +193,9 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
 
     Args:
         step: label for the counters.
-        settings: the model.
+        settings: settings of the model.
         generation: how answers are decoded.
-        n_docs: the first so many passages of a question are what it is answered from.
+        n_docs: number of passages, from the first, that a question is answered from.
     """
 
     def __init__(self, step: str, settings: ModelSettings, generation: GenerationSettings, n_docs: int):

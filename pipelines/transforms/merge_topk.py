@@ -1,4 +1,4 @@
-"""Merging of what several shards found."""
+"""Merges what several shards found."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MergeTopK(beam.CombineFn):
         return [merge([*accumulator, element], self._k)]
 
     def merge_accumulators(self, accumulators: Iterable[list[TopK]]) -> list[TopK]:
-        """Joins several."""
+        """Merges several accumulators."""
         parts = [part for accumulator in accumulators for part in accumulator]
         return [merge(parts, self._k)] if parts else []
 

@@ -31,7 +31,7 @@ PACKAGES = ("ragbeam", "apache-beam", "torch", "transformers", "faiss-cpu", "pya
 
 
 def distribute(label: str, elements: Sequence[T]) -> beam.PTransform:
-    """A collection of units of work, dealt out over the workers."""
+    """A transform that creates a collection of units of work, distributed over the workers."""
     return label >> _Distribute(list(elements))
 
 
@@ -47,7 +47,7 @@ class _Distribute(beam.PTransform):
 
 @dataclasses.dataclass(frozen=True)
 class StageRun:
-    """What a finished run of a job says of itself."""
+    """The result of a finished run of a job."""
 
     manifest: Manifest
     reused: int
@@ -76,15 +76,15 @@ def stage_job(
     check_inputs: Callable[[], None],
     scratch: str | None = None,
 ) -> Iterator[StageJob]:
-    """A run of a stage, while it has the output directory to itself.
+    """Yields a run of a stage, while it has the output directory to itself.
 
     A run that fails leaves finished shards for the next one; a run over bad inputs leaves nothing.
 
     Args:
-        output: where the stage writes.
-        beam_arguments: the runner's flags.
+        output: output directory of the stage.
+        beam_arguments: flags of the runner.
         started: `time.monotonic()` when the command began.
-        check_inputs: raises if an input is not what it was when the job began.
+        check_inputs: function that raises if an input is not what it was when the job began.
         scratch: the job's own working directory, removed when an input is bad.
 
     Raises:
@@ -162,11 +162,11 @@ class StageJob:
         """Runs a pipeline while a bar shows its progress; returns the counters of its steps.
 
         Args:
-            build: adds the transforms.
+            build: function that adds the transforms.
             unit: what is counted, plural.
-            total: how many there are, if that is known.
-            done: returns how many are done.
-            resources: what the workers of a model must have.
+            total: number of units in all, if known.
+            done: function that returns how many are done.
+            resources: resources that the workers of a model must have.
         """
         shards = shards_of(self.output.url, len(self._wanted))
         with Progress(self.output.stage, total, done, unit, shards):
@@ -185,10 +185,10 @@ class StageJob:
 
         Args:
             inputs: name to URL of what was read.
-            info: for the manifest.
+            info: facts for the manifest.
             metrics: counters of the pipeline's steps.
             keep: files with a shard record that hold no rows, such as a trained index.
-            report: more for run.json.
+            report: more entries for run.json.
 
         Raises:
             JobError: an input has changed, or the pipeline ended without a shard.

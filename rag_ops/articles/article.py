@@ -1,4 +1,4 @@
-"""What is read: the units of reading, and what comes of them."""
+"""The units of reading, and the articles that come of them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ UNKNOWN = -1  # when a text was written, if nothing says so
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One unit of reading.
+    """A unit of reading: a part of an input.
 
     Attributes:
-        ordinal: its place among all splits of the job, in input order.
+        ordinal: place of the split among all splits of the job, in input order.
         format: name of one of `formats.FORMATS`.
         url: the file, or the name of a dataset.
         start, end: bytes of a text file or dump, row groups of a Parquet file, or the shard of a dataset; end is
             exclusive, None for all the rest.
-        shards: of a dataset, how many it has.
-        prefix: what stands before the ids of its articles.
+        shards: number of shards of a dataset.
+        prefix: text put before the ids of its articles.
     """
 
     ordinal: int
@@ -46,7 +46,7 @@ class Article:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NoArticle:
-    """A page of a dump that is no article: where it is the latest revision, it takes the place of one that was."""
+    """A page of a dump that is no article: if it is the latest revision, it takes the place of one that was."""
 
     article_id: str
     date: int = UNKNOWN

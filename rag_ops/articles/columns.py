@@ -27,7 +27,7 @@ class Columns:
     id: str | None = None
 
     def present(self) -> list[str]:
-        """All that there are, each once."""
+        """The columns that there are, each once."""
         return list(dict.fromkeys(name for name in (self.id, self.title, self.text) if name is not None))
 
 
@@ -35,10 +35,10 @@ def find_columns(names: Iterable[Any], wanted: Columns, source: Callable[[], str
     """The columns that are there.
 
     Args:
-        names: of the columns, or keys.
-        wanted: what the flags name. A flag's default stands for any name in `KNOWN`; another name must be there.
+        names: names of the columns, or keys.
+        wanted: names that the flags give. A flag's default stands for any name in `KNOWN`; another name must be there.
         source: file and place, for the message.
-        what: whose columns, for the message.
+        what: owner of the columns, for the message.
 
     Raises:
         InputError: there is no text, or a column is missing that a flag names.
@@ -63,7 +63,7 @@ def find_columns(names: Iterable[Any], wanted: Columns, source: Callable[[], str
 
 
 def made_id(title: str, text: str) -> str:
-    """The id of an article that has none: of what it says, so that it is the same wherever the article stands.
+    """Makes the id of an article that has none, from its content, so it is the same wherever the article is.
 
     >>> made_id("", "The ampere is a unit.")
     'f3f1cfd718bad4860c5979a80f3ef88a'
@@ -72,7 +72,7 @@ def made_id(title: str, text: str) -> str:
 
 
 def joined_text(value: Any) -> Any:
-    r"""Paragraphs put together where a text is a list of them (KILT), or holds such a list; else the value itself.
+    r"""Joins paragraphs if a text is a list of them (KILT), or holds such a list; else the value itself.
 
     >>> joined_text(["Ampere\n", "A unit.\n"])
     'Ampere\nA unit.'

@@ -1,4 +1,4 @@
-"""Pages that become no article: counted by reason, and by title where the page itself is at fault."""
+"""Counts pages that become no article, by reason, and names those that are at fault themselves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 
 logger = logging.getLogger(__name__)
 TOO_LONG, TOO_COMPLEX = "too_long", "too_complex"
-NAMED_TITLES = 100  # of each reason; the counts are of all
+NAMED_TITLES = 100  # titles kept for each reason; the counts are complete
 SHOWN_CHARS = 200
 
 

@@ -23,10 +23,10 @@ OPEN_TAG, CLOSE_TAG = b"<page>", b"</page>"
 ROOT = "mediawiki"
 _INDEX_SUFFIX = re.compile(r"\.xml(\.bz2)$")
 MAX_TITLE_CHARS = 1000  # every passage of a page carries its title; MediaWiki's own limit is 255 bytes
-ENCODING_BYTES = 1000  # at the beginning of a dump, which tell UTF-16 by its zeros
-MAX_ID_DIGITS = 19  # of a revision's id, so that it fits into 64 bits
-MAX_DEPTH = 100  # of elements; an export has five
-MAX_TOKEN_BYTES = 32 << 20  # of a tag or comment, which the XML parser holds whole
+ENCODING_BYTES = 1000  # beginning of a dump, which shows UTF-16 by its zeros
+MAX_ID_DIGITS = 19  # digits of a revision's id, so that it fits into 64 bits
+MAX_DEPTH = 100  # nested elements; an export has five
+MAX_TOKEN_BYTES = 32 << 20  # longest tag or comment, which the XML parser holds whole
 _PAGE_FIELDS = {"title", "ns", "id"}
 _REVISION_FIELDS = {"id", "timestamp", "model", "text"}
 _TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)Z")
@@ -43,11 +43,11 @@ class Page:
         namespace: 0 for articles.
         title: as shown, without a namespace prefix for articles.
         redirect: whether the page has a <redirect/> element.
-        wikitext: of the latest revision in the dump; empty when it is deleted.
+        wikitext: text of the latest revision in the dump; empty if it is deleted.
         too_long: whether the title or the text was left out because no page has as much.
-        model: the content model of that revision.
-        date: of that revision, as MediaWiki writes it in its database: 20240501000000; -1 without one.
-        revision: its id; -1 without one.
+        model: content model of that revision.
+        date: time of that revision, as MediaWiki writes it in its database: 20240501000000; -1 without one.
+        revision: id of that revision; -1 without one.
     """
 
     page_id: str
@@ -79,7 +79,7 @@ def drop_reason(page: Page) -> str | None:
 def cut_dump(url: str, split_bytes: int) -> list[tuple[int, int | None]]:
     """Byte ranges (start, end) into which a dump is split; the end of the last is None.
 
-    Plain XML and multistream bz2 are cut every `split_bytes`, the latter at the streams of its companion index where
+    Plain XML and multistream bz2 are cut every `split_bytes`, the latter at the streams of its companion index if
     that lies beside it. A single-stream file is one range, and a line in the log says so.
 
     Raises:
@@ -119,7 +119,7 @@ def companion_offsets(url: str) -> list[int]:
 
 
 def read_pages(url: str, start: int = 0, end: int | None = None) -> Iterator[Page]:
-    """The pages that a byte range owns: those whose "<page>" begins in its bytes, or in its bz2 streams.
+    """Yields the pages that a byte range owns: those whose "<page>" begins in its bytes, or in its bz2 streams.
 
     Args:
         url: `.xml`, or that with `.gz`, `.bz2`, `.zst` or `.xz`.
@@ -139,7 +139,7 @@ def read_pages(url: str, start: int = 0, end: int | None = None) -> Iterator[Pag
 
 
 def read_site(url: str) -> SiteInfo:
-    """What a dump's head says of its wiki, whichever part of the dump is read; what it lacks is empty.
+    """Reads what a dump's head says of its wiki; what the head lacks is empty.
 
     Raises:
         InputError: the file is cut or not what its name says.
@@ -221,7 +221,7 @@ def _tag_start(text: bytes) -> bytes:
 
 
 class _PageParser:
-    """Expat, told what a MediaWiki export looks like; exports that follow one another in a file are read as one."""
+    """Expat, set up for MediaWiki exports; exports that follow one another in a file are read as one."""
 
     def __init__(self, url: str, start: int):
         self._url, self._start = url, start
@@ -230,7 +230,7 @@ class _PageParser:
         self._fields: dict[str, str] = {}
         self._long = False  # whether one of them was cut
         self._revision: dict[str, str] = {}  # the one that is being read
-        self._latest: dict[str, str] = {}  # of those of the page so far
+        self._latest: dict[str, str] = {}  # the latest revision of the page so far
         self._text: list[str] | None = None
         self._room = 0  # characters that the field may still have
         self._ended = False
@@ -382,7 +382,7 @@ class _PageParser:
         elif self._path[-1] == "text":
             self._text.clear()
         else:
-            self._text.append(data[: max(0, self._room + len(data))])  # the title tells which page it is
+            self._text.append(data[: max(0, self._room + len(data))])  # the title shows which page it is
 
     def _page(self) -> Page:
         fields, latest = self._fields, self._latest

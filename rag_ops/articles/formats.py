@@ -35,7 +35,7 @@ from schemas.passages import Passage
 Row = tuple[Callable[[], str], dict[str, Any]]  # where a row stands, said only when asked, and its columns
 Cut = tuple[int, int | None] | tuple[int, int, int]  # start, end and, of a dataset, the number of its shards
 PARQUET_BATCH_ROWS = 256
-MAX_NAME_CHARS = 1000  # of a title or an id, which every passage of the article carries
+MAX_NAME_CHARS = 1000  # longest title or id, which every passage of the article carries
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # what "\ud800" in JSON makes, and no file can hold
 
 
@@ -43,8 +43,8 @@ class Format:
     """One kind of input. Subclasses give its cuts and either its rows or its articles.
 
     Attributes:
-        name: on the command line and in splits.
-        suffixes: of its files, without those of a compression.
+        name: name on the command line and in splits.
+        suffixes: suffixes of its files, without those of a compression.
         is_file: whether an input is a file; else it is a dataset's name.
         is_wikitext: whether texts are markup, to be rendered.
         checks_ids: whether the first ids of its files are compared beforehand, as they may begin anew in each.
@@ -57,7 +57,7 @@ class Format:
     checks_ids = True
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        """What the splits of an input cover, in order.
+        """The ranges of an input that its splits cover, in order.
 
         Raises:
             InputError: the input is missing or not of this format.
@@ -90,11 +90,11 @@ class Format:
                 dropped["empty"] += 1
 
     def kept(self, article: Article) -> Article | Passage | None:
-        """What a row comes to: the article, or None if it has no text."""
+        """The article of a row, or None if it has no text."""
         return article if article.text.strip() else None
 
     def digest(self, url: str, options: InputOptions) -> str:
-        """What stands for an input in the fingerprint."""
+        """Digest that stands for an input in the fingerprint."""
         return store.sha256_of(url)
 
 
@@ -142,7 +142,7 @@ class Jsonl(Format):
         yield from _byte_cuts(url, options)
 
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
-        """The objects."""
+        """The objects of the lines."""
         for lines_before, _, line in read_lines(split):
             if not line.strip():
                 continue
@@ -214,7 +214,7 @@ class Psgs(Format):
     name, suffixes = "psgs", (".tsv",)
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        """Every `split_bytes`; between records where cells are quoted, which takes a pass over the file."""
+        """Every `split_bytes`; between records if cells are quoted, which takes a pass over the file."""
         size = store.size_bytes(url)
         compressed = url.lower().endswith(COMPRESSIONS)
         if not compressed and size > options.split_bytes and _layout(url, options).quoted:
@@ -287,7 +287,7 @@ _USUAL = "; where it is missing, a name in common use"
 
 @dataclasses.dataclass(frozen=True)
 class InputOptions:
-    """How inputs are read."""
+    """Options of reading inputs."""
 
     format: str = setting("auto", f"auto, by the file's name; or {', '.join(FORMATS)}")
     id_column: str = setting("id", f"column or key of the article's id{_USUAL}")

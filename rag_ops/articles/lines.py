@@ -1,4 +1,4 @@
-"""Lines of the part of a file that a split owns, and where they stand in the whole file."""
+"""Reads the lines of a file that a split owns, with their places in the whole file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_lines(split: Split) -> Iterator[tsv.Line]:
 
 
 def line_source(split: Split, lines_before: int) -> str:
-    """File and line for a message."""
+    """The file and line, for a message."""
     return f"{split.url}, line {_line_number(split, lines_before)}"
 
 

@@ -25,7 +25,7 @@ def plan_splits(urls: Sequence[str], options: InputOptions) -> list[Split]:
     """Cuts all inputs into splits, in input order.
 
     Raises:
-        InputError: a file is missing, its format cannot be told, or its header is wrong.
+        InputError: a file is missing, its format is unclear, or its header is wrong.
     """
     files = expand_inputs(urls, options)
     kinds = {url: format_of(url, options) for url in files}
@@ -58,10 +58,10 @@ def expand_inputs(urls: Sequence[str], options: InputOptions) -> list[str]:
 
 
 def format_of(url: str, options: InputOptions) -> str:
-    """The format of a file: as the options say, else told from its name.
+    """The format of a file: as the options say, else by its name.
 
     Raises:
-        InputError: the name does not tell, or is an archive's.
+        InputError: the name shows no format, or is an archive's.
     """
     name = posixpath.basename(url).lower()
     if name.endswith(ARCHIVES) and (options.format == "auto" or FORMATS[options.format].is_file):
@@ -90,7 +90,7 @@ def format_of(url: str, options: InputOptions) -> str:
 
 
 def id_prefixes(kinds: Mapping[str, str], options: InputOptions) -> dict[str, str]:
-    """What stands before the ids of each input: its name, or that of its wiki among several wikis."""
+    """The text before the ids of each input: its name, or that of its wiki among several wikis."""
     if options.prefix_ids:
         parts = {url: url.split("/") for url in kinds}
         folders = zip(*(names[:-1] for names in parts.values()), strict=False)
@@ -112,8 +112,8 @@ def same_id_error(article_id: str, files: Sequence[str]) -> InputError:
     """The error of two articles that differ and have one id.
 
     Args:
-        article_id: their id.
-        files: where they stand, as far as it is known.
+        article_id: id of both.
+        files: files that they are in, as far as known.
     """
     return InputError(
         "two articles have one id and are not the same, so one of them would be lost",

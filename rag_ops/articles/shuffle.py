@@ -1,7 +1,7 @@
-"""Parts: chunk's shuffle by files. Each input split writes one part; each shard is put together from all parts.
+"""Chunk's shuffle by spill files: each input split writes one, and each shard is put together from all of them.
 
-A part is an Arrow IPC file in which every record batch belongs to one shard. So passages' text meets no GroupByKey, and
-the memory for a shard is the shard.
+A spill file is an Arrow IPC file in which every record batch belongs to one shard. So passages' text meets no
+GroupByKey, and the memory for a shard is the shard.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from schemas import passages
 from schemas.passages import Passage
 
 ROUND_PASSAGES = 4096  # rows buffered before a round of batches is written: about 3 MB of text
-SOURCE_BITS = 40  # of a source number: the article's place in its split; the split's ordinal is above them
+SOURCE_BITS = 40  # low bits of a source number: the article's place in its split; the split's ordinal is above them
 NO_PASSAGE = -1  # the position in the row of a page that is no article
 # What decides between articles of one id: the latest of a dump's revisions, then the first in input order.
 _ORDER = [pa.field(name, pa.int64(), nullable=False) for name in ("source", "date", "revision")]
@@ -39,7 +39,7 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 @dataclasses.dataclass(frozen=True)
 class SpillRecord:
-    """What a part holds: its URL, the record batches of each shard, the counts of its split, and titles dropped."""
+    """The record of a spill file: URL, the record batches of each shard, counts of the split, and titles dropped."""
 
     url: str
     batches: dict[int, list[int]]
@@ -50,7 +50,7 @@ class SpillRecord:
     titles: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
-        """For the sidecar that marks the part complete."""
+        """JSON for the sidecar that marks the spill file complete."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
@@ -75,11 +75,11 @@ def write_spill(
     """Splits the articles of one input split into passages and writes them as `directory/name`.
 
     Args:
-        directory: where parts go; the sidecar `name + ".json"` is written last.
-        name: the part's file name.
+        directory: directory of the spill files; the sidecar `name + ".json"` is written last.
+        name: name of the spill file.
         sources: articles in plain text, pages that are none, or ready passages; read once, streamed.
-        dropped: counted by reason, partly by the reader while `sources` is read.
-        ordinal: the split's position among all splits; of equal articles the first in input order is kept.
+        dropped: counts by reason, added to partly by the reader while `sources` is read.
+        ordinal: position of the split among all splits; of equal articles the first in input order is kept.
         num_shards: number of shards over which articles are hashed.
         words: whitespace words of a passage.
         overlap: words that a passage repeats from the one before.
@@ -109,7 +109,7 @@ def plain_articles(
 ) -> Iterator[Article | NoArticle | Passage]:
     """The articles of a split in plain text: a dump's markup is rendered, other formats come as they are.
 
-    A page whose markup cannot be rendered within the bounds of `rendering` is dropped, counted and named.
+    A page whose markup cannot be rendered within the bounds of `markup.bounded` is dropped, counted and named.
     """
     apparatus = dump.read_site(split.url).apparatus() if FORMATS[split.format].is_wikitext else frozenset()
     for source in read_split(split, options, dropped):
@@ -123,10 +123,10 @@ def plain_articles(
 
 
 def read_shard(parts: Sequence[tuple[str, Sequence[int]]], inputs: Sequence[str] = ()) -> tuple[pa.Table, int]:
-    """All passages of one shard, in their final order, and the number of articles dropped because another has their id.
+    """Reads the passages of one shard in their final order, and the number of articles dropped for a repeated id.
 
     Args:
-        parts: URL of each part and its batches that belong to the shard.
+        parts: URL of each spill file and its batches that belong to the shard.
         inputs: the file of each split by its ordinal, for messages.
 
     Returns:
@@ -193,7 +193,7 @@ def _passages(
             yield number, _row("", "", "", source.article_id, NO_PASSAGE, source)
 
 
-NO_MOMENT = NoArticle("")  # of what is no revision of a dump
+NO_MOMENT = NoArticle("")  # for rows that are no revision of a dump
 
 
 def _row(
@@ -234,7 +234,7 @@ def _rounds(
 
 
 def find_spill(directory: str, name: str) -> SpillRecord | None:
-    """The record of a part that an earlier run completed, else None."""
+    """Returns the record of a spill file that an earlier run completed, else None."""
     try:
         record = SpillRecord.from_json(store.read_text(store.join(directory, name + ".json")))
         return dataclasses.replace(record, url=store.join(directory, name))

@@ -1,6 +1,6 @@
 """Passages in TSV: what its columns are, whether quotes mean anything in it, and where its records end.
 
-A record of CSV can go over line ends inside quotes, and a file of raw text can hold any quotes. Both are told from the
+A record of CSV can go over line ends inside quotes, and a file of raw text can hold any quotes. Both are found from the
 file's beginning, in the same way by everyone who reads a part of it.
 """
 
@@ -15,7 +15,7 @@ from rag_ops.errors import InputError
 
 Line = tuple[int, int, bytes]  # the number of lines before it, the byte at which it begins, and the line
 HEAD_BYTES = 1 << 20
-MAX_RECORD_LINES = 10_000  # of a quoted cell; more is a quote that was never closed
+MAX_RECORD_LINES = 10_000  # lines of a quoted cell; more is a quote that was never closed
 MAX_RECORD_BYTES = 16 << 20
 _QUOTED = rb'"[^"]*(?:""[^"]*)*"'
 _PLAIN = rb'[^"\t\r\n]*'
@@ -30,9 +30,9 @@ class Layout:
     """A file's columns.
 
     Attributes:
-        text, title, id: places of the columns; None for one that there is not.
-        width: the number of columns.
-        header: the first line's cells where they are names.
+        text, title, id: places of the columns; None if there is no such column.
+        width: number of columns.
+        header: cells of the first line, if they are names.
         quoted: whether cells are quoted as CSV has it; if not, a quote is a character like any other.
     """
 
@@ -45,7 +45,7 @@ class Layout:
 
 
 def head(lines: Iterable[Line]) -> list[Line]:
-    """The lines that tell what a file looks like: a megabyte of them."""
+    """The first lines of a file, which show its layout: a megabyte of them."""
     found: list[Line] = []
     size = 0
     for line in lines:
@@ -63,12 +63,12 @@ def layout_of(lines: list[Line], url: str, wanted: Columns) -> Layout:
     three are id, text and title, as in DPR's psgs_w100.tsv.
 
     Args:
-        lines: the file's `head`.
-        url: for messages.
-        wanted: the columns that the flags name.
+        lines: `head` of the file.
+        url: URL of the file, for messages.
+        wanted: columns that the flags name.
 
     Raises:
-        InputError: the columns cannot be told.
+        InputError: the columns are unclear.
     """
     width = next((_columns_of(data) for _, _, data in records(lines, None)), 0)
     found = [data for _, _, data in records(lines, width)]
@@ -119,8 +119,8 @@ def records(lines: Iterable[Line], width: int | None) -> Iterator[Line]:
     themselves. So what a record is depends on no other record, and a file can be cut at the beginning of any.
 
     Args:
-        lines: of a file or of a part that begins with a record.
-        width: the number of columns; None for any.
+        lines: lines of a file, or of a part of it that begins with a record.
+        width: number of columns; None for any.
     """
     source = iter(lines)
     for line in source:

@@ -1,4 +1,4 @@
-"""A batch that fails is bisected, so that a bad row costs itself and a small memory costs time, and neither the job."""
+"""Bisects a failing batch: a bad row fails alone, and running out of memory only slows the job down."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def token_batches(lengths: Sequence[int], budget_tokens: int) -> Iterator[np.nda
     """Cuts rows, shortest first, into batches whose padded size stays within a budget.
 
     Args:
-        lengths: tokens of each row.
+        lengths: number of tokens of each row.
         budget_tokens: most tokens of a batch: rows times its longest row. A single longer row is a batch of its own.
 
     Yields:
@@ -43,16 +43,16 @@ def token_batches(lengths: Sequence[int], budget_tokens: int) -> Iterator[np.nda
 def in_batches(
     lengths: Sequence[int], budget_tokens: int, work: Work[R], on_rows: Callable[[int], None] = lambda rows: None
 ) -> tuple[dict[int, R], dict[int, str]]:
-    """Does `work` on rows in the batches of `token_batches`; a row that fails alone does not touch the others.
+    """Runs `work` over rows in the batches of `token_batches`; a row that fails alone does not affect the others.
 
     A row whose failure is its own is taken out and the batches are cut again, so the others' results are, byte for
-    byte, those of a unit that never held it. A batch that memory does not hold is done in halves: rows then come out of
+    byte, those of a unit that never held it. A batch that does not fit in memory is halved: rows then come out of
     smaller batches, whose sums may differ in the last digit from those of a larger device.
 
     Args:
-        lengths: tokens of each row.
+        lengths: number of tokens of each row.
         budget_tokens: most tokens of a batch.
-        work: the results of a batch of rows, in their order.
+        work: function from row numbers to their results, in the same order.
         on_rows: called with the number of rows finished since the last call.
 
     Returns:
@@ -89,7 +89,7 @@ def in_batches(
 
 
 def one_by_one(count: int, work: Work[R]) -> tuple[dict[int, R], dict[int, str]]:
-    """Does `work`, whose results for a row depend on that row alone, on all rows at once, and on fewer where it fails.
+    """Runs `work`, whose results depend on each row alone, on all rows at once, and on fewer if that fails.
 
     Returns:
         Row to result, and row to why it failed.
@@ -101,7 +101,7 @@ def one_by_one(count: int, work: Work[R]) -> tuple[dict[int, R], dict[int, str]]
 def _halved(
     rows: np.ndarray, work: Work[R], is_half: bool = False
 ) -> tuple[dict[int, R], dict[int, str], dict[int, str]]:
-    """Results by row; failures that are the row's own; and those of rows that memory does not hold alone."""
+    """Results by row; failures that are the row's own; and those of rows that do not fit in memory even alone."""
     try:
         return dict(zip(rows.tolist(), work(rows), strict=True)), {}, {}
     except RagbeamError:
@@ -127,7 +127,7 @@ def _halved(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, the device's or the machine's, by whichever exception a library tells it."""
+    """Whether an exception means that the device's or the machine's memory ran out, whichever library raised it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None

@@ -1,4 +1,4 @@
-"""Where torch computes: the device, and its threads."""
+"""The device that torch computes on, and its threads."""
 
 from __future__ import annotations
 

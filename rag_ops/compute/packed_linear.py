@@ -16,7 +16,7 @@ class PackedLinear(torch.nn.Module):
     """y = activation(x Wᵀ + b), float32 on a CPU, for inference.
 
     Args:
-        weight: (out, in). Where oneDNN cannot pack it, it is used as it is, with the same results to rounding.
+        weight: (out, in). If oneDNN cannot pack it, it is used as it is, with the same results up to rounding.
         bias: (out,), or None.
         activation: "none", "relu" or "gelu" (the exact one, by erf), computed on the way out.
     """

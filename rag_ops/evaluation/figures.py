@@ -66,7 +66,7 @@ class AnswerSet:
     def question_files(self) -> list[tuple[str, int]]:
         """Name and number of rows of each question file, in order; empty where they are gone or have changed.
 
-        The rows of an answers directory do not tell their file, so the files are counted again.
+        The rows of an answers directory do not name their file, so the files are counted again.
         """
         names = sorted(
             (name for name in self.manifest.inputs if name.startswith("questions_")), key=lambda name: int(name[10:])
@@ -160,7 +160,7 @@ class Scored:
         source: number of the answers directory.
         gold: to score further answers with; None for a row without gold answers, which is not scored.
         em, f1: 0 to 1; f1 is None where it is not defined.
-        place: of the first passage that holds an answer, from 1; None where none does.
+        place: of the first passage that holds an answer, from 1; None if none does.
     """
 
     row: dict[str, Any]
@@ -207,7 +207,7 @@ class Tally:
     """Sums over the rows of one scope: a directory, a question file, or all.
 
     Args:
-        name: of the scope.
+        name: name of the scope.
         kept: passages of a question: recall is known up to there.
         sweep: numbers of passages that answers were generated from again.
     """

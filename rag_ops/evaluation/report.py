@@ -20,10 +20,10 @@ from rag_ops.evaluation import plots
 from rag_ops.evaluation.figures import MAX_WORDS, Scored
 
 OUTCOMES = ("right", "wrong", "error", "no gold")
-SHOWN_PASSAGES = 10  # of a question, besides the first that holds an answer
-SHOWN_CHARS = 1500  # of any one text: a report's size is bounded whatever the rows hold
+SHOWN_PASSAGES = 10  # passages of a question, besides the first that holds an answer
+SHOWN_CHARS = 1500  # characters of any one text: a report's size is bounded whatever the rows hold
 SHOWN_TOKENS = 200
-LEAST_WORDS = 6  # of the axis of lengths
+LEAST_WORDS = 6  # words on the axis of lengths
 LOG_FROM = 20  # recall@k up to here is drawn over plain k
 
 
@@ -71,7 +71,7 @@ def page(figures: Mapping[str, Any], selection: Selection) -> str:
     """The whole page.
 
     Args:
-        figures: of `rag_ops.evaluation.figures.evaluate`.
+        figures: result of `rag_ops.evaluation.figures.evaluate`.
         selection: the rows of the list.
     """
     rows = selection.rows()

@@ -1,1 +1,1 @@
-"""RAG-Token answers from questions and their passages."""
+"""Generates RAG-Token answers from questions and their passages."""

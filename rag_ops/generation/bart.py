@@ -46,7 +46,7 @@ PARTS = {
     torch.nn.ModuleList,
 }
 DIRECT_LOOKS = 24  # queries for each passage that cost about as much as its keys and values
-USUAL_TOKENS = 8  # of an answer
+USUAL_TOKENS = 8  # tokens of a usual answer
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 
@@ -58,12 +58,12 @@ class DecoderCache:
     K is 1 before the first step. The beams of a question read the same passages, so a passage is stored once.
 
     Attributes:
-        states: of the passages, (N, tokens, width); padding is 0.
+        states: encoder states of the passages, (N, tokens, width); padding is 0.
         mask: 0 for a passage's tokens and -inf for its padding, (N, 1, tokens).
         past: for each layer, keys and values of the answer so far: (N, K, heads, longest, head size).
         passage: for each layer, keys and values of the passage, (N, heads, tokens, head size); empty until they pay.
         queries: cross-attention queries so far; beyond DIRECT_LOOKS the keys are cached.
-        length: how many tokens of `past` are filled.
+        length: number of tokens of `past` that are filled.
     """
 
     states: torch.Tensor
@@ -94,7 +94,7 @@ class Bart:
     """Encoder and decoder of a `BartForConditionalGeneration`.
 
     Args:
-        model: in evaluation mode, on its device, in its dtype; not needed afterwards.
+        model: generator in evaluation mode, on its device, in its dtype; not needed afterwards.
     """
 
     def __init__(self, model: Any):
@@ -112,7 +112,7 @@ class Bart:
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether `model` is a BART as this file writes it down: its configuration, and every one of its modules."""
+        """Whether this file computes `model`: it is a BART by its configuration and by every one of its modules."""
         if type(model) is not BartForConditionalGeneration or model.config.activation_function not in ACTIVATIONS:
             return False
         known = PARTS | {type(ACT2FN[model.config.activation_function])}
@@ -136,13 +136,13 @@ class Bart:
         return x
 
     def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> DecoderCache:
-        """The cache before the first step.
+        """Returns the cache for the first step.
 
         Args:
-            states: what `encode` gave, (N, tokens, width).
+            states: result of `encode`, (N, tokens, width).
             mask: 1 for tokens, 0 for padding, (N, tokens).
             longest: most tokens of an answer.
-            beams: how many there will be.
+            beams: number of beams to come.
         """
         shape = (len(states), 1, self._heads[1], longest, states.shape[-1] // self._heads[1])
         past = [(states.new_empty(shape), states.new_empty(shape)) for _ in self._decoder]

@@ -25,9 +25,9 @@ class _Sequences:
 
     Attributes:
         tokens: int64 (B, K, longest + 1), the start token first.
-        scores: what they are compared by, float32 (B, K).
-        log_probs: of each token, float32 (B, K, longest).
-        posteriors: over the passages, for each token, float32 (B, K, longest, D).
+        scores: scores to compare by, float32 (B, K).
+        log_probs: log-probability of each token, float32 (B, K, longest).
+        posteriors: distribution over the passages for each token, float32 (B, K, longest, D).
         lengths: tokens without the start token, int64 (B, K).
         done: whether the sequence is finished, bool (B, K).
     """
@@ -61,11 +61,11 @@ class _Sequences:
         return _Sequences(*(getattr(self, field.name)[rows, places] for field in dataclasses.fields(self)))
 
     def rows(self, kept: torch.Tensor) -> _Sequences:
-        """Those of some questions."""
+        """The sequences of some questions."""
         return _Sequences(*(getattr(self, field.name)[kept] for field in dataclasses.fields(self)))
 
     def beside(self, others: _Sequences) -> _Sequences:
-        """These and others of the same questions."""
+        """These sequences and others of the same questions, joined."""
         pairs = ((getattr(self, field.name), getattr(others, field.name)) for field in dataclasses.fields(self))
         return _Sequences(*(torch.cat(pair, 1) for pair in pairs))
 
@@ -98,16 +98,16 @@ def beam_search(
     """Decodes a batch of B questions with K beams each; a question that cannot improve any more leaves the batch.
 
     Args:
-        generator: made the states.
+        generator: generator that made the states.
         states: encoded contexts, (B * D, tokens, width), a question's passages together.
         mask: 1 for tokens, (B * D, tokens).
         log_prior: log p(z|x), float32 (B, D); -inf for a passage that only fills up.
-        constraints: tokens and lengths.
-        sources: of each question, what its answer is to stand in; None for no such rule.
+        constraints: constraints on tokens and lengths.
+        sources: texts that each question's answer must stand in; None for any answer.
         beams: K.
         length_penalty: power of the length by which a finished sequence's score is divided.
         early_stopping: whether a question is finished as soon as K of its sequences are.
-        n_best: how many sequences to give, at most K.
+        n_best: number of sequences to return, at most K.
 
     Returns:
         For each question its best sequences, best first.

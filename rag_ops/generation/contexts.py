@@ -2,7 +2,7 @@
 
     prefix + title + " / " + text + " // " + question
 
-(`title_sep` and `doc_sep` of RagConfig; transformers' RagRetriever.postprocess_docs). Where the whole is too long,
+(`title_sep` and `doc_sep` of RagConfig; transformers' RagRetriever.postprocess_docs). If the whole is too long,
 Hugging Face cuts its end, which is the question; we cut the passage's text, and say so.
 """
 
@@ -19,12 +19,12 @@ MIN_PASSAGE_TOKENS = 16  # a question may crowd out the passage down to this man
 
 @dataclasses.dataclass(frozen=True)
 class ContextFormat:
-    """How a context is written; RagConfig's fields.
+    """The format of a context, by RagConfig's fields.
 
     Attributes:
-        title_sep: between title and text.
-        doc_sep: between passage and question.
-        prefix: before all, for generators such as T5 that want a task's name.
+        title_sep: separator between title and text.
+        doc_sep: separator between passage and question.
+        prefix: text before everything else, for generators such as T5 that expect a task name.
         max_tokens: longest context, special tokens included (RagConfig.max_combined_length).
         keep_question: whether a context that is too long loses words of the passage; else it loses its end, which is
             the question, as in transformers.
@@ -37,7 +37,7 @@ class ContextFormat:
     keep_question: bool = True
 
     def render(self, passage: Passage, question: str) -> tuple[str, int]:
-        """The text of a context, and where in it (in characters) the part with the question begins.
+        """Writes the text of a context; returns it and the character at which the part with the question begins.
 
         >>> ContextFormat(" / ", " // ", "", 300).render(Passage("1:0", '"Ampere"', "A unit."), "what is it")
         ('Ampere / A unit. // what is it', 16)
@@ -51,11 +51,11 @@ class ContextFormat:
 
 
 def encode_context(tokenizer: Any, form: ContextFormat, passage: Passage, question: str) -> tuple[list[int], bool]:
-    """Token ids of one context, and whether it was cut. Where the whole text fits, the ids are the tokenizer's own.
+    """Token ids of one context, and whether it was cut. If the whole text fits, the ids are the tokenizer's own.
 
     Args:
-        tokenizer: of the generator.
-        form: how contexts are written.
+        tokenizer: tokenizer of the generator.
+        form: format of the contexts.
         passage: the passage.
         question: as the question tokenizer decodes it (lower case for an uncased one).
     """
@@ -92,11 +92,11 @@ def _cut(
     """Shortens a context to `limit` tokens, all of them those of the whole context.
 
     Args:
-        ids: of the whole context.
+        ids: token ids of the whole context.
         offsets: first character of each token and the one after its last.
         specials: 1 for tokens that the tokenizer puts around a text, else 0.
         question_start: the character from which on all is kept.
-        limit: tokens to keep, special tokens included.
+        limit: number of tokens to keep, special tokens included.
     """
     closing = next((place for place, special in enumerate(reversed(specials)) if not special), 0)
     end = len(ids) - closing
@@ -105,7 +105,7 @@ def _cut(
 
 
 def _cut_slowly(tokenizer: Any, text: str, question_start: int, limit: int) -> list[int]:
-    """The same for a tokenizer that does not tell where its tokens stand: the question is encoded once more alone."""
+    """Does the same for a tokenizer that gives no offsets: the question is encoded once more alone."""
     ids = list(tokenizer(text, truncation=False)["input_ids"])
     plain, tail = (
         list(tokenizer(part, add_special_tokens=False, truncation=False)["input_ids"])
@@ -120,10 +120,10 @@ def _joined(ids: list[int], tail: list[int], closing: list[int], limit: int) -> 
     """`limit` tokens of a context: its beginning, and all of the question unless that leaves too little of the rest.
 
     Args:
-        ids: of the whole context, without the special tokens that close it.
-        tail: those with the question, with which `ids` ends.
-        closing: the special tokens.
-        limit: tokens to keep.
+        ids: token ids of the whole context, without the special tokens that close it.
+        tail: token ids of the part with the question, with which `ids` ends.
+        closing: special tokens at the end.
+        limit: number of tokens to keep.
     """
     least = min(MIN_PASSAGE_TOKENS, limit // 2)
     room = limit - len(tail) - len(closing)

@@ -20,12 +20,12 @@ SURE = -69.0  # log-probabilities below this are computed anew, as sums of logar
 
 @dataclasses.dataclass(frozen=True)
 class Hypothesis:
-    """One answer.
+    """One answer that a search found.
 
     Attributes:
-        tokens: without the start token, the end token included where it came.
-        score: what answers are compared by; of a beam its log-probability over its length to a power.
-        log_probs: of each token under the mixture, float32 (T,), natural logarithm; their sum is log p(y|x).
+        tokens: token ids, without the start token.
+        score: score to compare answers by; for a beam, its log-probability over its length to a power.
+        log_probs: log-probability of each token under the mixture, float32 (T,), natural; their sum is log p(y|x).
         posterior: p(z | x, y_1..t) for each token, float32 (T, D); a row sums to 1.
     """
 
@@ -37,7 +37,7 @@ class Hypothesis:
 
 @dataclasses.dataclass(frozen=True)
 class Constraints:
-    """What a search must know of tokens and lengths.
+    """The tokens and lengths that a search must respect.
 
     Attributes:
         start: id of the decoder's start token.
@@ -60,7 +60,7 @@ class Constraints:
     last: tuple[int, ...] = ()
 
     def forced(self, place: int) -> tuple[int, ...]:
-        """The tokens of which one has to come at a place, whatever the other rules say; empty where none has to."""
+        """The tokens of which one has to come at a place, whatever the other constraints say; empty if none has to."""
         if self.last and place + 1 == self.longest:
             return self.last
         return (self.first,) if place == 0 and self.first is not None else ()
@@ -75,16 +75,15 @@ class Constraints:
     def apply(
         self, log_probs: torch.Tensor, tokens: torch.Tensor, place: int, sources: Sequence[Source] | None = None
     ) -> torch.Tensor:
-        """Scores of next tokens, as transformers' processors give them.
+        """Returns the scores of next tokens, as transformers' processors give them.
 
-        A score is the token's log-probability, -inf where a rule forbids the token, and 0 for a token that is forced.
+        A score is the token's log-probability, -inf if a constraint forbids the token, and 0 for a forced token.
 
         Args:
             log_probs: (B, K, vocabulary); not changed.
             tokens: sequences so far, the start token first, int64 (B, K, at least place + 1).
-            place: how many tokens after the start token there are.
-            sources: of each question, what its answer is to stand in. Where the rules leave no token, the end token
-                comes.
+            place: number of tokens after the start token.
+            sources: texts that each question's answer must stand in; if no token is left, the end token comes.
         """
         if forced := self.forced(place):
             scores = torch.full_like(log_probs, -torch.inf)
@@ -106,7 +105,7 @@ class Constraints:
         return standing
 
     def _ruled(self, log_probs: torch.Tensor, tokens: torch.Tensor, place: int) -> torch.Tensor:
-        """What `apply` says of lengths, repetitions and forbidden words."""
+        """Applies the constraints on lengths, repetitions and forbidden words."""
         early = place + 1 < self.shortest
         singles = [sequence[0] for sequence in self.forbidden if len(sequence) == 1 and sequence[0] not in self.ends]
         longer = [sequence for sequence in self.forbidden if len(sequence) > 1]
@@ -166,7 +165,7 @@ class Mixture:
         self.log_probs = probs.clamp_min_(TINY).log_()
 
     def settle(self, used: torch.Tensor) -> bool:
-        """Computes the log-probabilities of those questions exactly of which a search would use an unsure one.
+        """Computes log-probabilities exactly for those questions where a search would use an unsure one.
 
         Args:
             used: log-probabilities that it would use, float32 (B, any number); what it would not, anything over `SURE`.
@@ -184,4 +183,4 @@ class Mixture:
         """p(z | x, y_1..t) for chosen next tokens: int64 beams and tokens, (B, M), to float32 (B, M, D)."""
         rows = torch.arange(len(beams), device=beams.device)[:, None]
         joint = self._logits.permute(0, 2, 3, 1)[rows, beams, tokens] + self._shift[..., 0].transpose(1, 2)[rows, beams]
-        return joint.softmax(-1).nan_to_num_(0.0)  # of a token whose logits are -inf for all passages
+        return joint.softmax(-1).nan_to_num_(0.0)  # for a token whose logits are -inf for all passages

@@ -22,15 +22,15 @@ class Vocabulary:
     """The characters of each token of a vocabulary.
 
     Args:
-        tokenizer: the generator's.
+        tokenizer: tokenizer of the generator.
         uncased: whether case and accents are left out of the comparison.
 
     Attributes:
-        uncased: the same.
-        characters: of each token, without spaces; "" for special tokens and parts of a character.
-        tokens: ids by characters.
+        uncased: as given.
+        characters: characters of each token, without spaces; "" for special tokens and parts of a character.
+        tokens: token ids by their characters.
         inner: ids of tokens that no answer begins with, such as "##ing".
-        longest: characters of the longest token.
+        longest: number of characters of the longest token.
     """
 
     def __init__(self, tokenizer: Any, uncased: bool):
@@ -56,8 +56,8 @@ class Source:
     """The texts that the answer to one question is to stand in.
 
     Args:
-        texts: of its passages.
-        vocabulary: of the generator.
+        texts: texts of the question's passages.
+        vocabulary: vocabulary of the generator.
     """
 
     def __init__(self, texts: Iterable[str], vocabulary: Vocabulary):
@@ -102,5 +102,5 @@ class Source:
 
 
 def select(sources: Sequence[Source] | None, questions: torch.Tensor) -> list[Source] | None:
-    """The sources of some questions, int64 (any number,)."""
+    """Selects the sources of some questions, int64 (any number,); None if there are no sources."""
     return None if sources is None else [sources[question] for question in questions.tolist()]

@@ -22,12 +22,12 @@ def greedy(
     """Decodes a batch of B questions with D passages each; a question that is finished leaves the batch.
 
     Args:
-        generator: made the states.
+        generator: generator that made the states.
         states: encoded contexts, (B * D, tokens, width), a question's passages together.
         mask: 1 for tokens, (B * D, tokens).
         log_prior: log p(z|x), float32 (B, D); -inf for a passage that only fills up.
-        constraints: tokens and lengths.
-        sources: of each question, what its answer is to stand in; None for no such rule.
+        constraints: constraints on tokens and lengths.
+        sources: texts that each question's answer must stand in; None for any answer.
     """
     questions, docs = log_prior.shape
     cache = generator.start(states, mask, constraints.longest)

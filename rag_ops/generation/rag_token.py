@@ -29,9 +29,9 @@ from rag_ops.models.loading import load_rag, rag_tokenizer
 from rag_ops.questions.failures import MODEL_FAILED, NO_HIT
 from schemas.passages import Passage
 
-Contexts = Sequence[tuple[list[int], bool]]  # of one question: token ids of each context, and whether it was cut
+Contexts = Sequence[tuple[list[int], bool]]  # for one question: token ids of each context, and whether it was cut
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions
-ENCODER_TOKENS = {"cpu": 1024, "cuda": 65_536}  # of one encoder batch: on a CPU, what its caches hold
+ENCODER_TOKENS = {"cpu": 1024, "cuda": 65_536}  # tokens of one encoder batch: on a CPU, what its caches hold
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -54,9 +54,9 @@ class Answer:
             natural logarithm.
         posterior: for each passage given, the mean over the answer's tokens of p(z | x, y_1..t); sums to 1.
         truncated: whether a context was cut.
-        error: why there is none.
-        tokens: of the answer as generated, the end token included where there is one.
-        token_ids: of the same.
+        error: why there is no answer, or None.
+        tokens: tokens of the answer as generated, with the end token if there is one.
+        token_ids: ids of these tokens.
         others: text and score of the next best answers, best first.
     """
 
@@ -75,8 +75,8 @@ class RagTokenGenerator:
 
     Args:
         model: the composed model; its generator is taken over, and is not to be used otherwise.
-        tokenizer: its pair of tokenizers.
-        settings: of decoding.
+        tokenizer: pair of tokenizers of the model.
+        settings: settings of decoding.
         device: "cpu" or "cuda".
         threads: torch threads.
         dtype: "float32", "bfloat16" or "float16", of the weights and the arithmetic; probabilities are float32.
@@ -128,10 +128,10 @@ class RagTokenGenerator:
 
         Args:
             directory: see `checkpoints.find_model`.
-            settings: of decoding.
+            settings: settings of decoding.
             device: "auto", "cpu" or "cuda".
             threads: torch threads.
-            dtype: of `DTYPES`, or "auto": float32 on a CPU, bfloat16 on a GPU.
+            dtype: one of `DTYPES`, or "auto": float32 on a CPU, bfloat16 on a GPU.
 
         Raises:
             InputError: it is no RAG-Token model, or lacks a part.
@@ -155,15 +155,15 @@ class RagTokenGenerator:
     ) -> list[Answer]:
         """Answers questions from their retrieved passages.
 
-        A batch that does not fit the memory is halved. A question that fails alone gets the error in its answer, and
+        A batch that does not fit in memory is halved. A question that fails alone gets the error in its answer, and
         the others' answers are those of a block without it (`batching.in_batches`).
 
         Args:
-            questions: as asked.
-            passages: of each question, best first; a question without any gets an error.
+            questions: questions as asked.
+            passages: passages of each question, best first; a question without any gets an error.
             scores: inner products, float32 (questions, k); the first len(passages[i]) of row i count.
             batch_tokens: context tokens of a batch; by default what suits the device.
-            on_rows: told after each batch how many questions it had.
+            on_rows: called after each batch with its number of questions.
 
         Returns:
             One answer a question, in the order given.
@@ -207,7 +207,7 @@ class RagTokenGenerator:
         return [[next(encoded) for _ in passages[number]] for number in numbers]
 
     def _sources(self, passages: Sequence[Sequence[Passage]]) -> list[Source] | None:
-        """What each question's answer is to stand in; None where it may be anything."""
+        """The texts that each question's answer must stand in; None if it may be anything."""
         if self._vocabulary is None:
             return None
         return [
@@ -323,7 +323,7 @@ def spelt_as(passages: Sequence[Passage], answer: Answer) -> Answer:
 
 
 def is_uncased(tokenizer: Any) -> bool:
-    """Whether a tokenizer takes capitals for small letters, so that its text lacks them."""
+    """Whether a tokenizer lower-cases its input, so that its text has no capitals."""
     capital, small = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("Paris", "paris"))
     return capital == small
 
@@ -332,9 +332,9 @@ def constraints_of(tokens: SpecialTokens, settings: GenerationSettings, tokenize
     """The constraints of decoding; only the special tokens come from the model.
 
     Args:
-        tokens: of the model.
-        settings: of decoding.
-        tokenizer: of the generator, for forbidden words.
+        tokens: special tokens of the model.
+        settings: settings of decoding.
+        tokenizer: tokenizer of the generator, for forbidden words.
     """
     forbidden = {
         tuple(tokenizer(form, add_special_tokens=False)["input_ids"])

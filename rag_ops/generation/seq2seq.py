@@ -14,7 +14,7 @@ from rag_ops.generation.bart import Bart
 
 
 class Cache(Protocol):
-    """What a step looks back on, for N rows (questions x passages) with K beams each."""
+    """What a decoding step reads, for N rows (questions x passages) with K beams each."""
 
     def reorder(self, parents: torch.Tensor) -> None:
         """Gives each beam the past of its parent, int64 (N, K)."""
@@ -24,20 +24,20 @@ class Cache(Protocol):
 
 
 class Generator(Protocol):
-    """What decoding needs of a generator; shapes as in `bart.Bart`."""
+    """The interface of a generator that decoding needs; shapes as in `bart.Bart`."""
 
     def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Token ids and mask, (N, tokens), to states, (N, tokens, width)."""
 
     def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Any:
-        """Reads the states; gives a Cache with one beam a row."""
+        """Reads the states; returns a Cache with one beam for each row."""
 
     def step(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
         """The newest tokens, (N, K), to logits of the next, (N, K, vocabulary)."""
 
 
 def generator_of(model: Any) -> Generator:
-    """The fastest of ours that `model`, a transformers generator in evaluation mode, can be run by."""
+    """Returns the fastest of our generators that can run `model`, a transformers generator in evaluation mode."""
     return Bart(model) if Bart.fits(model) else Seq2Seq(model)
 
 
@@ -46,9 +46,9 @@ class TransformersCache:
     """Transformers' own cache, one row for each beam of each passage.
 
     Attributes:
-        states, mask: of the passages, (N * K, tokens, width) and (N * K, tokens).
+        states, mask: states and mask of the passages, (N * K, tokens, width) and (N * K, tokens).
         inner: keys and values of answer and passage.
-        beams: K.
+        beams: number of beams, K.
     """
 
     states: torch.Tensor
@@ -95,7 +95,7 @@ class Seq2Seq:
         return output.last_hidden_state
 
     def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> TransformersCache:
-        """See `Generator`; `longest` and `beams` are not needed, for the cache grows."""
+        """See `Generator`; `longest` and `beams` are not needed, because the cache grows."""
         return TransformersCache(states, mask, EncoderDecoderCache(DynamicCache(), DynamicCache()))
 
     def step(self, tokens: torch.Tensor, cache: TransformersCache) -> torch.Tensor:

@@ -18,12 +18,12 @@ from rag_ops.models.loading import loading
 
 @dataclasses.dataclass(frozen=True)
 class SpecialTokens:
-    """Token ids that decoding needs.
+    """The token ids that decoding needs.
 
     Attributes:
-        pad: fills up contexts; it is never looked at.
-        start: the decoder's first input.
-        ends: any of them ends an answer.
+        pad: filler of contexts, which the mask hides.
+        start: first input of the decoder.
+        ends: tokens of which each ends an answer.
         first: the token that every answer has to begin with (`forced_bos_token_id`); None if there is none.
         last: tokens of which one has to end an answer that reaches the length limit (`forced_eos_token_id`); may be
             empty.
@@ -41,12 +41,12 @@ class SpecialTokens:
 
 
 def special_tokens(generation: Any, config: Any) -> SpecialTokens:
-    """The tokens of a loaded model.
+    """The special tokens of a loaded model.
 
     Args:
-        generation: its `generation_config`.
-        config: its RagConfig; asked for start and end tokens that the generation configuration lacks, its own before
-            the generator's. There `generate` would raise an error, or never end an answer.
+        generation: `generation_config` of the model.
+        config: RagConfig of the model; asked for start and end tokens that the generation configuration lacks, its
+            own before the generator's. There `generate` would raise an error, or never end an answer.
 
     Raises:
         InputError: neither names a start token or an end token.
@@ -69,7 +69,7 @@ def special_tokens(generation: Any, config: Any) -> SpecialTokens:
 
 
 def read_special_tokens(directory: str) -> SpecialTokens:
-    """The tokens of the model in a local directory, without loading its weights.
+    """The special tokens of the model in a local directory, without loading its weights.
 
     Raises:
         InputError: its configuration cannot be read, or names no start or end token.

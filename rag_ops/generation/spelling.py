@@ -1,6 +1,6 @@
-"""The passages' spelling of an answer: what an uncased vocabulary loses, its source still has.
+"""Restores the spelling of an answer from its passages, which still have what an uncased vocabulary loses.
 
-A generator of BERT's uncased vocabulary writes "andre - marie ampere" and "3, 000". Where a passage holds the same
+A generator of BERT's uncased vocabulary writes "andre - marie ampere" and "3, 000". If a passage holds the same
 letters, digits and signs, the answer takes the passage's own spelling: "André-Marie Ampère", "3,000".
 """
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-SEPARATORS = ",."  # of a number's digits
+SEPARATORS = ",."  # separators between digits of a number
 
 
 def respell(answer: str, texts: Iterable[str]) -> str:
-    """The first place in the texts that is the answer but for case, accents and spaces; the answer where there is none.
+    """The first place in the texts that is the answer but for case, accents and spaces; the answer if there is none.
 
     A place begins and ends where a word or a number does.
 
     Args:
-        answer: as the generator's tokenizer decodes it.
-        texts: what it may come from, the most likely source first.
+        answer: answer as the generator's tokenizer decodes it.
+        texts: texts that it may come from, the likeliest first.
 
     >>> respell("andre - marie ampere", ["named after André-Marie Ampère (1775-1836)"])
     'André-Marie Ampère'
@@ -46,7 +46,7 @@ def bare(text: str, uncased: bool = True) -> tuple[str, list[int]]:
     """The text without spaces, case and accents, and for each of its characters the place that it came from.
 
     Args:
-        text: any.
+        text: any text.
         uncased: False to leave case and accents.
     """
     if not uncased:

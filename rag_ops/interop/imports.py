@@ -33,9 +33,9 @@ from schemas.manifest import Manifest, ShardRecord, digest_of
 from schemas.passages import Passage
 
 SHARD_ROWS = 50_000  # passages of an imported shard
-VECTOR_ROWS = 1000  # of a row group
+VECTOR_ROWS = 1000  # rows of a row group
 INDEX_NAME, META_NAME = "index.dpr", "index_meta.dpr"  # after "NAME.", or alone in a directory
-SAMPLE_ROWS = 1000  # vectors that tell how those of a graph were made
+SAMPLE_ROWS = 1000  # sample that shows how the vectors of a graph were made
 ONE_LENGTH = 0.05  # of the mean, how far apart lengths may be of what 8 bits for each number make of one length
 
 
@@ -69,7 +69,7 @@ def import_dpr(index: str, passages_url: str, output: str, made_with: MadeWith, 
         passages_url: the pickled dict, or a `psgs_w100.tsv`.
         output: local or remote directory; gets `passages`, `embeddings` and `index`.
         made_with: for the manifest.
-        dtype: of the vectors on disk.
+        dtype: dtype of the vectors on disk.
 
     Raises:
         InputError: a file is missing or is not what it should be, a pickle holds more than plain data, or the index
@@ -145,7 +145,7 @@ def write_corpus(
         output: directory, which gets `passages` and `embeddings`.
         shards: all but the last of SHARD_ROWS rows.
         count: rows of all.
-        dimension: of the vectors; None for what the first has.
+        dimension: dimension of the vectors; by default that of the first.
         made_with: for the manifest.
         dtype: "float16" or "float32".
     """

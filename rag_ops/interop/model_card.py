@@ -199,7 +199,7 @@ class RagRetriever(transformers.RagRetriever):
 
         Args:
             retriever_name_or_path: the model: a directory, URL or hub id.
-            indexed_dataset: a `datasets.Dataset` with a FAISS index "embeddings"; by default the configuration tells.
+            indexed_dataset: a `datasets.Dataset` with a FAISS index "embeddings"; by default as configured.
             kwargs: `config`, or settings of it that replace the model's.
 
         Raises:
@@ -270,7 +270,7 @@ def _refuse_dprs(url: str) -> None:
 
 
 class RagTokenForGeneration(transformers.RagTokenForGeneration):
-    """Transformers' model, with any question encoder that ragbeam knows: the configuration tells how it pools."""
+    """Transformers' model, with any question encoder that ragbeam knows: the configuration says how it pools."""
 
     def __init__(self, config: Any = None, question_encoder: Any = None, generator: Any = None, **options: Any):
         super().__init__(config, question_encoder, generator, **options)
@@ -301,7 +301,7 @@ class RagTokenForGeneration(transformers.RagTokenForGeneration):
             kwargs: as transformers has them; `question_encoder_model` and `generator_model` are loaded models.
 
         Raises:
-            InputError: one is missing, or the encoder's files don't tell how it pools.
+            InputError: one is missing, or the encoder's files don't say how it pools.
         """
         encoding = directory = None
         model = kwargs.get("question_encoder_model")

@@ -1,4 +1,4 @@
-"""Markup to text with a bound on time and memory, whatever the page: a hostile one costs itself and nothing else.
+"""Converts markup to text within bounds of time and memory: a hostile page is lost alone.
 
 The parser is linear on markup whose brackets and tags pair up, and up to quadratic, or out of stack, where they don't.
 So a page is looked at first; one whose parsing may take long is parsed in a process of its own, which is stopped.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rag_ops.markup import wikitext
 
-MAX_SECS = 3  # of a processor, for a page
+MAX_SECS = 3  # processor seconds for a page
 MAX_MEMORY_BYTES = 2 << 30
 SUSPECT_CHARS = 1 << 20
 SUSPECT_MARKS = 25_000  # nodes of the parse: some 20 to 50 microseconds each
@@ -32,7 +32,7 @@ _MANY_EQUALS = re.compile(rf"^=(?:[^=\n]*=){{{MAX_EQUALS}}}", re.MULTILINE)
 
 
 def render(markup: str, apparatus: frozenset[str] = wikitext.DROPPED_NAMESPACES) -> str | None:
-    """The plain text of a page (`wikitext.to_text`, with its arguments); None where it cannot be had within the bounds.
+    """The plain text of a page (`wikitext.to_text`, with its arguments); None if that takes more than the bounds.
 
     >>> render("The ''[[Himalaya|Himalayas]]''.")
     'The Himalayas.'
@@ -73,7 +73,7 @@ def is_suspect(markup: str) -> bool:
 
 
 def _in_child(markup: str, apparatus: frozenset[str]) -> str | None:
-    """The text by a process of its own; None where it needs more than its time or memory, or dies."""
+    """The text by a process of its own; None if it needs more than its time or memory, or dies."""
     root = str(Path(__file__).resolve().parents[1])
     paths = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
     try:
@@ -81,7 +81,7 @@ def _in_child(markup: str, apparatus: frozenset[str]) -> str | None:
             [sys.executable, "-m", "rag_ops.markup.bounded", *sorted(apparatus)],
             input=markup.encode("utf-8", "replace"),
             capture_output=True,
-            timeout=10 * MAX_SECS,  # of the clock, for a machine that has much else to do
+            timeout=10 * MAX_SECS,  # wall clock, for a machine that has much else to do
             env={**os.environ, "PYTHONPATH": paths},
             check=False,
         )

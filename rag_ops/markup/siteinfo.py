@@ -1,4 +1,4 @@
-"""What the head of a MediaWiki dump says of its wiki: its name, and the namespaces by which titles are told apart."""
+"""What the head of a MediaWiki dump says of its wiki: its name, and the namespaces that titles can be in."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def precision(written: str, value: float, converted: float, source: Unit, target
     kelvin between temperatures; more for whole numbers into feet and pounds.
 
     Args:
-        written: the input number as written, without separators: it tells the precision.
+        written: the input number as written, without separators: it shows the precision.
         value: its value.
         converted: the value in the target unit.
         source: its unit.

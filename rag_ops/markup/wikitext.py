@@ -66,14 +66,14 @@ _EXPONENT = re.compile(r"[-−+–]?\d")
 _HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 _SPACES = re.compile(r"(?:[^\S\n]|\u200b)+")
 _WORD = re.compile(r"\w")
-_NO_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff]")  # that &#0; and &#xd800; would make
+_NO_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff]")  # characters that &#0; and &#xd800; would make
 _NO_WORDS = re.compile(r"^[\s*#:;.,|∣()\-–—]*$")
 _NO_SUM = re.compile(r"[$£€](?=\s|$)")  # a sum of money whose amount was a template's
 # Each begins only where its run of spaces or commas begins: tried from each of them a long run would take for ever.
 _CLEANING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\(\s*(?:[,;:.\-–]\s*)*\)|\[\s*\]"), ""),
     (re.compile(r"\(\s*(?:[,;]\s*)+"), "("),
-    (re.compile(r"(?<!\s)\s*\(\s*(?:aged?|years? (?:ago|old))\s*\)"), ""),  # an age that only the clock could tell
+    (re.compile(r"(?<!\s)\s*\(\s*(?:aged?|years? (?:ago|old))\s*\)"), ""),  # an age that only the clock knows
     (re.compile(r"(?<!\s)\s*\(([^()]*)\)"), lambda match: "" if _NO_SUM.search(match[1]) else match[0]),
     (re.compile(r"(?<![,;:\s])[,;:\s]+\)"), ")"),
     (re.compile(r"[,;][,;\s]+"), lambda match: _one_separator(match)),
@@ -88,8 +88,8 @@ _DISAMBIGUATION = re.compile(
 )
 _REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)
 MAX_TEMPLATE_DEPTH = 30
-MAX_PAGE_CHARS = 4 << 20  # of a page; MediaWiki's own limit is 2 MiB
-MAX_TITLE_CHARS = 255  # of a page, as MediaWiki has it
+MAX_PAGE_CHARS = 4 << 20  # longest page; MediaWiki's own limit is 2 MiB
+MAX_TITLE_CHARS = 255  # longest title, as MediaWiki has it
 MAX_UNCLOSED = 1000  # brackets or braces; a real page has a handful
 
 

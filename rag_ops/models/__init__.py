@@ -1,1 +1,1 @@
-"""Models on disk: found, loaded, composed; and the encoder."""
+"""Finding, loading and composing models on disk; and the encoder."""

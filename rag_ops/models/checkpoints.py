@@ -1,4 +1,4 @@
-"""Models on disk: found by hub id or URL, identified by digest, composed into a RAG-Token model, saved and loaded.
+"""Finds models on disk by directory, URL or hub id, identifies them by digest, and reads their configuration.
 
 The layout is Hugging Face's own for RAG: `config.json` (RagConfig), weights in safetensors, and both tokenizers in
 `question_encoder_tokenizer/` and `generator_tokenizer/`. What transformers has no field for stands in config.json under
@@ -22,8 +22,8 @@ from rag_ops.models.sentence_encoders import EncoderConfig, is_sentence_encoder,
 from rag_ops.storage import store
 
 OUR_KEY = "ragbeam"
-RAG_TOKEN = "RagTokenForGeneration"  # in config.json's `architectures`
-UNTRAINED = "untrained"  # what config.json says of a generator that has never learned to write
+RAG_TOKEN = "RagTokenForGeneration"  # the name in config.json's `architectures`
+UNTRAINED = "untrained"  # mark in config.json of a generator that was never trained
 # The files that decide what a model computes. READMEs and other formats of the same weights don't.
 MODEL_FILES = (
     "*.json",
@@ -96,12 +96,12 @@ def model_files(directory: str) -> Iterator[str]:
 
 
 def weights_directory(directory: str) -> str:
-    """Where in a local model directory config.json, weights and tokenizer are: mostly itself."""
+    """The directory with config.json, weights and tokenizer in a local model directory: mostly the directory itself."""
     return os.path.join(directory, transformer_folder(directory)).rstrip(os.sep)
 
 
 def read_config(directory: str) -> dict[str, Any]:
-    """config.json of a local model directory."""
+    """Returns config.json of a local model directory."""
     try:
         config = json.loads(Path(weights_directory(directory), "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -121,7 +121,7 @@ def encoder_config(directory: str, role: str = "context") -> EncoderConfig:
         role: "context" or "question"; the side of a DPR checkpoint that is wanted.
 
     Raises:
-        InputError: a DPR checkpoint of the other side, or a model whose files don't tell the pooling.
+        InputError: a DPR checkpoint of the other side, or a model whose files don't name the pooling.
     """
     config = read_config(directory)
     if config["model_type"] == "rag":
@@ -146,10 +146,10 @@ def check_rag_token(directory: str, name: str) -> None:
 
     Args:
         directory: see `find_model`.
-        name: as the user gave it, for the error.
+        name: the model's name as the user gave it, for the error.
 
     Raises:
-        InputError: it is no RAG model, or one for another rule, as RAG-Sequence.
+        InputError: it is no RAG model, or one of another kind, such as RAG-Sequence.
     """
     config = read_config(directory)
     kind = config["model_type"]
@@ -171,7 +171,7 @@ def check_rag_token(directory: str, name: str) -> None:
 
 
 def dimension(directory: str) -> int:
-    """Numbers of a vector of the encoder (of a RAG model: the question encoder) in a local directory."""
+    """Dimension of the vectors of the encoder (in a RAG model: the question encoder) in a local directory."""
     config = read_config(directory)
     config = config.get("question_encoder", config) if config["model_type"] == "rag" else config
     return int(config.get("projection_dim") or config["hidden_size"])
@@ -183,7 +183,7 @@ def context_digest(directory: str) -> str | None:
 
 
 def score_scale(config: Any) -> float:
-    """What a RAG model multiplies inner products by before the softmax over passages; 1, the paper's, if unrecorded.
+    """The factor on inner products before a RAG model's softmax over passages; 1, as in the paper, if unrecorded.
 
     Args:
         config: a RagConfig.
@@ -192,7 +192,7 @@ def score_scale(config: Any) -> float:
 
 
 def is_untrained(directory: str) -> bool:
-    """Whether a model in a local directory says of itself that its generator has never been trained."""
+    """Whether the configuration of a local model says that its generator has never been trained."""
     return read_config(directory).get(OUR_KEY, {}).get("generator") == UNTRAINED
 
 

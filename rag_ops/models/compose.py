@@ -29,8 +29,8 @@ DECODER_LAYERS = 2
 LAST_NORM_GAIN = 3.0
 SEED = 20201
 INT8_MAX = 127
-SCALES = ".scales"  # of a matrix that is stored as int8: behind its name
-SMALLEST_SCALE = 1e-7  # of a row of zeros; float16 has it
+SCALES = ".scales"  # suffix of the name of an int8 matrix's scales
+SMALLEST_SCALE = 1e-7  # scale of a row of zeros; float16 can hold it
 
 
 def compose(
@@ -49,7 +49,7 @@ def compose(
         output: local directory to save to.
         context_encoder: the encoder of the passages; its digest is kept, and `answer` refuses an index of another. A
             sentence-transformers model encodes both sides, so there it is known.
-        score_scale: what inner products are multiplied by before the softmax over passages. 1 is the paper's; vectors
+        score_scale: factor on inner products before the softmax over passages. 1 is the paper's; vectors
             of length 1 have inner products within 1, of which the softmax makes hardly a difference.
 
     Raises:
@@ -104,14 +104,14 @@ def compose_warm_started(
 
 
 def save_trained(generator: BartForConditionalGeneration, encoder: str, path: str) -> None:
-    """Saves what training could change in a warm-started generator; the encoder has the rest.
+    """Saves the weights of a warm-started generator that training could change; the encoder has the rest.
 
     Matrices are int8 with a float16 scale for each row, a quarter of their size; vectors are float16.
 
     Args:
         generator: made by `warm_start_generator`; what stayed as it was has requires_grad False.
         encoder: local directory of the encoder that it was made from.
-        path: file to write.
+        path: local file to write.
     """
     stored: dict[str, torch.Tensor] = {}
     for name, parameter in generator.named_parameters():
@@ -130,10 +130,10 @@ def save_trained(generator: BartForConditionalGeneration, encoder: str, path: st
 
 
 def read_trained(path: str, encoder_digest: str) -> tuple[dict[str, torch.Tensor], int]:
-    """What `save_trained` wrote, in float32, and the number of decoder layers.
+    """Reads what `save_trained` wrote: tensors in float32, and the number of decoder layers.
 
     Args:
-        path: the file.
+        path: file to read.
         encoder_digest: `checkpoints.model_digest` of the encoder that it goes with.
 
     Raises:
@@ -207,7 +207,7 @@ def warm_start_generator(encoder: Any, decoder_layers: int | None = None) -> Bar
 
     Args:
         encoder: a `BertModel`.
-        decoder_layers: how many of its layers the decoder takes; by default 2, where it has them.
+        decoder_layers: number of encoder layers that the decoder takes; by default 2, if there are so many.
 
     Raises:
         InputError: the encoder is no BERT, or has fewer layers.

@@ -18,11 +18,11 @@ REMEDY = (
 
 
 def refuse_file(path: str, name: str) -> None:
-    """Refuses a file that is given for a model's directory, as what it is.
+    """Raises the error for a file that was given in place of a model directory; it names what the file is.
 
     Args:
-        path: local.
-        name: as the user gave it.
+        path: local path of the file.
+        name: path or URL as the user gave it.
 
     Raises:
         InputError: always.

@@ -36,15 +36,17 @@ from rag_ops.models.sentence_encoders import EncoderConfig
 logger = logging.getLogger(__name__)
 WINDOW_ROWS = 4096  # rows tokenised together while the device works on those before: bounds memory
 STEP_TOKENS = 8  # rows are padded to a multiple: 3% of a passage, and no more shapes than kernels keep
-MOST_ROWS = 64  # of a batch: bounds the empty rows of short lengths
-MAX_TEXT_CHARS = 1 << 16  # of a text; 512 tokens are some 2,500, and a megabyte takes seconds and gigabytes to tokenise
+MOST_ROWS = 64  # rows of a batch: bounds the empty rows of short lengths
+MAX_TEXT_CHARS = (
+    1 << 16
+)  # characters of a text; 512 tokens are some 2,500, and a megabyte takes seconds and gigabytes to tokenise
 
 
 def batch_shape(tokens: int, budget_tokens: int, limit: int) -> tuple[int, int]:
-    """The shape (rows, tokens) of the batch that a row is computed in: it depends on nothing but the row's length.
+    """The shape (rows, tokens) of the batch that a row is computed in: it depends only on the row's length.
 
     Args:
-        tokens: of the row.
+        tokens: number of tokens of the row.
         budget_tokens: most tokens of a batch; a single longer row is a batch of its own.
         limit: longest input of the model.
 
@@ -151,20 +153,20 @@ class Encoder:
         on_rows: Callable[[int], None] = lambda rows: None,
         on_failure: Callable[[int, str], None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of texts, or of (title, text) pairs.
+        """Encodes texts, or (title, text) pairs, as vectors.
 
-        A batch that does not fit the memory is halved; a row that fails alone does not touch the others.
+        A batch that does not fit in memory is halved; a row that fails alone does not affect the others.
 
         Args:
             texts: questions, or passages' titles.
             pairs: passages' texts, as many.
             batch_tokens: most tokens of a batch; by default what suits the device.
-            dtype: of the result; the model computes in float32.
-            on_rows: told after each batch how many rows it had.
-            on_failure: told of each row that cannot be encoded, and why; its vector is 0. By default that is an error.
+            dtype: dtype of the result; the model computes in float32.
+            on_rows: called after each batch with its number of rows.
+            on_failure: called with each row that cannot be encoded, and why; its vector is 0. None raises.
 
         Returns:
-            Vectors, `dtype` (rows, dimension), in the order given; and whether each text was cut, bool (rows,).
+            The vectors, `dtype` (rows, dimension), in the order given; and whether each text was cut, bool (rows,).
             A row's vector is the same bytes whatever the other rows are.
 
         Raises:
@@ -214,7 +216,7 @@ class Encoder:
         truncated: np.ndarray,
         fail: Callable[[int, str], None],
     ) -> Iterator[tuple[tuple[int, int], list[_Row]]]:
-        """Full batches as rows of one shape come together, then what is left; notes what was cut, tells what failed."""
+        """Yields full batches of rows of one shape, then what is left; notes what was cut, reports what failed."""
         waiting: dict[tuple[int, int], list[_Row]] = {}
 
         def window(start: int) -> tuple[dict[int, tuple[_Row, bool]], dict[int, str]]:
@@ -255,7 +257,7 @@ class Encoder:
         )
 
     def _within_memory(self, batch: Sequence[_Row], shape: tuple[int, int]) -> np.ndarray:
-        """The vectors of a batch; of halves of its shape, where memory does not hold it."""
+        """The vectors of a batch; of halves of its shape, if it does not fit in memory."""
         try:
             return self._encode_batch(batch, shape)
         except Exception as error:

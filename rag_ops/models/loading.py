@@ -1,9 +1,9 @@
 """The one place that loads models and tokenizers: as data, never as code, and with one line if they cannot be read.
 
-Weights come from safetensors, or from torch files with weights_only=True, which is how transformers reads them too;
+Weights come from safetensors, or from torch files with weights_only=True, as transformers reads them too;
 classes come from transformers itself, never from a model's own directory. Layouts of every age are read: the tokenizers
 of RAG and DPR's first checkpoints have a vocab.txt, or a vocab.json and merges.txt, and do not name their class, which
-only the configuration of the model that they belong to tells.
+only the configuration of the model that they belong to names.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def load_tokenizer(directory: str) -> Any:
 
 
 def load_encoder_tokenizer(directory: str) -> Any:
-    """The tokenizer of an encoder's local directory, or of a RAG model's question encoder, made to lower if it has to.
+    """Tokenizer of an encoder's local directory or of a RAG model's question encoder, lower-casing if so configured.
 
     Raises:
         InputError: it cannot be loaded.
@@ -65,7 +65,7 @@ def rag_tokenizer(directory: str, config: RagConfig | None = None) -> RagTokeniz
 
     Args:
         directory: local; has both in their subfolders.
-        config: the model's; by default what stands in the directory.
+        config: configuration of the model; by default the one in the directory.
 
     Raises:
         InputError: one cannot be loaded.
@@ -84,8 +84,8 @@ def load_rag(directory: str, dtype: torch.dtype, kind: Any = transformers.RagTok
 
     Args:
         directory: see `checkpoints.find_model`.
-        dtype: of its weights.
-        kind: transformers' class, or one made from it.
+        dtype: dtype of the weights.
+        kind: transformers' class, or a subclass.
 
     Raises:
         InputError: it cannot be loaded, or is no RAG-Token model.
@@ -128,14 +128,14 @@ def load_encoder(directory: str, role: str) -> Any:
 
 
 def longest_input(model: torch.nn.Module, otherwise: int) -> int:
-    """Tokens that a model has positions for.
+    """Number of tokens that a model has positions for.
 
     RoBERTa's table, and those of its descendants (XLM-R, CamemBERT, MPNet), begin with the padding's position, which
     the first token comes behind: of 514 rows 512 count.
 
     Args:
         model: an encoder of transformers.
-        otherwise: what to give for a model that names none.
+        otherwise: value for a model that names none.
     """
     for name, part in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(part, torch.nn.Embedding):
@@ -145,7 +145,7 @@ def longest_input(model: torch.nn.Module, otherwise: int) -> int:
 
 
 def read_weights(directory: str, prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint whose names start with `prefix`: from safetensors, or torch files without pickle."""
+    """Reads a checkpoint's tensors whose names start with `prefix`: from safetensors, or torch files without pickle."""
     from safetensors import safe_open
 
     names = sorted(os.listdir(directory))
@@ -209,11 +209,11 @@ def _question_encoder_of_rag(directory: str) -> Any:
 
 @contextlib.contextmanager
 def loading(what: str, directory: str) -> Iterator[None]:
-    """Turns whatever a damaged, foreign or hostile model file raises into one line.
+    """Turns whatever a damaged, foreign or hostile model file raises inside the block into one error line.
 
     Args:
-        what: the part that is loaded: "the encoder".
-        directory: where from.
+        what: the part that is loaded, such as "the encoder".
+        directory: directory that it is loaded from.
 
     Raises:
         InputError: the block raised something else than our own errors.

@@ -1,4 +1,4 @@
-"""An encoder's question prompt among token ids: what lets transformers' RAG classes, which see no text, put it in.
+"""Inserts an encoder's question prompt among token ids, for transformers' RAG classes, which see no text.
 
 `Encoder` puts the prompt before the text and tokenises both. `RagTokenForGeneration` is given token ids, of which the
 retriever writes the contexts too, so they must not hold the prompt: it is inserted on the way into the encoder.
@@ -34,8 +34,8 @@ class QuestionPrompt:
         beginning.
 
         Args:
-            tokenizer: of the encoder.
-            prompt: not empty.
+            tokenizer: tokenizer of the encoder.
+            prompt: text of the prompt, not empty.
         """
         special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         found: QuestionPrompt | None = None
@@ -52,7 +52,7 @@ class QuestionPrompt:
 
     @classmethod
     def from_json(cls, value: Any, prompt: str) -> QuestionPrompt:
-        """What `dataclasses.asdict` gave.
+        """The inverse of `dataclasses.asdict`.
 
         Raises:
             InputError: `value` is null, which says that the prompt cannot be inserted.
@@ -98,7 +98,7 @@ def check_question_prompt(ours: Mapping[str, Any]) -> None:
     """Checks that transformers' classes can put in the prompt of a model, if it has one.
 
     Args:
-        ours: what config.json has under our key.
+        ours: the value of our key in config.json.
 
     Raises:
         InputError: they cannot.

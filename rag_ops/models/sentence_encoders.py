@@ -1,4 +1,4 @@
-"""What the files of a sentence-transformers directory say about its vectors, read as that library (6.2) reads them.
+"""Reads how a sentence-transformers directory makes its vectors, as that library (6.2) reads it.
 
 A directory names its modules in `modules.json`: a Transformer, a Pooling and perhaps a Normalize, each with the folder
 that holds its settings. The layouts that the library has written differ in three ways, and all are read:
@@ -60,8 +60,8 @@ class EncoderConfig:
         normalize: whether vectors are scaled to length 1.
         max_tokens: longest input in tokens; longer ones are cut.
         zero_token_types: whether the segment ids are all 0, as DPR's encoders were trained, also for title and text.
-        prompt: put before the text; before the title of a passage.
-        lower_case: whether the tokenizer is made to take capitals for small letters.
+        prompt: text put before the text, or before the title of a passage.
+        lower_case: whether the tokenizer is made to lower-case its input.
     """
 
     pooling: str
@@ -76,7 +76,7 @@ class EncoderConfig:
             raise InputError("unknown pooling", value=self.pooling, expected=" or ".join(POOLINGS))
 
     def as_dict(self) -> dict[str, Any]:
-        """The attributes, for JSON; prompt and lower_case only if they are set, so that older records stay equal."""
+        """The attributes, for JSON; prompt and lower_case only if they are set, so records without them stay equal."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -85,7 +85,7 @@ class EncoderConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EncoderConfig:
-        """What `as_dict` gave.
+        """The inverse of `as_dict`.
 
         Raises:
             InputError: a value is missing, or is one that this version does not know.
@@ -167,7 +167,7 @@ def _read_encoder_config(directory: str, model: Mapping[str, Any], role: str) ->
 
 
 def read_json(path: str) -> Any:
-    """A JSON file of a model.
+    """Reads a JSON file of a model.
 
     Raises:
         InputError: it cannot be read.
@@ -230,7 +230,7 @@ def _prompt(prompts: Any, role: str, directory: str) -> str:
     return prompt
 
 
-@functools.lru_cache  # once a process
+@functools.lru_cache  # computed once in a process
 def _warn_of_prompt(directory: str, name: str) -> None:
     logger.warning(
         "the encoder registers a prompt %r that sentence-transformers' encode_document does not use; nor does "

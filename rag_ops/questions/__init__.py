@@ -1,1 +1,1 @@
-"""Question files in, blocks of questions and rows of answers out."""
+"""Reads question files, cuts them into blocks, and joins the answers to their rows."""

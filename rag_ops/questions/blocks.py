@@ -1,4 +1,4 @@
-"""Question files into blocks: each distinct question once, a few hundred to a block, and every row that asks it."""
+"""Cuts question files into blocks: each distinct question once, a few hundred to a block, with all its rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rag_ops.storage import store
 from schemas import answers, questions
 
 BLOCK_BYTES = 4 << 20  # a block of very long questions ends early, so that a block's memory is bounded
-MAX_SHARDS = 256  # of answers: parts of one question file are read by each, so more would mean many tiny reads
+MAX_SHARDS = 256  # most answer shards: parts of one question file are read by each, so more would mean many tiny reads
 DIGEST_BYTES = 16
 RESULT_NAME = re.compile(r"result-\d{5,}\.parquet")
 
@@ -34,14 +34,14 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What `prepare` wrote.
+    """The result of `prepare`.
 
     Attributes:
-        blocks: in order.
-        rows: of the files.
-        errors: how many of them have an error.
-        notes: how many have gold answers that could not be read.
-        first_note: of these the first, or None.
+        blocks: blocks in order.
+        rows: number of rows of the files.
+        errors: number of rows with an error.
+        notes: number of rows whose gold answers could not be read.
+        first_note: note of the first such row, or None.
     """
 
     blocks: tuple[Block, ...]
@@ -120,7 +120,7 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
 
 
 def cut_shards(blocks: Sequence[Block], num_shards: int | None) -> list[list[int]]:
-    """The numbers of the blocks of each answer shard: consecutive, even, at most `MAX_SHARDS` unless told otherwise."""
+    """The numbers of the blocks of each answer shard: consecutive, even, at most `MAX_SHARDS` by default."""
     count = min(len(blocks), num_shards or MAX_SHARDS)
     return [part.tolist() for part in np.array_split(np.arange(len(blocks)), count)]
 
@@ -128,12 +128,12 @@ def cut_shards(blocks: Sequence[Block], num_shards: int | None) -> list[list[int
 def join_answers(
     directory: str, results_directory: str, numbers: Sequence[int], digests: dict[str, str]
 ) -> Iterator[pa.Table]:
-    """The final rows of an answer shard, one table for each of its blocks, in the order of the question files.
+    """Yields the final rows of an answer shard, one table for each of its blocks, in the order of the question files.
 
     Args:
-        directory: what `prepare` wrote.
+        directory: directory that `prepare` wrote to.
         results_directory: `result_name(n)` for each block n, rows as in the block (schemas.answers.RESULTS).
-        numbers: blocks of the shard.
+        numbers: numbers of the shard's blocks.
         digests: `model_digest` and `index_digest`, for every row.
     """
     for number in numbers:
@@ -159,11 +159,11 @@ def result_name(number: int) -> str:
 
 
 def failures(directory: str, numbers: Iterable[int]) -> Failures:
-    """What the questions of some blocks failed of in the model; blocks without results count as none.
+    """Counts why questions of some blocks failed in the model; blocks without results count as none.
 
     Args:
-        directory: of the results.
-        numbers: of the blocks.
+        directory: directory of the results.
+        numbers: numbers of the blocks.
     """
     counts = Failures()
     there = set(result_names(directory))
@@ -196,7 +196,7 @@ def result_names(directory: str) -> list[str]:
 
 
 def reason_of(error: str) -> str:
-    """The kind of an error: its text without what is in brackets, which tells of the one row.
+    """The kind of an error: its text without the brackets, which are about the one row.
 
     >>> reason_of("the question is no text (int, nq.jsonl:7)")
     'the question is no text'
@@ -205,11 +205,11 @@ def reason_of(error: str) -> str:
 
 
 def error_counts(directory: str, names: Iterable[str]) -> dict[str, int]:
-    """How many rows of finished answer shards have an error, by `reason_of`, sorted.
+    """Number of rows with an error in finished answer shards, by `reason_of`, sorted.
 
     Args:
-        directory: of the answers.
-        names: of the shards.
+        directory: directory of the answers.
+        names: names of the shards.
     """
     counts: Counter[str] = Counter()
     for name in names:
@@ -219,7 +219,7 @@ def error_counts(directory: str, names: Iterable[str]) -> dict[str, int]:
 
 
 def _gather(directory: str, blocks: Sequence[int | None], positions: Sequence[int | None]) -> pa.Table:
-    """The result rows at (block, position), in that order; nulls where there is no block."""
+    """The result rows at (block, position), in that order; nulls if there is no block."""
     needed = sorted({block for block in blocks if block is not None})
     tables = [store.read_parquet(store.join(directory, result_name(block))) for block in needed]
     starts = dict(zip(needed, np.cumsum([0, *(table.num_rows for table in tables)]).tolist(), strict=False))

@@ -54,9 +54,9 @@ class Columns:
     """The columns to read.
 
     Attributes:
-        question: of the question.
-        question_id: of its id, or None.
-        answers: of the gold answers; the first that a row has something in counts.
+        question: column of the question.
+        question_id: column of the id, or None.
+        answers: columns of the gold answers; the first that a row has something in counts.
     """
 
     question: str
@@ -64,7 +64,7 @@ class Columns:
     answers: tuple[str, ...] = ()
 
     def answers_of(self, row: Mapping[str, Any]) -> Any:
-        """What stands for the gold answers of a row; None if nothing does."""
+        """The value that holds the gold answers of a row, or None."""
         values = [row[name] for name in self.answers if row.get(name) is not None]
         return next((value for value in values if value not in ("", b"", [], {})), values[0] if values else None)
 
@@ -83,12 +83,12 @@ def plain(name: str) -> str:
 
 
 def choose(url: str, names: Sequence[str], options: QuestionOptions, *, keys: bool = False) -> Columns:
-    """The columns of a file with these names.
+    """Chooses the columns to read among those of a file.
 
     Args:
-        url: for messages.
-        names: in the file's order.
-        options: may name the columns; then they are those.
+        url: URL of the file, for messages.
+        names: names of the columns, in the file's order.
+        options: options, which may name the columns.
         keys: whether they are the keys of some JSON objects, any of which may lack one: a file of ids and answers alone
             is then a question file whose questions are missing, and each row's error.
 

@@ -1,4 +1,4 @@
-"""When so many questions fail in the model that the job has failed, not the questions."""
+"""Decides when so many questions fail in the model that it is the job that fails."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rag_ops.errors import JobError
 NO_HIT = "no passage was found for the question"
 MODEL_FAILED = "the model failed"
 NOT_ENCODED = "the question cannot be encoded"
-FEWEST_QUESTIONS = 20  # of a job; fewer say nothing of the model
+FEWEST_QUESTIONS = 20  # a job with fewer says nothing about the model
 
 
 @dataclasses.dataclass
 class Failures:
-    """How many distinct questions of a job reached a model, and what they failed of there.
+    """Counts of the distinct questions of a job that reached a model, and of their failures there.
 
     Attributes:
-        reached: questions that the model was asked; those that could not be read, or found no passage, are none.
-        failed: by the exception's name, under the step that raised it.
-        example: of each of these, the first error.
+        reached: number of questions that the model was asked; others could not be read, or found no passage.
+        failed: number of failures by the exception's name, under the step that raised it.
+        example: first error of each kind.
     """
 
     reached: int = 0
@@ -29,7 +29,7 @@ class Failures:
     example: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def add(self, errors: Iterable[str | None]) -> None:
-        """Counts the errors of some questions' results, None where there is none."""
+        """Counts the errors of some questions' results, None if there is none."""
         for error in errors:
             if error != NO_HIT:
                 self.reached += 1
@@ -40,7 +40,7 @@ class Failures:
                 self.example.setdefault(kind, error)
 
     def check(self) -> None:
-        """Checks that no single failure has met over half of the questions.
+        """Raises if one kind of failure has met over half of the questions.
 
         Raises:
             JobError: it has, and there were at least `FEWEST_QUESTIONS`.

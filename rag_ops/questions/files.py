@@ -1,4 +1,4 @@
-"""The rows of a question file of any format, as the file has them: JSONL, JSON, CSV, TSV, Parquet or plain text."""
+"""Reads the rows of a question file of any format, as they are: JSONL, JSON, CSV, TSV, Parquet or plain text."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ PARQUET_BATCH_ROWS = 1000
 # What a row's error begins with; details follow in brackets.
 NOT_JSON, NO_OBJECT = "the line is not JSON", "the row is no JSON object"
 TOO_MANY_CELLS = "the line has more cells than the header"
-SHOWN_CHARS = 1000  # of a line or a question that cannot be read, in its row
-FIRST_ROWS = 100  # by which a file is told: its columns, its delimiter, whether it is JSON at all
+SHOWN_CHARS = 1000  # shown of a line or a question that cannot be read
+FIRST_ROWS = 100  # these decide what a file is: its columns, its delimiter, whether it is JSON at all
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """A row as its file has it.
+    """A row of a question file, as the file has it.
 
     Attributes:
-        number: of the line, or of the row in Parquet and JSON documents, from 1.
+        number: number of the line, or of the row in Parquet and JSON documents, from 1.
         question_id, question, answers: values of any kind; None if there is none.
         problem: what is wrong with the line, or None.
         cells: whether the values are cells of CSV or TSV, so that numbers are texts too.
@@ -58,12 +58,12 @@ class Row:
 
 
 def rows_of(url: str, options: QuestionOptions) -> Iterator[Row]:
-    """The rows of one file, in order, as a stream. Blank lines are no rows, but of CSV cells.
+    """Yields the rows of one file in order. Blank lines are no rows, except inside CSV cells.
 
     A line that cannot be read is a row with a problem; a file that is not what it is taken for is refused.
 
     Raises:
-        InputError: the format cannot be told, a column is not there, or the file is damaged; with what it seems to be.
+        InputError: the format is unclear, a column is not there, or the file is damaged; with what it seems to be.
     """
     kind = _format_of(url, options)
     return _parquet_rows(url, options) if kind == "parquet" else _text_rows(url, kind, options)
@@ -155,7 +155,7 @@ def _questions_in(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _with_columns(url: str, rows: Iterator[_Parsed], options: QuestionOptions) -> Iterator[Row]:
-    """Rows of JSON with their columns, which the first rows tell; a file with no object among those is refused."""
+    """Rows of JSON with their columns, found in the first rows; a file with no object among those is refused."""
     first = list(itertools.islice(rows, FIRST_ROWS))
     if not first:
         return

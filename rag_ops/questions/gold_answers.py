@@ -1,4 +1,4 @@
-"""Gold answers in any of the forms that question sets keep them in, as texts."""
+"""Reads gold answers, in any of the forms that question sets keep them in, as texts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rag_ops.questions.text_lines import clean
 ANSWER_KEYS = ("text", "aliases", "value", "answer", "answers", "spans", "string")
 EVIDENCE = "provenance"  # KILT: an object with this and no answer says where an answer stands, and is none
 NO_ANSWERS = ("No Answer Present.", "<unk>")  # MS MARCO's way to say that a question has none, and TriviaQA's
-MAX_LITERAL_CHARS = 1 << 20  # of a Python literal: its syntax tree takes some hundred times as much memory
+MAX_LITERAL_CHARS = 1 << 20  # longest Python literal: its syntax tree takes some hundred times as much memory
 SHOWN_KEYS = 100  # characters, of an object that is no gold answer
 
 
 class UnreadableError(ValueError):
-    """What stands for the gold answers holds none; the message says what it is."""
+    """The value in place of the gold answers holds none; the message says what it is."""
 
 
 def gold_answers(value: Any, *, cell: bool = False) -> tuple[str, ...] | None:
@@ -30,7 +30,7 @@ def gold_answers(value: Any, *, cell: bool = False) -> tuple[str, ...] | None:
     Args:
         value: a text, a number, a list of them, or an object with one of `ANSWER_KEYS`. A text may itself be such a
             list or object, written as JSON, as Python writes it, or as NumPy and pandas do.
-        cell: whether it is a cell of CSV or TSV, whose numbers are texts too: there "[1988]" is a list as well.
+        cell: whether `value` is a cell of CSV or TSV, whose numbers are texts too: there "[1988]" is a list as well.
 
     Raises:
         UnreadableError: an object has no answers.

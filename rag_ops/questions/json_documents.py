@@ -45,11 +45,11 @@ def _is_a_line_of_many(head: str) -> bool:
 
 
 def elements(text: IO[str], url: str) -> Iterator[Any]:
-    """The elements of the document's array, or of its member `data` or `Data` if it is an object.
+    """Yields the elements of the document's array, or of its member `data` or `Data` if it is an object.
 
     Args:
-        text: the open file.
-        url: for messages.
+        text: open file.
+        url: URL of the file, for messages.
 
     Raises:
         InputError: it is no JSON, is cut, or has an element longer than `MAX_ELEMENT_CHARS`.
@@ -97,12 +97,12 @@ class _Document:
         return found
 
     def expect(self, character: str) -> None:
-        """Goes past this character, which must be the next that is no space."""
+        """Goes past this character; raises if it is not the next that is no space."""
         if not self.next_is(character):
             raise self._broken(f"{character!r} expected, {self._peek() or 'the end'!r} found")
 
     def expect_end(self) -> None:
-        """There must be nothing else."""
+        """Raises if anything but spaces follows."""
         if self._peek():
             raise self._broken("there is something after its end")
 

@@ -27,9 +27,9 @@ class Question:
     """One row of a question file.
 
     Attributes:
-        question_id: the file's own, or "q-" and 16 hex digits of SHA-256 over the question: equal texts, equal ids.
+        question_id: id from the file, or "q-" and 16 hex digits of SHA-256 over the question: equal texts, equal ids.
         question: the text, control characters replaced by spaces, outer white space removed.
-        answers: gold answers, where the file gives them.
+        answers: gold answers, if the file has them.
         error: why it cannot be answered, or None.
         source: file and line (or row), for messages.
         note: why its gold answers could not be read, or None; it can be answered all the same.
@@ -44,7 +44,7 @@ class Question:
 
 
 def expand_question_files(urls: Sequence[str]) -> list[str]:
-    """The question files that URLs and globs name, in the order given, each glob sorted.
+    """Lists the question files that URLs and globs name, in the order given, each glob sorted.
 
     Raises:
         InputError: a file or a glob's files are not there.
@@ -63,7 +63,7 @@ def check_question_files(urls: Sequence[str], options: QuestionOptions) -> None:
 
 
 def read_questions(urls: Sequence[str], options: QuestionOptions) -> Iterator[Question]:
-    """All rows of question files, file by file and in order, as a stream.
+    """Yields all rows of question files, file by file and in order.
 
     Blank lines of JSONL and plain text are no rows. A line that cannot be read, and one whose question is missing,
     empty, too long or no text, comes with its error; gold answers that cannot be read are a note, and the question is

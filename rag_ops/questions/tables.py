@@ -1,4 +1,4 @@
-"""How a table of questions is laid out: its delimiter, and whether its first line is a header or a row."""
+"""Finds the layout of a table of questions: its delimiter, and whether its first line is a header or a row."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons"}
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a table is laid out.
+    """The layout of a table.
 
     Attributes:
-        delimiter: between cells.
-        names: of the cells of a row.
+        delimiter: character between cells.
+        names: names of the columns.
         has_header: whether its first line is these names.
     """
 
@@ -35,10 +35,10 @@ def layout_of(url: str, lines: Sequence[str], delimiter: str, options: QuestionO
     Its name may belie its delimiter: DPR's `.qa.csv` has tabs, and spreadsheets write semicolons.
 
     Args:
-        url: for messages.
-        lines: as `decoded_lines` gives them.
-        delimiter: that its format should have, which is tried first.
-        options: may name the columns; then there must be a header.
+        url: URL of the file, for messages.
+        lines: lines, as `decoded_lines` gives them.
+        delimiter: usual delimiter of the format, tried first.
+        options: options; if they name columns, there must be a header.
 
     Raises:
         InputError: no delimiter shows a question column.

@@ -1,4 +1,4 @@
-"""Lines of text files as they come: any usual encoding, any line end, a bound on memory; and records of CSV and TSV."""
+"""Reads lines of text files: any usual encoding, any line end, a bound on memory; and records of CSV and TSV."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rag_ops.errors import InputError
 logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 64 << 20  # more is no line of text: a file of another kind, or a few bytes that unpack to gigabytes
-MAX_RECORD_LINES = 100_000  # of CSV: a quoted cell of more lines is a quote that was never closed
+MAX_RECORD_LINES = 100_000  # lines of a CSV record: a quoted cell of more lines is a quote that was never closed
 UNDECODABLE = "\udcff"  # stands for bytes that no encoding has a character for: a lone surrogate, which no text has
-HEAD_BYTES = 64 << 10  # what is looked at to tell one kind of text file from another
+HEAD_BYTES = 64 << 10  # beginning of a file that shows its kind
 _HEAD_BYTES = 4096
 _FEW_ZEROS = 8  # in the first bytes: control characters that stand in a text by accident
-_PLANES = {0, 1, 2, 3, 14, 15, 16}  # of Unicode; a line end of UTF-16 is none of them
+_PLANES = {0, 1, 2, 3, 14, 15, 16}  # planes of Unicode; a line end of UTF-16 is none of them
 _INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Zs", "Zl", "Zp"))
 
 
@@ -66,21 +66,21 @@ def peeked(raw: IO[bytes]) -> tuple[str, IO[bytes]]:
 
 
 def decoded_text(raw: IO[bytes]) -> IO[str]:
-    """A file's text as a stream, for what is not made of lines; its encoding is told as `decoded_lines` tells it."""
+    """A file's text as a stream, for what is not made of lines; its encoding is found as by `decoded_lines`."""
     head = raw.read(_HEAD_BYTES)
     encoding = _wide_encoding(head) or "utf-8-sig"
     return io.TextIOWrapper(io.BufferedReader(_Rejoined(head, raw), 1 << 16), encoding, errors=_marking())
 
 
 def decoded_lines(raw: IO[bytes], url: str) -> Iterator[str]:
-    """Lines of text, each with "\\n" at its end.
+    """Yields lines of text, each with "\\n" at its end.
 
-    UTF-16 and UTF-32 are told by their byte order mark, UTF-16 without one by its zero bytes; all else is UTF-8, and a
+    UTF-16 and UTF-32 are known by their byte order mark, UTF-16 without one by its zero bytes; all else is UTF-8, and a
     line that is not is read as Windows-1252. Bytes that have no character become `UNDECODABLE`.
 
     Args:
-        raw: the open file, decompressed.
-        url: for messages.
+        raw: open file, decompressed.
+        url: URL of the file, for messages.
 
     Raises:
         InputError: a line is longer than `MAX_LINE_BYTES`.
@@ -155,7 +155,7 @@ class _Rejoined(io.RawIOBase):
 
 
 def records(lines: Iterable[str], delimiter: str, url: str, *, quiet: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """The cells of each record of a CSV or TSV file, with the number of its first line, from 1.
+    """Yields the cells of each record of a CSV or TSV file, with the number of its first line, from 1.
 
     Cells are quoted as RFC 4180 has it. A quote that opens a cell and is never closed, or closed in the middle of
     another line's text, would take lines away that are rows of their own: there the line alone is the record, and the
@@ -163,10 +163,10 @@ def records(lines: Iterable[str], delimiter: str, url: str, *, quiet: bool = Fal
     whole process, which another library may have changed.
 
     Args:
-        lines: as `decoded_lines` gives them.
-        delimiter: between cells.
-        url: for messages.
-        quiet: does not say that there were stray quotes.
+        lines: lines, as `decoded_lines` gives them.
+        delimiter: character between cells.
+        url: URL of the file, for messages.
+        quiet: whether to log nothing about stray quotes.
     """
     source = _Lines(line.replace("\0", " ").replace("\r", " ") for line in lines)
     literal = 0

@@ -1,1 +1,1 @@
-"""Indexes: designed, built, searched, measured; and the passages found."""
+"""Designing, building, searching and measuring indexes; and reading the passages that were found."""

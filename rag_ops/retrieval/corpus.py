@@ -1,4 +1,4 @@
-"""What answer and finetune read: an index with its passages, and a model that goes with them; checked beforehand."""
+"""Opens an index with its passages, and checks beforehand that a model goes with them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schemas.manifest import Manifest
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """The index with the passages that it was made from, checked to go together."""
+    """An index and the passages that it was made from, checked to go together."""
 
     index_url: str
     index: Manifest
@@ -35,7 +35,7 @@ class Corpus:
         return check_embeddings(self.index, self.embeddings_url)
 
     def check_digests(self, *, embeddings: bool) -> None:
-        """Checks the SHA-256 of every file that answering reads, `embeddings` among them or not.
+        """Checks the SHA-256 of every file that answering reads, with or without those of `embeddings`.
 
         Raises:
             InputError: one differs.
@@ -68,7 +68,7 @@ def open_corpus(index_url: str) -> Corpus:
 
 
 def check_parts(question_files: Sequence[str], reading: QuestionOptions, model: str, encoder: str) -> None:
-    """Checks before the first stage what the last one would refuse.
+    """Checks, before the first stage runs, what the last one would refuse.
 
     Raises:
         InputError: a question file, the model or the encoder is missing, a question file is not what it is taken for,
@@ -91,8 +91,8 @@ def check_model(name: str, made_with: Mapping[str, Any]) -> str:
     """Checks, from configuration files alone, that a RAG model's question encoder goes with the passages' vectors.
 
     Args:
-        name: the RAG model.
-        made_with: of the passages' encoder: encoder, encoder_digest, dimension, normalize, pooling.
+        name: directory, URL or hub id of the RAG model.
+        made_with: facts about the passages' encoder: encoder, encoder_digest, dimension, normalize, pooling.
 
     Returns:
         The model's digest.

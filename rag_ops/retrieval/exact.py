@@ -1,6 +1,6 @@
 """Exact top-k by inner product: blocks of questions against blocks of vectors, straight from float16 or float32.
 
-A matrix product in low precision proposes candidates; an error bound tells which of them can be among the best k; those
+A matrix product in low precision proposes candidates; an error bound shows which can be among the best k; those
 alone are scored again, in float64 and in one fixed order. So what comes out does not depend on the matrix library, on
 block sizes, on threads or on the device, and equal scores stand in order of row.
 
@@ -40,18 +40,18 @@ def search(
     threads: int = 2,
     block_rows: int | None = None,
 ) -> TopK:
-    """The best k vectors for each question.
+    """Finds the best k vectors for each question.
 
     Args:
         questions: float32 (questions, dimension).
         vectors: float16 or float32 (rows, dimension); may be memory-mapped: it is read block by block, in order.
-        k: how many.
+        k: number of vectors to find.
         device: "cpu" or "cuda".
         threads: torch threads.
         block_rows: vectors of one product; by default what suits the device. Results don't depend on it.
 
     Returns:
-        Scores, float64 rounded to float32, and rows, counted from 0; -1 where there are fewer than k vectors.
+        Scores, float64 rounded to float32, and rows, counted from 0; -1 if there are fewer than k vectors.
     """
     hits = [TopK.empty(0, k)]
     with torch_threads(threads), torch.inference_mode():
@@ -95,13 +95,13 @@ class _Candidates:
 
     @classmethod
     def joined(cls, parts: list[_Candidates]) -> _Candidates:
-        """All of them, by question; within one in the order given."""
+        """Joins several sets of candidates, by question; within one in the order given."""
         fields = ("questions", "rows", "scores")
         whole = cls(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
         return whole.only(np.argsort(whole.questions, kind="stable"))  # a radix sort, for they are uint16
 
     def only(self, chosen: np.ndarray) -> _Candidates:
-        """Some of them, by place or by a mask."""
+        """The candidates at some places, or under a mask."""
         return _Candidates(self.questions[chosen], self.rows[chosen], self.scores[chosen])
 
     def places(self, questions: int) -> np.ndarray:
@@ -110,7 +110,7 @@ class _Candidates:
         return np.arange(len(self)) - np.repeat(np.cumsum(counts) - counts, counts)
 
     def kth_best(self, k: int, questions: int) -> np.ndarray:
-        """The k-th best score of each question, float64 (questions,); -inf where there are fewer."""
+        """The k-th best score of each question, float64 (questions,); -inf if there are fewer."""
         places = self.places(questions)
         table = np.full((questions, max(k, int(places.max(initial=-1)) + 1)), -np.inf)
         table[self.questions, places] = self.scores
@@ -125,7 +125,7 @@ class _Search:
         self._product, relative_error = _product(questions, device)
         # Of one question, for a vector of length 1: twice the bound, and a little, for the lengths are rounded too.
         self._margin = 2.001 * relative_error * np.linalg.norm(questions.astype(np.float64), axis=1)
-        self._longest = 0.0  # vector so far
+        self._longest = 0.0  # length of the longest vector so far
         self._best = np.full(len(questions), -np.inf)  # the k-th best score so far
         self._kept: list[_Candidates] = []
         self._limit = KEPT_PER_HIT * max(k, 8) * len(questions)
@@ -147,7 +147,7 @@ class _Search:
         self._longest = max(self._longest, float(longest))
         scores = self._product(block)
         best = self._best
-        if not start and len(vectors) >= self._k:  # nothing is known yet; the first block tells where to begin
+        if not start and len(vectors) >= self._k:  # nothing is known yet; the first block shows where to begin
             best = scores.topk(self._k, dim=0, sorted=False).values.amin(0).double().cpu().numpy()
         threshold = np.nextafter((best - self._margin * self._longest).astype(np.float32), np.float32(-np.inf))
         places = _true_places(scores >= torch.from_numpy(threshold).to(scores.device))

@@ -1,4 +1,4 @@
-"""FAISS factory strings to empty indexes that rank by inner product, or to one line that says why one cannot."""
+"""Makes empty indexes that rank by inner product from FAISS factory strings, or says in one line why it cannot."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ UNIT_RANGE = re.compile(r"QT_\dbit_(tq|tqmse|eden)")  # scalar quantisers for th
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How vectors stand in an index of some spec.
+    """How vectors are stored in an index of some spec.
 
     Attributes:
         width: numbers of a vector in the index.
-        augmented: whether each vector gets one more number, and zeros up to `width`.
+        augmented: whether to append sqrt(phi^2 - |v|^2), so that L2 search over the HNSW graph ranks by inner product.
         metric: FAISS's; L2 only where it gives the order of inner products.
     """
 
@@ -144,7 +144,7 @@ def check_unit_range(index: Any, spec: str, normalized: bool) -> None:
     """Refuses quantisers of numbers of unit vectors for vectors of any length.
 
     Raises:
-        InputError: naming what to use.
+        InputError: such a quantiser is given; the line says what to use.
     """
     quantisers = (part.sq for part in parts_of(index) if hasattr(part, "sq"))
     if not normalized and any(UNIT_RANGE.fullmatch(quantiser_name(quantiser.qtype)) for quantiser in quantisers):
@@ -196,7 +196,7 @@ def why_unreadable(index: Any) -> str | None:
 
 
 def _made(spec: str, dimension: int, metric: int) -> tuple[Any, str]:
-    """The index that the factory makes, or None and its last words."""
+    """The index that the factory makes, or None and its error."""
     try:
         return faiss.index_factory(dimension, spec, metric), ""
     except Exception as error:  # FAISS raises RuntimeError and, for some strings, AssertionError or bare Exception

@@ -16,7 +16,7 @@ from rag_ops.retrieval.faiss_factory import Layout
 
 logger = logging.getLogger(__name__)
 FEW_PER_CENTROID = 39  # below so many training vectors for each, FAISS warns
-CODE_BITS = 8  # of a part of a product quantiser, where the rotation before it is learned
+CODE_BITS = 8  # bits of each part of a product quantiser whose rotation is learned
 WHOLE_CODES = ("IndexFlat", "IndexFlatIP", "IndexScalarQuantizer", "IndexPQ")  # kept in one block, a row after another
 DEFAULT_NPROBE = 64
 DEFAULT_EF_SEARCH = 128
@@ -27,21 +27,21 @@ def new_index(spec: str, dimension: int, dtype: str = "float32", layout: Layout 
 
     Args:
         spec: FAISS factory string.
-        dimension: of the vectors, as embed stored them.
-        dtype: of the vectors, in which Flat stores them.
-        layout: how they stand in the index; by default as they are, for inner product.
+        dimension: numbers of a vector, as embed stored it.
+        dtype: dtype of the vectors, which Flat keeps.
+        layout: how vectors are stored in the index; by default as they are, for inner product.
     """
     layout = layout or Layout(dimension, False)
     return faiss_factory.empty_index(faiss_specs.stored(spec, dtype), layout.width, layout.metric)
 
 
 def train(spec: str, sample: np.ndarray, threads: int, layout: Layout | None = None) -> Any:
-    """A trained, empty index.
+    """Returns a trained, empty index.
 
     Args:
         spec: FAISS factory string.
         sample: float32 (rows, dimension).
-        threads: of FAISS.
+        threads: number of FAISS's threads.
         layout: see `new_index`.
 
     Raises:
@@ -114,7 +114,7 @@ def augment(vectors: np.ndarray, longest: float, width: int | None = None) -> np
 
     Args:
         vectors: (rows, dimension).
-        longest: the greatest length among them.
+        longest: greatest length among the vectors.
         width: numbers of a vector in the end; dimension + 1 unless it is given.
 
     Returns:
@@ -140,11 +140,11 @@ def fill(
     """Adds vectors in order, so that vector i of the index is the i-th row given; returns the number of rows.
 
     Args:
-        index: trained.
-        batches: (rows, dimension) each.
-        threads: of FAISS.
-        longest: length of the longest vector, where vectors are to be augmented.
-        rows: how many there will be, where that is known: memory for them is taken at once.
+        index: trained index.
+        batches: vectors, (rows, dimension) each.
+        threads: number of FAISS's threads.
+        longest: length of the longest vector, if vectors are to be augmented.
+        rows: number of vectors to come, if known: memory for them is taken at once.
     """
     faiss.omp_set_num_threads(threads)
     if rows is not None:
@@ -163,7 +163,7 @@ def _reserve(index: Any, rows: int) -> None:
     if faiss_factory.kind_of(inner) in WHOLE_CODES:
         codes = getattr(inner.codes, "owned_data", inner.codes)  # a plain vector in older versions
         codes.resize(rows * inner.code_size)
-        codes.resize(0)  # which keeps what was taken
+        codes.resize(0)  # keeps the memory
 
 
 def write_index(index: Any, file: Any) -> int:
@@ -173,10 +173,10 @@ def write_index(index: Any, file: Any) -> int:
 
 
 def read_index(path: str, *, mapped: bool = True) -> Any:
-    """Opens an index in a local file; what FAISS can leave in the file is mapped, unless vectors are to be added.
+    """Opens an index in a local file; maps what FAISS can leave in the file, unless vectors are to be added.
 
     Raises:
-        InputError: it is cut, or not FAISS's.
+        InputError: the file is cut, or no FAISS index.
     """
     try:
         return faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC if mapped else 0)

@@ -1,4 +1,4 @@
-"""Specs, which are FAISS factory strings: the memory an index takes, its training sample, and which suits a corpus."""
+"""Specs (FAISS factory strings): the memory that an index takes, its training sample, and the spec for a corpus."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rag_ops.retrieval.faiss_factory import Layout
 TRAIN_ROWS_PER_CENTROID = 64  # FAISS warns below 39 and ignores rows above 256
 MIN_TRAIN_ROWS = 10_000  # for quantisers, which have no list of centroids
 FULL_TRAIN_ROWS = 1 << 18  # for code books of more than 256 words, which want some for each
-MIN_CODE_WORDS = 256  # up to which MIN_TRAIN_ROWS are enough
+MIN_CODE_WORDS = 256  # MIN_TRAIN_ROWS are enough up to here
 EXACT_NUMBERS = 4 << 30  # --spec auto searches exactly up to this many numbers (5.6 million vectors of 768)
 EXACT_RECALL = 0.99  # a higher target is met by exact search alone
-LIST_ID_BYTES = 8  # of each vector in an inverted list
-GRAPH_BYTES = 16  # of each vector in a graph, besides its links of 4 bytes
+LIST_ID_BYTES = 8  # the id of each vector in an inverted list
+GRAPH_BYTES = 16  # each vector in a graph, besides its links of 4 bytes
 NUMBER_BYTES = {"float16": 2, "float32": 4}
 AUTO, TOLD = "auto", "as told"
 DEPTHS = (1, 5, 20, 100)  # k of recall@k
@@ -30,7 +30,7 @@ DEPTHS = (1, 5, 20, 100)  # k of recall@k
 
 @dataclasses.dataclass(frozen=True)
 class IndexChoice:
-    """What --spec auto came to: the factory string, and why, in one line."""
+    """The spec that --spec auto chose, and why, in one line."""
 
     spec: str
     reason: str
@@ -39,15 +39,15 @@ class IndexChoice:
 def choose(
     rows: int, dimension: int, bytes_per_number: int, shard_bytes: int, shards: int, recall: float
 ) -> IndexChoice:
-    """The index for a corpus: exact where a batch search through all of it is cheap, else compressed inverted lists.
+    """The spec for a corpus: exact if a batch search through all of it is cheap, else compressed inverted lists.
 
     Args:
         rows: number of vectors.
         dimension: numbers of a vector.
-        bytes_per_number: of the vectors as stored: 2 or 4.
+        bytes_per_number: bytes of a stored number: 2 or 4.
         shard_bytes: memory for one index shard.
         shards: the most shards that there can be: the embedding shards.
-        recall: what is wanted of recall@k.
+        recall: least recall@k.
     """
     numbers, exact_bytes = rows * dimension, rows * dimension * bytes_per_number
     fits = exact_bytes <= shard_bytes * shards
@@ -71,15 +71,15 @@ def choose(
 
 @dataclasses.dataclass(frozen=True)
 class IndexDesign:
-    """What index is to be built.
+    """The index to build.
 
     Attributes:
         spec: FAISS factory string.
-        reason: why, in one line.
-        dimension, dtype: of the vectors.
-        num_shards: index shards.
+        reason: why this spec, in one line.
+        dimension, dtype: dimension and dtype of the vectors.
+        num_shards: number of index shards.
         training: whether it must be trained.
-        layout: how vectors stand in it.
+        layout: how vectors are stored in it.
     """
 
     spec: str
@@ -103,18 +103,18 @@ def design(
     shard_bytes: int = defaults.SHARD_BYTES,
     recall: float,
 ) -> IndexDesign:
-    """The index for some vectors, checked against them before any work.
+    """Designs the index for some vectors, checked against them before any work.
 
     Args:
         spec: FAISS factory string, or "auto".
         rows: number of vectors.
         dimension: numbers of a vector.
-        dtype: of the vectors as stored: "float16" or "float32".
+        dtype: dtype of the vectors as stored: "float16" or "float32".
         normalize: whether vectors have length 1.
-        files: embedding shards.
-        num_shards: index shards; None for as few as keep each within `shard_bytes`.
+        files: number of embedding shards.
+        num_shards: number of index shards; None for as few as keep each within `shard_bytes`.
         shard_bytes: memory for an index shard.
-        recall: what "auto" must reach.
+        recall: recall that "auto" must reach.
 
     Raises:
         InputError: the spec does not go with the vectors, or no index fits the memory.
@@ -145,7 +145,7 @@ def check(
         spec: such as "Flat", "SQ8", "IVF1024,PQ64" or "HNSW32".
         dimension: numbers of a vector in the index.
         rows: number of vectors.
-        metric: FAISS's; see `faiss_factory.layout`.
+        metric: metric of FAISS; see `faiss_factory.layout`.
         normalized: whether vectors have length 1.
 
     Raises:
@@ -201,7 +201,7 @@ def is_reduced_graph(design: IndexDesign, *, normalize: bool) -> bool:
 
 
 def metric_name(layout: Layout) -> str:
-    """What a manifest calls the order that an index is searched by: augmented vectors stand for inner products."""
+    """The name in a manifest for the order that an index ranks by: augmented vectors stand for inner products."""
     return "inner_product" if layout.augmented or layout.metric == faiss_factory.METRIC else "l2"
 
 
@@ -239,7 +239,7 @@ def training_rows(spec: str, rows: int, dimension: int) -> np.ndarray:
 
 
 def bytes_per_vector(spec: str, dimension: int) -> int:
-    """What a vector takes in an index of this kind, on disk and in memory.
+    """Bytes of a vector in an index of this kind, on disk and in memory.
 
     >>> bytes_per_vector("Flat", 768), bytes_per_vector("IVF64,PQ64", 768), bytes_per_vector("HNSW32,SQ8", 768)
     (3072, 72, 1040)
@@ -263,7 +263,7 @@ def _vector_bytes(index: Any) -> int:
 
 
 def fixed_bytes(spec: str, dimension: int) -> int:
-    """What every shard takes whatever its vectors: centroids, code books, rotations."""
+    """Bytes that every shard takes whatever its vectors: centroids, code books, rotations."""
     index = faiss_factory.sketch(spec, dimension)
     parts = list(faiss_factory.parts_of(index))
     transforms = [transform for part in parts for transform in faiss_factory.transforms_of(part)]
@@ -276,7 +276,7 @@ def fixed_bytes(spec: str, dimension: int) -> int:
 
 
 def size(count: float) -> str:
-    """Bytes for people: binary units, three digits.
+    """Formats a number of bytes for people: binary units, three digits.
 
     >>> size(3 * 2**30), size(1536)
     ('3 GiB', '1.5 KiB')
@@ -289,7 +289,7 @@ def size(count: float) -> str:
 
 
 def parse_size(flag: str, text: str) -> int:
-    """A number of bytes as a person writes it.
+    """Parses a number of bytes as a person writes it.
 
     Raises:
         InputError: it is no size.
@@ -329,7 +329,7 @@ def _code_books(index: Any, seen: int) -> Iterator[tuple[int, int]]:
     """For each code book, the number of vectors that it can be learned from, and its words.
 
     Args:
-        index: empty.
+        index: empty index.
         seen: number of vectors. What finds lists is learned from their centroids.
     """
     part: Any = faiss.downcast_index(index)  # which does not keep `index` alive

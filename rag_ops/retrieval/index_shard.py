@@ -12,21 +12,21 @@ from rag_ops.retrieval import exact, faiss_factory, faiss_index
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 
-LENGTH_ROWS = 1000  # that tell the vectors' common length
+LENGTH_ROWS = 1000  # sample that gives the vectors' common length
 
 
 class IndexShard:
-    """One FAISS index shard, open.
+    """An open FAISS index shard.
 
     Vectors that it stores as they are (Flat, and SQfp16) are searched by `exact.search`; others by FAISS. Scores are
-    always inner products, also where the graph is one of distances: of the stored vectors, or, where a graph only has
+    always inner products, also if the graph is one of distances: of the stored vectors, or, if a graph only has
     codes of them, by way of q·v = (|q|^2 + |v|^2 - |q - v|^2) / 2, as all of its vectors have one length.
 
     Args:
-        url: of the file; a remote one is copied to the local cache.
-        digest: its SHA-256, the name in the cache.
+        url: URL of the file; a remote one is copied to the local cache.
+        digest: SHA-256 of the file, its name in the cache.
         first_row: row of its first vector in the corpus.
-        expected_rows: what the manifest says it holds.
+        expected_rows: number of vectors in the manifest.
 
     Raises:
         InputError: the file cannot be read, holds another number of vectors, or does not rank by inner product.
@@ -130,9 +130,9 @@ def rescore(questions: np.ndarray, candidates: np.ndarray, rows: np.ndarray, vec
     Args:
         questions: float32 (questions, dimension).
         candidates: rows of the corpus, int64 (questions, candidates); -1 for none.
-        rows: of the corpus, int64 ascending; all that stand in `candidates`.
-        vectors: of these rows, (rows, dimension).
-        k: how many to give.
+        rows: the distinct rows in `candidates`, int64 ascending.
+        vectors: the vectors of `rows`, (rows, dimension).
+        k: number of passages to return.
     """
     asked, places = np.nonzero(candidates >= 0)
     scores = np.full(candidates.shape, -np.inf, np.float32)

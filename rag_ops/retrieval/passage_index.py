@@ -21,7 +21,7 @@ class PassageIndex:
 
     Args:
         url: output directory of `ragbeam index`.
-        threads: of the search.
+        threads: number of threads of the search.
 
     Attributes:
         rows: number of passages.

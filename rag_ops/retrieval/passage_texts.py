@@ -1,6 +1,6 @@
 """Texts of the found passages: each passage shard is read once for all questions, and what is needed of it is kept.
 
-Like chunk's parts: one file for each passage shard, in it one record batch for each answer shard, so that neither
+Like chunk's spill files: one file for each passage shard, in it one record batch for each answer shard, so that neither
 article text nor a join of candidates goes through a shuffle.
 """
 
@@ -32,11 +32,11 @@ def fetch(
     """Reads a passage shard once and writes the wanted rows, a record batch for each answer shard.
 
     Args:
-        passages_url: the shard.
+        passages_url: URL of the shard.
         first_row: its first row in the corpus.
         wanted: answer shard to rows of the corpus, ascending, all within this passage shard.
-        directory: where the file goes.
-        name: the file's name.
+        directory: directory to write to.
+        name: name of the file.
 
     Returns:
         Answer shard to number of its record batch.

@@ -1,6 +1,6 @@
 """Vectors of an earlier embeddings directory, found by the content hash of their passages.
 
-What is in memory is a shard's worth: where each hash lies is kept in a file that is mapped, and vectors are read by row
+Memory holds one shard: where each hash lies is kept in a file that is mapped, and vectors are read by row
 group. 21 million passages take 0.5 GB on disk, and as much in the memory of the launcher while it sorts them.
 """
 
@@ -15,7 +15,7 @@ from rag_ops.storage import store
 from rag_ops.storage.rows import as_matrix, hash_words, pieces
 from schemas.manifest import Manifest
 
-PLACE_BITS = 32  # of a location: the row within its shard; the shard's number is above them
+PLACE_BITS = 32  # low bits of a location: the row within its shard; the shard's number is above them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Previous:
     """An earlier embeddings directory with the file of its locations.
 
     Attributes:
-        url: the directory.
-        manifest: its manifest.
-        locations_url: what `write_locations` wrote.
+        url: URL of the directory.
+        manifest: manifest of the directory.
+        locations_url: URL of the file that `write_locations` wrote.
     """
 
     url: str
@@ -33,10 +33,10 @@ class Previous:
     locations_url: str
 
     def find(self, hashes: np.ndarray) -> np.ndarray:
-        """The location of each hash, int64 (rows,): shard << PLACE_BITS | row; -1 where there is none.
+        """The location of each hash, int64 (rows,): shard << PLACE_BITS | row; -1 if there is none.
 
         Args:
-            hashes: of `hash_words`.
+            hashes: result of `hash_words`.
         """
         path = store.local_copy(self.locations_url, self.manifest.digest)
         high, low, locations = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -50,9 +50,9 @@ class Previous:
         """Copies the vectors at `locations` to the same rows of `into`; rows at -1 stay. A row group is read at a time.
 
         Args:
-            locations: of `find`, int64 (rows,).
-            hashes: of `hash_words`, (rows, 2): what must lie there.
-            into: (rows, dimension), in the stored dtype.
+            locations: result of `find`, int64 (rows,).
+            hashes: content hashes expected there, as `hash_words` gives them, (rows, 2).
+            into: array to fill, (rows, dimension), in the stored dtype.
 
         Raises:
             JobError: the directory has changed since.
@@ -75,10 +75,10 @@ def write_locations(url: str, manifest: Manifest, directory: str, name: str) -> 
     that agree in their first half, which no corpus has by chance, too.
 
     Args:
-        url: the embeddings.
-        manifest: theirs.
-        directory: where the file goes; one that is there is taken as it is.
-        name: the file's name.
+        url: directory of the embeddings.
+        manifest: manifest of the embeddings.
+        directory: directory to write to; a file that is there already is used as it is.
+        name: name of the file.
     """
     target = store.join(directory, name)
     if store.exists(target):

@@ -1,4 +1,4 @@
-"""Recall of an index against exact search, on held-out queries, and the least search effort that reaches a target.
+"""Recall of an index against exact search, on held-out queries, and the cheapest search parameters that reach a target.
 
 recall@k of a query is the share of its k true best passages among the k that the index finds; a passage whose exact
 score equals the k-th best counts as true. Queries are vectors of the corpus, each without itself, or the caller's own.
@@ -23,17 +23,17 @@ from rag_ops.storage import store
 KEPT = max(DEPTHS) + 1  # one more, for a query's own vector
 QUERIES = 512
 QUERY_GROUPS = 32  # places of the corpus that queries are read from
-GROUP_ROWS = 1000  # of a place: a row group
-BARE_QUERIES = 128  # that FAISS's own search is asked too
-BARE_MARGIN = 0.01  # of recall, that ours may be below FAISS's own
-ENOUGH = 0.999  # recall within a shard at which more effort is not tried
+GROUP_ROWS = 1000  # rows of a place: a row group
+BARE_QUERIES = 128  # queries that FAISS's own search is asked too
+BARE_MARGIN = 0.01  # how far our recall may be below FAISS's own
+ENOUGH = 0.999  # recall within a shard at which nothing more costly is tried
 NPROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
 EF_SEARCHES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class SearchParams:
-    """How hard a search tries: nprobe of inverted lists, efSearch of a graph; None where there is nothing to set."""
+    """Parameters of a search: nprobe for inverted lists, efSearch for a graph, or none."""
 
     kind: str | None = None
     value: int = 0
@@ -42,7 +42,7 @@ class SearchParams:
         return f"{self.kind} {self.value}" if self.kind else "one setting"
 
     def settings(self) -> dict[str, int | None]:
-        """Arguments of `IndexShard`."""
+        """The parameters as arguments of `IndexShard`."""
         return {
             "nprobe": self.value if self.kind == "nprobe" else None,
             "ef_search": self.value if self.kind == "ef_search" else None,
@@ -51,14 +51,14 @@ class SearchParams:
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    """What was measured: recall@k at an effort."""
+    """Recall@k as measured with some search parameters."""
 
     params: SearchParams
     queries: int
     at: Mapping[int, float]
 
     def line(self) -> str:
-        """For a terminal.
+        """One line for the terminal.
 
         >>> Recall(SearchParams("nprobe", 8), 512, {1: 1.0, 5: 0.98765}).line()
         'recall@1 1.000, @5 0.988 at nprobe 8, on 512 queries'
@@ -68,7 +68,7 @@ class Recall:
 
 
 def search_params(spec: str, tune: bool) -> list[SearchParams]:
-    """The efforts to try, least first: one alone where nothing is to be tuned."""
+    """The search parameters to try, cheapest first; one alone if nothing is to be tuned."""
     if wanted := faiss_specs.lists(spec):
         tried = sorted({min(n, wanted) for n in NPROBES if n <= 2 * wanted} | {wanted})
         return [SearchParams("nprobe", n) for n in (tried if tune else [min(wanted, faiss_index.DEFAULT_NPROBE)])]
@@ -87,7 +87,7 @@ def query_rows(rows: int, count: int = QUERIES) -> np.ndarray:
 
 
 def read_queries(url: str, dimension: int) -> np.ndarray:
-    """Query vectors of a file: .npy of (queries, dimension), or Parquet with a column `vector`; float32.
+    """Reads the query vectors of a file: .npy of (queries, dimension), or Parquet with a column `vector`; float32.
 
     Raises:
         InputError: another kind of file, or vectors of another dimension.
@@ -114,8 +114,8 @@ def true_hits(queries: np.ndarray, matrices: Iterable[np.ndarray], first_row: in
     Args:
         queries: float32 (queries, dimension).
         matrices: vectors of each embedding shard.
-        first_row: row of the first.
-        threads: of the search.
+        first_row: corpus row of the first vector.
+        threads: number of threads of the search.
     """
     hits = TopK.empty(len(queries), KEPT)
     for vectors in matrices:
@@ -129,14 +129,14 @@ def true_hits(queries: np.ndarray, matrices: Iterable[np.ndarray], first_row: in
 def found_hits(
     shard: IndexShard, queries: np.ndarray, own_rows: np.ndarray | None, truth: TopK, tried: Sequence[SearchParams]
 ) -> dict[SearchParams, TopK]:
-    """What an index shard finds at each effort; from the least on until its own recall is all but whole.
+    """What an index shard finds with each parameter, from the cheapest on until its own recall is all but 1.
 
     Args:
-        shard: open.
+        shard: open index shard.
         queries: float32 (queries, dimension).
         own_rows: the queries' own rows, or None.
         truth: what exact search finds in the same shard.
-        tried: efforts, least first.
+        tried: search parameters, cheapest first.
     """
     found: dict[SearchParams, TopK] = {}
     for params in tried:
@@ -153,7 +153,7 @@ def check_beside_faiss(
     """Compares the recall of our search of a shard with that of FAISS's own search of it, on some of the queries.
 
     Args:
-        shard: open, at the effort at which `found` was found.
+        shard: open shard, set to the parameters that `found` was found with.
         queries: float32 (queries, dimension).
         own_rows: the queries' own rows, or None.
         truth: what exact search finds in the same shard.
@@ -200,10 +200,10 @@ def measure(found: TopK, truth: TopK, own_rows: np.ndarray | None) -> dict[int, 
 
 
 def choose(recalls: Sequence[Recall], target: float | None) -> Recall:
-    """The least effort whose recall is on target at every k; without a target, the only one that was tried.
+    """The cheapest parameters whose recall is on target at every k; without a target, the only one that was tried.
 
     Raises:
-        JobError: none is.
+        JobError: none reaches it.
     """
     for recall in recalls:
         if target is None or all(value >= target for value in recall.at.values()):
@@ -218,7 +218,7 @@ def choose(recalls: Sequence[Recall], target: float | None) -> Recall:
 
 
 def to_info(recall: Recall) -> dict[str, Any]:
-    """For the manifest: queries, recall by k, and the settings of the search."""
+    """The entries for the manifest: queries, recall by k, and the settings of the search."""
     settings = {name: value for name, value in recall.params.settings().items() if value is not None}
     return {"recall": {str(k): v for k, v in recall.at.items()}, "recall_queries": recall.queries, "search": settings}
 

@@ -13,8 +13,8 @@ class TopK:
     """The best k passages of each question of a block.
 
     Attributes:
-        scores: inner products, float32 (questions, k), best first; -inf where there is no hit.
-        rows: passages' rows in the corpus, int64 (questions, k); -1 where there is no hit. Equal scores stand in order
+        scores: inner products, float32 (questions, k), best first; -inf if there is no hit.
+        rows: passages' rows in the corpus, int64 (questions, k); -1 if there is no hit. Equal scores stand in order
             of row.
     """
 
@@ -23,7 +23,7 @@ class TopK:
 
     @classmethod
     def empty(cls, questions: int, k: int) -> TopK:
-        """No hit for any question."""
+        """A TopK with no hit for any question."""
         return cls(np.full((questions, k), -np.inf, np.float32), np.full((questions, k), -1, np.int64))
 
     @classmethod
@@ -37,7 +37,7 @@ class TopK:
         return cls(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
 
     def to_bytes(self) -> bytes:
-        """Shape, scores and rows, little-endian."""
+        """Serializes shape, scores and rows, little-endian."""
         shape = np.array(self.scores.shape, "<i8").tobytes()
         return shape + self.scores.astype("<f4").tobytes() + self.rows.astype("<i8").tobytes()
 

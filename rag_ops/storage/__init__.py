@@ -1,1 +1,1 @@
-"""Files on any fsspec store: written whole or not at all, and the stages made of them."""
+"""Files on any fsspec store, written whole or not at all, and stage directories made of them."""

@@ -18,9 +18,9 @@ from rag_ops.errors import InputError
 from rag_ops.storage import store
 
 COMPRESSIONS = (".gz", ".bz2", ".zst", ".xz")  # what `decompressed` reads
-BAD_COMPRESSION = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)  # what it raises for other bytes
+BAD_COMPRESSION = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)  # for damaged bytes
 READ_BYTES = 1 << 20
-ZSTD_READ_BYTES = 4096  # which can unpack to some thousand times as much at once
+ZSTD_READ_BYTES = 4096  # these can unpack to a thousand times as much at once
 BZ2_MAGIC = re.compile(rb"BZh[1-9]1AY&SY")  # how a bz2 stream with at least one block begins, at a byte boundary
 _MAGIC_BYTES = 10
 
@@ -33,7 +33,7 @@ def is_multistream(url: str) -> bool:
 
 
 def decompressed(raw: IO[bytes], url: str) -> IO[bytes]:
-    """An open file's content: of .gz, .bz2, .xz and .zst what is in it, else the file as it is."""
+    """Opens a file's content: unpacked for .gz, .bz2, .xz and .zst, else the file as it is."""
     name = url.lower()
     if name.endswith(".gz"):
         return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
@@ -80,7 +80,7 @@ class _Zstd(io.RawIOBase):
 
 
 def plain_chunks(url: str, start: int, end: int | None) -> Iterator[tuple[bytes, bool]]:
-    """The bytes of a file from `start` on, each piece with whether it begins before `end`; none straddles it."""
+    """Yields the bytes of a file from `start` on, each piece with whether it begins before `end`; none straddles it."""
     position = start
     with store.open_read(url) as file:
         file.seek(start)
@@ -94,10 +94,10 @@ def plain_chunks(url: str, start: int, end: int | None) -> Iterator[tuple[bytes,
 
 
 def single_stream_chunks(url: str) -> Iterator[tuple[bytes, bool]]:
-    """The content of a .gz, .zst or .xz file; all of it belongs to the one who reads.
+    """Yields the content of a .gz, .zst or .xz file, which cannot be split: all of it belongs to one reader.
 
     Raises:
-        InputError: it is cut, or not what its name says.
+        InputError: the file is cut, or not what its name says.
     """
     kind = url.rsplit(".", 1)[-1].lower()
     with store.open_read(url) as file:
@@ -116,7 +116,7 @@ def single_stream_chunks(url: str) -> Iterator[tuple[bytes, bool]]:
 
 
 def bz2_chunks(url: str, start: int, end: int | None) -> Iterator[tuple[bytes, bool]]:
-    """The content of the bz2 streams from `start` on, each piece with whether its stream begins before `end`.
+    """Yields the content of the bz2 streams from `start` on, each piece with whether its stream begins before `end`.
 
     The first stream is the first that begins at or after `start`; reading goes on past `end` for as long as the caller
     asks for more.

@@ -1,6 +1,6 @@
-"""Locks that the operating system lets go when their process ends, however it ends: none is ever stale.
+"""Locks that the operating system releases when their process ends, however it ends: none is ever stale.
 
-No clock and no process number is looked at. A lock is the kernel's, on a directory or a file that is there anyway, so
+Neither clocks nor process ids matter. A lock is the kernel's, on a directory or a file that is there anyway, so
 it leaves nothing behind. Where there is none (object stores, some network filesystems, Windows), two jobs of one
 configuration write the same bytes, each file whole by its rename; see `stages.StageOutput.finish` for the others.
 """
@@ -23,7 +23,7 @@ except ImportError:  # Windows
 
 @contextlib.contextmanager
 def directory_held(path: str) -> Iterator[None]:
-    """Holds the directory `path`, made where there is none, while the block runs; one that it leaves empty goes.
+    """Locks directory `path` while the block runs; makes it if needed, and removes it if it is empty at the end.
 
     Raises:
         JobError: another process holds it, or it cannot be made.
@@ -53,11 +53,11 @@ def directory_held(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_file(path: str, final: str) -> Iterator[IO[bytes]]:
-    """A temporary file that becomes `final` when the block ends well; what killed processes left for it goes.
+    """Yields a temporary file that becomes `final` if the block succeeds; removes what killed processes left.
 
     Args:
-        path: `final`, a dot, anything, and ".tmp".
-        final: where it goes.
+        path: the temporary name: `final`, a dot, anything, and ".tmp".
+        final: the name it gets in the end.
     """
     for left in glob.glob(glob.escape(final) + ".*.tmp"):
         _remove_stale(left)

@@ -1,4 +1,4 @@
-"""Rows of Parquet shards, read by row group: what is not needed is not read, and one group is in memory at a time."""
+"""Reads rows of Parquet shards by row group: only groups that are needed, and one in memory at a time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CACHED_GROUPS = 256  # row groups of about 1,000 rows: the whole of a small inde
 
 
 def pieces(url: str, columns: Sequence[str], rows: np.ndarray) -> Iterator[tuple[np.ndarray, pa.Table]]:
-    """The given rows of a shard, a row group at a time; groups that hold none of them are not read.
+    """Yields the given rows of a shard, a row group at a time; skips groups that hold none of them.
 
     Args:
-        url: the shard.
-        columns: what is read.
-        rows: within the shard, int64, in any order.
+        url: URL of the shard.
+        columns: names of the columns to read.
+        rows: row numbers within the shard, int64, in any order.
 
     Yields:
         Places in `rows`, int64 ascending, and the rows at these places, in the same order.
@@ -40,19 +40,19 @@ def pieces(url: str, columns: Sequence[str], rows: np.ndarray) -> Iterator[tuple
 
 
 def take_rows(url: str, columns: Sequence[str], rows: np.ndarray) -> pa.Table:
-    """The given rows of a shard, ascending and at least one."""
+    """Returns the given rows of a shard; they must be ascending, and at least one."""
     return pa.concat_tables([table for _, table in pieces(url, columns, rows)])
 
 
 def needed_rows(rows: np.ndarray, starts: Sequence[int]) -> dict[int, np.ndarray]:
-    """Which rows of which shard some hits need.
+    """Groups the rows of some hits by the shard that holds them.
 
     Args:
-        rows: of the corpus, int64, any shape; -1 for no hit.
+        rows: corpus row numbers, int64, any shape; -1 for no hit.
         starts: first row of each shard, then the number of rows (`Manifest.row_starts`).
 
     Returns:
-        Shard to distinct rows of the corpus, int64 ascending.
+        Shard number to its distinct corpus rows, int64 ascending.
     """
     distinct = np.unique(rows[rows >= 0])
     shards = np.searchsorted(np.asarray(starts), distinct, side="right") - 1
@@ -88,8 +88,8 @@ def read_corpus_rows(url: str, embeddings: Manifest, rows: np.ndarray) -> np.nda
 
     Args:
         url: directory of the embeddings.
-        embeddings: its manifest.
-        rows: int64.
+        embeddings: manifest of the embeddings.
+        rows: corpus row numbers, int64, ascending.
     """
     found = []
     for shard, (start, end) in zip(embeddings.shards, itertools.pairwise(embeddings.row_starts()), strict=True):
@@ -100,7 +100,7 @@ def read_corpus_rows(url: str, embeddings: Manifest, rows: np.ndarray) -> np.nda
 
 
 def as_matrix(column: Any) -> np.ndarray:
-    """A column of fixed-size lists as a matrix, without a copy where it is one chunk."""
+    """A column of fixed-size lists as a matrix, without a copy if it is one chunk."""
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     dimension = array.type.list_size
     return array.flatten().to_numpy(zero_copy_only=False).reshape(-1, dimension)
@@ -118,9 +118,9 @@ class RowReader:
     """Rows of a stage's Parquet shards by their number, with the row groups last used kept in memory.
 
     Args:
-        url: the stage's directory.
-        manifest: its manifest.
-        columns: what to read.
+        url: directory of the stage.
+        manifest: manifest of the stage.
+        columns: names of the columns to read.
     """
 
     def __init__(self, url: str, manifest: Manifest, columns: Sequence[str]):
@@ -130,7 +130,7 @@ class RowReader:
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
 
     def read(self, rows: np.ndarray, convert: Callable[[pa.Table], Any]) -> Any:
-        """`convert` of the table of the given rows, int64 (rows,), in that order."""
+        """Returns `convert` of the table of the given rows, int64 (rows,), in that order."""
         distinct, places = np.unique(rows, return_inverse=True)
         shards = np.searchsorted(self._starts, distinct, side="right") - 1
         tables = []

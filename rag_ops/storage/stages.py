@@ -1,8 +1,8 @@
-"""The output directory of a stage: what is finished, what can be reused, what differs, and the manifest at the end.
+"""The output directory of a stage: its finished shards, what of them can be reused, and the manifest written last.
 
 While a stage runs, its directory holds finished shards under their final names, a record for each in `_incomplete`, and
 temporary files there. The manifest is written last, then `_incomplete` goes. Killed at any moment, the next run goes
-on: a step that is half done is done again, and what is of no use any more goes at the end.
+on: a step that is half done is done again, and what is no longer needed is removed at the end.
 """
 
 from __future__ import annotations
@@ -109,13 +109,13 @@ def check_unchanged(url: str, read: Manifest) -> None:
 
 
 def write_shard(url: str, name: str, fingerprint: str, write: Callable[[Any], int]) -> ShardRecord:
-    """Writes shard `name` into stage directory `url`: whole under its name, then its record; or nothing.
+    """Writes shard `name` into stage directory `url`, whole, then its record; leaves nothing if it fails.
 
     Args:
         url: the stage's output directory.
         name: the shard's file name.
         fingerprint: what the shard's content depends on; kept with it.
-        write: gets the open file, returns the number of rows.
+        write: function that writes to the open file and returns the number of rows.
     """
     with store.atomic_write(url, name) as file:
         rows = write(file)
@@ -129,7 +129,7 @@ def write_shard(url: str, name: str, fingerprint: str, write: Callable[[Any], in
 def is_finished(url: str, name: str, fingerprint: str) -> bool:
     """Whether shard `name` of an unfinished stage directory is complete, with that fingerprint.
 
-    For workers: a runner that tries a bundle again need not make again what the first try finished.
+    Workers ask this, so that a runner's second try of a bundle does not redo what the first one finished.
     """
     try:
         text = store.read_text(store.join(url, store.INCOMPLETE, name + RECORD_SUFFIX))
@@ -140,7 +140,7 @@ def is_finished(url: str, name: str, fingerprint: str) -> bool:
 
 
 def finished_shards(url: str, known: Container[str] = ()) -> list[ShardRecord]:
-    """The records of the shards that are complete in an unfinished stage directory, by name, without those `known`."""
+    """The records of the complete shards of an unfinished stage directory, sorted by name, without those `known`."""
     records = []
     for name in store.names_in(store.join(url, store.INCOMPLETE)):
         if name.endswith(RECORD_SUFFIX) and name.removesuffix(RECORD_SUFFIX) not in known:
@@ -153,10 +153,10 @@ def finished_shards(url: str, known: Container[str] = ()) -> list[ShardRecord]:
 
 @dataclasses.dataclass(frozen=True)
 class StageOutput:
-    """One stage's output directory, opened by the launcher.
+    """The output directory of a stage, as the launcher sees it.
 
     Attributes:
-        url: the directory.
+        url: URL of the directory.
         stage: the stage's name.
         config: settings that decide the content, JSON values.
         input_digests: name to digest of each input.
@@ -178,7 +178,7 @@ class StageOutput:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other jobs from writing to the directory while the block runs, where it is on this machine's disk.
+        """Keeps other jobs from writing to the directory while the block runs, if it is on this machine's disk.
 
         Raises:
             JobError: another job does, or the directory cannot be made.
@@ -190,7 +190,7 @@ class StageOutput:
             yield
 
     def finished(self, verify: bool = False) -> Manifest | None:
-        """The manifest, when the directory already holds just what this stage would write; else None.
+        """The manifest, if the directory already holds exactly what this stage would write; else None.
 
         Args:
             verify: compare digests, not sizes alone.
@@ -240,12 +240,12 @@ class StageOutput:
         return {name: shard for name, shard in records.items() if name not in damaged}
 
     def adopt(self, name: str, fingerprint: str, sha256: str) -> bool:
-        """Counts a file of the last run's that holds no rows as finished, where its content is still what it was.
+        """Adopts a file without rows (the trained index) from the last run if its SHA-256 still matches.
 
         Args:
-            name: of the file; a manifest lists shards alone.
-            fingerprint: what its content depends on.
-            sha256: of its content, as it was written.
+            name: file name; a manifest lists only shards, so the record is made anew.
+            fingerprint: digest of what its content depends on.
+            sha256: SHA-256 of the content as it was written.
         """
         path = store.join(self.url, name)
         if not store.exists(path) or store.sha256_of(path) != sha256:
@@ -265,11 +265,11 @@ class StageOutput:
         Args:
             shards: the records of all shards.
             inputs: name to URL of what was read.
-            info: for the reader.
-            keep: names of other finished files that stay.
+            info: facts for whoever reads the manifest.
+            keep: names of other finished files to keep.
 
         Raises:
-            JobError: a job of another configuration has begun to write here meanwhile (where nothing can be locked).
+            JobError: a job of another configuration has begun to write here meanwhile (without locks).
         """
         owner = self._owner(None)
         if owner is not None and owner != self._identity():
@@ -343,7 +343,7 @@ class StageOutput:
 
 
 def find_manifest(url: str) -> Manifest | None:
-    """The manifest in directory `url`, None where there is none.
+    """The manifest in directory `url`, or None if there is none.
 
     Raises:
         InputError: it is no manifest, or of another version.
@@ -362,7 +362,7 @@ def find_manifest(url: str) -> Manifest | None:
 
 
 def shard_problem(url: str, shard: ShardRecord, verify: bool = False) -> str | None:
-    """What is wrong with a shard's file: missing, of another size, or, with `verify`, of another digest; else None."""
+    """Why a shard's file is bad: missing, of another size, or, with `verify`, of another digest; None if it is good."""
     path = store.join(url, shard.path)
     try:
         size = store.size_bytes(path)
@@ -381,7 +381,7 @@ def _write_record(url: str, record: ShardRecord) -> None:
 
 
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs between two configurations (JSON values), as a clause; empty where nothing does."""
+    """What differs between two configurations (JSON values), as a clause; empty if nothing does."""
     old, new = json.loads(json.dumps(dict(old))), json.loads(json.dumps(dict(new)))
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     changes = [f"{name} {_brief(old.get(name))} as it has, not {_brief(new.get(name))}" for name in names]

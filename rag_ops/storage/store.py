@@ -26,7 +26,7 @@ from fsspec.utils import get_protocol
 from rag_ops.errors import InputError, JobError
 from rag_ops.storage import locks
 
-INCOMPLETE = "_incomplete"  # folder of a stage's output for all that is not final; gone once the manifest is written
+INCOMPLETE = "_incomplete"  # folder in a stage's output for unfinished files; removed once the manifest is written
 COPY_BYTES = 1 << 20
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "az")
 ROW_GROUP_ROWS = (
@@ -72,7 +72,7 @@ def join(base: str, *names: str) -> str:
 
 
 def relative_url(target: str, base: str) -> str:
-    """`target` as seen from directory `base` where both lie in one parent directory, else `target` made absolute.
+    """`target` relative to directory `base` if both lie in one parent directory, else `target` made absolute.
 
     So a workspace can be moved or copied whole, and what lies elsewhere is still found.
 
@@ -122,7 +122,7 @@ def is_directory(url: str) -> bool:
 
 
 def size_bytes(url: str) -> int:
-    """The size of the file at `url` in bytes.
+    """Returns the size of the file at `url` in bytes.
 
     Raises:
         FileNotFoundError: there is none.
@@ -144,7 +144,7 @@ def read_text(url: str) -> str:
 
 
 def remove(url: str) -> None:
-    """Removes the file or directory at `url` with all it holds; nothing happens where there is none."""
+    """Removes the file or directory at `url` with all it holds; does nothing if there is none."""
     fs, path = filesystem(url)
     with contextlib.suppress(FileNotFoundError):
         if is_local(url) or not has_magic(path):
@@ -157,7 +157,7 @@ def remove(url: str) -> None:
 
 
 def state_of(url: str) -> str:
-    """What changes when the file at `url` is written again: a digest of its size, times and whatever its store tells.
+    """What changes when the file at `url` is written again: a digest of its size, times and whatever its store reports.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -168,7 +168,7 @@ def state_of(url: str) -> str:
 
 
 def names_in(url: str) -> list[str]:
-    """The names of the files in directory `url`, sorted; empty where there is no directory."""
+    """The names of the files in directory `url`, sorted; empty if there is no directory."""
     fs, path = filesystem(url)
     try:
         fs.invalidate_cache(path)
@@ -178,15 +178,15 @@ def names_in(url: str) -> list[str]:
 
 
 def expand(url: str, kind: str) -> list[str]:
-    """The files that a URL, a glob or a directory names, sorted.
+    """Lists the files that a URL, a glob or a directory stands for, sorted.
 
     Args:
         url: a file; a directory, whose visible files are meant; or a pattern with `*`, `?` or `[`. What exists by that
             very name is never taken for a pattern.
-        kind: what is looked for, for the message.
+        kind: what the files are, for the error message.
 
     Raises:
-        InputError: there are none.
+        InputError: there are no such files.
     """
     fs, path = filesystem(url)
     scheme = url.split("://")[0] + "://" if "://" in url else ""
@@ -239,7 +239,7 @@ class HashingFile(io.RawIOBase):
         self.bytes_written = 0
 
     def writable(self) -> bool:
-        """Always."""
+        """True: the file is open for writing."""
         return True
 
     def write(self, data: Any) -> int:
@@ -251,12 +251,12 @@ class HashingFile(io.RawIOBase):
         return view.nbytes
 
     def tell(self) -> int:
-        """Bytes written so far."""
+        """Number of bytes written so far."""
         return self.bytes_written
 
     @property
     def sha256(self) -> str:
-        """Hex digest of all that was written."""
+        """Hex SHA-256 of everything written so far."""
         return self._sha256.hexdigest()
 
 
@@ -324,7 +324,7 @@ def _upload(fs: fsspec.AbstractFileSystem, path: str, shown: str) -> Iterator[Ha
 
 
 def write_file(url: str, data: bytes) -> None:
-    """Writes a file that is no stage's, atomically: its directory holds nothing else of ours afterwards.
+    """Writes a file outside of stages atomically, and leaves nothing else in its directory.
 
     Raises:
         JobError: the disk is full or writing is not permitted.

@@ -1,4 +1,4 @@
-"""Whether what stages wrote is whole and goes together: sizes, digests, rows, and which stage was made from which."""
+"""Checks that stage outputs are whole and belong together: sizes, digests, rows, and what was made from what."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ AT_ONCE = 4  # files digested side by side: SHA-256 lets go of Python's lock
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What was found of one stage directory.
+    """The result of checking one stage directory.
 
     Attributes:
-        url: the directory.
-        stage: whose output it is; "?" where nothing tells.
-        problems: what is wrong, each a clause with its remedy; none where all is well.
-        rows, shards: of the manifest.
+        url: URL of the directory.
+        stage: name of the stage; "?" if unknown.
+        problems: what is wrong, each a clause with its remedy; none if all is well.
+        rows, shards: numbers in the manifest.
     """
 
     url: str
@@ -32,7 +32,7 @@ class Finding:
     shards: int = 0
 
     def line(self) -> str:
-        """For the terminal."""
+        """One line for the terminal."""
         if not self.problems:
             return f"{self.stage}: ok, {self.rows:,} rows in {self.shards} shard{'s' * (self.shards != 1)}: {self.url}"
         more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
@@ -50,7 +50,7 @@ def check_digests(url: str, manifest: Manifest) -> None:
 
 
 def verify(url: str) -> list[Finding]:
-    """Looks at a stage directory, or at all stages of a workspace, in the order in which they are made.
+    """Checks a stage directory, or all stages of a workspace, in the order in which they are made.
 
     Raises:
         InputError: there is no such directory, or no stage in it.
@@ -67,7 +67,7 @@ def verify(url: str) -> list[Finding]:
 
 
 def check_stage(url: str) -> Finding:
-    """Everything that can be checked of one stage directory."""
+    """Checks everything that one stage directory allows to check."""
     last = url.rstrip("/").rsplit("/", 1)[-1]
     guess = next((stage.name for stage in STAGES.values() if stage.folder == last), "?")
     try:
@@ -156,7 +156,7 @@ CHECKS: Mapping[str, Callable[[str, Manifest], list[str]]] = {
 
 
 def _input(url: str, stage: str, digest: object) -> tuple[Manifest | None, str]:
-    """The manifest of what a stage was made from, or None and why it is not that."""
+    """The manifest of a stage's input, or None and why that is not what the stage was made from."""
     try:
         manifest = stages.read_manifest(url, stage)
     except InputError as error:
