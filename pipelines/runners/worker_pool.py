@@ -57,7 +57,7 @@ class WorkerPool(BeamFnExternalWorkerPoolServicer):
         except OSError as error:
             return beam_fn_api_pb2.StartWorkerResponse(error=str(error))
         self._worker_processes[name] = process
-        threading.Thread(target=_tell_end, args=(name, process), daemon=True).start()
+        threading.Thread(target=_report_end, args=(name, process), daemon=True).start()
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, stop_worker_request: Any, unused_context: Any) -> Any:  # noqa: N802 (Beam's name)
@@ -106,7 +106,7 @@ def use_in_launcher() -> None:
     worker_pool_main.BeamFnExternalWorkerPoolServicer = WorkerPool  # type: ignore[misc]
 
 
-def _tell_end(name: str, process: subprocess.Popen) -> None:
+def _report_end(name: str, process: subprocess.Popen) -> None:
     code = process.wait()
     if code not in (0, -signal.SIGTERM):
         logger.info("workers: worker %s (process %d) ended with %d", name, process.pid, code)

@@ -368,7 +368,7 @@ def evaluate(
 
 
 class _Parts:
-    """The tallies of a directory's question files, where there are several and they can still be told apart."""
+    """The tallies of a directory's question files, if there are several and they are unchanged."""
 
     def __init__(self, one: AnswerSet, sweep: Sequence[int]):
         several = sum(name.startswith("questions_") for name in one.manifest.inputs) > 1

@@ -95,7 +95,7 @@ class IndexShard:
         return np.pad(questions, ((0, 0), (0, self._index.d - questions.shape[1])))
 
     def _products_of_stored(self, questions: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Inner products with the stored vectors at places of this shard; -inf where there is none."""
+        """Inner products with the stored vectors at places of this shard; -inf if there is none."""
         dimension = questions.shape[1]
         scores = np.full(rows.shape, -np.inf, np.float32)
         for number, places in enumerate(rows):

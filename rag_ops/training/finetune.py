@@ -172,7 +172,7 @@ class MarginalTrainer(Trainer):
         threads: int,
         on_evaluation: Callable[[dict[str, float]], None],
     ) -> None:
-        """What evaluation needs besides the model."""
+        """Sets what evaluation needs besides the model."""
         self._rag_tokenizer, self._index, self._settings = tokenizer, index, settings
         self._rag_device, self._threads, self._on_evaluation = device, threads, on_evaluation
         self.model_accepts_loss_kwargs = False  # or the Trainer would leave out to divide by the accumulated batches
@@ -404,7 +404,7 @@ def _prepare(output: str, identity: dict[str, Any], resume: bool, overwrite: boo
 
 
 def _read_json(path: str) -> Any:
-    """What a file holds; None where it is not there or not whole."""
+    """The content of a JSON file; None if it is not there or not whole."""
     try:
         return json.loads(Path(path).read_text())
     except (FileNotFoundError, ValueError):

@@ -76,6 +76,12 @@ def test_a_preset_gives_what_no_flag_does():
     assert (both.generation.num_beams, both.generation.max_new_tokens, both.n_docs) == (2, 49, 5)
 
 
+@pytest.mark.parametrize("flag", ["--answerable_only", "--told_only"])
+def test_finetune_leaves_out_unanswerable_questions_by_either_name(flag):
+    assert not parsed("finetune").settings.told_only
+    assert parsed("finetune", flag).settings.told_only
+
+
 def test_an_unknown_preset_is_refused():
     with pytest.raises(InputError, match=r"--preset is unknown: 'x'; expected paper or hf"):
         parsed("answer", "--preset", "x")
