@@ -86,7 +86,7 @@ def kind_of(cls: type, name: str) -> tuple[type, bool]:
 
 
 def check(settings: Any) -> None:
-    """Checks every setting of a dataclass instance against its declaration; one that is None is not given.
+    """Checks every setting of a dataclass instance against its declaration. Only one that may be None is not given so.
 
     Raises:
         InputError: a value is out of range, not a number or not one of the choices; the line names the flag.
@@ -95,7 +95,7 @@ def check(settings: Any) -> None:
         value, kind = getattr(settings, name), kind_of(type(settings), name)[0]
         many = isinstance(value, Sequence) and not isinstance(value, str)
         for each in value if many else [value]:
-            if each is not None:
+            if each is not None or types.NoneType not in typing.get_args(typing.get_type_hints(type(settings))[name]):
                 _check_value("--" + (one.flag or name), each, kind, one)
 
 

@@ -261,4 +261,4 @@ def _text(text: str) -> str:
 
 
 def _package_text(name: str) -> str:
-    return resources.files("rag_ops").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("rag_ops.evaluation").joinpath(name).read_text(encoding="utf-8")

@@ -74,7 +74,7 @@ def is_suspect(markup: str) -> bool:
 
 def _in_child(markup: str, apparatus: frozenset[str]) -> str | None:
     """The text by a process of its own; None if it needs more than its time or memory, or dies."""
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
     try:
         done = subprocess.run(

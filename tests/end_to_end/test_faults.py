@@ -305,7 +305,7 @@ def children(pid: int) -> list[int]:
 
 def test_a_clock_that_was_set_back_changes_nothing(passages, sentence_encoder, whole, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    monkeypatch.setattr("pipelines.embed.check_unchanged", lambda *arguments: (_ for _ in ()).throw(SystemExit))
+    monkeypatch.setattr("pipelines.embed.job.check_unchanged", lambda *arguments: (_ for _ in ()).throw(SystemExit))
     with pytest.raises(SystemExit):  # as if it were killed with all shards done
         ragbeam(*embed(passages, sentence_encoder, out))
     monkeypatch.undo()

@@ -248,13 +248,14 @@ def test_no_unit_is_pickled_to_count_its_bytes(monkeypatch, tiny_rag):
 
     from pipelines.answer.options import AnswerOptions
     from pipelines.transforms.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit
+    from pipelines.transforms.model_workers import WorkerOptions
     from schemas.passages import Passage
 
     texts = TextUnit(0, pa.table({"question": ["who is the king"] * 100}))
     asked = AnswerUnit(
         0, ["who"], [[Passage("1", "moon", "ice" * 1000)]], np.zeros((1, 5), np.float32), np.zeros(1, bool)
     )
-    settings = ModelSettings(tiny_rag, "cpu", 1, None)
+    settings = ModelSettings(tiny_rag, WorkerOptions(device="cpu", threads=1))
     handlers = (
         (EncoderHandler("Encode", settings, "question", ("question",), "float32"), texts, texts.table.nbytes),
         (

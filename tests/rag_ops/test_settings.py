@@ -57,6 +57,7 @@ def test_the_kind_of_a_setting_is_its_annotation():
     [
         ({"least": -1}, "--least is negative: -1; expected 0 or more"),
         ({"least": float("nan")}, "--least is no whole number: nan; expected a whole number"),
+        ({"least": None}, "--least is no whole number; expected a whole number"),
         ({"least": 1.5}, "--least is no whole number: 1.5; expected a whole number"),
         ({"share": 0}, "--share is out of range: 0; expected over 0, to 1"),
         ({"share": float("nan")}, "--share is out of range: nan; expected over 0, to 1"),

@@ -149,11 +149,11 @@ def test_a_resumed_run_writes_only_what_is_missing(tmp_path, monkeypatch, capsys
         return write_shard(url, name, fingerprint, write)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.chunk.write_shard", third_time_fails)
+        patch.setattr("pipelines.chunk.job.write_shard", third_time_fails)
         fails(capsys, *arguments, "--output", tmp_path / "p")
     first, written[:] = set(written), []
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.chunk.write_shard", lambda *given: written.append(given[1]) or write_shard(*given))
+        patch.setattr("pipelines.chunk.job.write_shard", lambda *given: written.append(given[1]) or write_shard(*given))
         ragbeam(*arguments, "--output", tmp_path / "p")
     assert (len(first), len(written), len({*first, *written})) == (2, 4, 6)
     assert digests(tmp_path / "p", "chunk") == digests(tmp_path / "once", "chunk")
