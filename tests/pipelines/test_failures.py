@@ -246,9 +246,9 @@ def test_no_unit_is_pickled_to_count_its_bytes(monkeypatch, tiny_rag):
     import pyarrow as pa
     from apache_beam.ml.inference import base
 
-    from pipelines.answer.options import AnswerOptions
     from pipelines.transforms.inference import AnswerUnit, EncoderHandler, GeneratorHandler, ModelSettings, TextUnit
     from pipelines.transforms.model_workers import WorkerOptions
+    from rag_ops.generation.settings import GenerationSettings
     from schemas.passages import Passage
 
     texts = TextUnit(0, pa.table({"question": ["who is the king"] * 100}))
@@ -259,7 +259,7 @@ def test_no_unit_is_pickled_to_count_its_bytes(monkeypatch, tiny_rag):
     handlers = (
         (EncoderHandler("Encode", settings, "question", ("question",), "float32"), texts, texts.table.nbytes),
         (
-            GeneratorHandler("Generate", settings, AnswerOptions(["q"], "", "", "").generation, 5),
+            GeneratorHandler("Generate", settings, GenerationSettings(), 5),
             asked,
             3000 + 4 + 3 + 21,
         ),
