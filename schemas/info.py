@@ -11,7 +11,7 @@ class Encoded(TypedDict, total=False):
     """What made the vectors, and what they are; the same in the manifests of embed and index."""
 
     encoder: str  # as --encoder named it
-    encoder_digest: str
+    encoder_digest: str | None  # None if the vectors were imported
     pooling: str
     normalize: bool  # whether vectors have length 1
     dtype: str  # "float16" or "float32"

@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import pytest
 
-from pipelines.cli import QUIET
+from pipelines.console.command import QUIET
 from tests.benchmarks.results import NotHereError
 
 MEASURED_WITH = ("torch", "transformers", "faiss-cpu", "apache-beam", "numpy")
