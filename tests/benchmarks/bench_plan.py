@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rag_ops import planning
 from rag_ops.storage.stages import read_manifest
+from schemas.layout import STAGES
 from tests.benchmarks.bench_memory import SHARDS
 from tests.benchmarks.common import Result, small_models, stage_peaks
 
@@ -43,8 +44,8 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
             model=planning.Model.of(model),
         )
         foretold = planning.plan(job)
-        for stage in planning.STAGES:
-            name = planning.FOLDERS[stage]
+        for stage, layout in STAGES.items():
+            name = layout.folder
             disk = sum(shard.bytes for shard in read_manifest(str(place / name), stage).shards)
             needs = foretold.stage(stage)
             if stage != "answer":  # answers' size follows from how alike the found passages are
