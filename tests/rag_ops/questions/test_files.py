@@ -10,7 +10,7 @@ import pytest
 from rag_ops.errors import InputError
 from rag_ops.questions.reading import Question, QuestionOptions, read_questions
 
-QA = Path(__file__).parents[3] / "shared" / "data" / "qa"
+QA = Path(__file__).parents[4] / "shared" / "data" / "qa"
 
 
 def read(directory: Path, name: str, data: str | list, **options) -> list[Question]:

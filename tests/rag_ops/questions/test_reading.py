@@ -35,7 +35,7 @@ COMPRESS = {
     ".bz2": bz2.compress,
     ".zst": zstandard.ZstdCompressor().compress,
 }
-NQ_OPEN = Path(__file__).parents[3] / "shared" / "data" / "qa" / "NQ-open.efficientqa.dev.1.1.jsonl"
+NQ_OPEN = Path(__file__).parents[4] / "shared" / "data" / "qa" / "NQ-open.efficientqa.dev.1.1.jsonl"
 
 
 def read(path, **options) -> list[Question]:
