@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from pipelines.console.command import Command, say
-from pipelines.console.options import Options, local_output_setting
+from pipelines.console.options import Options, check_local_output, local_output_setting
 from rag_ops.errors import InputError
 from rag_ops.settings import setting
-from rag_ops.storage import store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +35,7 @@ class ComposeOptions(Options):
                 value="both" if self.generator else "neither",
                 remedy="see ragbeam compose --help",
             )
-        if not store.is_local(self.output):
-            raise InputError("--output must be on this machine", value=self.output, expected="a local directory")
+        check_local_output(self.output)
 
 
 def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> int:

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 
 from pipelines.console import events
 from pipelines.console.command import Command, main_of, say
-from pipelines.console.options import Options, local_output_setting
+from pipelines.console.options import Options, check_local_output, local_output_setting
 from pipelines.console.progress import PLAIN_LINE_SECS
 from pipelines.transforms.model_workers import DeviceOptions
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.questions.reading import QuestionOptions, expand_question_files, read_questions
 from rag_ops.settings import setting
-from rag_ops.storage import store
 from rag_ops.training.settings import FinetuneSettings
 
 
@@ -38,8 +37,7 @@ class FinetuneOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not store.is_local(self.output):
-            raise InputError("--output must be on this machine", value=self.output, expected="a local directory")
+        check_local_output(self.output)
         if os.path.exists(self.output) and not os.path.isdir(self.output):
             raise InputError("--output is a file", value=self.output, expected="a directory")
 

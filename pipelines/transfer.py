@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from pipelines.console.command import Command, say
-from pipelines.console.options import VECTOR_DTYPES, Options
+from pipelines.console.options import VECTOR_DTYPES, Options, check_local_output
 from rag_ops.errors import InputError
 from rag_ops.settings import setting
-from rag_ops.storage import store
 
 NEEDED = {"dpr": ("index", "passages"), "wiki_dpr": ("input",)}
 
@@ -47,8 +46,7 @@ class ExportOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not store.is_local(self.output):
-            raise InputError("--output must be on this machine", value=self.output, expected="a local directory")
+        check_local_output(self.output)
 
 
 def run_import(options: ImportOptions, beam_arguments: Sequence[str] = ()) -> int:

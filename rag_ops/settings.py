@@ -77,7 +77,10 @@ def kind_of(cls: type, name: str) -> tuple[type, bool]:
     >>> kind_of(Example, "words"), kind_of(Example, "count")
     ((<class 'str'>, True), (<class 'int'>, False))
     """
-    hint = typing.get_type_hints(cls)[name]
+    return _kind_of_hint(typing.get_type_hints(cls)[name])
+
+
+def _kind_of_hint(hint: Any) -> tuple[type, bool]:
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
     if arguments := typing.get_args(hint):
@@ -91,11 +94,12 @@ def check(settings: Any) -> None:
     Raises:
         InputError: a value is out of range, not a number or not one of the choices; the line names the flag.
     """
+    hints = typing.get_type_hints(type(settings))
     for name, one in declared(type(settings)).items():
-        value, kind = getattr(settings, name), kind_of(type(settings), name)[0]
+        value, kind = getattr(settings, name), _kind_of_hint(hints[name])[0]
         many = isinstance(value, Sequence) and not isinstance(value, str)
         for each in value if many else [value]:
-            if each is not None or types.NoneType not in typing.get_args(typing.get_type_hints(type(settings))[name]):
+            if each is not None or types.NoneType not in typing.get_args(hints[name]):
                 _check_value("--" + (one.flag or name), each, kind, one)
 
 

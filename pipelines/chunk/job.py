@@ -49,8 +49,7 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: an input is missing or malformed, or the output belongs to another configuration.
     """
     started = time.monotonic()
-    is_dataset = options.reading.format in FORMATS and not FORMATS[options.reading.format].is_file
-    files = [] if is_dataset else options.input
+    files = [] if options.reading.names_datasets else options.input
     launch.check(beam_arguments, [*files, options.output])
     splits = plan_splits(options.input, options.reading)
     urls = list(dict.fromkeys(split.url for split in splits))

@@ -17,6 +17,7 @@ from typing import Any
 from rag_ops import defaults, settings
 from rag_ops.errors import InputError
 from rag_ops.settings import setting
+from rag_ops.storage import store
 
 VECTOR_DTYPES = ("float16", "float32")
 # Settings that several dataclasses have. Each use makes a field of its own, for a dataclass writes its name into it.
@@ -107,3 +108,13 @@ class StageOptions(Options):
     verify: bool = setting(
         False, "check the SHA-256 of all shards that are read or reused; a damaged one of the output is made again"
     )
+
+
+def check_local_output(output: str) -> None:
+    """Checks the --output of a command that writes to a local directory alone.
+
+    Raises:
+        InputError: it is on another machine.
+    """
+    if not store.is_local(output):
+        raise InputError("--output must be on this machine", value=output, expected="a local directory")

@@ -304,6 +304,11 @@ class InputOptions:
         settings.check(self)
 
     @property
+    def names_datasets(self) -> bool:
+        """Whether inputs are names of datasets, by the format that is given; else they are files."""
+        return self.format in FORMATS and not FORMATS[self.format].is_file
+
+    @property
     def columns(self) -> Columns:
         """The columns that the flags name."""
         return Columns(self.text_column, self.title_column, self.id_column)

@@ -50,7 +50,7 @@ def expand_inputs(urls: Sequence[str], options: InputOptions) -> list[str]:
     Raises:
         InputError: there is no such file.
     """
-    if options.format in FORMATS and not FORMATS[options.format].is_file:
+    if options.names_datasets:
         return list(urls)
     found = [file for url in urls for file in store.expand(url, "input file")]
     # The companion index of a multistream dump is no dump; a glob over a dump's folder finds it too.
@@ -64,7 +64,7 @@ def format_of(url: str, options: InputOptions) -> str:
         InputError: the name shows no format, or is an archive's.
     """
     name = posixpath.basename(url).lower()
-    if name.endswith(ARCHIVES) and (options.format == "auto" or FORMATS[options.format].is_file):
+    if name.endswith(ARCHIVES) and not options.names_datasets:
         raise InputError(
             "an archive cannot be read as it is",
             value=url,
