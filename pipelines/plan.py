@@ -13,7 +13,7 @@ from rag_ops import defaults
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.settings import setting
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 
 if TYPE_CHECKING:
     from rag_ops.planning import Job

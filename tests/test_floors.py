@@ -129,7 +129,8 @@ def test_no_imports_go_in_a_circle():
 
 ALONE = """
 import codecs, csv, os, signal, sys, threading
-import apache_beam, datasets, faiss, torch, transformers.models.rag  # which each child would import anew
+import apache_beam, datasets, faiss, torch._dynamo, transformers.models.rag  # each child would import them anew, and
+# torch._dynamo, which some of transformers imports, sets TORCHINDUCTOR_CACHE_DIR
 
 def state():
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]

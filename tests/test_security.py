@@ -17,7 +17,7 @@ from rag_ops.errors import InputError
 from rag_ops.generation.rag_token import GenerationSettings, RagTokenGenerator
 from rag_ops.models.compose import compose
 from rag_ops.models.encoder import Encoder
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import fails, ragbeam, write_articles
 
 ROOT = Path(__file__).parent.parent

@@ -18,6 +18,7 @@ from pipelines.transforms.inference import (
 )
 from rag_ops.questions import blocks
 from rag_ops.storage import store
+from rag_ops.storage.parquet import read_parquet, write_parquet
 
 
 class EncodeQuestions(beam.PTransform):
@@ -48,7 +49,7 @@ class ReadBlocks(beam.DoFn):
     def process(self, block: blocks.Block) -> Iterator[TextUnit]:
         """See the class."""
         with self._counters.timed():
-            table = store.read_parquet(self._work.path(blocks.block_name(block.number)))
+            table = read_parquet(self._work.path(blocks.block_name(block.number)))
         self._counters.add(rows_out=table.num_rows, bytes=table.nbytes)
         yield TextUnit(block.number, table)
 
@@ -67,6 +68,6 @@ class WriteVectors(beam.DoFn):
         errors = pa.array([unit.errors.get(row) for row in range(len(unit.vectors))], pa.string())
         table = pa.table({"truncated": pa.array(unit.truncated), "error": errors, "vector": column})
         with store.atomic_write(self._work.url, self._work.name("vectors", unit.key)) as file:
-            store.write_parquet(file, iter([table]), table.schema)
+            write_parquet(file, iter([table]), table.schema)
         counters.add(rows_in=len(unit.vectors), rows_out=table.num_rows, bytes=file.bytes_written)
         yield unit.key

@@ -20,6 +20,7 @@ from rag_ops.questions import blocks
 from rag_ops.retrieval import passage_texts
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
+from rag_ops.storage.parquet import read_parquet, write_parquet
 from schemas import answers
 
 RESULT_ROWS = 1000  # rows of a row group
@@ -66,8 +67,8 @@ class ReadContexts(beam.DoFn):
         todo = [hit for hit in hits_of if not store.exists(self._work.path(blocks.result_name(hit[0])))]
         passages = passage_texts.load(sorted(joined["texts"])) if todo else {}
         for block, hits in todo:
-            asked = store.read_parquet(self._work.path(blocks.block_name(block)))["question"].to_pylist()
-            encoded = store.read_parquet(self._work.path(self._work.name("vectors", block)), ["truncated", "error"])
+            asked = read_parquet(self._work.path(blocks.block_name(block)))["question"].to_pylist()
+            encoded = read_parquet(self._work.path(self._work.name("vectors", block)), ["truncated", "error"])
             errors = {row: error for row, error in enumerate(encoded["error"].to_pylist()) if error is not None}
             self._counters.add(rows_out=len(asked))
             yield AnswerUnit(
@@ -119,6 +120,6 @@ class WriteResults(beam.DoFn):
         ]
         table = pa.Table.from_pylist(rows, schema=answers.RESULTS)
         with store.atomic_write(self._work.url, blocks.result_name(unit.block)) as file:
-            store.write_parquet(file, iter([table]), answers.RESULTS, RESULT_ROWS)
+            write_parquet(file, iter([table]), answers.RESULTS, RESULT_ROWS)
         StepCounters("WriteResults").add(rows_in=len(found), rows_out=table.num_rows, bytes=file.bytes_written)
         yield unit.block

@@ -14,6 +14,7 @@ from pipelines.runners.counters import StepCounters
 from pipelines.transforms.merge_topk import MergeTopK
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
+from rag_ops.storage.parquet import read_parquet
 from rag_ops.storage.rows import as_matrix, needed_rows, read_rows
 from schemas.manifest import Manifest, ShardRecord
 
@@ -122,7 +123,7 @@ class ScoreCandidates(beam.DoFn):
 
 def question_vectors(work: Work, block: int) -> np.ndarray:
     """The vectors of a block, float32 (questions, dimension)."""
-    return as_matrix(store.read_parquet(work.path(work.name("vectors", block)), ["vector"])["vector"])
+    return as_matrix(read_parquet(work.path(work.name("vectors", block)), ["vector"])["vector"])
 
 
 def chosen_search_params(options: AnswerOptions, index: Manifest) -> dict[str, int | None]:

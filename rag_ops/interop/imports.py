@@ -25,8 +25,10 @@ from rag_ops.articles.reading import plan_splits, read_split
 from rag_ops.errors import InputError
 from rag_ops.retrieval import faiss_factory, faiss_index, faiss_specs
 from rag_ops.storage import store
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import open_parquet, read_parquet, write_parquet
 from rag_ops.storage.rows import read_matrix
-from rag_ops.storage.stages import StageOutput, read_manifest, write_shard
+from rag_ops.storage.stages import StageOutput, write_shard
 from schemas import embeddings, passages
 from schemas.layout import STAGES
 from schemas.manifest import Manifest, ShardRecord, digest_of
@@ -118,7 +120,7 @@ def import_parquet(inputs: Sequence[str], output: str, made_with: MadeWith, dtyp
     columns = ("id", "title", "text", "embeddings")
     count = 0
     for url in urls:
-        with store.open_parquet(url) as parquet:
+        with open_parquet(url) as parquet:
             if absent := [name for name in columns if name not in parquet.schema_arrow.names]:
                 raise InputError(
                     f"the file has no column {absent[0]!r}", value=url, expected=f"columns {', '.join(columns)}"
@@ -127,7 +129,7 @@ def import_parquet(inputs: Sequence[str], output: str, made_with: MadeWith, dtyp
 
     def rows() -> Iterator[Rows]:
         for url in urls:
-            with store.open_parquet(url) as parquet:
+            with open_parquet(url) as parquet:
                 for batch in parquet.iter_batches(VECTOR_ROWS, columns=list(columns)):
                     vectors = np.array(batch["embeddings"].to_pylist(), np.float32)
                     ids = [str(value) for value in batch["id"].to_pylist()]
@@ -225,7 +227,7 @@ def export_custom(index_url: str, output: str) -> str:
         embedded = read_manifest(opened.embeddings_url, "embed")
         texts = read_manifest(opened.passages_url, "chunk")
         for left, right in zip(texts.shards, embedded.shards, strict=True):
-            table = store.read_parquet(store.join(opened.passages_url, left.path), ["title", "text"])
+            table = read_parquet(store.join(opened.passages_url, left.path), ["title", "text"])
             vectors = read_matrix(store.join(opened.embeddings_url, right.path), right.rows)
             for place, row in enumerate(table.to_pylist()):
                 yield {**row, "embeddings": vectors[place].astype(np.float32)}
@@ -341,7 +343,7 @@ def _cut(rows: Rows, start: int, end: int) -> Rows:
 
 
 def _writer(table: pa.Table) -> Any:
-    return lambda file: store.write_parquet(file, iter([table]), table.schema, VECTOR_ROWS)
+    return lambda file: write_parquet(file, iter([table]), table.schema, VECTOR_ROWS)
 
 
 def _append(whole: Any, part: Any, spec: str) -> None:

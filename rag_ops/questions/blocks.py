@@ -15,6 +15,7 @@ from rag_ops.errors import JobError
 from rag_ops.questions.failures import Failures, is_of_model
 from rag_ops.questions.reading import Question
 from rag_ops.storage import store
+from rag_ops.storage.parquet import read_parquet, write_parquet
 from schemas import answers, questions
 
 BLOCK_BYTES = 4 << 20  # a block of very long questions ends early, so that a block's memory is bounded
@@ -137,7 +138,7 @@ def join_answers(
         digests: `model_digest` and `index_digest`, for every row.
     """
     for number in numbers:
-        rows = store.read_parquet(store.join(directory, rows_name(number)))
+        rows = read_parquet(store.join(directory, rows_name(number)))
         found = _gather(results_directory, rows["block"].to_pylist(), rows["position"].to_pylist())
         errors = [
             own or result for own, result in zip(rows["error"].to_pylist(), found["error"].to_pylist(), strict=True)
@@ -213,7 +214,7 @@ def error_counts(directory: str, names: Iterable[str]) -> dict[str, int]:
     """
     counts: Counter[str] = Counter()
     for name in names:
-        errors = store.read_parquet(store.join(directory, name), ["error"])["error"].drop_null()
+        errors = read_parquet(store.join(directory, name), ["error"])["error"].drop_null()
         counts.update(reason_of(error) for error in errors.to_pylist())
     return dict(sorted(counts.items()))
 
@@ -221,7 +222,7 @@ def error_counts(directory: str, names: Iterable[str]) -> dict[str, int]:
 def _gather(directory: str, blocks: Sequence[int | None], positions: Sequence[int | None]) -> pa.Table:
     """The result rows at (block, position), in that order; nulls if there is no block."""
     needed = sorted({block for block in blocks if block is not None})
-    tables = [store.read_parquet(store.join(directory, result_name(block))) for block in needed]
+    tables = [read_parquet(store.join(directory, result_name(block))) for block in needed]
     starts = dict(zip(needed, np.cumsum([0, *(table.num_rows for table in tables)]).tolist(), strict=False))
     indices = [
         None if block is None or position is None else starts[block] + position
@@ -232,9 +233,9 @@ def _gather(directory: str, blocks: Sequence[int | None], positions: Sequence[in
 
 
 def _errors(directory: str, name: str) -> list[str | None]:
-    return store.read_parquet(store.join(directory, name), ["error"])["error"].to_pylist()
+    return read_parquet(store.join(directory, name), ["error"])["error"].to_pylist()
 
 
 def _write(directory: str, name: str, table: pa.Table) -> None:
     with store.atomic_write(directory, name) as file:
-        store.write_parquet(file, iter([table]), table.schema)
+        write_parquet(file, iter([table]), table.schema)

@@ -11,7 +11,7 @@ from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.questions.reading import QuestionOptions, check_question_files
 from rag_ops.storage import store, verify
-from rag_ops.storage.stages import check_embeddings, check_passages, check_unchanged, read_manifest
+from rag_ops.storage.manifests import check_embeddings, check_passages, check_unchanged, read_manifest
 from schemas.manifest import Manifest
 
 

@@ -11,8 +11,8 @@ from rag_ops.errors import InputError
 from rag_ops.retrieval.index_shard import IndexShard
 from rag_ops.retrieval.topk import TopK, merge
 from rag_ops.storage import store
+from rag_ops.storage.manifests import check_passages, read_manifest
 from rag_ops.storage.rows import RowReader, as_matrix
-from rag_ops.storage.stages import check_passages, read_manifest
 from schemas.passages import Passage
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from rag_ops.errors import InputError, JobError
 from rag_ops.storage import store
+from rag_ops.storage.parquet import read_parquet
 from rag_ops.storage.rows import as_matrix, hash_words, pieces
 from schemas.manifest import Manifest
 
@@ -85,7 +86,7 @@ def write_locations(url: str, manifest: Manifest, directory: str, name: str) -> 
         return target
     table = np.empty((3, manifest.rows), np.uint64)
     for number, (shard, start) in enumerate(zip(manifest.shards, manifest.row_starts(), strict=False)):
-        hashes = hash_words(store.read_parquet(store.join(url, shard.path), ["content_hash"])["content_hash"])
+        hashes = hash_words(read_parquet(store.join(url, shard.path), ["content_hash"])["content_hash"])
         if len(hashes) != shard.rows:
             raise InputError("a shard has other rows than its manifest says", value=store.join(url, shard.path))
         here = slice(start, start + shard.rows)

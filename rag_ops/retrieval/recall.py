@@ -19,6 +19,7 @@ from rag_ops.retrieval.faiss_specs import DEPTHS
 from rag_ops.retrieval.index_shard import IndexShard
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
+from rag_ops.storage.parquet import read_parquet
 
 KEPT = max(DEPTHS) + 1  # one more, for a query's own vector
 QUERIES = 512
@@ -96,7 +97,7 @@ def read_queries(url: str, dimension: int) -> np.ndarray:
         with store.open_read(url) as file:
             found = np.load(io.BytesIO(file.read()), allow_pickle=False)
     elif url.endswith(".parquet"):
-        found = np.array(store.read_parquet(url, ["vector"])["vector"].to_pylist())
+        found = np.array(read_parquet(url, ["vector"])["vector"].to_pylist())
     else:
         raise InputError("--queries is of no known kind", value=url, expected=".npy, or .parquet with a column vector")
     if found.ndim != 2 or found.shape[1] != dimension or not len(found):

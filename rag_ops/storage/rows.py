@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rag_ops.storage import store
+from rag_ops.storage.parquet import open_parquet
 from schemas.manifest import Manifest
 from schemas.passages import CONTENT_HASH_BYTES
 
@@ -29,7 +30,7 @@ def pieces(url: str, columns: Sequence[str], rows: np.ndarray) -> Iterator[tuple
         Places in `rows`, int64 ascending, and the rows at these places, in the same order.
     """
     start = 0
-    with store.open_parquet(url) as parquet:
+    with open_parquet(url) as parquet:
         for group in range(parquet.num_row_groups):
             count = parquet.metadata.row_group(group).num_rows
             places = np.flatnonzero((rows >= start) & (rows < start + count))
@@ -61,7 +62,7 @@ def needed_rows(rows: np.ndarray, starts: Sequence[int]) -> dict[int, np.ndarray
 
 def vector_batches(url: str) -> Iterator[np.ndarray]:
     """The vectors of an embedding shard, a row group at a time, in the stored dtype, (rows, dimension)."""
-    with store.open_parquet(url) as parquet:
+    with open_parquet(url) as parquet:
         for group in range(parquet.num_row_groups):
             yield as_matrix(parquet.read_row_group(group, columns=["vector"])["vector"])
 
@@ -147,7 +148,7 @@ class RowReader:
 
     def _starts_of(self, shard: int) -> np.ndarray:
         if shard not in self._group_starts:
-            with store.open_parquet(self._path(shard)) as file:
+            with open_parquet(self._path(shard)) as file:
                 counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             self._group_starts[shard] = np.cumsum([0, *counts])
         return self._group_starts[shard]
@@ -155,7 +156,7 @@ class RowReader:
     def _group(self, shard: int, group: int) -> pa.Table:
         key = (shard, group)
         if key not in self._groups:
-            with store.open_parquet(self._path(shard)) as file:
+            with open_parquet(self._path(shard)) as file:
                 self._groups[key] = file.read_row_group(group, columns=self._columns)
             if len(self._groups) > CACHED_GROUPS:
                 self._groups.popitem(last=False)

@@ -19,8 +19,6 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.utils import get_protocol
 
 from rag_ops.errors import InputError, JobError
@@ -29,9 +27,6 @@ from rag_ops.storage import locks
 INCOMPLETE = "_incomplete"  # folder in a stage's output for unfinished files; removed once the manifest is written
 COPY_BYTES = 1 << 20
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "az")
-ROW_GROUP_ROWS = (
-    1000  # a passage or vector is fetched by reading its row group: about 0.5 MB of text, 1.5 MB of vectors
-)
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -343,50 +338,6 @@ def write_bytes(directory: str, name: str, data: bytes) -> None:
     """Writes a small file atomically."""
     with atomic_write(directory, name) as file:
         file.write(data)
-
-
-def write_parquet(
-    file: Any, batches: Iterator[pa.Table], schema: pa.Schema, row_group_rows: int = ROW_GROUP_ROWS
-) -> int:
-    """Writes tables of `schema` to an open file as Parquet (text and vectors in zstd); returns the number of rows.
-
-    The same tables give the same bytes: no dictionary guesses across tables, no time stamps.
-    """
-    rows = 0
-    with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer:
-        for table in batches:
-            writer.write_table(table, row_group_size=row_group_rows)
-            rows += table.num_rows
-    return rows
-
-
-@contextlib.contextmanager
-def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
-    """Opens a Parquet file of our own.
-
-    Raises:
-        InputError: there is none, or it is cut or not Parquet.
-    """
-    try:
-        with open_read(url) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-            yield parquet
-    except FileNotFoundError as error:
-        raise InputError("a file is missing", value=url, remedy="run the stage that writes it again") from error
-    except pa.ArrowInvalid as error:
-        raise InputError(f"not a whole Parquet file ({error})", value=url, remedy="run its stage again") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        # Arrow's own: a page that cannot be decompressed
-        raise InputError(
-            f"the Parquet file is damaged ({error})", value=url, remedy="run its stage again with --verify"
-        ) from error
-
-
-def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:
-    """The whole of a Parquet file of our own, or the named columns."""
-    with open_parquet(url) as parquet:
-        return parquet.read(columns=columns)
 
 
 def sha256_of(url: str) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from rag_ops.errors import InputError
-from rag_ops.storage import stages, store
+from rag_ops.storage import manifests, store
+from rag_ops.storage.parquet import open_parquet, read_parquet
 from schemas.layout import STAGES, is_written_name
 from schemas.manifest import FILE_NAME, Manifest, ShardRecord
 
@@ -71,7 +72,7 @@ def check_stage(url: str) -> Finding:
     last = url.rstrip("/").rsplit("/", 1)[-1]
     guess = next((stage.name for stage in STAGES.values() if stage.folder == last), "?")
     try:
-        manifest = stages.find_manifest(url)
+        manifest = manifests.find_manifest(url)
     except InputError as error:
         return Finding(url, guess, (str(error),))
     if manifest is None:
@@ -104,7 +105,7 @@ def _check_embeddings(url: str, manifest: Manifest) -> list[str]:
         paths = store.join(url, ours.path), store.join(passages_url, theirs.path)
         if _same_rows(*paths):
             continue
-        if stages.shard_problem(passages_url, theirs, verify=True):
+        if manifests.shard_problem(passages_url, theirs, verify=True):
             problems.append(f"the passages that it was made from are damaged: {paths[1]}; {_redo('chunk')}")
         else:
             problems.append(f"its rows are not those of {paths[1]}: {paths[0]}; {_redo('embed')}")
@@ -114,7 +115,7 @@ def _check_embeddings(url: str, manifest: Manifest) -> list[str]:
 def _same_rows(*paths: str) -> bool:
     """Whether two Parquet files have the same content hashes, row by row."""
     try:
-        one, other = (store.read_parquet(path, ["content_hash"])["content_hash"] for path in paths)
+        one, other = (read_parquet(path, ["content_hash"])["content_hash"] for path in paths)
     except InputError:
         return False
     return bool(one.equals(other))
@@ -158,7 +159,7 @@ CHECKS: Mapping[str, Callable[[str, Manifest], list[str]]] = {
 def _input(url: str, stage: str, digest: object) -> tuple[Manifest | None, str]:
     """The manifest of a stage's input, or None and why that is not what the stage was made from."""
     try:
-        manifest = stages.read_manifest(url, stage)
+        manifest = manifests.read_manifest(url, stage)
     except InputError as error:
         return None, f"what it was made from cannot be read ({error})"
     if manifest.digest != digest:
@@ -170,7 +171,7 @@ def _row_counts(url: str, manifest: Manifest) -> list[str]:
     problems = []
     for shard in manifest.shards:
         path = store.join(url, shard.path)
-        with store.open_parquet(path) as parquet:
+        with open_parquet(path) as parquet:
             rows = parquet.metadata.num_rows
         if rows != shard.rows:
             problems.append(f"{rows} rows instead of {shard.rows}: {path}; {_redo(manifest.stage)}")
@@ -179,7 +180,7 @@ def _row_counts(url: str, manifest: Manifest) -> list[str]:
 
 def _damaged(url: str, manifest: Manifest) -> Iterator[tuple[ShardRecord, str]]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = pool.map(lambda shard: stages.shard_problem(url, shard, verify=True), manifest.shards)
+        found = pool.map(lambda shard: manifests.shard_problem(url, shard, verify=True), manifest.shards)
         for shard, problem in zip(manifest.shards, found, strict=True):
             if problem:
                 yield shard, problem

@@ -36,7 +36,7 @@ from rag_ops.models.loading import load_rag, longest_input, rag_tokenizer
 from rag_ops.models.prompting import check_question_prompt
 from rag_ops.questions.reading import Question
 from rag_ops.storage import store
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from rag_ops.training.settings import FinetuneSettings
 from schemas.manifest import digest_of
 from schemas.passages import Passage

@@ -12,7 +12,7 @@ from transformers import RagTokenForGeneration, RagTokenizer
 
 from pipelines.demo import command as demo
 from rag_ops.models import compose
-from rag_ops.storage import store
+from rag_ops.storage.parquet import read_parquet
 from tests.benchmarks.common import THREADS, Result, batches, encoder, ragbeam, side_by_side, some_passages
 
 N_DOCS = 5
@@ -57,7 +57,7 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         ragbeam(*command, "--threads", THREADS, "--output", directory / "answers")
 
     ours()
-    found = store.read_parquet(str(directory / "answers" / "answers-00000-of-00001.parquet")).to_pylist()
+    found = read_parquet(str(directory / "answers" / "answers-00000-of-00001.parquet")).to_pylist()
     model, tokenizer = (
         RagTokenForGeneration.from_pretrained(model_directory).eval(),
         RagTokenizer.from_pretrained(model_directory),

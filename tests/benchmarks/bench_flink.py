@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from tests.benchmarks.common import NotHereError, Result, encoder, some_passages
 from tests.runners import flink
 

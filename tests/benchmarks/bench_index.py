@@ -19,8 +19,8 @@ import torch
 
 from rag_ops.retrieval import exact, faiss_specs
 from rag_ops.storage import store
+from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.rows import read_corpus_rows
-from rag_ops.storage.stages import read_manifest
 from tests.benchmarks.common import THREADS, Result, peak_memory_bytes, ragbeam, side_by_side
 from tests.pipelines.workspace import write_corpus
 

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from rag_ops import planning
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from schemas.layout import STAGES
 from tests.benchmarks.bench_memory import SHARDS
 from tests.benchmarks.common import Result, small_models, stage_peaks

@@ -14,7 +14,7 @@ import pyarrow.dataset
 from transformers import AutoTokenizer
 
 from rag_ops.models import compose
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from tests.benchmarks.common import Result, peak_memory_bytes, ragbeam
 from tests.conftest import bert_config, make_bart, make_sentence_encoder, make_tokenizer
 from tests.mixed_rows import differences, write

@@ -16,8 +16,8 @@ import numpy as np
 from rag_ops.retrieval.index_shard import IndexShard
 from rag_ops.retrieval.topk import merge
 from rag_ops.storage import store
+from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.rows import read_corpus_rows, read_matrix
-from rag_ops.storage.stages import read_manifest
 from tests.benchmarks.bench_index import SHARD_ROWS, ask, draw
 from tests.benchmarks.common import THREADS, Result, encoder, ragbeam, some_passages
 from tests.pipelines.workspace import write_corpus

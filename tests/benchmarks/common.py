@@ -19,8 +19,8 @@ from transformers import AutoTokenizer
 from pipelines.cli import main
 from pipelines.demo import command as demo
 from rag_ops.models import compose
-from rag_ops.storage import store
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import read_parquet
 from tests.benchmarks.results import NotHereError, Result
 from tests.conftest import make_sentence_encoder
 
@@ -44,7 +44,7 @@ def some_passages(directory: Path, parts: int, num_shards: int) -> list[tuple[st
     ragbeam("chunk", "--input", excerpt(), "--output", directory / "all", "--num_shards", parts)
     shards = read_manifest(str(directory / "all"), "chunk").shards
     middle = sorted(shards, key=lambda shard: shard.rows)[parts // 2]
-    rows = store.read_parquet(str(directory / "all" / middle.path)).select(["id", "title", "text"]).to_pandas()
+    rows = read_parquet(str(directory / "all" / middle.path)).select(["id", "title", "text"]).to_pandas()
     source = directory / "some.jsonl"
     rows.to_json(source, orient="records", lines=True, force_ascii=False)
     command = ["chunk", "--input", source, "--output", directory / "passages", "--passage_words", 1000]

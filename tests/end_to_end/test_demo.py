@@ -6,7 +6,7 @@ from pipelines.cli import main
 from pipelines.demo import command
 from rag_ops.models import checkpoints
 from rag_ops.storage import store
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 
 ASKED = 48
 RIGHT = 23  # it is 26 where the figures of its card were measured; sums differ between machines

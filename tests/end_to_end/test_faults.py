@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from rag_ops.storage import store
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import read_parquet
 from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles, write_questions
 
@@ -332,7 +333,7 @@ def test_a_text_that_cannot_be_encoded_names_file_and_row(passages, tmp_path, ca
     code, line = fails(capsys, *embed(passages, broken, tmp_path / "out"))
     assert code == 1
     name, row = line.rsplit("/", 1)[1], int(line.split("it is row ")[1].split(" ")[0])
-    texts = store.read_parquet(str(passages / name), ["text"])["text"].to_pylist()
+    texts = read_parquet(str(passages / name), ["text"])["text"].to_pylist()
     assert "war" in texts[row].split()
     assert not any("war" in text.split() for text in texts[:row])
     assert not (tmp_path / "out" / name.replace("passages", "embeddings")).exists()
@@ -358,7 +359,7 @@ def test_an_input_that_changes_while_it_is_read_is_noticed(inputs, tmp_path, cap
     assert not (tmp_path / "out" / "manifest.json").exists()
     monkeypatch.undo()
     ragbeam(*command)
-    table = store.read_parquet(str(tmp_path / "out" / digests(tmp_path / "out", "chunk")[0][0]))
+    table = read_parquet(str(tmp_path / "out" / digests(tmp_path / "out", "chunk")[0][0]))
     assert not any("moon" in text for text in table["text"].to_pylist())
 
 

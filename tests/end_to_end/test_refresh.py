@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rag_ops.retrieval import previous_vectors
-from rag_ops.storage import store
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import read_parquet, write_parquet
 from rag_ops.storage.rows import hash_words
-from rag_ops.storage.stages import read_manifest
 from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles
 
@@ -49,9 +49,7 @@ def contents(workspace, output: str) -> dict[str, bytes]:
 def hashes(workspace) -> list[bytes]:
     url = str(workspace / "passages")
     shards = read_manifest(url, "chunk").shards
-    return [
-        h for s in shards for h in store.read_parquet(f"{url}/{s.path}", ["content_hash"])["content_hash"].to_pylist()
-    ]
+    return [h for s in shards for h in read_parquet(f"{url}/{s.path}", ["content_hash"])["content_hash"].to_pylist()]
 
 
 @pytest.mark.parametrize("name", ["new", "cut"])
@@ -86,14 +84,14 @@ def test_vectors_that_this_machine_does_not_give_are_not_taken(dumps, sentence_e
     elsewhere.begin(False)
     records = []
     for shard in manifest.shards:
-        table = store.read_parquet(f"{url}/{shard.path}")
+        table = read_parquet(f"{url}/{shard.path}")
         vectors = pa.concat_arrays(table["vector"].chunks).flatten().to_numpy(zero_copy_only=False).copy()
         vectors.view(np.uint16)[::16] ^= 1
         other = embeddings.table(table["content_hash"], vectors.reshape(table.num_rows, -1), "float16")
         records.append(
             write_shard(
                 *(elsewhere.url, shard.path, "f" * 32),
-                lambda file, t=other: store.write_parquet(file, iter([t]), t.schema),
+                lambda file, t=other: write_parquet(file, iter([t]), t.schema),
             )
         )
     elsewhere.finish(records, {}, {})
@@ -139,7 +137,7 @@ def test_locations_are_found_by_the_whole_hash(tmp_path):
     manifest = read_manifest(url, "embed")
     locations = previous_vectors.write_locations(url, manifest, str(tmp_path / "work"), "previous.npy")
     previous = previous_vectors.Previous(url, manifest, locations)
-    tables = [store.read_parquet(f"{url}/{shard.path}") for shard in manifest.shards]
+    tables = [read_parquet(f"{url}/{shard.path}") for shard in manifest.shards]
     last = hash_words(tables[2]["content_hash"])
     wrong = last[:3] ^ np.array([0, 1], np.uint64)
     asked = np.concatenate([last[::-1], wrong, hash_words(tables[0]["content_hash"])[1200:]])

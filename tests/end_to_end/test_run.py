@@ -10,8 +10,9 @@ import pytest
 
 from rag_ops.models.encoder import Encoder
 from rag_ops.storage import store
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import read_parquet
 from rag_ops.storage.rows import as_matrix
-from rag_ops.storage.stages import read_manifest
 from tests.pipelines.workspace import digests, ragbeam, write_articles, write_questions
 
 STAGES = [("passages", "chunk"), ("embeddings", "embed"), ("index", "index"), ("answers", "answer")]
@@ -44,9 +45,7 @@ def workspace(inputs, tmp_path_factory, sentence_encoder, tiny_rag):
 
 def read(workspace, folder: str, stage: str) -> pa.Table:
     url = store.join(str(workspace), folder)
-    return pa.concat_tables(
-        store.read_parquet(store.join(url, shard.path)) for shard in read_manifest(url, stage).shards
-    )
+    return pa.concat_tables(read_parquet(store.join(url, shard.path)) for shard in read_manifest(url, stage).shards)
 
 
 def test_every_question_comes_out_in_order_with_its_answer_or_its_error(workspace, inputs):
@@ -201,5 +200,5 @@ def test_an_ivf_index_in_two_shards_serves_too(workspace, inputs, tmp_path, tiny
         ),
     )
     expected = read(workspace, "answers", "answer")["answer"].to_pylist()
-    found = store.read_parquet(store.join(str(tmp_path / "answers"), digests(tmp_path / "answers", "answer")[0][0]))
+    found = read_parquet(store.join(str(tmp_path / "answers"), digests(tmp_path / "answers", "answer")[0][0]))
     assert found["answer"].to_pylist() == expected[: found.num_rows]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rag_ops.evaluation.metrics import exact_match, f1
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import TOPICS, answer_row, fails, ragbeam, write_answers
 
 SHORT = ("--max_new_tokens", 5, "--threads", 1)

@@ -12,7 +12,7 @@ import torch
 
 from rag_ops.generation.rag_token import RagTokenGenerator
 from rag_ops.models.encoder import Encoder
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import TOPICS, fails, ragbeam, write_articles, write_questions
 
 BAD = {"id": "bad", "question": "what is the war! now"}  # no other text has the mark

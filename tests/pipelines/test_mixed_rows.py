@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from tests import mixed_rows
 from tests.pipelines.workspace import ragbeam, write_articles
 

@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from pipelines.cli import main
 from rag_ops.storage import store
-from rag_ops.storage.stages import StageOutput, read_manifest, write_shard
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import write_parquet
+from rag_ops.storage.stages import StageOutput, write_shard
 from schemas import answers, embeddings, passages
 from schemas.layout import ANSWER, STAGES
 
@@ -93,7 +95,7 @@ def write_corpus(directory: Path, shards: Sequence[np.ndarray | Callable[[], np.
             done.append(
                 write_shard(
                     *(output.url, name, "f" * 32),
-                    lambda file, t=table: store.write_parquet(file, iter([t]), t.schema, 1000),
+                    lambda file, t=table: write_parquet(file, iter([t]), t.schema, 1000),
                 )
             )
         row += len(vectors)
@@ -123,7 +125,7 @@ def write_answers(directory: Path, rows: list[dict], n_docs: int = 5, row_group_
         records.append(
             write_shard(
                 *(output.url, ANSWER.shard(number, 2), output.fingerprint),
-                lambda file, t=table: store.write_parquet(file, iter([t]), t.schema, row_group_rows),
+                lambda file, t=table: write_parquet(file, iter([t]), t.schema, row_group_rows),
             )
         )
     output.finish(records, {}, {})

@@ -10,7 +10,9 @@ import pytest
 from pipelines.chunk.job import named
 from rag_ops.articles.article import Split
 from rag_ops.storage import store
-from rag_ops.storage.stages import read_manifest, write_shard
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import read_parquet
+from rag_ops.storage.stages import write_shard
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles
 from tests.rag_ops.articles.test_dump import multistream
 
@@ -24,7 +26,7 @@ def chunked(tmp_path_factory, excerpt):
 
 def read(directory) -> pa.Table:
     shards = read_manifest(str(directory), "chunk").shards
-    return pa.concat_tables(store.read_parquet(store.join(str(directory), shard.path)) for shard in shards)
+    return pa.concat_tables(read_parquet(store.join(str(directory), shard.path)) for shard in shards)
 
 
 def test_the_excerpt_gives_98_articles_and_tells_what_it_dropped(chunked):

@@ -12,7 +12,7 @@ from pipelines.console import events as console_events
 from pipelines.console import progress
 from pipelines.console.progress import Progress, shards_of
 from rag_ops.storage import store
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import write_articles, write_questions
 
 

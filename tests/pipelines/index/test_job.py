@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rag_ops.retrieval.passage_index import PassageIndex
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles, write_corpus, write_questions
 from tests.rag_ops.retrieval.test_faiss_factory import is_known
 

@@ -13,7 +13,7 @@ from rag_ops.errors import InputError
 from rag_ops.interop import imports
 from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage import store
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import fails, ragbeam, write_corpus
 
 ROWS, DIMENSION = 700, 16

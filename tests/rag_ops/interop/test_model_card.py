@@ -15,7 +15,8 @@ from rag_ops.interop.model_card import INDEX_VARIABLE, RagbeamIndex
 from rag_ops.models.compose import compose
 from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage import store
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import read_parquet
 from tests.pipelines.workspace import ragbeam, write_articles
 
 
@@ -39,14 +40,14 @@ def indexes(tmp_path_factory, dpr_pair) -> dict[str, str]:
 def stored_vectors(indexes: dict[str, str]) -> np.ndarray:
     """All vectors as embed stored them, in row order, read without our own readers."""
     url = indexes["embeddings"]
-    tables = [store.read_parquet(store.join(url, shard.path)) for shard in read_manifest(url, "embed").shards]
+    tables = [read_parquet(store.join(url, shard.path)) for shard in read_manifest(url, "embed").shards]
     return np.array([row for table in tables for row in table["vector"].to_pylist()], np.float32)
 
 
 def stored_passages(indexes: dict[str, str]) -> list[dict]:
     url = indexes["passages"]
     shards = read_manifest(url, "chunk").shards
-    return [row for shard in shards for row in store.read_parquet(store.join(url, shard.path)).to_pylist()]
+    return [row for shard in shards for row in read_parquet(store.join(url, shard.path)).to_pylist()]
 
 
 @pytest.fixture(scope="module")

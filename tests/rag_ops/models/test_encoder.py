@@ -10,8 +10,8 @@ from rag_ops.errors import InputError, JobError
 from rag_ops.models import checkpoints
 from rag_ops.models import encoder as encoder_module
 from rag_ops.models.encoder import Encoder
-from rag_ops.storage import store
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import read_parquet
 from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import ragbeam
 
@@ -108,7 +108,7 @@ def excerpt_passages(excerpt, tmp_path_factory) -> tuple[list[str], list[str]]:
     output = tmp_path_factory.mktemp("excerpt") / "passages"
     ragbeam("chunk", "--input", excerpt, "--output", output, "--num_shards", 8)
     shard = read_manifest(str(output), "chunk").shards[0]
-    table = store.read_parquet(f"{output}/{shard.path}", ["title", "text"]).slice(0, 90)
+    table = read_parquet(f"{output}/{shard.path}", ["title", "text"]).slice(0, 90)
     texts = [" ".join(text.split()[: 100 - n % 60]) for n, text in enumerate(table["text"].to_pylist())]
     return table["title"].to_pylist(), texts
 

@@ -15,7 +15,7 @@ from rag_ops import RagTokenForGeneration
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints, loading
 from rag_ops.models.compose import compose
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from tests.conftest import LETTERS, WORDS
 from tests.pipelines.workspace import fails, ragbeam, write_articles, write_questions
 

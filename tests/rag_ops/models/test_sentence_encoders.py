@@ -17,7 +17,7 @@ from rag_ops.models import checkpoints, prompting
 from rag_ops.models.compose import compose
 from rag_ops.models.encoder import Encoder
 from rag_ops.models.sentence_encoders import EncoderConfig
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from tests.conftest import LETTERS, WORDS, make_sentence_encoder
 from tests.pipelines.workspace import ragbeam, write_articles
 

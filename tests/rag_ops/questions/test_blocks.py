@@ -5,6 +5,7 @@ import pyarrow as pa
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import Question
 from rag_ops.storage import store
+from rag_ops.storage.parquet import read_parquet, write_parquet
 from schemas import answers
 
 DIGESTS = {"model_digest": "m", "index_digest": "i"}
@@ -21,7 +22,7 @@ def answer_blocks(directory: str, prepared: blocks.Prepared) -> list[str]:
     """Answers every block with its questions in capitals; returns all questions that were answered."""
     asked = []
     for block in prepared.blocks:
-        questions = store.read_parquet(store.join(directory, blocks.block_name(block.number)))["question"].to_pylist()
+        questions = read_parquet(store.join(directory, blocks.block_name(block.number)))["question"].to_pylist()
         asked += questions
         rows = [
             {
@@ -34,7 +35,7 @@ def answer_blocks(directory: str, prepared: blocks.Prepared) -> list[str]:
             for q in questions
         ]
         with store.atomic_write(directory, blocks.result_name(block.number)) as file:
-            store.write_parquet(file, iter([pa.Table.from_pylist(rows, schema=answers.RESULTS)]), answers.RESULTS)
+            write_parquet(file, iter([pa.Table.from_pylist(rows, schema=answers.RESULTS)]), answers.RESULTS)
     return asked
 
 

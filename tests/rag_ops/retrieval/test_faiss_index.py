@@ -8,6 +8,7 @@ import pytest
 from rag_ops.errors import InputError
 from rag_ops.retrieval import faiss_factory, faiss_index, faiss_specs
 from rag_ops.storage import store
+from rag_ops.storage.parquet import write_parquet
 from rag_ops.storage.rows import read_rows, vector_batches
 from schemas import embeddings
 
@@ -93,7 +94,7 @@ def test_chosen_rows_are_read_without_the_others(tmp_path):
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 4)
     table = pa.table([pa.array([b"h" * 16] * 2500, pa.binary(16)), column], schema=schema)
     with store.atomic_write(str(tmp_path), "e.parquet") as file:
-        store.write_parquet(file, iter([table]), schema)
+        write_parquet(file, iter([table]), schema)
     url = str(tmp_path / "e.parquet")
     assert np.concatenate(list(vector_batches(url))).tolist() == vectors.tolist()
     rows = np.array([0, 999, 1000, 2499])

@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from rag_ops.retrieval import passage_texts
 from rag_ops.storage import store
+from rag_ops.storage.parquet import write_parquet
 from rag_ops.storage.rows import needed_rows
 from schemas import passages
 from schemas.passages import Passage
@@ -27,7 +28,7 @@ def write(tmp_path) -> list[str]:
             for r in range(STARTS[number], STARTS[number + 1])
         ]
         with store.atomic_write(str(tmp_path), f"p{number}.parquet") as file:
-            store.write_parquet(file, iter([pa.Table.from_pylist(rows, schema=passages.SCHEMA)]), passages.SCHEMA)
+            write_parquet(file, iter([pa.Table.from_pylist(rows, schema=passages.SCHEMA)]), passages.SCHEMA)
         urls.append(str(tmp_path / f"p{number}.parquet"))
     return urls
 

@@ -6,14 +6,8 @@ import pytest
 
 from rag_ops.errors import InputError, JobError
 from rag_ops.storage import store
-from rag_ops.storage.stages import (
-    StageOutput,
-    check_unchanged,
-    finished_shards,
-    is_finished,
-    read_manifest,
-    write_shard,
-)
+from rag_ops.storage.manifests import check_unchanged, read_manifest
+from rag_ops.storage.stages import StageOutput, finished_shards, is_finished, write_shard
 
 NAMES = ["passages-00000-of-00002.parquet", "passages-00001-of-00002.parquet"]
 

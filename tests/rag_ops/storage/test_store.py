@@ -9,6 +9,7 @@ import pytest
 
 from rag_ops.errors import InputError, JobError
 from rag_ops.storage import store
+from rag_ops.storage.parquet import open_parquet, read_parquet, write_parquet
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -63,10 +64,10 @@ def test_parquet_is_the_same_bytes_each_time_and_in_row_groups(directory):
     digests = set()
     for name in ("a.parquet", "b.parquet"):
         with store.atomic_write(directory, name) as file:
-            assert store.write_parquet(file, iter([table]), table.schema) == 2500
+            assert write_parquet(file, iter([table]), table.schema) == 2500
         digests.add(file.sha256)
     assert len(digests) == 1
-    with store.open_parquet(store.join(directory, "a.parquet")) as parquet:
+    with open_parquet(store.join(directory, "a.parquet")) as parquet:
         assert [parquet.metadata.row_group(n).num_rows for n in range(parquet.num_row_groups)] == [1000, 1000, 500]
 
 
@@ -75,7 +76,7 @@ def test_a_missing_or_cut_parquet_file_is_named(directory, content):
     if content is not None:
         store.write_bytes(directory, "a.parquet", content)
     with pytest.raises(InputError, match=r"a\.parquet"):
-        store.read_parquet(store.join(directory, "a.parquet"))
+        read_parquet(store.join(directory, "a.parquet"))
 
 
 def test_an_unknown_scheme_is_refused():
@@ -121,12 +122,12 @@ def test_a_cache_that_cannot_be_written_and_a_missing_file_are_one_clear_error(t
 def test_a_page_that_cannot_be_decompressed_names_its_file(tmp_path):
     table = pa.table({"n": pa.array([b"%d" % n * 20 for n in range(2000)])})
     with store.atomic_write(str(tmp_path), "a.parquet") as file:
-        store.write_parquet(file, iter([table]), table.schema)
+        write_parquet(file, iter([table]), table.schema)
     data = bytearray((tmp_path / "a.parquet").read_bytes())
     data[40:400] = bytes(360)
     (tmp_path / "a.parquet").write_bytes(data)
     with pytest.raises(InputError, match=r"damaged.*a\.parquet.*--verify"):
-        store.read_parquet(str(tmp_path / "a.parquet"))
+        read_parquet(str(tmp_path / "a.parquet"))
 
 
 def test_a_file_that_is_written_again_is_in_another_state(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 
 from rag_ops.errors import InputError
 from rag_ops.storage import stages, store, verify
-from rag_ops.storage.stages import StageOutput, read_manifest
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.stages import StageOutput
 from tests.pipelines.workspace import write_corpus
 
 

@@ -12,7 +12,7 @@ import transformers
 
 from rag_ops.errors import InputError
 from rag_ops.questions.reading import Question, QuestionOptions, read_questions
-from rag_ops.storage.stages import read_manifest
+from rag_ops.storage.manifests import read_manifest
 from rag_ops.training.finetune import CHECKPOINTS, HISTORY, FinetuneSettings, finetune, split_questions
 from tests.conftest import make_bart
 from tests.pipelines.workspace import fails, ragbeam
