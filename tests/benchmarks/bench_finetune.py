@@ -3,7 +3,7 @@
 The generator, of whose weights RAGBEAM_UNFINISHED is the file, is made as the demo's reader, but from cloze alone, for
 the shipped one has learned from these very questions:
 
-    python -m tests.benchmarks.train_demo --output DIR --cloze_only --reading_steps 450 --copying_steps 300 \\
+    python -m tests.demo_reader.train --output DIR --cloze_only --reading_steps 450 --copying_steps 300 \\
         --answering_steps 0 --telling_steps 350 --widening_steps 0 --bfloat16
 
 The whole generator learns here, over passages that the question encoder, which stays, retrieves. Questions and articles

@@ -2,9 +2,9 @@
 
 With the gold passage it writes what it likes; with retrieved ones its answers are extractive, as the demo's are.
 
-The questions are those that `train_demo` held out, from the folder that RAGBEAM_QA names; passages are retrieved from
-all articles of the question sets and of the demo. RAGBEAM_TRAINED names other files of weights than those that ship,
-with colons between them.
+The questions are those that `tests.demo_reader.train` held out, from the folder that RAGBEAM_QA names; passages are
+retrieved from all articles of the question sets and of the demo. RAGBEAM_TRAINED names other files of weights than
+those that ship, with colons between them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pipelines.demo import command
 from rag_ops.interop.model_card import RagTokenForGeneration
 from rag_ops.models import compose as compose_model
 from tests.benchmarks.common import THREADS, NotHereError, Result, encoder, excerpt, ragbeam
-from tests.benchmarks.reading import Encoder, Sample, real_questions, split, window
-from tests.benchmarks.train_demo import evaluate
+from tests.demo_reader.reading import Encoder, Sample, real_questions, split, window
+from tests.demo_reader.train import evaluate
 
 FOLDER = Path(os.environ.get("RAGBEAM_QA", Path(__file__).parents[3] / "shared" / "data" / "qa"))
 TRAINED = os.environ["RAGBEAM_TRAINED"].split(":") if "RAGBEAM_TRAINED" in os.environ else command.TRAINED

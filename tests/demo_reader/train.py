@@ -1,6 +1,6 @@
 """Trains the demo's generator: a BART that starts from the demo's encoder learns to read answers out of passages.
 
-    python -m tests.benchmarks.train_demo --output DIR --qa ../shared/data/qa --leads summaries_en-us.json
+    python -m tests.demo_reader.train --output DIR --qa ../shared/data/qa --leads summaries_en-us.json
 
 Five parts, each from its own warm-up to a learning rate of nearly 0:
 
@@ -42,9 +42,9 @@ from rag_ops.generation.spelling import respell
 from rag_ops.models import checkpoints, compose
 from rag_ops.models.compose import save_trained, warm_start_generator
 from rag_ops.models.loading import load_encoder
-from tests.benchmarks.finding import found_in
-from tests.benchmarks.pointing import Copier, PointerHeads, logits_of
-from tests.benchmarks.reading import (
+from tests.demo_reader.finding import found_in
+from tests.demo_reader.pointing import Copier, PointerHeads, logits_of
+from tests.demo_reader.reading import (
     COPIED,
     MAX_ANSWER_TOKENS,
     WORDS,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from tests.benchmarks.reading import Batch
+from tests.demo_reader.reading import Batch
 
 COPY_GAIN = 40.0  # a word's embedding has length 1, the state that the copied one is added to about 10
 OWN_PLACES = 1024  # of a batch, whose own token is asked for
