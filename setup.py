@@ -17,7 +17,7 @@ setup(
         "pipelines": ["containers/*"],
         "pipelines.demo": ["data/*"],
         "rag_ops.evaluation": ["report.html", "report.js"],
-        "rag_ops.markup": ["languages.txt"],
+        "rag_ops.markup": ["*.tsv", "languages.txt"],
     },
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},
     install_requires=[

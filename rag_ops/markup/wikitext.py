@@ -9,27 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import mwparserfromhell
 from mwparserfromhell.nodes import Argument, Comment, ExternalLink, Heading, HTMLEntity, Tag, Template, Text, Wikilink
 from mwparserfromhell.parser import ParserError
 
-from rag_ops.markup import templates
+from rag_ops.markup import tables, templates
 from rag_ops.markup.siteinfo import SiteInfo, normal_name
 
-# Sections at the end of an article that hold no prose, lower case.
-CLOSING_SECTIONS = frozenset(
-    """references|external links|see also|further reading|notes|bibliography|footnotes|sources|citations|works cited|
-    notes and references|references and notes|references and further reading|literature|external link|reference|
-    explanatory notes|endnotes|general references|cited sources|cited works|additional reading|related reading|
-    suggested reading|selected bibliography|primary sources|secondary sources|gallery|image gallery|photo gallery|
-    sources and references|notes and citations|references and sources|further information|notes and sources|web links|
-    external sources|external references|sources and further reading|notelist|navigation""".replace("\n", "")
-    .replace("    ", "")
-    .split("|")
-)
+CLOSING_SECTIONS = frozenset(heading for _, heading in tables.rows("closing_sections.tsv", 2))
 # Tags whose content is dropped; those whose content is kept as it is written, out of the parser's reach; all others
 # are rendered.
 DROPPED_TAGS = frozenset(
@@ -42,7 +31,7 @@ BREAKING_TAGS = frozenset("br hr li dt dd p div tr blockquote poem center ul ol 
 DROPPED_NAMESPACES = SiteInfo().apparatus()
 # The prefixes of interlanguage links, which stand in a page's margin: the codes of all Wikipedias, open or closed, and
 # the other names by which links reach them (https://meta.wikimedia.org/wiki/List_of_Wikipedias).
-LANGUAGES = frozenset(Path(__file__).with_name("languages.txt").read_text(encoding="utf-8").split())
+LANGUAGES = frozenset(code for (code,) in tables.rows("languages.txt"))
 
 # A literal pipe, braces or brackets stand in prose here and there; in passages they would be taken for markup by
 # whoever reads our files or prompts, so the pipe becomes its look-alike and the pairs are parted.
@@ -335,7 +324,8 @@ class _Renderer:
 
     def _template(self, node: Any) -> None:
         name = str(node.name)
-        if "{{" in name or not templates.is_known(name) or self._depth >= MAX_TEMPLATE_DEPTH:
+        handler = None if "{{" in name else templates.handler_of(name)
+        if handler is None or self._depth >= MAX_TEMPLATE_DEPTH:
             return
         self._depth += 1
         positional: list[str] = []
@@ -349,10 +339,9 @@ class _Renderer:
                 named[key] = value.strip()
         self._depth -= 1
         try:
-            text = templates.expand(name, positional, named)
+            self._out.append(handler(positional, named))
         except (ValueError, ArithmeticError, MemoryError):  # no number, or one that no page has
-            text = None
-        self._out.append(text or "")
+            self._out.append("")
 
 
 _HANDLERS: dict[type, Callable[[_Renderer, Any], None]] = {

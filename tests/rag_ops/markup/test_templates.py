@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_ops.markup import templates
+from rag_ops.markup import tables, templates
 from rag_ops.markup.wikitext import to_text
 
 
@@ -105,7 +105,7 @@ def test_no_handler_raises():
         for arguments in ([], [""], ["x"], ["1"] * 7, ["-"] * 3, ["０", "𝟙", "²"]):
             for named in ({}, {"1": "y", "df": "y", "e": "x", "u": "m", "p": "1"}):
                 try:
-                    given = templates.expand(name, arguments, named)
+                    given = templates.HANDLERS[name](arguments, named)
                 except Exception as error:
                     failures.append(f"{name} {arguments} {named}: {error!r}")
                 else:
@@ -113,7 +113,17 @@ def test_no_handler_raises():
     assert not failures, f"{len(failures)} fail:\n" + "\n".join(failures)
 
 
-def test_a_template_with_two_handlers_is_an_error_and_not_the_later_one(monkeypatch):
-    monkeypatch.setattr(templates, "ELEMENTS", {"C": "carbon", "Val": "val"})
+def test_a_template_with_two_handlers_is_an_error_and_not_the_later_one():
     with pytest.raises(ValueError, match="two handlers for the template 'val'"):
-        templates._handlers()
+        templates._handlers([["value", "", "val"], ["always", "C", "carbon|val"]])
+
+
+def test_every_row_of_the_table_says_what_its_handler_needs():
+    for handler, detail, names in tables.rows("templates.tsv", 3):
+        assert (handler in templates.MAKERS) != (handler in templates.FUNCTIONS), handler
+        assert not (handler in templates.FUNCTIONS and detail), f"{handler} takes no detail: {detail}"
+        assert all(name == " ".join(name.lower().split()) != "" for name in names.split("|")), names
+
+
+def test_the_table_has_no_function_too_many():
+    assert {handler for handler, _, _ in tables.rows("templates.tsv", 3)} == {*templates.MAKERS, *templates.FUNCTIONS}

@@ -1,6 +1,7 @@
-"""Conversions against figures worked out by hand, and the rounding of Module:Convert."""
+"""Conversions against figures worked out by hand, the table against definitions, and Module:Convert's rounding."""
 
 import math
+from fractions import Fraction
 
 import pytest
 
@@ -60,3 +61,53 @@ def test_every_unit_converts_to_its_own_default_and_back():
                 there = convert(12.5, unit, UNITS[default])
                 assert UNITS[default].kind == unit.kind, code
                 assert math.isclose(convert(there, UNITS[default], unit), 12.5, rel_tol=1e-6), code
+
+
+INCH, POUND, GRAVITY, HOUR = Fraction(254, 10_000), Fraction(45_359_237, 10**8), Fraction(980_665, 10**5), 3600
+FOOT, YARD, MILE = 12 * INCH, 36 * INCH, 63_360 * INCH
+US_GALLON, IMPERIAL_GALLON, CALORIE = 231 * INCH**3, Fraction(454_609, 10**8), Fraction(4184, 1000)
+# One unit in SI units by its definition: the international yard and pound of 1959, the SI brochure, NIST SP 811.
+DEFINITIONS = {
+    **{"in": INCH, "ft": FOOT, "yd": YARD, "mi": MILE, "nmi": 1852, "furlong": MILE / 8, "fathom": 2 * YARD},
+    **{"ly": 299_792_458 * 31_557_600, "AU": 149_597_870_700},
+    **{"ha": 10_000, "acre": 4840 * YARD**2},
+    **{"L": Fraction(1, 1000), "ml": Fraction(1, 10**6), "cl": Fraction(1, 10**5), "hl": Fraction(1, 10)},
+    **{"cc": Fraction(1, 10**6), "USgal": US_GALLON, "impgal": IMPERIAL_GALLON, "USoz": US_GALLON / 128},
+    **{"impoz": IMPERIAL_GALLON / 160, "USbsh": Fraction(215_042, 100) * INCH**3, "oilbbl": 42 * US_GALLON},
+    "acre.ft": 4840 * YARD**2 * FOOT,
+    **{"ug": Fraction(1, 10**9), "mg": Fraction(1, 10**6), "g": Fraction(1, 1000), "kg": 1, "t": 1000},
+    **{"gr": POUND / 7000, "oz": POUND / 16, "lb": POUND, "st": 14 * POUND, "LT": 2240 * POUND, "ST": 2000 * POUND},
+    "ozt": POUND * 480 / 7000,
+    **{"mph": MILE / HOUR, "kn": Fraction(1852, HOUR), "kph": Fraction(1000, HOUR)},
+    **{"C": 1, "F": Fraction(5, 9), "K": 1},
+    **{"Pa": 1, "hPa": 100, "kPa": 1000, "MPa": 10**6, "bar": 10**5, "mbar": 100, "atm": 101_325},
+    **{"psi": POUND * GRAVITY / INCH**2, "inHg": Fraction(3_386_389, 1000), "mmHg": Fraction(133_322_387_415, 10**9)},
+    **{"J": 1, "kJ": 1000, "MJ": 10**6, "cal": CALORIE, "kcal": 1000 * CALORIE, "kWh": 1000 * HOUR},
+    **{"eV": Fraction(1_602_176_634, 10**28), "BTU": 2326 * POUND},
+    **{"W": 1, "kW": 1000, "MW": 10**6, "GW": 10**9, "hp": 550 * FOOT * POUND * GRAVITY, "PS": 75 * GRAVITY},
+    **{"N": 1, "kN": 1000, "MN": 10**6, "lbf": POUND * GRAVITY, "N.m": 1, "lbft": FOOT * POUND * GRAVITY},
+    **{"/km2": Fraction(1, 10**6), "/sqmi": 1 / MILE**2, "/ha": Fraction(1, 10_000), "/acre": 1 / (4840 * YARD**2)},
+    **{"kg/m3": 1, "g/cm3": 1000, "lb/cuft": POUND / FOOT**3, "m3/s": 1, "cuft/s": FOOT**3},
+}
+PREFIXES = {"nm": -9, "um": -6, "mm": -3, "cm": -2, "dm": -1, "m": 0, "km": 3}
+LENGTHS = {**{code: Fraction(10) ** power for code, power in PREFIXES.items()}, "in": INCH, "ft": FOOT, "yd": YARD}
+LENGTHS["mi"] = MILE
+
+
+def test_every_factor_of_the_table_is_its_definitions_to_the_last_bit():
+    wanted = dict(DEFINITIONS)
+    for code, length in LENGTHS.items():
+        wanted |= {code: length, f"sq{code}": length**2, f"cu{code}": length**3, f"{code}/s": length}
+    wanted |= {f"{code}/h": LENGTHS[code] / HOUR for code in PREFIXES}
+    known = {code: id(unit) for code, unit in UNITS.items()}
+    missing = set(known.values()) - {known[code] for code in wanted}
+    assert {code for code in known if known[code] in missing} == {"pc"}  # the one that is no fraction
+    assert {code: UNITS[code].scale for code in wanted} == {code: float(exact) for code, exact in wanted.items()}
+    assert UNITS["pc"].scale == pytest.approx(149_597_870_700 * 648_000 / math.pi, rel=1e-15)
+    assert [UNITS[code].offset for code in ("C", "F", "K")] == [-273.15, -459.67, 0.0]
+
+
+def test_halves_of_exact_conversions_are_halves():
+    cubic_feet = convert(1500, UNITS["cuyd"], UNITS["cuft"])
+    assert cubic_feet == 1500 * 27
+    assert format_number(cubic_feet, -3) == "41,000"

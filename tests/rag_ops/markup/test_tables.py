@@ -1,0 +1,33 @@
+"""The tables in files: what they may hold, and that each is read whole."""
+
+import pytest
+
+from rag_ops.markup import tables
+from rag_ops.markup.units import COMPOSITES, UNITS
+from rag_ops.markup.wikitext import CLOSING_SECTIONS
+
+
+def test_comments_and_empty_lines_are_no_rows_and_outer_spaces_stay(tmp_path, monkeypatch):
+    (tmp_path / "some.tsv").write_text("# a comment\ta\tb\tc\n\nx\t · \ty\nz\n#y\n", encoding="utf-8")
+    monkeypatch.setattr(tables, "__file__", str(tmp_path / "tables.py"))
+    assert list(tables.rows("some.tsv", 3)) == [["x", " · ", "y"], ["z", "", ""]]
+    with pytest.raises(ValueError, match=r"some.tsv, line 3: 3 columns, expected 2"):
+        list(tables.rows("some.tsv", 2))
+
+
+def test_closing_sections_are_one_a_line_in_lower_case():
+    rows = list(tables.rows("closing_sections.tsv", 2))
+    assert len(rows) == len({tuple(row) for row in rows}) >= 40
+    assert all(language.isalpha() and heading == heading.lower().strip() for language, heading in rows)
+    assert {"references", "see also", "external links", "navigation"} <= CLOSING_SECTIONS
+    assert "history" not in CLOSING_SECTIONS
+
+
+def test_units_have_each_code_once_and_defaults_that_are_units_of_their_kind():
+    codes = [code for row in tables.rows("units.tsv", 9) for code in row[0].split()]
+    assert len(codes) == len(set(codes)) == len(UNITS) >= 200
+    for code, unit in UNITS.items():
+        for default in unit.default.split():
+            target = UNITS.get(COMPOSITES[default][0] if default in COMPOSITES else default)
+            assert target is None or target.kind == unit.kind, code
+        assert all((unit.symbol, unit.name, unit.plural, unit.scale > 0)), code
