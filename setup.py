@@ -16,7 +16,7 @@ setup(
     package_data={
         "pipelines": ["containers/*"],
         "pipelines.demo": ["data/*"],
-        "rag_ops.evaluation": ["report.html", "report.js"],
+        "rag_ops.evaluation": ["*.html", "*.js", "*.svg"],
         "rag_ops.markup": ["*.tsv", "languages.txt"],
     },
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},
@@ -25,6 +25,7 @@ setup(
         "datasets>=4",
         "faiss-cpu>=1.11",
         "fsspec>=2024.6",
+        "jinja2>=3.1",
         "mwparserfromhell>=0.7.1",
         "numpy>=2",
         "pyarrow>=18",

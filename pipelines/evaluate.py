@@ -120,8 +120,7 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> int:
 
 def table(figures: Mapping[str, Any]) -> Iterator[str]:
     """The figures as lines of text: directories, their question files, all; then EM and F1 by number of passages."""
-    every = [figures["all"], *figures["files"]]
-    ks = sorted({k for one in every for k, value in one["recall"].items() if value is not None}, key=int)
+    ks = scoring.recall_at(figures)
     lines = [["", "rows", "scored", "errors", "EM", "F1", *(f"R@{k}" for k in ks)]]
     for one in figures["files"]:
         lines.append(_cells(one["name"], one, ks))

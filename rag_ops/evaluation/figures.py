@@ -368,6 +368,12 @@ def evaluate(
     return {"all": total.figures(), "files": files, "gold": dict(gold_file.joined) if gold_file else None}
 
 
+def recall_at(figures: Mapping[str, Any]) -> list[str]:
+    """The numbers of passages that any directory has a recall for, ascending, as keys of `recall`."""
+    every = [figures["all"], *figures["files"]]
+    return sorted({k for one in every for k, value in one["recall"].items() if value is not None}, key=int)
+
+
 class _Parts:
     """The tallies of a directory's question files, if there are several and they are unchanged."""
 
