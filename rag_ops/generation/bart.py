@@ -52,7 +52,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 
 
 @dataclasses.dataclass
-class DecoderCache:
+class BartCache:
     """States, keys and values that a step reads, for N = questions x passages rows with K beams each.
 
     K is 1 before the first step. The beams of a question read the same passages, so a passage is stored once.
@@ -74,7 +74,7 @@ class DecoderCache:
     length: int = 0
 
     def reorder(self, parents: torch.Tensor) -> None:
-        """Gives each beam the past of its parent, int64 (N, K); from then on there are K beams."""
+        """See `DecoderCache`."""
         rows = torch.arange(len(parents), device=parents.device)[:, None]
         if parents.shape[1] != self.past[0][0].shape[1]:
             self.past = [(keys[rows, parents], values[rows, parents]) for keys, values in self.past]
@@ -84,7 +84,7 @@ class DecoderCache:
                 kept[:, :, :, : self.length] = kept[rows, parents, :, : self.length]
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Keeps the given rows (int64): those of questions that are not finished."""
+        """See `DecoderCache`."""
         self.states, self.mask = self.states[rows], self.mask[rows]
         self.past = [(keys[rows], values[rows]) for keys, values in self.past]
         self.passage = [(keys[rows], values[rows]) for keys, values in self.passage]
@@ -98,7 +98,7 @@ class Bart:
     """
 
     def __init__(self, model: Any):
-        config, parts = model.config, _sides(model)
+        config, parts = model.config, (model.model.encoder, model.model.decoder)
         self._heads = (config.encoder_attention_heads, config.decoder_attention_heads)
         # Two tables, for tie_word_embeddings=False gives each side one of its own
         self._tokens = [part.embed_tokens.weight.detach() for part in parts]
@@ -128,29 +128,22 @@ class Bart:
         )
 
     def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """States of passages, (N, tokens, width), from token ids and a mask that is 1 for tokens, int64 (N, tokens)."""
+        """See `Generator`."""
         x = self._norms[0](self._tokens[0][ids] * self._scales[0] + self._positions[0][: ids.shape[1]])
         hidden = _additive(mask, x.dtype) if not bool(mask.all()) else None
         for layer in self._encoder:
             x = layer(x, hidden)
         return x
 
-    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> DecoderCache:
-        """Returns the cache for the first step.
-
-        Args:
-            states: result of `encode`, (N, tokens, width).
-            mask: 1 for tokens, 0 for padding, (N, tokens).
-            longest: most tokens of an answer.
-            beams: number of beams to come.
-        """
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> BartCache:
+        """See `Generator`."""
         shape = (len(states), 1, self._heads[1], longest, states.shape[-1] // self._heads[1])
         past = [(states.new_empty(shape), states.new_empty(shape)) for _ in self._decoder]
         expected = beams * min(longest, USUAL_TOKENS)
-        return DecoderCache(states, _additive(mask, states.dtype)[:, 0], past, queries=expected if beams > 1 else 0)
+        return BartCache(states, _additive(mask, states.dtype)[:, 0], past, queries=expected if beams > 1 else 0)
 
-    def step(self, tokens: torch.Tensor, cache: DecoderCache) -> torch.Tensor:
-        """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `cache` grows by one."""
+    def step(self, tokens: torch.Tensor, cache: BartCache) -> torch.Tensor:
+        """See `Generator`."""
         x = self._norms[1](self._tokens[1][tokens] * self._scales[1] + self._positions[1][cache.length])
         cache.queries += tokens.shape[1]
         if cache.queries > DIRECT_LOOKS and not cache.passage:
@@ -193,7 +186,7 @@ class _DecoderLayer:
         keys.transpose(1, 2)[rows, places], values.transpose(1, 2)[rows, places] = found.unbind(1)
         return keys, values
 
-    def __call__(self, x: torch.Tensor, number: int, cache: DecoderCache) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, number: int, cache: BartCache) -> torch.Tensor:
         """One position, (N, K, width)."""
         x = self._norms[0](x + self._out(self._look_back(x, cache.past[number], cache.length)))
         query = self._query(x)
@@ -213,7 +206,8 @@ class _DecoderLayer:
 
     def _look_up(self, query: torch.Tensor, passage: Pair, mask: torch.Tensor) -> torch.Tensor:
         """Attention over the passage: the beams are so many queries, for there is no order among them to mask."""
-        queries, (keys, values) = self._split(query), passage
+        queries = query.view(*query.shape[:2], self._heads, -1).transpose(1, 2)  # (N, heads, K, head size)
+        keys, values = passage
         if query.is_cuda:
             found = scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None])
         else:  # for so few queries torch's kernel for CPUs takes longer than the plain products
@@ -233,15 +227,6 @@ class _DecoderLayer:
         values = self._value.weight.view(self._heads, -1, width)
         found = torch.bmm(means.transpose(0, 1).reshape(self._heads, -1, width), values.transpose(1, 2))
         return found.transpose(0, 1).reshape(query.shape) + self._value.bias
-
-    def _split(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, tokens, width) to (N, heads, tokens, head size)."""
-        return x.view(*x.shape[:2], self._heads, -1).transpose(1, 2)
-
-
-def _sides(model: Any) -> tuple[Any, Any]:
-    """Encoder and decoder."""
-    return model.model.encoder, model.model.decoder
 
 
 def _joined(*layers: Any, activation: str = "none") -> PackedLinear:

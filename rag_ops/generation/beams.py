@@ -8,13 +8,11 @@ when to stop.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import torch
 
-from rag_ops.generation.decoding import Constraints, Hypothesis, Mixture
-from rag_ops.generation.extractive import Source, select
-from rag_ops.generation.seq2seq import Generator
+from rag_ops.generation.decoding import Batch, Constraints, Hypothesis, Mixture
+from rag_ops.generation.settings import GenerationSettings
 
 NEVER = -1.0e9  # the score of what is not to be chosen; finite, as transformers has it, so that ties resolve alike
 
@@ -82,79 +80,58 @@ class _Sequences:
         return answers
 
 
-def beam_search(
-    generator: Generator,
-    states: torch.Tensor,
-    mask: torch.Tensor,
-    log_prior: torch.Tensor,
-    constraints: Constraints,
-    sources: Sequence[Source] | None = None,
-    *,
-    beams: int,
-    length_penalty: float = 1.0,
-    early_stopping: bool = False,
-    n_best: int = 1,
-) -> list[list[Hypothesis]]:
+def beam_search(batch: Batch, settings: GenerationSettings) -> list[list[Hypothesis]]:
     """Decodes a batch of B questions with K beams each; a question that cannot improve any more leaves the batch.
 
     Args:
-        generator: generator that made the states.
-        states: encoded contexts, (B * D, tokens, width), a question's passages together.
-        mask: 1 for tokens, (B * D, tokens).
-        log_prior: log p(z|x), float32 (B, D); -inf for a passage that only fills up.
-        constraints: constraints on tokens and lengths.
-        sources: texts that each question's answer must stand in; None for any answer.
-        beams: K.
-        length_penalty: power of the length by which a finished sequence's score is divided.
-        early_stopping: whether a question is finished as soon as K of its sequences are.
-        n_best: number of sequences to return, at most K.
+        batch: the questions.
+        settings: beams (K), length penalty, whether a question is finished as soon as K of its sequences are, and how
+            many sequences to return.
 
     Returns:
         For each question its best sequences, best first.
     """
-    questions, docs = log_prior.shape
-    cache = generator.start(states, mask, constraints.longest, beams)
-    running = _Sequences.started(log_prior, beams, constraints)
+    questions, docs = batch.log_prior.shape
+    constraints, beams, length_penalty = batch.constraints, settings.num_beams, settings.length_penalty
+    cache = batch.start(beams)
+    running = _Sequences.started(batch.log_prior, beams, constraints)
     running.scores[:, 1:] = NEVER  # all beams begin alike: only the first is continued, and only it is computed
-    finished = _Sequences.started(log_prior, beams, constraints)
+    finished = _Sequences.started(batch.log_prior, beams, constraints)
     finished.scores[:] = NEVER
-    active = torch.arange(questions, device=states.device)
+    active = torch.arange(questions, device=batch.states.device)
     results: list[list[Hypothesis]] = [[] for _ in range(questions)]
     for place in range(constraints.longest):
-        newest = running.tokens[:, : beams if place else 1, place].repeat_interleave(docs, 0)
-        mixture = Mixture(generator.step(newest, cache), log_prior[active])
-        candidates, parents = _continue(running, mixture, constraints, place, select(sources, active))
+        mixture = batch.step(running.tokens[:, : beams if place else 1, place], cache)
+        candidates, parents = _continue(batch, running, mixture, place)
         ends = constraints.are_ends(candidates.tokens[:, :, place + 1]) | (place + 1 == constraints.longest)
         running, chosen = candidates.best(candidates.scores + ends * NEVER, beams)
-        finished = _finish(finished, candidates, ends, place + 1, length_penalty, early_stopping)
+        finished = _finish(finished, candidates, ends, place + 1, settings)
         hopeful = running.scores[:, 0] / (place + 1) ** length_penalty
         worst = torch.where(finished.done.all(1), finished.scores.amin(1), NEVER)
-        going = (hopeful > worst) & ~(early_stopping & finished.done.all(1))
+        going = (hopeful > worst) & ~(settings.early_stopping & finished.done.all(1))
         going &= torch.tensor(place + 1 < constraints.longest, device=going.device)
         for row in (~going).nonzero()[:, 0].tolist():
-            results[int(active[row])] = finished.found(row, n_best, length_penalty)
+            results[int(active[row])] = finished.found(row, settings.n_best, length_penalty)
         kept = going.nonzero()[:, 0]
         if not len(kept):
             break
         cache.reorder(parents.gather(1, chosen).repeat_interleave(docs, 0))
         if len(kept) < len(active):
             active, running, finished = active[kept], running.rows(kept), finished.rows(kept)
-            cache.keep((kept[:, None] * docs + torch.arange(docs, device=kept.device)).flatten())
+            batch.keep(kept, cache)
     return results
 
 
-def _continue(
-    running: _Sequences, mixture: Mixture, constraints: Constraints, place: int, sources: Sequence[Source] | None
-) -> tuple[_Sequences, torch.Tensor]:
+def _continue(batch: Batch, running: _Sequences, mixture: Mixture, place: int) -> tuple[_Sequences, torch.Tensor]:
     """The best continuations of the running beams, and the computed beam that each continues, int64 (B, candidates).
 
     There are K for each end token and K more, so that K go on whichever of them end.
     """
     beams, vocabulary = running.scores.shape[1], mixture.log_probs.shape[2]
-    count = (1 + len(constraints.ends)) * beams
+    count = (1 + len(batch.constraints.ends)) * beams
 
     def best() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        allowed = constraints.apply(mixture.log_probs, running.tokens, place, sources)
+        allowed = batch.allowed(mixture, running.tokens, place)
         scores, places = (allowed + running.scores[:, :, None]).flatten(1).topk(count)
         parents = places // vocabulary if allowed.shape[1] > 1 else torch.zeros_like(places)
         own = mixture.log_probs.flatten(1).gather(1, parents * vocabulary + places % vocabulary)
@@ -173,13 +150,13 @@ def _continue(
 
 
 def _finish(
-    finished: _Sequences, candidates: _Sequences, ends: torch.Tensor, length: int, penalty: float, early_stopping: bool
+    finished: _Sequences, candidates: _Sequences, ends: torch.Tensor, length: int, settings: GenerationSettings
 ) -> _Sequences:
     """The K best finished sequences, those that just ended among them; only the K best candidates may end."""
     beams = finished.scores.shape[1]
     ended = ends.clone()
     ended[:, beams:] = False
-    full = finished.done.all(1, keepdim=True) & early_stopping
-    scores = candidates.scores / length**penalty + full * NEVER + ~ended * NEVER
+    full = finished.done.all(1, keepdim=True) & settings.early_stopping
+    scores = candidates.scores / length**settings.length_penalty + full * NEVER + ~ended * NEVER
     merged = finished.beside(dataclasses.replace(candidates, scores=scores, done=ended))
     return merged.best(merged.scores, beams)[0]

@@ -1,4 +1,4 @@
-"""What both searches share: the mixture over passages, the constraints on next tokens, and the hypotheses found.
+"""What both searches share: the batch that they decode, the mixture over passages, constraints and hypotheses.
 
 p(y_t | x, y_<t) = sum over z of p(z|x) p(y_t | x, z, y_<t), where p(z|x) is the softmax of the passages' scores (Lewis
 et al. 2020, section 2.1).
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from rag_ops.generation.extractive import Source
+from rag_ops.generation.generator import DecoderCache, Generator
 
 TINY = torch.finfo(torch.float32).tiny  # a token less likely than this counts as this likely, unless it is looked at
 SURE = -69.0  # log-probabilities below this are computed anew, as sums of logarithms, once a search would use them
@@ -184,3 +185,44 @@ class Mixture:
         rows = torch.arange(len(beams), device=beams.device)[:, None]
         joint = self._logits.permute(0, 2, 3, 1)[rows, beams, tokens] + self._shift[..., 0].transpose(1, 2)[rows, beams]
         return joint.softmax(-1).nan_to_num_(0.0)  # for a token whose logits are -inf for all passages
+
+
+@dataclasses.dataclass
+class Batch:
+    """B questions with D passages each, as a search sees them: those that are finished leave.
+
+    Attributes:
+        generator: generator that made the states.
+        states: encoded contexts, (B * D, tokens, width), a question's passages together.
+        mask: 1 for tokens, (B * D, tokens).
+        log_prior: log p(z|x), float32 (B, D); -inf for a passage that only fills up.
+        constraints: constraints on tokens and lengths.
+        sources: texts that each question's answer must stand in; None for any answer.
+    """
+
+    generator: Generator
+    states: torch.Tensor
+    mask: torch.Tensor
+    log_prior: torch.Tensor
+    constraints: Constraints
+    sources: Sequence[Source] | None = None
+
+    def start(self, beams: int = 1) -> DecoderCache:
+        """Returns the cache for the first step of a search with so many beams."""
+        return self.generator.start(self.states, self.mask, self.constraints.longest, beams)
+
+    def step(self, newest: torch.Tensor, cache: DecoderCache) -> Mixture:
+        """The next tokens after the newest, int64 (B, K)."""
+        return Mixture(self.generator.step(newest.repeat_interleave(self.log_prior.shape[1], 0), cache), self.log_prior)
+
+    def allowed(self, mixture: Mixture, tokens: torch.Tensor, place: int) -> torch.Tensor:
+        """The scores of next tokens; see `Constraints.apply`."""
+        return self.constraints.apply(mixture.log_probs, tokens, place, self.sources)
+
+    def keep(self, rows: torch.Tensor, cache: DecoderCache) -> None:
+        """Keeps the given questions, int64; the others leave the batch and its cache."""
+        self.log_prior = self.log_prior[rows]
+        if self.sources is not None:
+            self.sources = [self.sources[row] for row in rows.tolist()]
+        docs = self.log_prior.shape[1]
+        cache.keep((rows[:, None] * docs + torch.arange(docs, device=rows.device)).flatten())

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
-
 from rag_ops.generation.spelling import bare, between_words
 
 APART = "\ufffd"  # between two texts: tokens with it, which are parts of a character, are left out
@@ -99,8 +97,3 @@ class Source:
                 place + len(characters) for place in before if self._characters.startswith(characters, place)
             ]
         return self._places[sequence]
-
-
-def select(sources: Sequence[Source] | None, questions: torch.Tensor) -> list[Source] | None:
-    """Selects the sources of some questions, int64 (any number,); None if there are no sources."""
-    return None if sources is None else [sources[question] for question in questions.tolist()]

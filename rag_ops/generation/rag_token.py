@@ -16,7 +16,7 @@ from rag_ops.compute.batching import token_batches
 from rag_ops.compute.devices import pick_device, torch_threads
 from rag_ops.generation.beams import beam_search
 from rag_ops.generation.contexts import ContextFormat, encode_contexts
-from rag_ops.generation.decoding import Constraints, Hypothesis
+from rag_ops.generation.decoding import Batch, Constraints, Hypothesis
 from rag_ops.generation.extractive import Source, Vocabulary
 from rag_ops.generation.greedy import greedy
 from rag_ops.generation.seq2seq import generator_of
@@ -245,17 +245,11 @@ class RagTokenGenerator:
         """The best sequences of each question of a batch."""
         ids, mask, doc_scores = self._pad(contexts, scores)
         log_prior = (doc_scores * self._scale).log_softmax(-1)
-        inputs = (self._generator, self._encode(ids, mask), mask.flatten(0, 1), log_prior, self._constraints, sources)
-        settings = self._settings
-        if settings.num_beams == 1:
-            return [[one] for one in greedy(*inputs)]
-        return beam_search(
-            *inputs,
-            beams=settings.num_beams,
-            length_penalty=settings.length_penalty,
-            early_stopping=settings.early_stopping,
-            n_best=settings.n_best,
-        )
+        states = self._encode(ids, mask)
+        batch = Batch(self._generator, states, mask.flatten(0, 1), log_prior, self._constraints, sources)
+        if self._settings.num_beams == 1:
+            return [[one] for one in greedy(batch)]
+        return beam_search(batch, self._settings)
 
     def _pad(
         self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]

@@ -1,9 +1,9 @@
-"""Any sequence-to-sequence generator through its own modules, behind the three methods that `bart.Bart` has."""
+"""Any sequence-to-sequence generator through its own modules; and the choice between it and a fast path."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
@@ -11,29 +11,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from rag_ops.compute.packed_linear import pack_linears
 from rag_ops.errors import InputError
 from rag_ops.generation.bart import Bart
-
-
-class Cache(Protocol):
-    """What a decoding step reads, for N rows (questions x passages) with K beams each."""
-
-    def reorder(self, parents: torch.Tensor) -> None:
-        """Gives each beam the past of its parent, int64 (N, K)."""
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Keeps the given rows, int64."""
-
-
-class Generator(Protocol):
-    """The interface of a generator that decoding needs; shapes as in `bart.Bart`."""
-
-    def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Token ids and mask, (N, tokens), to states, (N, tokens, width)."""
-
-    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Any:
-        """Reads the states; returns a Cache with one beam for each row."""
-
-    def step(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
-        """The newest tokens, (N, K), to logits of the next, (N, K, vocabulary)."""
+from rag_ops.generation.generator import Generator
 
 
 def generator_of(model: Any) -> Generator:
@@ -42,7 +20,7 @@ def generator_of(model: Any) -> Generator:
 
 
 @dataclasses.dataclass
-class TransformersCache:
+class Seq2SeqCache:
     """Transformers' own cache, one row for each beam of each passage.
 
     Attributes:
@@ -57,13 +35,13 @@ class TransformersCache:
     beams: int = 1
 
     def reorder(self, parents: torch.Tensor) -> None:
-        """Gives each beam the past of its parent, int64 (N, K); from then on there are K beams."""
+        """See `DecoderCache`."""
         rows = torch.arange(len(parents), device=parents.device)[:, None] * self.beams
         self.beams = parents.shape[1]
         self._select((rows + parents).flatten())
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Keeps the given rows, int64."""
+        """See `DecoderCache`."""
         beams = torch.arange(self.beams, device=rows.device)
         self._select((rows[:, None] * self.beams + beams).flatten())
 
@@ -94,11 +72,11 @@ class Seq2Seq:
         self._encoded = type(output)
         return output.last_hidden_state
 
-    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> TransformersCache:
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Seq2SeqCache:
         """See `Generator`; `longest` and `beams` are not needed, because the cache grows."""
-        return TransformersCache(states, mask, EncoderDecoderCache(DynamicCache(), DynamicCache()))
+        return Seq2SeqCache(states, mask, EncoderDecoderCache(DynamicCache(), DynamicCache()))
 
-    def step(self, tokens: torch.Tensor, cache: TransformersCache) -> torch.Tensor:
+    def step(self, tokens: torch.Tensor, cache: Seq2SeqCache) -> torch.Tensor:
         """See `Generator`."""
         output = self._model(
             encoder_outputs=self._encoded(last_hidden_state=cache.states),
@@ -112,17 +90,13 @@ class Seq2Seq:
 
 def _check_routing(config: Any) -> None:
     """Refuses a mixture of experts whose tokens compete for places over a batch, or are routed by chance (NLLB-MoE)."""
-    share, policy = (
-        getattr(config, "moe_eval_capacity_token_fraction", 1.0),
-        getattr(config, "second_expert_policy", "all"),
-    )
-    if share < 1:
+    if (share := getattr(config, "moe_eval_capacity_token_fraction", 1.0)) < 1:
         raise InputError(
             "the generator's experts take a share of a batch's tokens, so answers would depend on one another",
             value=f"moe_eval_capacity_token_fraction {share}",
             expected="1.0",
         )
-    if policy != "all":
+    if (policy := getattr(config, "second_expert_policy", "all")) != "all":
         raise InputError(
             "the generator chooses experts by chance", value=f"second_expert_policy {policy}", expected="all"
         )

@@ -1,0 +1,37 @@
+"""The interface of a generator that decoding needs; `bart.Bart` and `seq2seq.Seq2Seq` have it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+
+
+class DecoderCache(Protocol):
+    """What a decoding step reads, for N rows (questions x passages) with K beams each; K is 1 before the first step."""
+
+    def reorder(self, parents: torch.Tensor) -> None:
+        """Gives each beam the past of its parent, int64 (N, K); from then on there are K beams."""
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keeps the given rows (int64): those of questions that are not finished."""
+
+
+class Generator(Protocol):
+    """A sequence-to-sequence model in evaluation mode."""
+
+    def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """States of passages, (N, tokens, width), from token ids and a mask that is 1 for tokens, int64 (N, tokens)."""
+
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> DecoderCache:
+        """Returns the cache for the first step.
+
+        Args:
+            states: result of `encode`, (N, tokens, width).
+            mask: 1 for tokens, 0 for padding, (N, tokens).
+            longest: most tokens of an answer.
+            beams: number of beams to come.
+        """
+
+    def step(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `cache` grows by one."""
