@@ -75,9 +75,9 @@ def run_export(options: ExportOptions, beam_arguments: Sequence[str] = ()) -> in
     Raises:
         InputError: the index is missing or unfinished.
     """
-    from rag_ops.interop import imports
+    from rag_ops.interop import exports
 
-    say(f"export: {imports.export_custom(options.index, options.output)}")
+    say(f"export: {exports.export_custom(options.index, options.output)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Other projects' indexes: DPR's own files, the wiki_dpr dataset's Parquet, and what transformers' RagRetriever opens.
+"""Other projects' passages and vectors: DPR's own files, and the Parquet files of the wiki_dpr dataset.
 
 DPR (Karpukhin et al. 2020) leaves `NAME.index.dpr`, a FAISS index, and `NAME.index_meta.dpr`, a pickled list of passage
 ids in its order, or a directory with `index.dpr` and `index_meta.dpr`; its passages are a TSV, or a pickled dict of id
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import pickle
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,32 +23,22 @@ import pyarrow as pa
 from rag_ops.articles.formats import InputOptions
 from rag_ops.articles.reading import plan_splits, read_split
 from rag_ops.errors import InputError
-from rag_ops.retrieval import faiss_factory, faiss_index, faiss_specs
+from rag_ops.retrieval import faiss_factory, faiss_index
 from rag_ops.storage import store
-from rag_ops.storage.manifests import read_manifest
-from rag_ops.storage.parquet import open_parquet, read_parquet, write_parquet
-from rag_ops.storage.rows import read_matrix
+from rag_ops.storage.parquet import open_parquet, write_parquet
+from rag_ops.storage.rows import as_matrix
 from rag_ops.storage.stages import StageOutput, write_shard
 from schemas import embeddings, passages
 from schemas.layout import STAGES
 from schemas.manifest import Manifest, ShardRecord, digest_of
 from schemas.passages import Passage
 
+Rows = tuple[pa.Table, np.ndarray]  # id, title and text of passages; their vectors, (rows, dimension)
 SHARD_ROWS = 50_000  # passages of an imported shard
 VECTOR_ROWS = 1000  # rows of a row group
 INDEX_NAME, META_NAME = "index.dpr", "index_meta.dpr"  # after "NAME.", or alone in a directory
 SAMPLE_ROWS = 1000  # sample that shows how the vectors of a graph were made
 ONE_LENGTH = 0.05  # of the mean, how far apart lengths may be of what 8 bits for each number make of one length
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Consecutive passages with their vectors, (rows, dimension)."""
-
-    ids: Sequence[str]
-    titles: Sequence[str]
-    texts: Sequence[str]
-    vectors: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,19 +85,17 @@ def import_dpr(index: str, passages_url: str, output: str, made_with: MadeWith, 
         for start in range(0, len(ids), SHARD_ROWS):
             part = ids[start : start + SHARD_ROWS]
             vectors = opened.reconstruct_n(start, len(part))[:, :dimension]
-            yield Rows(part, [texts[name][1] for name in part], [texts[name][0] for name in part], vectors)
+            columns = {
+                "id": part,
+                "title": [texts[name][1] for name in part],
+                "text": [texts[name][0] for name in part],
+            }
+            yield pa.table(columns), vectors
 
-    made = write_corpus(output, rows(), len(ids), dimension, made_with, dtype)
+    made = write_corpus(output, rows(), len(ids), made_with, dtype)
     graph = faiss_factory.graph_of(opened) is not None
     info = {"spec": "HNSW" if graph else "imported", "augmented": augmented, "stored_as": "imported"}
-    with store.open_read(index_url) as source:
-        data = source.read()
-
-    def write(file: Any) -> int:
-        file.write(data)
-        return len(ids)
-
-    return _finish_index(output, made, [("index-00000-of-00001.faiss", write)], info)
+    return _write_index(output, made, index_url, info)
 
 
 def import_parquet(inputs: Sequence[str], output: str, made_with: MadeWith, dtype: str = "float16") -> Manifest:
@@ -117,7 +105,7 @@ def import_parquet(inputs: Sequence[str], output: str, made_with: MadeWith, dtyp
         InputError: a file or a column is missing.
     """
     urls = [url for given in inputs for url in store.expand(given, "Parquet file")]
-    columns = ("id", "title", "text", "embeddings")
+    columns = ["id", "title", "text", "embeddings"]
     count = 0
     for url in urls:
         with open_parquet(url) as parquet:
@@ -127,27 +115,25 @@ def import_parquet(inputs: Sequence[str], output: str, made_with: MadeWith, dtyp
                 )
             count += parquet.metadata.num_rows
 
-    def rows() -> Iterator[Rows]:
+    def tables() -> Iterator[pa.Table]:
         for url in urls:
             with open_parquet(url) as parquet:
-                for batch in parquet.iter_batches(VECTOR_ROWS, columns=list(columns)):
-                    vectors = np.array(batch["embeddings"].to_pylist(), np.float32)
-                    ids = [str(value) for value in batch["id"].to_pylist()]
-                    yield Rows(ids, batch["title"].to_pylist(), batch["text"].to_pylist(), vectors)
+                for batch in parquet.iter_batches(VECTOR_ROWS, columns=columns):
+                    vector = pa.list_(pa.float32(), len(batch["embeddings"][0]))
+                    types = [*(pa.field(name, pa.string()) for name in columns[:3]), pa.field(columns[3], vector)]
+                    yield pa.Table.from_batches([batch]).select(columns).cast(pa.schema(types))
 
-    return write_corpus(output, _regrouped(rows(), SHARD_ROWS), count, None, made_with, dtype)
+    rows = ((table.select(columns[:3]), as_matrix(table[columns[3]])) for table in _regrouped(tables(), SHARD_ROWS))
+    return write_corpus(output, rows, count, made_with, dtype)
 
 
-def write_corpus(
-    output: str, shards: Iterable[Rows], count: int, dimension: int | None, made_with: MadeWith, dtype: str
-) -> Manifest:
+def write_corpus(output: str, shards: Iterable[Rows], count: int, made_with: MadeWith, dtype: str) -> Manifest:
     """Writes shards as the outputs of chunk and embed; gives the embeddings' manifest.
 
     Args:
         output: directory, which gets `passages` and `embeddings`.
         shards: all but the last of SHARD_ROWS rows.
         count: rows of all.
-        dimension: dimension of the vectors; by default that of the first.
         made_with: for the manifest.
         dtype: "float16" or "float32".
     """
@@ -158,20 +144,19 @@ def write_corpus(
         stage.begin(True)
     records: tuple[list[ShardRecord], list[ShardRecord]] = ([], [])
     total = max(1, -(-count // SHARD_ROWS))
-    for number, rows in enumerate(shards):
-        dimension = dimension or rows.vectors.shape[1]
-        hashes = [passages.content_hash(title, text) for title, text in zip(rows.titles, rows.texts, strict=True)]
+    dimension = None
+    for number, (rows, vectors) in enumerate(shards):
+        dimension = vectors.shape[1]
+        texts = zip(rows["title"].to_pylist(), rows["text"].to_pylist(), strict=True)
+        hashes = pa.array([passages.content_hash(*text) for text in texts], pa.binary(passages.CONTENT_HASH_BYTES))
         columns = {
-            "id": rows.ids,
-            "title": rows.titles,
-            "text": rows.texts,
-            "article_id": rows.ids,
-            "position": np.zeros(len(rows.ids), np.int32),
-            "content_hash": pa.array(hashes, pa.binary(passages.CONTENT_HASH_BYTES)),
+            **{name: rows[name] for name in rows.column_names},
+            "article_id": rows["id"],
+            "position": np.zeros(len(rows), np.int32),
+            "content_hash": hashes,
         }
-        texts = pa.table({name: columns[name] for name in passages.SCHEMA.names}, schema=passages.SCHEMA)
-        vectors = embeddings.table(columns["content_hash"], rows.vectors.astype(dtype), dtype)
-        for stage, table, done in zip(outputs, (texts, vectors), records, strict=True):
+        tables = pa.table(columns, schema=passages.SCHEMA), embeddings.table(hashes, vectors.astype(dtype), dtype)
+        for stage, table, done in zip(outputs, tables, records, strict=True):
             name = STAGES[stage.stage].shard(number, total)
             done.append(write_shard(stage.url, name, "", _writer(table)))
     made = outputs[0].finish(records[0], {}, {})
@@ -185,70 +170,6 @@ def write_corpus(
         "passages_digest": made.digest,
     }
     return outputs[1].finish(records[1], {"passages": urls[0]}, info)
-
-
-def export_custom(index_url: str, output: str) -> str:
-    """An index to what transformers' RagRetriever opens with index_name "custom".
-
-    Args:
-        index_url: output of `ragbeam index`.
-        output: local directory; gets `dataset` (a `datasets` directory with title, text and embeddings) and
-            `index.faiss`.
-
-    Returns:
-        The vectors' dimension and the two paths, as a line of Python that loads them.
-
-    Raises:
-        InputError: the index is a graph, whose shards cannot be joined or whose vectors are augmented.
-    """
-    from datasets import Dataset, Features, Sequence, Value
-
-    from rag_ops.retrieval.passage_index import PassageIndex
-
-    opened = PassageIndex(index_url)
-    manifest, dimension = opened.manifest, opened.dimension
-    if manifest.info.get("augmented") or (
-        "HNSW" in manifest.info["spec"] and not faiss_specs.lists(manifest.info["spec"])
-    ):
-        raise InputError(
-            "a graph index cannot be exported",
-            value=manifest.info["spec"],
-            expected="an index that transformers can search",
-            remedy="run index with --spec Flat, SQ8 or IVF, and export that",
-        )
-
-    def checked(shard: ShardRecord) -> Any:
-        part = faiss_index.read_index(store.local_copy(store.join(index_url, shard.path), shard.sha256), mapped=False)
-        if reason := faiss_factory.why_unreadable(part):
-            raise InputError(f"an index shard {reason}", value=shard.path, remedy="run index again")
-        return part
-
-    def rows() -> Iterator[dict[str, Any]]:
-        embedded = read_manifest(opened.embeddings_url, "embed")
-        texts = read_manifest(opened.passages_url, "chunk")
-        for left, right in zip(texts.shards, embedded.shards, strict=True):
-            table = read_parquet(store.join(opened.passages_url, left.path), ["title", "text"])
-            vectors = read_matrix(store.join(opened.embeddings_url, right.path), right.rows)
-            for place, row in enumerate(table.to_pylist()):
-                yield {**row, "embeddings": vectors[place].astype(np.float32)}
-
-    features = Features({"title": Value("string"), "text": Value("string"), "embeddings": Sequence(Value("float32"))})
-    dataset_path, index_path = os.path.join(output, "dataset"), os.path.join(output, "index.faiss")
-    os.makedirs(output, exist_ok=True)
-    Dataset.from_generator(rows, features=features, cache_dir=os.path.join(output, ".cache")).save_to_disk(dataset_path)
-    whole: Any = None
-    for shard in manifest.shards:
-        part = checked(shard)
-        if whole is None:
-            whole = part
-        else:
-            _append(whole, part, manifest.info["spec"])
-    faiss_index.set_search(whole, **{"nprobe": None, "ef_search": None, **manifest.info.get("search", {})})
-    faiss.write_index(whole, index_path)
-    return (
-        f'RagRetriever.from_pretrained(MODEL, index_name="custom", retrieval_vector_size={dimension}, '
-        f"passages_path={dataset_path!r}, index_path={index_path!r})"
-    )
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -296,11 +217,18 @@ def _dpr_passages(url: str) -> dict[str, tuple[str, str]]:
     return {str(name): (value[0], value[1]) for name, value in found.items()}
 
 
-def _finish_index(output: str, embedded: Manifest, shards: Sequence[tuple[str, Any]], info: dict[str, Any]) -> Manifest:
+def _write_index(output: str, embedded: Manifest, index_url: str, info: dict[str, Any]) -> Manifest:
+    """Copies a FAISS file as the only shard of an index of the imported embeddings."""
     url, embeddings_url = store.join(output, "index"), store.join(output, "embeddings")
     stage = StageOutput(url, "index", {"imported": True, "metric": "inner_product"}, {"embeddings": embedded.digest})
     stage.begin(True)
-    records = [write_shard(url, name, stage.fingerprint, write) for name, write in shards]
+
+    def write(file: Any) -> int:
+        with store.open_read(index_url) as source:
+            shutil.copyfileobj(source, file)
+        return embedded.rows
+
+    record = write_shard(url, STAGES["index"].shard(0, 1), stage.fingerprint, write)
     kept = ("encoder", "encoder_digest", "pooling", "normalize", "dtype", "dimension", "passages_digest")
     whole = {
         **info,
@@ -313,53 +241,24 @@ def _finish_index(output: str, embedded: Manifest, shards: Sequence[tuple[str, A
         "search": {},
     }
     inputs = {"embeddings": embeddings_url, "passages": store.join(output, "passages")}
-    return stage.finish(records, inputs, whole)
+    return stage.finish([record], inputs, whole)
 
 
-def _regrouped(parts: Iterable[Rows], size: int) -> Iterator[Rows]:
-    """The same rows in groups of `size`."""
-    kept: list[Rows] = []
+def _regrouped(parts: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `size`; the last has what is left."""
+    kept: list[pa.Table] = []
     for part in parts:
         kept.append(part)
-        while sum(len(rows.ids) for rows in kept) >= size:
-            whole = _joined(kept)
-            yield _cut(whole, 0, size)
-            kept = [_cut(whole, size, len(whole.ids))]
-    whole = _joined(kept)
-    if len(whole.ids):
-        yield whole
-
-
-def _joined(parts: Sequence[Rows]) -> Rows:
-    def column(name: str) -> list[str]:
-        return [value for part in parts for value in getattr(part, name)]
-
-    vectors = np.concatenate([part.vectors for part in parts]) if parts else np.empty((0, 0), np.float32)
-    return Rows(column("ids"), column("titles"), column("texts"), vectors)
-
-
-def _cut(rows: Rows, start: int, end: int) -> Rows:
-    return Rows(rows.ids[start:end], rows.titles[start:end], rows.texts[start:end], rows.vectors[start:end])
+        while sum(map(len, kept)) >= size:
+            whole = pa.concat_tables(kept)
+            yield whole.slice(0, size)
+            kept = [whole.slice(size)]
+    if any(map(len, kept)):
+        yield pa.concat_tables(kept)
 
 
 def _writer(table: pa.Table) -> Any:
     return lambda file: write_parquet(file, iter([table]), table.schema, VECTOR_ROWS)
-
-
-def _append(whole: Any, part: Any, spec: str) -> None:
-    """Moves the vectors of an index shard behind those of another, in order.
-
-    Raises:
-        InputError: FAISS cannot join two of this kind.
-    """
-    try:
-        whole.merge_from(part, whole.ntotal if faiss_specs.lists(spec) else 0)
-    except RuntimeError as error:
-        raise InputError(
-            "FAISS cannot join the shards of such an index",
-            value=spec,
-            remedy="run index with --num_shards 1, or with --spec Flat, SQ8 or IVF, and export that",
-        ) from error
 
 
 def _dpr_files(index: str) -> tuple[str, str]:
