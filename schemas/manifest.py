@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.info import wrong_info
 from schemas.layout import STAGES
 
 SCHEMA_VERSION = 1
@@ -56,7 +55,7 @@ class Manifest:
         config: the settings that decide the shards' content; what the fingerprint is made from.
         inputs: name to URL of the stages read, relative to this manifest's directory where they share a parent.
         shards: in row order.
-        info: what a reader needs to know, by the schemas of `schemas.info`; decides nothing.
+        info: what a reader needs to know, by the schema of the stage in `schemas.layout`; decides nothing.
     """
 
     stage: str
@@ -114,7 +113,7 @@ class Manifest:
             raise ManifestError(f"its stage is {manifest.stage!r}, which is none of {', '.join(STAGES)}")
         if not isinstance(manifest.info, dict):
             raise ManifestError(f"its info is {manifest.info!r}, which is no object")
-        if clause := wrong_info(manifest.stage, manifest.info):
+        if clause := STAGES[manifest.stage].wrong_info(manifest.info):
             raise ManifestError(clause)
         return manifest
 

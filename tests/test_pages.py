@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.cli import COMMANDS
 from pipelines.console.command import build_parser, normalise
 from rag_ops.errors import InputError
-from schemas import answers, embeddings, info, manifest, passages, questions
+from schemas import answers, embeddings, layout, manifest, passages, questions
 from tests.test_floors import STEPS
 
 ROOT = Path(__file__).parent.parent
@@ -181,6 +181,6 @@ def test_the_page_of_what_is_on_disk_names_every_column_and_key():
     tables = [passages.SCHEMA, embeddings.schema(2, "float16"), answers.SCHEMA, questions.OCCURRENCES, questions.BLOCK]
     names = {name for table in tables for name in table.names}
     names |= {field.name for struct in (answers.PASSAGE, answers.TOKEN, answers.ALTERNATIVE) for field in struct}
-    names |= {key for stage in info.BY_STAGE.values() for key in stage.__annotations__}
+    names |= {key for stage in layout.STAGES.values() for key in stage.info.__annotations__}
     names |= {*manifest.Manifest.__dataclass_fields__, *manifest.ShardRecord.__dataclass_fields__}
     assert names - {*code_spans("schemas/README.md")} == set()

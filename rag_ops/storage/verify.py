@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from rag_ops.errors import InputError
 from rag_ops.storage import manifests, store
 from rag_ops.storage.parquet import open_parquet, read_parquet
-from schemas.layout import STAGES, is_written_name
+from schemas.layout import STAGES, Stage, is_written_name
 from schemas.manifest import FILE_NAME, Manifest, ShardRecord
 
 AT_ONCE = 4  # files digested side by side: SHA-256 lets go of Python's lock
@@ -82,33 +82,62 @@ def check_stage(url: str) -> Finding:
         for shard, problem in _damaged(url, manifest)
     ]
     try:
-        problems += CHECKS[manifest.stage](url, manifest) if not problems else []
+        problems += _content_problems(url, manifest) if not problems else []
     except InputError as error:
         problems.append(str(error))
     problems += _left_over(url, manifest)
     return Finding(url, manifest.stage, tuple(problems), manifest.rows, len(manifest.shards))
 
 
-def _check_passages(url: str, manifest: Manifest) -> list[str]:
-    return _row_counts(url, manifest)
+def _content_problems(url: str, manifest: Manifest) -> list[str]:
+    """What is wrong with a stage whose files hold: made from another source, not aligned with it, other rows."""
+    stage, again, source_url, source = STAGES[manifest.stage], _again(manifest.stage), "", None
+    if stage.source and (stage.aligned or stage.source.folder in manifest.inputs):
+        source_url = store.resolve_url(manifest.inputs[stage.source.folder], url)
+        digest = manifest.info.get(f"{stage.source.folder}_digest")
+        source, problem = _input(source_url, stage.source.name, digest)
+        if source is None:
+            return [f"{problem}; {again}"]
+        if problem := _other_source(stage, manifest, source):
+            return [f"{problem}: {url}; {again}"]
+    if trained := manifest.info.get("trained"):
+        path, digest = store.join(url, trained), manifest.info.get("trained_sha256")
+        if not store.exists(path):
+            return [f"a file is missing: {path}; {again}"]
+        if digest and store.sha256_of(path) != digest:
+            return [f"a file has another content than when it was written: {path}; {again}"]
+    problems = _row_counts(url, manifest) if stage.suffix == "parquet" else []
+    if source and stage.aligned == "shards" and not problems:
+        return _other_rows(url, manifest, source_url, source)
+    return problems
 
 
-def _check_embeddings(url: str, manifest: Manifest) -> list[str]:
-    passages_url = store.resolve_url(manifest.inputs["passages"], url)
-    passages, problem = _input(passages_url, "chunk", manifest.info.get("passages_digest"))
-    if passages is None:
-        return [f"{problem}; {_again('embed')}"]
-    if len(passages.shards) != len(manifest.shards):
-        return [f"{len(manifest.shards)} shards, of {len(passages.shards)} of passages: {url}; {_again('embed')}"]
-    problems = _row_counts(url, manifest)
-    for ours, theirs in zip(manifest.shards, passages.shards, strict=True) if not problems else ():
-        paths = store.join(url, ours.path), store.join(passages_url, theirs.path)
+def _other_source(stage: Stage, manifest: Manifest, source: Manifest) -> str:
+    """How a stage's manifest does not go with that of its source, as a clause; empty if it does."""
+    folder, before = STAGES[source.stage].folder, STAGES[source.stage].source
+    if stage.aligned == "shards" and len(manifest.shards) != len(source.shards):
+        return f"{len(manifest.shards)} shards, of {len(source.shards)} of {folder}"
+    if stage.aligned == "rows" and manifest.rows != source.rows:
+        return f"{manifest.rows} {stage.unit}, of {source.rows} {folder}"
+    if stage.aligned and before:
+        key = f"{before.folder}_digest"
+        if source.info.get(key) != manifest.info.get(key):
+            return f"it was made from other {before.folder} than its {folder}"
+    return ""
+
+
+def _other_rows(url: str, manifest: Manifest, source_url: str, source: Manifest) -> list[str]:
+    """The shards whose content hashes are not those of the source's shards."""
+    problems = []
+    for ours, theirs in zip(manifest.shards, source.shards, strict=True):
+        paths = store.join(url, ours.path), store.join(source_url, theirs.path)
         if _same_rows(*paths):
             continue
-        if manifests.shard_problem(passages_url, theirs, verify=True):
-            problems.append(f"the passages that it was made from are damaged: {paths[1]}; {_redo('chunk')}")
+        if manifests.shard_problem(source_url, theirs, verify=True):
+            folder = STAGES[source.stage].folder
+            problems.append(f"the {folder} that it was made from are damaged: {paths[1]}; {_redo(source.stage)}")
         else:
-            problems.append(f"its rows are not those of {paths[1]}: {paths[0]}; {_redo('embed')}")
+            problems.append(f"its rows are not those of {paths[1]}: {paths[0]}; {_redo(manifest.stage)}")
     return problems
 
 
@@ -119,41 +148,6 @@ def _same_rows(*paths: str) -> bool:
     except InputError:
         return False
     return bool(one.equals(other))
-
-
-def _check_index(url: str, manifest: Manifest) -> list[str]:
-    embeddings_url = store.resolve_url(manifest.inputs["embeddings"], url)
-    embeddings, problem = _input(embeddings_url, "embed", manifest.info.get("embeddings_digest"))
-    if embeddings is None:
-        return [f"{problem}; {_again('index')}"]
-    if embeddings.rows != manifest.rows:
-        return [f"{manifest.rows} vectors, of {embeddings.rows} embeddings: {url}; {_again('index')}"]
-    if embeddings.info.get("passages_digest") != manifest.info.get("passages_digest"):
-        return [f"it was made from other passages than its embeddings: {url}; {_again('index')}"]
-    trained = manifest.info.get("trained")
-    if trained and not store.exists(store.join(url, trained)):
-        return [f"a file is missing: {store.join(url, trained)}; {_again('index')}"]
-    digest = manifest.info.get("trained_sha256")
-    if trained and digest and store.sha256_of(store.join(url, trained)) != digest:
-        return [f"a file has another content than when it was written: {store.join(url, trained)}; {_again('index')}"]
-    return []
-
-
-def _check_answers(url: str, manifest: Manifest) -> list[str]:
-    index_url = store.resolve_url(manifest.inputs["index"], url) if "index" in manifest.inputs else None
-    if index_url is not None:
-        index, problem = _input(index_url, "index", manifest.info.get("index_digest"))
-        if index is None:
-            return [f"{problem}; {_again('answer')}"]
-    return _row_counts(url, manifest)
-
-
-CHECKS: Mapping[str, Callable[[str, Manifest], list[str]]] = {
-    "chunk": _check_passages,
-    "embed": _check_embeddings,
-    "index": _check_index,
-    "answer": _check_answers,
-}
 
 
 def _input(url: str, stage: str, digest: object) -> tuple[Manifest | None, str]:

@@ -244,7 +244,7 @@ def answerable(
             "no question to train on",
             value=f"{len(questions)} questions, and no passage that holds an answer",
             expected="an index whose passages tell",
-            remedy="leave out --told_only, or raise --n_docs",
+            remedy="leave out --answerable_only, or raise --n_docs",
         )
     return kept
 

@@ -1,16 +1,19 @@
-"""A manifest's info: values of wrong types are refused with the manifest, and named."""
+"""The layout of the stages; a manifest's info: values of wrong types are refused with the manifest, and named."""
 
 import json
 
 import pytest
 
-from schemas.info import BY_STAGE, wrong_info
-from schemas.layout import STAGES
+from schemas.layout import INDEX, STAGES
 from schemas.manifest import Manifest, ManifestError
 
 
-def test_every_stage_has_its_schema():
-    assert list(BY_STAGE) == list(STAGES)
+def test_every_stage_has_its_schema_and_reads_an_earlier_one():
+    assert list(STAGES) == ["chunk", "embed", "index", "answer"]
+    for place, stage in enumerate(STAGES.values()):
+        assert stage.info.__annotations__
+        assert stage.source is None or stage.source in list(STAGES.values())[:place]
+        assert stage.source is None or f"{stage.source.folder}_digest" in stage.info.__annotations__
 
 
 @pytest.mark.parametrize(
@@ -25,7 +28,7 @@ def test_every_stage_has_its_schema():
     ],
 )
 def test_a_value_of_another_type_is_named(stage, info, clause):
-    assert wrong_info(stage, info) == clause
+    assert STAGES[stage].wrong_info(info) == clause
     text = Manifest(stage, "f", {}, {}, (), info).to_json()
     with pytest.raises(ManifestError) as refused:
         Manifest.from_json(text)
@@ -34,7 +37,7 @@ def test_a_value_of_another_type_is_named(stage, info, clause):
 
 def test_what_is_right_or_unknown_passes():
     info = {"dimension": 3, "normalize": False, "trained": None, "search": {"nprobe": 4}, "later_version": [1]}
-    assert wrong_info("index", info) is None
+    assert INDEX.wrong_info(info) is None
     assert Manifest.from_json(Manifest("index", "f", {}, {}, (), info).to_json()).info == info
 
 
