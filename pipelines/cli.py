@@ -10,7 +10,7 @@ from pipelines.console import command
 from pipelines.demo.command import COMMAND as DEMO
 
 COMMANDS = (
-    *run.STAGES,
+    *run.COMMANDS,
     evaluate.COMMAND,
     run.COMMAND,
     verify.COMMAND,

@@ -38,7 +38,7 @@ class ComposeOptions(Options):
         check_local_output(self.output)
 
 
-def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> int:
+def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> None:
     """Composes and saves the model.
 
     Raises:
@@ -54,7 +54,7 @@ def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> int:
             score_scale=options.score_scale,
         )
         say(f"compose: an untrained model, saved to {options.output}")
-        return 0
+        return
     compose.compose(
         options.question_encoder,
         options.generator,
@@ -63,7 +63,6 @@ def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> int:
         score_scale=options.score_scale,
     )
     say(f"compose: saved to {options.output}")
-    return 0
 
 
 COMMAND = Command.of(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipelines.console.command import Command, main_of, say
+from pipelines.console.command import Command, say
 from pipelines.console.options import Options
 from pipelines.console.progress import Progress
 from pipelines.transforms.model_workers import WorkerOptions
@@ -80,7 +79,7 @@ class Done:
         self.rows += rows
 
 
-def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> int:
+def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
     """Writes both files and prints the table.
 
     Raises:
@@ -115,7 +114,6 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> int:
     for line in table(figures):
         say(line)
     say(f"evaluate: {figures_url}, {report_url}")
-    return 0
 
 
 def table(figures: Mapping[str, Any]) -> Iterator[str]:
@@ -185,4 +183,4 @@ COMMAND = Command.of(
 )
 
 if __name__ == "__main__":
-    sys.exit(main_of(COMMAND))
+    COMMAND.main()

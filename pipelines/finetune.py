@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from pipelines.console import events
-from pipelines.console.command import Command, main_of, say
+from pipelines.console.command import Command, say
 from pipelines.console.options import Options, check_local_output, local_output_setting
 from pipelines.console.progress import PLAIN_LINE_SECS
 from pipelines.transforms.model_workers import DeviceOptions
@@ -42,7 +42,7 @@ class FinetuneOptions(Options):
             raise InputError("--output is a file", value=self.output, expected="a directory")
 
 
-def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> int:
+def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> None:
     """Trains the model and prints how well it does.
 
     Raises:
@@ -74,7 +74,6 @@ def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> int:
     alone = options.settings.told_only
     left_out = f", {result.left_out:,} questions left out, whose passages hold no answer" if alone else ""
     say(f"finetune: {len(result.losses)} steps{left_out}; saved to {options.output}")
-    return 0
 
 
 class _Steps:
@@ -115,4 +114,4 @@ COMMAND = Command.of(
 )
 
 if __name__ == "__main__":
-    sys.exit(main_of(COMMAND))
+    COMMAND.main()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.console.command import Command, main_of, say
+from pipelines.console.command import Command, say
 from pipelines.console.options import VECTOR_DTYPES, Options, n_docs_setting, shard_memory_setting, spec_setting
 from rag_ops import defaults
 from rag_ops.errors import InputError
@@ -56,7 +55,7 @@ class PlanOptions(Options):
             )
 
 
-def run(options: PlanOptions, beam_arguments: Sequence[str] = ()) -> int:
+def run(options: PlanOptions, beam_arguments: Sequence[str] = ()) -> None:
     """Prints the plan.
 
     Raises:
@@ -68,7 +67,6 @@ def run(options: PlanOptions, beam_arguments: Sequence[str] = ()) -> int:
     rates = {**measured, **planning.parse_rates(options.rate)}
     for line in planning.plan(job_of(options), rates).lines():
         say(line)
-    return 0
 
 
 def job_of(options: PlanOptions) -> Job:
@@ -120,4 +118,4 @@ COMMAND = Command.of(
 )
 
 if __name__ == "__main__":
-    sys.exit(main_of(COMMAND))
+    COMMAND.main()

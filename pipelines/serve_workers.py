@@ -17,7 +17,7 @@ class WorkersOptions(Options):
     port: int = setting(50000, "port to listen on")
 
 
-def run(options: WorkersOptions, beam_arguments: Sequence[str] = ()) -> int:
+def run(options: WorkersOptions, beam_arguments: Sequence[str] = ()) -> None:
     """Serves until the process is ended.
 
     Raises:
@@ -26,7 +26,6 @@ def run(options: WorkersOptions, beam_arguments: Sequence[str] = ()) -> int:
     from pipelines.runners import worker_pool
 
     worker_pool.serve(options.port)
-    return 0
 
 
 COMMAND = Command.of(

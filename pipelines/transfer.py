@@ -49,7 +49,7 @@ class ExportOptions(Options):
         check_local_output(self.output)
 
 
-def run_import(options: ImportOptions, beam_arguments: Sequence[str] = ()) -> int:
+def run_import(options: ImportOptions, beam_arguments: Sequence[str] = ()) -> None:
     """Writes passages, embeddings and index.
 
     Raises:
@@ -66,10 +66,9 @@ def run_import(options: ImportOptions, beam_arguments: Sequence[str] = ()) -> in
     else:
         made = imports.import_parquet(options.input, options.output, made_with, options.dtype or "float16")
     say(f"import: {made.rows:,} passages with their vectors, in {options.output}")
-    return 0
 
 
-def run_export(options: ExportOptions, beam_arguments: Sequence[str] = ()) -> int:
+def run_export(options: ExportOptions, beam_arguments: Sequence[str] = ()) -> None:
     """Writes the dataset and the FAISS file.
 
     Raises:
@@ -78,7 +77,6 @@ def run_export(options: ExportOptions, beam_arguments: Sequence[str] = ()) -> in
     from rag_ops.interop import exports
 
     say(f"export: {exports.export_custom(options.index, options.output)}")
-    return 0
 
 
 IMPORT = Command.of(

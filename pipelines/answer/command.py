@@ -11,15 +11,14 @@ from pipelines.console.command import Command, say
 logger = logging.getLogger("ragbeam")
 
 
-def run(options: AnswerOptions, beam_arguments: Sequence[str]) -> int:
+def run(options: AnswerOptions, beam_arguments: Sequence[str]) -> None:
     """Runs the job and prints a summary of its result."""
     from pipelines.answer import job  # with Beam
 
     done = job.run(options, beam_arguments)
-    say(f"{done.summary('questions')}; {job.describe_errors(done.manifest)}")
+    say(f"{done.summary()}; {job.describe_errors(done.manifest)}")
     for warning in job.warnings(done.manifest):
         logger.warning("%s", warning)
-    return 0
 
 
 COMMAND = Command(

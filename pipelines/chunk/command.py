@@ -8,7 +8,7 @@ from pipelines.chunk.options import ChunkOptions
 from pipelines.console.command import Command, say
 
 
-def run(options: ChunkOptions, beam_arguments: Sequence[str]) -> int:
+def run(options: ChunkOptions, beam_arguments: Sequence[str]) -> None:
     """Runs the job and prints a summary of its result."""
     from pipelines.chunk import job  # with Beam
 
@@ -16,9 +16,8 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str]) -> int:
     dropped = ", ".join(
         f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.manifest.info["dropped"].items()
     )
-    say(done.summary("passages"))
+    say(done.summary())
     say(f"  from {done.manifest.info['articles']:,} articles; dropped: {dropped or 'none'}")
-    return 0
 
 
 COMMAND = Command.of(

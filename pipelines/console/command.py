@@ -12,9 +12,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from pipelines.console import events
 from pipelines.console.options import Parser, add_flags
@@ -39,31 +39,31 @@ class Command:
         name: name as it is typed.
         summary: one line for the list of commands.
         description: a sentence for the command's own help.
-        add_flags: function that adds its flags to a parser.
-        make: function from given flags, by name, to its options.
-        run: function from these options and the Beam runner's flags to the exit code.
+        add_flags: function that adds its flags to a parser, but those of the fields in `without`.
+        make: function from given flags, by name, to its options; values by the fields' names overrule.
+        run: function from these options and the Beam runner's flags to the exit code, or None for 0.
         takes_beam_flags: whether flags that it does not know go to the Beam runner.
     """
 
     name: str
     summary: str
     description: str
-    add_flags: Callable[[Parser], None]
-    make: Callable[[Mapping[str, Any]], Any]
-    run: Callable[[Any, Sequence[str]], int]
+    add_flags: Callable[..., None]
+    make: Callable[..., Any]
+    run: Callable[[Any, Sequence[str]], int | None]
     takes_beam_flags: bool = True
 
     @classmethod
     def of(
-        cls, name: str, summary: str, description: str, options: type, run: Callable[..., int], **more: Any
+        cls, name: str, summary: str, description: str, options: type, run: Callable[..., int | None], **more: Any
     ) -> Command:
         """A command whose options are one dataclass of settings."""
-        flags, make = partial(_add, options), partial(settings.make, options)
+        flags, make = partial(add_flags, cls=options), partial(settings.make, options)
         return cls(name, summary, description, flags, make, run, **more)
 
-
-def _add(options: type, parser: Parser) -> None:
-    add_flags(parser, options)
+    def main(self) -> NoReturn:
+        """Runs the command with the arguments of the process: what `python -m pipelines.<job>` does."""
+        sys.exit(main([self], [self.name, *sys.argv[1:]]))
 
 
 def say(line: str) -> None:
@@ -87,11 +87,6 @@ def main(commands: Sequence[Command], arguments: Sequence[str] | None = None) ->
         return _fail(str(error), error.exit_code)
     with events.as_json() if log_format == "json" else contextlib.nullcontext():
         return _run(commands, [argument for argument in arguments if argument != "--debug"], debug)
-
-
-def main_of(command: Command) -> int:
-    """Runs one command with the arguments of the process: what `python -m pipelines.<job>` does."""
-    return main([command], [command.name, *sys.argv[1:]])
 
 
 def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool) -> int:

@@ -48,7 +48,7 @@ class DemoOptions(Options):
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
 
 
-def run(options: DemoOptions, beam_arguments: Sequence[str]) -> int:
+def run(options: DemoOptions, beam_arguments: Sequence[str]) -> None:
     """Runs the four stages in the demo's workspace and prints the table.
 
     Raises:
@@ -64,7 +64,6 @@ def run(options: DemoOptions, beam_arguments: Sequence[str]) -> int:
     untrained = checkpoints.is_untrained(checkpoints.find_model(model))
     for line in table(store.join(options.workspace, "answers"), untrained):
         say(line)
-    return 0
 
 
 def package_path(package: str, name: str) -> str:

@@ -8,19 +8,18 @@ from pipelines.console.command import Command, say
 from pipelines.embed.options import EmbedOptions
 
 
-def run(options: EmbedOptions, beam_arguments: Sequence[str]) -> int:
+def run(options: EmbedOptions, beam_arguments: Sequence[str]) -> None:
     """Runs the job and prints a summary of its result."""
     from pipelines.embed import job  # with Beam
 
     done = job.run(options, beam_arguments)
-    say(done.summary("passages"))
+    say(done.summary())
     counts = job.vector_counts(done.metrics)
     if options.previous and any(counts.values()):
         say(
             f"  {counts['reused']:,} vectors of {options.previous}, {counts['computed']:,} computed, "
             f"{counts['checked']:,} compared"
         )
-    return 0
 
 
 COMMAND = Command.of(

@@ -8,14 +8,13 @@ from pipelines.console.command import Command, say
 from pipelines.index.options import IndexOptions
 
 
-def run(options: IndexOptions, beam_arguments: Sequence[str]) -> int:
+def run(options: IndexOptions, beam_arguments: Sequence[str]) -> None:
     """Runs the job and prints a summary of its result."""
     from pipelines.index import job  # with Beam
 
     done = job.run(options, beam_arguments)
-    say(done.summary("vectors"))
+    say(done.summary())
     say(f"  {job.describe(done.manifest)}")
-    return 0
 
 
 COMMAND = Command.of(

@@ -22,6 +22,7 @@ from pipelines.runners.resources import Resources
 from rag_ops.errors import InputError, JobError, RagbeamError
 from rag_ops.storage import store
 from rag_ops.storage.stages import StageOutput, finished_shards
+from schemas.layout import STAGES
 from schemas.manifest import Manifest, ShardRecord
 
 logger = logging.getLogger("ragbeam")
@@ -54,9 +55,9 @@ class StageRun:
     seconds: float
     metrics: Mapping[str, Mapping[str, float]]
 
-    def summary(self, unit: str) -> str:
+    def summary(self) -> str:
         """One line for the terminal."""
-        total = len(self.manifest.shards)
+        total, unit = len(self.manifest.shards), STAGES[self.manifest.stage].unit
         what = f"{self.manifest.stage}: {self.manifest.rows:,} {unit} in {total} shard{'s' if total != 1 else ''}"
         if self.reused == total:
             return f"{what}, all reused, nothing to do ({self.seconds:.1f} s)"

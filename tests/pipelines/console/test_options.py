@@ -42,6 +42,9 @@ def leaves(options: object, path: tuple[str, ...] = ()):
         value = getattr(options, field.name)
         if dataclasses.is_dataclass(value):
             yield from leaves(value, (*path, field.name))
+        elif field.name == "stages":
+            for name, stage in value.items():
+                yield from leaves(stage, (*path, name))
         elif field.name in settings.declared(type(options)):
             yield type(options), field, value
 
@@ -72,7 +75,7 @@ def test_every_setting_of_a_command_has_its_flag_and_help(command, capsys):
 
 def test_a_preset_gives_what_no_flag_does():
     assert parsed("answer", "--preset", "paper").n_docs == 15
-    both = parsed("run", "--preset", "hf", "--num_beams", "2").answer
+    both = parsed("run", "--preset", "hf", "--num_beams", "2").stages["answer"]
     assert (both.generation.num_beams, both.generation.max_new_tokens, both.n_docs) == (2, 49, 5)
 
 
@@ -89,12 +92,14 @@ def test_an_unknown_preset_is_refused():
 
 def test_the_stages_of_a_run_meet_in_its_workspace():
     options = parsed("run", "--previous", "earlier", "--num_shards", "7", "--threads", "3")
-    assert options.embed.passages == options.chunk.output == "o.json/passages"
-    assert options.index.embeddings == options.embed.output == "o.json/embeddings"
-    assert options.answer.index == options.index.output == "o.json/index"
-    assert options.embed.previous == "earlier/embeddings"
-    assert (options.chunk.num_shards, options.index.num_shards, options.answer.num_shards) == (7, None, None)
-    assert options.embed.workers.threads == options.index.threads == options.answer.workers.threads == 3
+    chunk, embed, index, answer = options.stages.values()
+    assert embed.passages == chunk.output == "o.json/passages"
+    assert index.embeddings == embed.output == "o.json/embeddings"
+    assert answer.index == index.output == "o.json/index"
+    assert answer.output == "o.json/answers"
+    assert embed.previous == "earlier/embeddings"
+    assert (chunk.num_shards, index.num_shards, answer.num_shards) == (7, None, None)
+    assert embed.workers.threads == index.threads == answer.workers.threads == 3
 
 
 @pytest.mark.parametrize(
