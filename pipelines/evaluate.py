@@ -95,7 +95,10 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
         if store.is_directory(url):
             raise InputError("--output is a directory", value=url, expected="a file's name")
     done, sweep = Done(), sorted(set(options.sweep or ()))
-    again = [_sweep(options, one, sweep, done) for one in sets] if sweep else []
+    again: list[Sweep] = []
+    if options.model is not None:
+        where = {name: getattr(options.workers, name) for name in ("device", "threads", "batch_tokens")}
+        again = [Sweep(one, sweep, options.model, on_rows=done.add, **where) for one in sets]
     selection = report.Selection(options.report_rows)
     rows = sum(one.manifest.rows for one in sets)
 
@@ -141,19 +144,6 @@ def table(figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"{total['without_gold']:,} rows have no gold answer and are not scored"
     if figures["gold"]:
         yield "gold: " + ", ".join(f"{count:,} {how.replace('_', ' ')}" for how, count in figures["gold"].items())
-
-
-def _sweep(options: EvaluateOptions, one: AnswerSet, sweep: Sequence[int], done: Done) -> Sweep:
-    assert options.model is not None  # the options checked it
-    return Sweep(
-        one,
-        sweep,
-        options.model,
-        device=options.workers.device,
-        threads=options.workers.threads,
-        batch_tokens=options.workers.batch_tokens,
-        on_rows=done.add,
-    )
 
 
 def _cells(name: str, one: Mapping[str, Any], ks: Sequence[str]) -> list[str]:

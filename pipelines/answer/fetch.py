@@ -8,62 +8,46 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from pipelines.answer.plan import Plan
+from pipelines.answer.plan import Plan, Work
 from pipelines.runners.counters import StepCounters
 from rag_ops.retrieval import passage_texts
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 from rag_ops.storage.rows import needed_rows
+from schemas.manifest import Manifest
 
 
-class FetchTexts(beam.PTransform):
+@beam.ptransform_fn
+def fetch_texts(hits: Any, plan: Plan) -> Any:
     """Turns (block, TopK) into (answer shard, (file, record batch)): each passage shard is read once."""
+    starts, shards = plan.corpus.passages.row_starts(), plan.shard_of_block
 
-    def __init__(self, plan: Plan):
-        super().__init__()
-        self._plan = plan
+    def needs(element: tuple[int, TopK]) -> Iterator[tuple[int, tuple[int, bytes]]]:
+        block, hits = element
+        for passage_shard, rows in needed_rows(hits.rows, starts).items():
+            yield passage_shard, (shards[block], rows.tobytes())
 
-    def expand(self, pcoll: Any) -> Any:
-        """See the class."""
-        starts = self._plan.corpus.passages.row_starts()
-        shards = self._plan.shard_of_block
-
-        def needs(element: tuple[int, TopK]) -> Iterator[tuple[int, tuple[int, bytes]]]:
-            block, hits = element
-            for passage_shard, rows in needed_rows(hits.rows, starts).items():
-                yield passage_shard, (shards[block], rows.tobytes())
-
-        return (
-            pcoll
-            | "Needs" >> beam.FlatMap(needs).with_output_types(tuple[int, tuple[int, bytes]])
-            | "GroupByPassageShard" >> beam.GroupByKey()
-            | "Read" >> beam.ParDo(ReadTexts(self._plan))
-        )
+    return (
+        hits
+        | "Needs" >> beam.FlatMap(needs).with_output_types(tuple[int, tuple[int, bytes]])
+        | "GroupByPassageShard" >> beam.GroupByKey()
+        | "Read" >> beam.FlatMap(read_texts, plan.corpus.passages_url, plan.corpus.passages, plan.work)
+    )
 
 
-class ReadTexts(beam.DoFn):
+def read_texts(
+    element: tuple[int, Iterable[tuple[int, bytes]]], passages_url: str, passages: Manifest, work: Work
+) -> Iterator[tuple[int, tuple[str, int]]]:
     """Reads the rows of one passage shard that any question needs."""
-
-    def __init__(self, plan: Plan):
-        self._corpus_url, self._passages, self._work = plan.corpus.passages_url, plan.corpus.passages, plan.work
-        self._counters = StepCounters("ReadTexts")
-
-    def process(self, element: tuple[int, Iterable[tuple[int, bytes]]]) -> Iterator[tuple[int, tuple[str, int]]]:
-        """See the class."""
-        number, needs = element
-        rows: dict[int, list[np.ndarray]] = {}
-        for answer_shard, data in needs:
-            rows.setdefault(answer_shard, []).append(np.frombuffer(data, np.int64))
-        wanted = {shard: np.unique(np.concatenate(parts)) for shard, parts in rows.items()}
-        name = self._work.name("texts", number, "arrow")
-        with self._counters.timed():
-            batches = passage_texts.fetch(
-                store.join(self._corpus_url, self._passages.shards[number].path),
-                self._passages.row_starts()[number],
-                wanted,
-                self._work.url,
-                name,
-            )
-        self._counters.add(rows_out=sum(map(len, wanted.values())))
-        for answer_shard, batch in batches.items():
-            yield answer_shard, (self._work.path(name), batch)
+    number, needs = element
+    counters = StepCounters("ReadTexts")
+    rows: dict[int, list[np.ndarray]] = {}
+    for answer_shard, data in needs:
+        rows.setdefault(answer_shard, []).append(np.frombuffer(data, np.int64))
+    wanted = {shard: np.unique(np.concatenate(parts)) for shard, parts in rows.items()}
+    url, name = store.join(passages_url, passages.shards[number].path), work.name("texts", number, "arrow")
+    with counters.timed():
+        batches = passage_texts.fetch(url, passages.row_starts()[number], wanted, work.url, name)
+    counters.add(rows_out=sum(map(len, wanted.values())))
+    for answer_shard, batch in batches.items():
+        yield answer_shard, (work.path(name), batch)

@@ -16,13 +16,13 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines.answer.encode import EncodeQuestions
-from pipelines.answer.fetch import FetchTexts
-from pipelines.answer.generate import AnswerQuestions
+from pipelines.answer.encode import encode_questions
+from pipelines.answer.fetch import fetch_texts
+from pipelines.answer.generate import answer_questions
 from pipelines.answer.options import AnswerOptions
 from pipelines.answer.plan import Plan, Work
 from pipelines.answer.search import Rescore, Search, chosen_search_params
-from pipelines.answer.write import CheckFailures, WriteAnswers
+from pipelines.answer.write import check_failures, write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
 from pipelines.transforms import coders
@@ -134,22 +134,24 @@ def warnings(manifest: Manifest) -> Iterator[str]:
 def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Adds the job's transforms to `pipeline`."""
     coders.register()
-    encoded = pipeline | distribute("Blocks", plan.todo) | "EncodeQuestions" >> EncodeQuestions(plan)
+    encoded = pipeline | distribute("Blocks", plan.todo) | "EncodeQuestions" >> encode_questions(plan)
     hits = pipeline | distribute("IndexShards", plan.index_shards()) | "Search" >> Search(plan, encoded)
     if plan.options.rescore:
         hits = hits | "Rescore" >> Rescore(plan)
-    found = hits | "FetchTexts" >> FetchTexts(plan)
-    results = (hits, found) | "Answer" >> AnswerQuestions(plan)
+    texts = hits | "FetchTexts" >> fetch_texts(plan)
+    results = (hits, texts) | "Answer" >> answer_questions(plan)
     shards = [n for n, name in enumerate(plan.names) if name in plan.wanted]
     checked = (
         pipeline
         | distribute("Job", [plan.block_numbers] if shards else [])
-        | "CheckFailures" >> beam.ParDo(CheckFailures(plan), results=beam.pvalue.AsList(results))
+        | "WaitForResults" >> beam.WaitOn(results)
+        | "CheckFailures" >> beam.Map(check_failures, plan)
     )
     _ = (
         pipeline
         | distribute("AnswerShards", shards)
-        | "WriteAnswers" >> beam.ParDo(WriteAnswers(plan), checked=beam.pvalue.AsList(checked))
+        | "WaitForCheck" >> beam.WaitOn(checked)  # and so for all blocks: a question may be answered in another's
+        | "WriteAnswers" >> beam.Map(write_answers, plan)
     )
 
 

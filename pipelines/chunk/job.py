@@ -67,16 +67,18 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         todo = job.todo(wanted)
 
         def build(pipeline: beam.Pipeline) -> None:
-            read = ReadSplits(options, directory, num_shards)
             names = [split.url for split in splits]
-            write = WriteShards(options.output, directory, num_shards, output.fingerprint, names)
             seeds = pipeline | "Shards" >> beam.Create([(n, None) for n, name in enumerate(wanted) if name in todo])
-            refs = pipeline | distribute("Splits", splits) | "ReadSplits" >> beam.ParDo(read)
+            refs = (
+                pipeline
+                | distribute("Splits", splits)
+                | "ReadSplits" >> beam.FlatMap(read_split, options, directory, num_shards)
+            )
             (
                 (seeds, refs)
                 | "Join" >> beam.Flatten()
                 | "GroupByShard" >> beam.GroupByKey()
-                | "WriteShards" >> beam.ParDo(write)
+                | "WriteShards" >> beam.Map(write_passages, output, directory, num_shards, names)
             )
 
         metrics = job.run(build, "articles", None, lambda: live_rows("ReadSplits"))
@@ -84,73 +86,68 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         return job.finish(inputs, _counts(directory, splits, metrics), metrics)
 
 
-class ReadSplits(beam.DoFn):
+def read_split(
+    split: Split, options: ChunkOptions, directory: str, num_shards: int
+) -> Iterator[tuple[int, tuple[str, list[int]]]]:
     """Reads a split and writes its spill file; emits (shard, (file URL, batches)) for every shard in it."""
-
-    def __init__(self, options: ChunkOptions, directory: str, num_shards: int):
-        self._options, self._directory, self._num_shards = options, directory, num_shards
-        self._counters = StepCounters("ReadSplits")
-
-    def process(self, split: Split) -> Iterator[tuple[int, tuple[str, list[int]]]]:
-        """See the class."""
-        name = spill_name(split)
-        part = shuffle.find_spill(self._directory, name)
-        with self._counters.timed():
-            part = part or self._write(split, name)
-        self._counters.add(
-            rows_in=part.articles + sum(part.dropped.values()), rows_out=part.passages, bytes=part.text_bytes
-        )
-        for reason, count in part.dropped.items():
-            self._counters.add(**{f"dropped_{reason}": count})
-        for shard, batches in part.batches.items():
-            yield shard, (part.url, batches)
-
-    def _write(self, split: Split, name: str) -> SpillRecord:
-        dropped = Dropped()
-        articles = shuffle.plain_articles(split, self._options.reading, dropped)
-        return shuffle.write_spill(
-            self._directory,
-            name,
-            _ticking(articles, self._counters),
-            dropped,
-            ordinal=split.ordinal,
-            num_shards=self._num_shards,
-            words=self._options.passage_words,
-            overlap=self._options.passage_overlap,
-        )
+    counters = StepCounters("ReadSplits")
+    with counters.timed():
+        spill = shuffle.find_spill(directory, spill_name(split))
+        spill = spill or _write_spill(split, options, directory, num_shards, counters)
+    pages = spill.articles + sum(spill.dropped.values())
+    counters.add(rows_in=pages, rows_out=spill.passages, bytes=spill.text_bytes)
+    counters.add(**{f"dropped_{reason}": count for reason, count in spill.dropped.items()})
+    for shard, batches in spill.batches.items():
+        yield shard, (spill.url, batches)
 
 
-class WriteShards(beam.DoFn):
+def _write_spill(
+    split: Split, options: ChunkOptions, directory: str, num_shards: int, counters: StepCounters
+) -> SpillRecord:
+    def ticking(articles: Iterable[T]) -> Iterator[T]:
+        for article in articles:
+            counters.tick(1)
+            yield article
+
+    dropped = Dropped()
+    return shuffle.write_spill(
+        directory,
+        spill_name(split),
+        ticking(shuffle.plain_articles(split, options.reading, dropped)),
+        dropped,
+        ordinal=split.ordinal,
+        num_shards=num_shards,
+        words=options.passage_words,
+        overlap=options.passage_overlap,
+    )
+
+
+def write_passages(
+    element: tuple[int, Iterable[tuple[str, list[int]] | None]],
+    output: StageOutput,
+    directory: str,
+    num_shards: int,
+    inputs: Sequence[str],
+) -> None:
     """Puts one shard together from its batches in all spill files, and writes it, unless an earlier run has.
 
     The number of duplicates that a shard dropped is kept beside the spill files, because counts are of all shards.
     """
-
-    def __init__(self, output: str, directory: str, num_shards: int, fingerprint: str, inputs: Sequence[str]):
-        self._output, self._directory, self._num_shards, self._fingerprint = output, directory, num_shards, fingerprint
-        self._inputs = inputs
-        self._counters = StepCounters("WriteShards")
-
-    def process(self, element: tuple[int, Iterable[tuple[str, list[int]] | None]]) -> None:
-        """See the class."""
-        shard, refs = element
-        name = CHUNK.shard(shard, self._num_shards)
-        note = name + ".duplicates"
-        if is_finished(self._output, name, self._fingerprint):
-            with contextlib.suppress(FileNotFoundError):
-                noted = store.read_text(store.join(self._directory, note))
-                self._counters.add(dropped_duplicate_id=int(noted))
-                return
-        with self._counters.timed():
-            table, duplicates = shuffle.read_shard(sorted(ref for ref in refs if ref), self._inputs)
-            store.write_bytes(self._directory, note, str(duplicates).encode())
-            record = write_shard(
-                self._output,
-                name,
-                self._fingerprint,
-                lambda file: write_parquet(file, iter([table]), passages.SCHEMA),
-            )
-        self._counters.add(rows_out=record.rows, bytes=record.bytes, dropped_duplicate_id=duplicates)
+    shard, refs = element
+    counters, name = StepCounters("WriteShards"), CHUNK.shard(shard, num_shards)
+    note = name + ".duplicates"
+    if is_finished(output.url, name, output.fingerprint):
+        with contextlib.suppress(FileNotFoundError):
+            noted = store.read_text(store.join(directory, note))
+            counters.add(dropped_duplicate_id=int(noted))
+            return
+    with counters.timed():
+        table, duplicates = shuffle.read_shard(sorted(ref for ref in refs if ref), inputs)
+        store.write_bytes(directory, note, str(duplicates).encode())
+        record = write_shard(
+            output.url, name, output.fingerprint, lambda file: write_parquet(file, iter([table]), passages.SCHEMA)
+        )
+    counters.add(rows_out=record.rows, bytes=record.bytes, dropped_duplicate_id=duplicates)
 
 
 def default_shards(splits: Sequence[Split]) -> int:
@@ -170,12 +167,6 @@ def spill_directory(output: str, fingerprint: str) -> str:
 def spill_name(split: Split) -> str:
     """The name of a split's spill file, with a digest of the split: another --split_bytes cuts other splits."""
     return f"part-{split.ordinal:05d}-{digest_of(dataclasses.asdict(split))[:8]}.arrow"
-
-
-def _ticking(articles: Iterable[T], counters: StepCounters) -> Iterator[T]:
-    for article in articles:
-        counters.tick(1)
-        yield article
 
 
 def _config(options: ChunkOptions, urls: Sequence[str], num_shards: int, splits: Sequence[Split]) -> dict[str, Any]:

@@ -182,9 +182,9 @@ def _encode(
         (
             pipeline
             | distribute("Shards", todo)
-            | "ReadPassages" >> beam.ParDo(ReadPassages(options.output, previous))
+            | "ReadPassages" >> beam.FlatMap(read_passages, options.output, previous)
             | "Encode" >> RunInference(handler)
-            | "WriteEmbeddings" >> beam.ParDo(WriteEmbeddings(options.output, options.dtype, previous))
+            | "WriteEmbeddings" >> beam.Map(write_embeddings, options.output, options.dtype, previous)
         )
 
     written = rows_done(options.output, [task.name for task in todo])
@@ -205,30 +205,23 @@ def _added(
     return steps
 
 
-class ReadPassages(beam.DoFn):
+def read_passages(task: EmbedTask, output: str, previous: Previous | None) -> Iterator[TextUnit]:
     """Reads those passages of a shard that are to be encoded: all, or those that --previous does not have and a sample.
 
     A shard whose vectors the runner's earlier try has written is left out.
     """
-
-    def __init__(self, output: str, previous: Previous | None) -> None:
-        self._output, self._previous = output, previous
-        self._counters = StepCounters("ReadPassages")
-
-    def process(self, task: EmbedTask) -> Iterator[TextUnit]:
-        """See the class."""
-        if is_finished(self._output, task.name, task.fingerprint):
-            return
-        with self._counters.timed():
-            table = read_parquet(task.passages_url, ["title", "text", "content_hash"])
-            piece = Piece(task)
-            if self._previous is not None:
-                locations = self._previous.find(hash_words(table["content_hash"]))
-                computed = rows_to_compute(locations)
-                piece = Piece(task, computed, locations)
-                table = table.take(computed)
-        self._counters.add(rows_out=table.num_rows, bytes=table.nbytes)
-        yield TextUnit(piece, table)
+    if is_finished(output, task.name, task.fingerprint):
+        return
+    counters = StepCounters("ReadPassages")
+    with counters.timed():
+        table = read_parquet(task.passages_url, ["title", "text", "content_hash"])
+        piece = Piece(task)
+        if previous is not None:
+            locations = previous.find(hash_words(table["content_hash"]))
+            piece = Piece(task, rows_to_compute(locations), locations)
+            table = table.take(piece.computed)
+    counters.add(rows_out=table.num_rows, bytes=table.nbytes)
+    yield TextUnit(piece, table)
 
 
 def rows_to_compute(locations: np.ndarray) -> np.ndarray:
@@ -257,43 +250,31 @@ class PassageEncoder(EncoderHandler):
             raise JobError(f"{error}; it is row {row} of {piece.task.passages_url}") from error
 
 
-class WriteEmbeddings(beam.DoFn):
-    """Writes a shard of vectors, computed or of --previous, beside the content hashes of their passages."""
+def write_embeddings(unit: VectorUnit, output: str, dtype: str, previous: Previous | None) -> None:
+    """Writes a shard of vectors, computed or of --previous, beside the content hashes of their passages.
 
-    def __init__(self, output: str, dtype: str, previous: Previous | None):
-        self._output, self._dtype, self._previous = output, dtype, previous
-        self._counters = StepCounters("WriteEmbeddings")
-
-    def process(self, unit: VectorUnit) -> None:
-        """See the class."""
-        task = unit.key.task
-        with self._counters.timed():
-            hashes, vectors = unit.table["content_hash"], unit.vectors
-            if self._previous is not None:
-                hashes = read_parquet(task.passages_url, ["content_hash"])["content_hash"]
-                whole = self._with_previous(unit.key, hashes, vectors, self._previous)
-                if whole is None:
-                    self._counters.add(computed=len(vectors))
-                    return
-                vectors = whole
-            table = embeddings.table(hashes, vectors, self._dtype)
-            record = write_shard(
-                self._output,
-                task.name,
-                task.fingerprint,
-                lambda file: write_parquet(file, iter([table]), table.schema, VECTOR_ROWS),
-            )
-        checked = int((unit.key.locations[unit.key.computed] >= 0).sum()) if self._previous else 0
-        computed = len(unit.vectors) - checked
-        self._counters.add(reused=record.rows - computed, computed=computed, checked=checked)
-        self._counters.add(rows_in=len(unit.vectors), rows_out=record.rows, bytes=record.bytes)
-
-    def _with_previous(self, piece: Piece, hashes: Any, computed: np.ndarray, previous: Previous) -> np.ndarray | None:
-        """All vectors of a shard; None if those computed again differ from what --previous has."""
-        assert piece.computed is not None
-        assert piece.locations is not None
-        whole = np.zeros((len(hashes), computed.shape[1]), computed.dtype)
-        whole[piece.computed] = computed
-        previous.read(piece.locations, hash_words(hashes), whole)
-        same = whole[piece.computed].tobytes() == computed.tobytes()
-        return whole if same else None
+    Nothing is written if those computed again differ from what --previous has.
+    """
+    counters, task, checked = StepCounters("WriteEmbeddings"), unit.key.task, 0
+    with counters.timed():
+        hashes, vectors = unit.table["content_hash"], unit.vectors
+        if previous is not None:
+            rows, locations = unit.key.computed, unit.key.locations
+            hashes = read_parquet(task.passages_url, ["content_hash"])["content_hash"]
+            vectors = np.zeros((len(hashes), vectors.shape[1]), vectors.dtype)
+            vectors[rows] = unit.vectors
+            previous.read(locations, hash_words(hashes), vectors)
+            if vectors[rows].tobytes() != unit.vectors.tobytes():
+                counters.add(computed=len(rows))
+                return
+            checked = int((locations[rows] >= 0).sum())
+        table = embeddings.table(hashes, vectors, dtype)
+        record = write_shard(
+            output,
+            task.name,
+            task.fingerprint,
+            lambda file: write_parquet(file, iter([table]), table.schema, VECTOR_ROWS),
+        )
+    computed = len(unit.vectors) - checked
+    counters.add(reused=record.rows - computed, computed=computed, checked=checked)
+    counters.add(rows_in=len(unit.vectors), rows_out=record.rows, bytes=record.bytes)

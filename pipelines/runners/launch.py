@@ -27,24 +27,21 @@ ALIASES = {
     "prism": "PrismRunner",
     "portable": "PortableRunner",
 }
-# What makes our jobs run well, unless a flag says otherwise.
+# What makes our jobs run well, unless a flag says otherwise. Beam's own timeout is five minutes, and workers run in the
+# launcher unless other flags are given.
+PORTABLE = {"job_server_timeout": "60", "environment_type": "LOOPBACK"}
 DEFAULTS: dict[str, dict[str, str]] = {
     "FlinkRunner": {
-        "job_server_timeout": "60",  # Beam's own is five minutes
+        **PORTABLE,
         "max_bundle_size": "1000",  # an element is a shard or a block: a bundle is never closed for its size,
         "max_bundle_time_mills": str(24 * 3600 * 1000),  # nor for the time that generation takes
         # A worker with its model stays for the next try; and Beam's own pool, where task managers share one, may stop
         # another's worker when the first of them is done
         "environment_cache_millis": "60000",
     },
-    "PortableRunner": {"job_server_timeout": "60"},
-    "PrismRunner": {"job_server_timeout": "60"},
+    "PortableRunner": PORTABLE,
+    "PrismRunner": PORTABLE,
 }
-LOOPBACK_RUNNERS = (
-    "FlinkRunner",
-    "PrismRunner",
-    "PortableRunner",
-)  # unless other flags are given, workers run in the launcher
 
 _OUR_ERROR = re.compile(r"rag_ops\.errors\.(InputError|JobError): ([^\n]*)")
 _WHERE = re.compile(r" \[while running '.*$", re.DOTALL)  # what Beam adds to a worker's message
@@ -57,14 +54,14 @@ def pipeline_options(arguments: Sequence[str], resources: Resources | None = Non
     Raises:
         InputError: a flag that no installed part of Beam knows either, on the local runner.
     """
-    known, runner = _runner_of(arguments)
+    known, runner = list(arguments), _runner_of(arguments)
     if runner == dataflow.RUNNER:
         known = [*known, *_missing(known, dataflow.defaults(known, resources))]
     if runner in LOCAL_RUNNERS:
         _refuse_unknown_flags(known)
         runner = LOCAL_RUNNER_CLASS
     else:
-        known = [*known, *_missing(known, _defaults(runner))]
+        known = [*known, *_missing(known, DEFAULTS.get(runner, {}))]
     options = PipelineOptions(known, runner=runner)
     options.view_as(SetupOptions).save_main_session = False  # all of our code is importable on the workers
     return options
@@ -84,7 +81,7 @@ def check(
     Raises:
         InputError: settings that don't go together, or a place that workers don't reach.
     """
-    runner = _runner_of(arguments)[1]
+    runner = _runner_of(arguments)
     if runner == dataflow.RUNNER:
         dataflow.check(arguments, urls, models, resources or Resources())
     elif resources and resources.accelerator:
@@ -113,14 +110,14 @@ def run(
     if not is_local(arguments):
         from pipelines.runners import preflight, worker_pool
 
-        preflight.check(options, _runner_of(arguments)[1])
+        preflight.check(options, _runner_of(arguments))
         worker_pool.use_in_launcher()
         threading.excepthook = preflight.quiet_hang_up(threading.__excepthook__)
     else:
         local_workers.watch()
     counters.reset_live()
     try:
-        with dataflow.staged(options) if _runner_of(arguments)[1] == dataflow.RUNNER else contextlib.nullcontext():
+        with dataflow.staged(options) if _runner_of(arguments) == dataflow.RUNNER else contextlib.nullcontext():
             pipeline = beam.Pipeline(options=options)
             build(pipeline)
             result = pipeline.run()
@@ -138,7 +135,7 @@ def run(
 
 def is_local(arguments: Sequence[str]) -> bool:
     """Whether the job runs on this machine, in this process or in processes beside it."""
-    return _runner_of(arguments)[1] in LOCAL_RUNNERS
+    return _runner_of(arguments) in LOCAL_RUNNERS
 
 
 def translate(error: BaseException) -> RagbeamError:
@@ -161,23 +158,15 @@ def translate(error: BaseException) -> RagbeamError:
     )
 
 
-def _runner_of(arguments: Sequence[str]) -> tuple[list[str], str]:
+def _runner_of(arguments: Sequence[str]) -> str:
     runner = PipelineOptions(list(arguments)).view_as(StandardOptions).runner or "DirectRunner"
-    return list(arguments), ALIASES.get(runner.lower().removesuffix("runner"), runner)
+    return ALIASES.get(runner.lower().removesuffix("runner"), runner)
 
 
 def _missing(arguments: Sequence[str], wanted: dict[str, str]) -> list[str]:
     """The flags of `wanted` that the user did not give."""
     given = {argument.split("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")}
     return [f"--{name}={value}" for name, value in wanted.items() if name not in given]
-
-
-def _defaults(runner: str) -> dict[str, str]:
-    """The flags that `runner` gets if the user gave none."""
-    wanted = dict(DEFAULTS.get(runner, {}))
-    if runner in LOOPBACK_RUNNERS:
-        wanted["environment_type"] = "LOOPBACK"
-    return wanted
 
 
 def _refuse_unknown_flags(arguments: Sequence[str]) -> None:

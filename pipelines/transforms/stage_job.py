@@ -33,17 +33,13 @@ PACKAGES = ("ragbeam", "apache-beam", "torch", "transformers", "faiss-cpu", "pya
 
 def distribute(label: str, elements: Sequence[T]) -> beam.PTransform:
     """A transform that creates a collection of units of work, distributed over the workers."""
-    return label >> _Distribute(list(elements))
+    return label >> _distribute(list(elements))
 
 
-class _Distribute(beam.PTransform):
-    def __init__(self, elements: list[Any]):
-        super().__init__()
-        self._elements = elements
-
-    def expand(self, pcoll: Any) -> Any:
-        # Without the reshuffle a runner may fuse the list with the work and give all of it to one worker.
-        return pcoll | "Create" >> beam.Create(self._elements, reshuffle=False) | "Deal" >> beam.Reshuffle()
+@beam.ptransform_fn
+def _distribute(pipeline: Any, elements: list[Any]) -> Any:
+    # Without the reshuffle a runner may fuse the list with the work and give all of it to one worker.
+    return pipeline | "Create" >> beam.Create(elements, reshuffle=False) | "Deal" >> beam.Reshuffle()
 
 
 @dataclasses.dataclass(frozen=True)
