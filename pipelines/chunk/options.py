@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from pipelines.console.options import (
-    StageOptions,
-    num_shards_setting,
-)
+from pipelines.console.options import StageOptions, num_shards_setting
 from rag_ops.articles.formats import InputOptions
 from rag_ops.articles.splitting import check_lengths
 from rag_ops.settings import setting

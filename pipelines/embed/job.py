@@ -33,9 +33,8 @@ from schemas.manifest import Manifest
 
 logger = logging.getLogger("ragbeam")
 VECTOR_ROWS = 1000  # rows of a row group
-CHECKED_ROWS = (
-    8  # rows of a shard: vectors of --previous that are computed again, to see that this machine gives the same
-)
+# Rows of a shard whose vectors of --previous are computed again, to see that this machine gives the same.
+CHECKED_ROWS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +173,6 @@ def _encode(
     options: EmbedOptions, job: StageJob, todo: Sequence[EmbedTask], previous: Previous | None
 ) -> dict[str, dict[str, float]]:
     """Makes the shards of `todo`, without those whose sample of `previous` comes out otherwise here."""
-    resources = options.workers.resources
     settings = ModelSettings(options.encoder, options.workers, options.max_tokens)
     handler = PassageEncoder("Encode", settings, "context", ("title", "text"), options.dtype)
 
@@ -190,7 +188,7 @@ def _encode(
     written = rows_done(options.output, [task.name for task in todo])
     # Workers outside this process report no rows, but leave whole shards.
     rows = sum(task.rows for task in todo)
-    return job.run(build, "passages", rows, lambda: live_rows("Encode") or written(), resources)
+    return job.run(build, "passages", rows, lambda: live_rows("Encode") or written(), options.workers.resources)
 
 
 def _added(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from pipelines.console.options import (
-    VECTOR_DTYPES,
-    StageOptions,
-)
+from pipelines.console.options import VECTOR_DTYPES, StageOptions
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.settings import setting
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from pipelines.console.options import (
-    StageOptions,
-    num_shards_setting,
-    shard_memory_setting,
-    spec_setting,
-)
+from pipelines.console.options import StageOptions, num_shards_setting, shard_memory_setting, spec_setting
 from rag_ops import defaults
 from rag_ops.settings import setting
 
