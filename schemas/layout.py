@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+UNIONS = (types.UnionType, typing.Union)
 # What the manifest of each stage says under `info`: for readers, deciding nothing. What is unknown is left out.
 
 
@@ -110,7 +112,7 @@ class Stage:
         True
         """
         for key, hint in typing.get_type_hints(self.info).items():
-            parts = typing.get_args(hint) if _is_union(hint) else (hint,)
+            parts = typing.get_args(hint) if typing.get_origin(hint) in UNIONS else (hint,)
             kinds = tuple(typing.get_origin(part) or part for part in parts)
             if float in kinds:
                 kinds += (int,)
@@ -118,10 +120,6 @@ class Stage:
             if key in info and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
                 return f"its info.{key} is {value!r}, which is no {' or '.join(kind.__name__ for kind in kinds)}"
         return None
-
-
-def _is_union(hint: Any) -> bool:
-    return not isinstance(hint, type) and typing.get_origin(hint) not in (dict, list)
 
 
 CHUNK = Stage("chunk", "passages", "parquet", "passages", ChunkInfo)

@@ -58,7 +58,8 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     before = _states(splits)
     digests = _digests(splits, options.reading)
     output = StageOutput(options.output, "chunk", _config(options, urls, num_shards, splits), digests)
-    directory = spill_directory(options.output, output.fingerprint)
+    # Of spill files; named by the fingerprint, so that no other run's are taken for this one's.
+    directory = store.join(options.output, store.INCOMPLETE, f"parts-{output.fingerprint[:16]}")
     wanted = {CHUNK.shard(n, num_shards): output.fingerprint for n in range(num_shards)}
     with stage_job(output, beam_arguments, started, lambda: _check_unchanged(before, splits), directory) as job:
         if done := job.reuse(verify=options.verify):
@@ -157,11 +158,6 @@ def default_shards(splits: Sequence[Split]) -> int:
         compressed = url.lower().endswith((*COMPRESSIONS, ".parquet"))
         wanted += store.size_bytes(url) / SHARD_INPUT_BYTES[compressed]
     return max(MIN_SHARDS, math.ceil(wanted))
-
-
-def spill_directory(output: str, fingerprint: str) -> str:
-    """Directory of a run's spill files: named by its fingerprint, so that no other run's are taken for them."""
-    return store.join(output, store.INCOMPLETE, f"parts-{fingerprint[:16]}")
 
 
 def spill_name(split: Split) -> str:
