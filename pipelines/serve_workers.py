@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pipelines.console.command import Command
 from pipelines.console.options import Options
+from pipelines.runners import listening
 from rag_ops.settings import setting
 
 
@@ -15,17 +16,20 @@ class WorkersOptions(Options):
     """workers: a pool on `port`."""
 
     port: int = setting(50000, "port to listen on")
+    host: str = setting(
+        listening.LOOPBACK, "address to listen on; whoever reaches it runs any code as you", metavar="ADDRESS"
+    )
 
 
 def run(options: WorkersOptions, beam_arguments: Sequence[str] = ()) -> None:
     """Serves until the process is ended.
 
     Raises:
-        JobError: the port is taken.
+        JobError: the port is taken, or the address is not this machine's.
     """
     from pipelines.runners import worker_pool
 
-    worker_pool.serve(options.port)
+    worker_pool.serve(options.port, options.host)
 
 
 COMMAND = Command.of(

@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
-from pipelines.runners import counters, dataflow, local_workers
+from pipelines.runners import counters, dataflow, listening, local_workers
 from pipelines.runners.resources import Resources
 from rag_ops.errors import InputError, JobError, RagbeamError
 
@@ -107,6 +107,7 @@ def run(
         InputError, JobError: what a worker raised, as the worker said it, or the runner's own last line.
     """
     options = pipeline_options(arguments, resources)
+    listening.bind_launcher()
     if not is_local(arguments):
         from pipelines.runners import preflight, worker_pool
 

@@ -50,6 +50,13 @@ def check(options: PipelineOptions, runner: str) -> None:
                 expected="--environment_config HOST:PORT",
                 remedy="start one: ragbeam workers --port 50000",
             )
+        if portable.job_endpoint == "embed" and address.rpartition(":")[0] not in LOCAL_HOSTS:
+            raise InputError(
+                "the embedded job service has workers on this machine alone, and the pool is on another",
+                value=address,
+                expected="localhost:PORT",
+                remedy="start a job server of its own, and give its --job_endpoint",
+            )
         check_worker_pool(address, task_managers)
 
 

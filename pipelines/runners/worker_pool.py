@@ -8,6 +8,7 @@ reads what its workers print, which in the end stops them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
@@ -22,10 +23,12 @@ from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.worker import worker_pool_main
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 
+from pipelines.runners import listening
 from rag_ops.errors import JobError
 
 logger = logging.getLogger("ragbeam")
 OURS = ("ragbeam-pool", "1")  # what our pool's replies carry, for the check before a job
+CONNECT_SECS = 1.0
 WORKER = "import sys; from pipelines.runners.worker_pool import work; work(*sys.argv[1:])"
 
 
@@ -82,17 +85,31 @@ def work(control: str, name: str, state_cache_size: str, data_buffer_time_limit_
     harness.run()
 
 
-def serve(port: int) -> None:
-    """Runs a pool of worker processes on `port` until the process is asked to end.
+def serve(port: int, host: str = listening.LOOPBACK) -> None:
+    """Runs a pool of worker processes on `port` of `host` until the process is asked to end.
 
     Raises:
-        JobError: the port is taken.
+        JobError: the port is taken, or `host` is no address of this machine.
     """
-    with socket.socket() as probe:  # gRPC would share the port with another pool, and each get half of the calls
-        if probe.connect_ex(("localhost", port)) == 0:
-            raise JobError("the port is taken", value=port, remedy="give another --port")
-    address, server = WorkerPool.start(use_process=True, port=port)
-    logger.info("workers: listening on %s; --environment_type EXTERNAL --environment_config %s", address, address)
+    with contextlib.suppress(OSError), socket.create_connection((host, port), CONNECT_SECS):
+        # gRPC would share the port with another pool, and each get half of the calls
+        raise JobError("the port is taken", value=port, remedy="give another --port")
+    listening.bind(worker_pool_main, host)
+    try:
+        _, server = WorkerPool.start(use_process=True, port=port)
+    except RuntimeError as error:
+        raise JobError(
+            f"cannot listen on port {port} there",
+            value=host,
+            expected="an address of this machine, such as 127.0.0.1",
+            remedy="check --host and --port",
+        ) from error
+    ours = listening.is_loopback(host)
+    address = f"{'localhost' if ours else host}:{port}"
+    name = address if ours else f"{socket.gethostname()}:{port}"
+    logger.info("workers: listening on %s; --environment_type EXTERNAL --environment_config %s", address, name)
+    if not ours:
+        logger.warning("workers: warning: whoever reaches %s runs any code as this user: nobody is asked", address)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C, children with it
     try:
         while True:

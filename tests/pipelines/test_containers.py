@@ -83,3 +83,10 @@ def test_the_job_server_is_beams_pinned_version_for_the_clusters_flink():
     assert not flinks
     assert services["jobserver"]["image"] == f"apache/beam_flink{flink}_job_server:{BEAM}"
     assert services["workers"]["network_mode"] == "service:taskmanager"
+
+
+def test_what_the_compose_file_publishes_is_open_to_this_machine_alone():
+    services = yaml.safe_load((CONTAINERS / "compose.yaml").read_text())["services"]
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(published) == 4
+    assert all(port.startswith("127.0.0.1:") for port in published)

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.runners import launch, preflight
 from rag_ops.errors import InputError, JobError
@@ -94,6 +95,12 @@ def test_a_pool_that_is_not_there_is_told():
         preflight.check_worker_pool(f"localhost:{unused_port()}")
     with pytest.raises(JobError, match="the worker pool does not answer"):
         preflight.check_worker_pool("50000x")
+
+
+def test_the_embedded_job_service_takes_no_pool_of_another_machine():
+    arguments = ["--job_endpoint=embed", "--environment_type=EXTERNAL", "--environment_config=192.0.2.1:50000"]
+    with pytest.raises(InputError, match=r"on this machine alone, and the pool is on another: '192\.0\.2\.1:50000'"):
+        preflight.check(PipelineOptions(arguments), "PortableRunner")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from socket import gethostname
 
 import pytest
 from apache_beam.portability.api import beam_fn_api_pb2
@@ -10,6 +11,7 @@ from apache_beam.portability.api import beam_fn_api_pb2
 from pipelines.runners import preflight, worker_pool
 from tests.pipelines.runners.test_preflight import unused_port
 from tests.runners.flink import worker_pool as pool_beside
+from tests.runners.listening import is_open, listeners
 
 
 class Context:
@@ -81,3 +83,32 @@ def test_a_taken_port_is_told(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert f"ragbeam: error: the port is taken: {port}; give another --port" in done.stderr
+
+
+def test_an_address_that_others_reach_is_opened_with_a_warning(tmp_path):
+    port = unused_port()
+    command = [sys.executable, "-m", "pipelines.cli", "workers", "--port", str(port), "--host", "0.0.0.0"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        while not (found := listeners(process.pid)):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+        assert [(is_open(address), number) for _, address, number in found] == [(True, port)]
+        assert preflight.probe(f"localhost:{port}") is True
+    finally:
+        process.terminate()
+        process.wait(20)
+    lines = (tmp_path / "log").read_text()
+    assert (
+        f"listening on 0.0.0.0:{port}; --environment_type EXTERNAL --environment_config {gethostname()}:{port}" in lines
+    )
+    assert f"workers: warning: whoever reaches 0.0.0.0:{port} runs any code as this user" in lines
+
+
+def test_an_address_of_another_machine_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "pipelines.cli", "workers", "--port", str(unused_port()), "--host", "192.0.2.1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "ragbeam: error: cannot listen on port" in done.stderr
+    assert "'192.0.2.1'; expected an address of this machine" in done.stderr
+    assert "Traceback" not in done.stderr
