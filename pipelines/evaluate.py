@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -68,17 +69,6 @@ class EvaluateOptions(Options):
         return stem + ".json", stem + ".html"
 
 
-class Done:
-    """Counts finished rows, for the progress bar."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-
-    def add(self, rows: int) -> None:
-        """Adds a number of rows."""
-        self.rows += rows
-
-
 def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
     """Writes both files and prints the table.
 
@@ -94,19 +84,19 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
     for url in options.outputs:
         if store.is_directory(url):
             raise InputError("--output is a directory", value=url, expected="a file's name")
-    done, sweep = Done(), sorted(set(options.sweep or ()))
+    done, sweep = Counter[str](), sorted(set(options.sweep or ()))
     again: list[Sweep] = []
     if options.model is not None:
         where = {name: getattr(options.workers, name) for name in ("device", "threads", "batch_tokens")}
-        again = [Sweep(one, sweep, options.model, on_rows=done.add, **where) for one in sets]
+        again = [Sweep(one, sweep, options.model, on_rows=lambda n: done.update(rows=n), **where) for one in sets]
     selection = report.Selection(options.report_rows)
     rows = sum(one.manifest.rows for one in sets)
 
     def look(scored: scoring.Scored) -> None:
         selection.add(scored)
-        done.add(0 if sweep else 1)
+        done["rows"] += not sweep
 
-    with Progress("evaluate", None if sweep else rows, lambda: done.rows, "answers"):
+    with Progress("evaluate", None if sweep else rows, lambda: done["rows"], "answers"):
         figures = scoring.evaluate(
             sets, gold_file=gold, patterns=options.regex_answers, sweep=sweep, again=again, on_row=look
         )

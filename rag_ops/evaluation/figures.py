@@ -1,6 +1,6 @@
 """Figures of answers: EM, F1 and recall@k, per directory, per question file and over all, in one pass over the rows.
 
-Memory is one row group, the gold file where there is one, and the rows that the report shows.
+Memory is one row group, the gold file if there is one, and the rows that the report shows.
 """
 
 from __future__ import annotations
@@ -65,19 +65,20 @@ class AnswerSet:
                     yield (row for start in starts for row in table.slice(start, SLICE_ROWS).to_pylist())
 
     def question_files(self) -> list[tuple[str, int]]:
-        """Name and number of rows of each question file, in order; empty where they are gone or have changed.
+        """Name and number of rows of each question file, in order; empty if there is only one, or any has changed.
 
         The rows of an answers directory do not name their file, so the files are counted again.
         """
-        names = sorted(
-            (name for name in self.manifest.inputs if name.startswith("questions_")), key=lambda name: int(name[10:])
-        )
+        names = [name for name in self.manifest.inputs if name.startswith("questions_")]
+        if len(names) < 2:
+            return []
+        names.sort(key=lambda name: int(name[10:]))
         urls = [store.resolve_url(self.manifest.inputs[name], self.url) for name in names]
         reading = QuestionOptions(**self.manifest.config["reading"])
         try:
             digests = {name: store.sha256_of(url) for name, url in zip(names, urls, strict=True)}
-            config = dict(self.manifest.config)
-            if digest_of({"stage": "answer", "config": config, "inputs": digests}) != self.manifest.fingerprint:
+            described = {"stage": "answer", "config": self.manifest.config, "inputs": digests}
+            if digest_of(described) != self.manifest.fingerprint:
                 return []
             return [(posixpath.basename(url), sum(1 for _ in read_questions([url], reading))) for url in urls]
         except (RagbeamError, OSError):
@@ -87,8 +88,8 @@ class AnswerSet:
 class GoldFile:
     """Gold answers of question files: found by the question's id, else by its text.
 
-    Where an id is there with another question's text, and the text stands elsewhere in the files, the text decides: ids
-    such as "1" are many files' own.
+    If an id is there with the text of another question, and this text stands elsewhere in the files, the text decides:
+    many files have ids such as "1".
 
     Args:
         urls: question files.
@@ -141,11 +142,6 @@ class GoldFile:
         self.joined[how] += 1
         return answers
 
-    @property
-    def matched(self) -> int:
-        """How many rows were found so far."""
-        return sum(self.joined.values()) - self.joined["not_in_the_file"]
-
 
 def known(answers: Iterable[str] | None) -> list[str]:
     """Gold answers without empty ones."""
@@ -157,11 +153,11 @@ class Scored:
     """One row with its figures.
 
     Attributes:
-        row: as the answers have it, its gold answers replaced by those that count.
+        row: row of the answers, its gold answers replaced by those that count.
         source: number of the answers directory.
-        gold: to score further answers with; None for a row without gold answers, which is not scored.
-        em, f1: 0 to 1; f1 is None where it is not defined.
-        place: of the first passage that holds an answer, from 1; None if none does.
+        gold: gold answers, to score further answers with; None for a row without any, which is not scored.
+        em, f1: 0 to 1; f1 is None for regular expressions, which have no words.
+        place: place of the first passage that holds an answer, from 1; None if none does.
     """
 
     row: dict[str, Any]
@@ -185,9 +181,9 @@ def score(row: dict[str, Any], source: int, *, gold_file: GoldFile | None = None
     """Scores one row of answers; one with an error is wrong.
 
     Args:
-        row: of `schemas.answers`.
+        row: row of `schemas.answers`.
         source: number of its directory.
-        gold_file: its answers replace the row's own where it has them.
+        gold_file: gold answers that replace those of the row if it has any for it.
         patterns: whether gold answers are regular expressions.
 
     Raises:
@@ -204,12 +200,15 @@ def score(row: dict[str, Any], source: int, *, gold_file: GoldFile | None = None
     return Scored(row, source, gold, gold.exact(answer), gold.f1(answer), first_place(texts, gold))
 
 
+ByNumber = Mapping[int, tuple[float, float | None]]  # number of passages to EM and F1 of the answer generated from them
+
+
 class Tally:
     """Sums over the rows of one scope: a directory, a question file, or all.
 
     Args:
         name: name of the scope.
-        kept: passages of a question: recall is known up to there.
+        kept: number of passages kept of a question: recall is known up to there.
         sweep: numbers of passages that answers were generated from again.
     """
 
@@ -225,12 +224,12 @@ class Tally:
         self._bins = np.zeros((CALIBRATION_BINS, 3))  # rows, sum of probabilities, sum of exact matches
         self._sweep = {n: [0.0, 0.0] for n in sweep}
 
-    def add(self, scored: Scored, again: Mapping[int, tuple[float, float | None]] | None = None) -> None:
+    def add(self, scored: Scored, again: ByNumber) -> None:
         """Adds one row.
 
         Args:
             scored: the row.
-            again: number of passages to EM and F1 of the answer generated from them.
+            again: figures of the answers that were generated again.
         """
         row = scored.row
         self.rows += 1
@@ -255,7 +254,7 @@ class Tally:
             probability = min(math.exp(row["score"]), 1.0)
             place = min(int(probability * CALIBRATION_BINS), CALIBRATION_BINS - 1)
             self._bins[place] += 1, probability, scored.em
-        for n, (em, f1) in (again or {}).items():
+        for n, (em, f1) in again.items():
             self._sweep[n][0] += em
             self._sweep[n][1] += f1 or 0.0
 
@@ -293,23 +292,19 @@ class Tally:
 
     def _calibration(self) -> dict[str, Any]:
         """Bins of the answer's probability, and the expected calibration error: the mean gap, weighed by rows."""
-        bins = []
-        for number, (count, probability, em) in enumerate(self._bins.tolist()):
-            bins.append(
-                {
-                    "from": number / CALIBRATION_BINS,
-                    "to": (number + 1) / CALIBRATION_BINS,
-                    "rows": int(count),
-                    "mean_probability": probability / count if count else None,
-                    "em": em / count if count else None,
-                }
-            )
+        bins = [
+            {
+                "from": number / CALIBRATION_BINS,
+                "to": (number + 1) / CALIBRATION_BINS,
+                "rows": int(count),
+                "mean_probability": probability / count if count else None,
+                "em": em / count if count else None,
+            }
+            for number, (count, probability, em) in enumerate(self._bins.tolist())
+        ]
         rows = self._bins[:, 0].sum()
         gap = np.abs(self._bins[:, 1] - self._bins[:, 2]).sum()
         return {"bins": bins, "expected_error": float(gap / rows) if rows else None}
-
-
-Again = Callable[[Sequence[Scored]], Sequence[Mapping[int, tuple[float, float | None]]]]
 
 
 def evaluate(
@@ -318,7 +313,7 @@ def evaluate(
     gold_file: GoldFile | None = None,
     patterns: bool = False,
     sweep: Sequence[int] = (),
-    again: Sequence[Again] = (),
+    again: Sequence[Callable[[Sequence[Scored]], Sequence[ByNumber]]] = (),
     on_row: Callable[[Scored], None] = lambda scored: None,
 ) -> dict[str, Any]:
     """The figures of all rows of answers directories, read once.
@@ -328,24 +323,23 @@ def evaluate(
         gold_file: gold answers that replace those of the answers.
         patterns: whether gold answers are regular expressions.
         sweep: numbers of passages to generate from again.
-        again: for each directory what generates; see `rag_ops.evaluation.sweep`.
-        on_row: is given each row.
+        again: generators of the directories' answers; see `rag_ops.evaluation.sweep`.
+        on_row: called with each row.
 
     Returns:
-        "all": figures; "files": those of each directory, with "question_files" where there are several.
+        "all": figures; "files": those of each directory, with "question_files" if there are several.
 
     Raises:
         InputError: no row has a gold answer, or the gold file has none of the questions.
     """
-    least = min(one.kept for one in sets)
-    total = Tally("all", least, sweep)
+    total = Tally("all", min(one.kept for one in sets), sweep)
     files = []
     for number, one in enumerate(sets):
         here = Tally(one.url, one.kept, sweep)
         parts = _Parts(one, sweep)
         for group in one.groups():
             rows: Iterable[Scored] = (score(row, number, gold_file=gold_file, patterns=patterns) for row in group)
-            extras: Iterable[Mapping[int, tuple[float, float | None]] | None] = itertools.repeat(None)
+            extras: Iterable[ByNumber] = itertools.repeat({})
             if sweep:
                 rows = list(rows)  # a row group at once, so that questions are generated in large batches
                 extras = again[number](rows)
@@ -354,7 +348,7 @@ def evaluate(
                     tally.add(scored, extra)
                 on_row(scored)
         files.append({**here.figures(), "n_docs": one.n_docs, "question_files": parts.figures()})
-    if gold_file is not None and not gold_file.matched:
+    if gold_file is not None and gold_file.joined["not_in_the_file"] == total.rows:
         raise InputError(
             "--gold has none of the answered questions",
             value=f"{total.rows} rows",
@@ -378,8 +372,7 @@ class _Parts:
     """The tallies of a directory's question files, if there are several and they are unchanged."""
 
     def __init__(self, one: AnswerSet, sweep: Sequence[int]):
-        several = sum(name.startswith("questions_") for name in one.manifest.inputs) > 1
-        counted = one.question_files() if several else []
+        counted = one.question_files()
         self._tallies = [Tally(name, one.kept, sweep) for name, _ in counted]
         self._ends = np.cumsum([rows for _, rows in counted])
         self._row = 0

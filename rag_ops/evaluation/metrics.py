@@ -13,7 +13,6 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
 
 import regex
 
@@ -67,19 +66,6 @@ def tokens(text: str) -> list[str]:
     return [token.lower() for token in _TOKEN.findall(unicodedata.normalize("NFD", text))]
 
 
-class Gold(Protocol):
-    """The gold answers of one question."""
-
-    def exact(self, answer: str | None) -> float:
-        """1 for a right answer, else 0."""
-
-    def f1(self, answer: str | None) -> float | None:
-        """The best overlap of words, 0 to 1; None where it is not defined."""
-
-    def held_in(self, text: str) -> bool:
-        """Whether a passage of that text holds an answer."""
-
-
 class GoldTexts:
     """Gold answers that are texts.
 
@@ -98,7 +84,7 @@ class GoldTexts:
         return exact_match(answer, self._answers)
 
     def f1(self, answer: str | None) -> float:
-        """See the function `f1`."""
+        """See `f1` above."""
         return f1(answer, self._answers)
 
     def held_in(self, text: str) -> bool:
@@ -158,6 +144,9 @@ class GoldPatterns:
             ) from error
 
 
+Gold = GoldTexts | GoldPatterns
+
+
 def has_answer(text: str, gold: Sequence[str]) -> bool:
     """Whether a passage's text holds one of the gold answers, as DPR defines it.
 
@@ -168,5 +157,5 @@ def has_answer(text: str, gold: Sequence[str]) -> bool:
 
 
 def first_place(texts: Sequence[str], gold: Gold) -> int | None:
-    """The place, from 1, of the first of the passages' texts that holds an answer; None where none does."""
+    """The place, from 1, of the first of the passages' texts that holds an answer; None if none does."""
     return next((place for place, text in enumerate(texts, 1) if gold.held_in(text)), None)

@@ -26,28 +26,31 @@ LOG_FROM = 20  # recall@k up to here is drawn over plain k
 
 
 class Selection:
-    """Which rows the list shows: of each outcome an equal share where there are so many, chosen by a hash of the row.
+    """The rows that the list shows: an equal share of each outcome if there are so many, chosen by a hash of the row.
 
     The choice depends on the rows alone, not on their order or number of files. Memory is at most four times the list.
 
     Args:
         limit: rows of the list.
+
+    Attributes:
+        seen: number of rows that were looked at.
     """
 
     def __init__(self, limit: int):
-        self._limit, self._seen = limit, 0
+        self._limit, self.seen = limit, 0
         self._kept: dict[str, list[tuple[int, int, str]]] = {outcome: [] for outcome in OUTCOMES}
 
     def add(self, scored: Scored) -> None:
         """Looks at one row."""
-        self._seen += 1
+        self.seen += 1
         name = f"{scored.source}\0{scored.row['question_id']}\0{scored.row['question']}"
         rank = -int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")  # the highest ranks stay
         kept = self._kept[scored.outcome]
         if len(kept) < self._limit:
-            heapq.heappush(kept, (rank, -self._seen, row_html(scored)))
+            heapq.heappush(kept, (rank, -self.seen, row_html(scored)))
         elif kept and rank > kept[0][0]:
-            heapq.heapreplace(kept, (rank, -self._seen, row_html(scored)))
+            heapq.heapreplace(kept, (rank, -self.seen, row_html(scored)))
 
     def rows(self) -> list[str]:
         """The rows as HTML, in the order they came."""
@@ -58,11 +61,6 @@ class Selection:
             room -= shares[outcome]
         chosen = [row for outcome, share in shares.items() for row in sorted(self._kept[outcome], reverse=True)[:share]]
         return [text for _, _, text in sorted(chosen, key=lambda row: -row[1])]
-
-    @property
-    def seen(self) -> int:
-        """How many rows were looked at."""
-        return self._seen
 
 
 def page(figures: Mapping[str, Any], selection: Selection) -> str:

@@ -7,6 +7,7 @@ same answers.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from rag_ops.errors import InputError
-from rag_ops.evaluation.figures import AnswerSet, Scored
+from rag_ops.evaluation.figures import AnswerSet, ByNumber, Scored
+from rag_ops.generation.settings import GenerationSettings
 from rag_ops.models import checkpoints
 from schemas.passages import Passage
 
@@ -25,7 +27,7 @@ class Sweep:
     Args:
         answers: the directory.
         n_docs: numbers of passages.
-        model: the RAG-Token model that gave the answers: directory, URL or hub id.
+        model: directory, URL or hub id of the RAG-Token model that gave the answers.
         device: "auto", "cpu" or "cuda".
         threads: torch threads.
         batch_tokens: context tokens of a batch; None for what suits the device.
@@ -50,7 +52,6 @@ class Sweep:
         self._config, self._n_docs = answers.manifest.config, sorted(set(n_docs))
         self._batch_tokens, self._on_rows = batch_tokens, on_rows
         self._device, self._threads = device, threads
-        self._generator: Any = None
         if max(n_docs) > answers.kept:
             raise InputError(
                 "--sweep wants more passages than the answers keep",
@@ -66,17 +67,13 @@ class Sweep:
                 value=f"{model}, digest {digest}",
                 expected=f"digest {self._config['model_digest']}, as {answers.url} has it",
             )
-
         self._check_tokens(model, answers.url)
 
     def _check_tokens(self, model: str, url: str) -> None:
         """Refuses a model whose generation_config.json, no part of its digest, names other tokens than it did."""
         from rag_ops.generation.special_tokens import read_special_tokens
 
-        before = self._config.get("special_tokens")
-        if before is None:  # answers of a version that took the generator's own, and forced none
-            return
-        now = read_special_tokens(self._directory)
+        before, now = self._config["special_tokens"], read_special_tokens(self._directory)
         now = now if self._config["forced_tokens"] == "model" else now.unforced()
         if (found := json.loads(json.dumps(dataclasses.asdict(now)))) != before:
             raise InputError(
@@ -85,15 +82,15 @@ class Sweep:
                 expected=f"{before}, as {url} has it",
             )
 
-    def __call__(self, rows: Sequence[Scored]) -> list[dict[int, tuple[float, float | None]]]:
+    def __call__(self, rows: Sequence[Scored]) -> list[ByNumber]:
         """EM and F1 of each row by number of passages; empty for rows without gold, zeros for rows with an error."""
         distinct = {one.row["question"]: one.row for one in rows if one.gold and not one.row["error"]}
         by_n = {n: self._answers(distinct, n) for n in self._n_docs}
-        found: list[dict[int, tuple[float, float | None]]] = []
+        found: list[ByNumber] = []
         for one in rows:
-            scores: dict[int, tuple[float, float | None]] = {}
-            for n, answers in by_n.items():
-                if one.gold:
+            scores = {}
+            if one.gold:
+                for n, answers in by_n.items():
                     answer = None if one.row["error"] else answers[one.row["question"]]
                     scores[n] = one.gold.exact(answer), one.gold.f1(answer)
             found.append(scores)
@@ -107,25 +104,20 @@ class Sweep:
         for number, found in enumerate(passages):
             scores[number, : len(found)] = [passage["score"] for passage in found]
         contexts = [[Passage(one["id"], one["title"], one["text"]) for one in found] for found in passages]
-        answers = self._load().answer(
+        answers = self._generator.answer(
             list(rows), contexts, scores, batch_tokens=self._batch_tokens, on_rows=self._on_rows
         )
         return {question: answer.text for question, answer in zip(rows, answers, strict=True)}
 
-    def _load(self) -> Any:
-        if self._generator is None:
-            from rag_ops.generation.rag_token import GenerationSettings, RagTokenGenerator
+    @functools.cached_property
+    def _generator(self) -> Any:
+        from rag_ops.generation.rag_token import RagTokenGenerator
 
-            # What answers had when these were no settings
-            before = {"spelling": "tokens", "extractive": False, "forced_tokens": "none"}
-            config = {**before, **self._config}
-            chosen = {name: config[name] for name in GenerationSettings.__dataclass_fields__}
-            settings = GenerationSettings(**{**chosen, "forbidden_words": tuple(chosen["forbidden_words"])})
-            self._generator = RagTokenGenerator.load(
-                self._directory,
-                settings,
-                device=self._device,
-                threads=self._threads,
-                dtype=self._config["compute_dtype"],
-            )
-        return self._generator
+        chosen = {field.name: self._config[field.name] for field in dataclasses.fields(GenerationSettings)}
+        return RagTokenGenerator.load(
+            self._directory,
+            GenerationSettings(**chosen),
+            device=self._device,
+            threads=self._threads,
+            dtype=self._config["compute_dtype"],
+        )
