@@ -57,14 +57,13 @@ def run_import(options: ImportOptions, beam_arguments: Sequence[str] = ()) -> No
     """
     from rag_ops.interop import imports
 
-    made_with = imports.MadeWith(options.encoder)
     if options.format == "dpr":
         assert options.index is not None  # the options checked it
         assert options.passages is not None
         dtype = options.dtype or "float32"
-        made = imports.import_dpr(options.index, options.passages, options.output, made_with, dtype)
+        made = imports.import_dpr(options.index, options.passages, options.output, options.encoder, dtype)
     else:
-        made = imports.import_parquet(options.input, options.output, made_with, options.dtype or "float16")
+        made = imports.import_parquet(options.input, options.output, options.encoder, options.dtype or "float16")
     say(f"import: {made.rows:,} passages with their vectors, in {options.output}")
 
 

@@ -50,22 +50,17 @@ class ContextFormat:
         return (head + tail).replace("  ", " "), len(kept) - int(shared)
 
 
-def encode_context(tokenizer: Any, form: ContextFormat, passage: Passage, question: str) -> tuple[list[int], bool]:
-    """Token ids of one context, and whether it was cut. If the whole text fits, the ids are the tokenizer's own.
+def encode_contexts(
+    tokenizer: Any, form: ContextFormat, passages: Sequence[Passage], questions: Sequence[str]
+) -> list[tuple[list[int], bool]]:
+    """Token ids of each context, and whether it was cut. If a whole text fits, its ids are the tokenizer's own.
 
     Args:
         tokenizer: tokenizer of the generator.
         form: format of the contexts.
-        passage: the passage.
-        question: as the question tokenizer decodes it (lower case for an uncased one).
+        passages: passage of each context.
+        questions: its question, as the question tokenizer decodes it (lower case for an uncased one).
     """
-    return encode_contexts(tokenizer, form, [passage], [question])[0]
-
-
-def encode_contexts(
-    tokenizer: Any, form: ContextFormat, passages: Sequence[Passage], questions: Sequence[str]
-) -> list[tuple[list[int], bool]]:
-    """`encode_context` for many pairs at once."""
     rendered = [form.render(passage, question) for passage, question in zip(passages, questions, strict=True)]
     if not rendered:
         return []

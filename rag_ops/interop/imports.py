@@ -8,7 +8,6 @@ graph index holds vectors with one more number, by L2 distance; see `faiss_facto
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import pickle
 import shutil
@@ -41,16 +40,7 @@ SAMPLE_ROWS = 1000  # sample that shows how the vectors of a graph were made
 ONE_LENGTH = 0.05  # of the mean, how far apart lengths may be of what 8 bits for each number make of one length
 
 
-@dataclasses.dataclass(frozen=True)
-class MadeWith:
-    """What made imported vectors, for the check against a model: name, pooling, whether they have length 1."""
-
-    encoder: str
-    pooling: str = "pooler"
-    normalize: bool = False
-
-
-def import_dpr(index: str, passages_url: str, output: str, made_with: MadeWith, dtype: str = "float32") -> Manifest:
+def import_dpr(index: str, passages_url: str, output: str, encoder: str, dtype: str = "float32") -> Manifest:
     """DPR's files to passages, embeddings and index in directory `output`.
 
     The vectors are what the FAISS index reconstructs; the index is its file, as it is.
@@ -60,7 +50,7 @@ def import_dpr(index: str, passages_url: str, output: str, made_with: MadeWith, 
             `index.dpr` and `index_meta.dpr`, or either of these.
         passages_url: the pickled dict, or a `psgs_w100.tsv`.
         output: local or remote directory; gets `passages`, `embeddings` and `index`.
-        made_with: for the manifest.
+        encoder: name of the DPR context encoder that made the vectors, for the record.
         dtype: dtype of the vectors on disk.
 
     Raises:
@@ -92,13 +82,13 @@ def import_dpr(index: str, passages_url: str, output: str, made_with: MadeWith, 
             }
             yield pa.table(columns), vectors
 
-    made = write_corpus(output, rows(), len(ids), made_with, dtype)
+    made = write_corpus(output, rows(), len(ids), encoder, dtype)
     graph = faiss_factory.graph_of(opened) is not None
     info = {"spec": "HNSW" if graph else "imported", "augmented": augmented, "stored_as": "imported"}
     return _write_index(output, made, index_url, info)
 
 
-def import_parquet(inputs: Sequence[str], output: str, made_with: MadeWith, dtype: str = "float16") -> Manifest:
+def import_parquet(inputs: Sequence[str], output: str, encoder: str, dtype: str = "float16") -> Manifest:
     """Parquet files with columns id, title, text and embeddings (the wiki_dpr dataset's) to passages and embeddings.
 
     Raises:
@@ -124,21 +114,22 @@ def import_parquet(inputs: Sequence[str], output: str, made_with: MadeWith, dtyp
                     yield pa.Table.from_batches([batch]).select(columns).cast(pa.schema(types))
 
     rows = ((table.select(columns[:3]), as_matrix(table[columns[3]])) for table in _regrouped(tables(), SHARD_ROWS))
-    return write_corpus(output, rows, count, made_with, dtype)
+    return write_corpus(output, rows, count, encoder, dtype)
 
 
-def write_corpus(output: str, shards: Iterable[Rows], count: int, made_with: MadeWith, dtype: str) -> Manifest:
-    """Writes shards as the outputs of chunk and embed; gives the embeddings' manifest.
+def write_corpus(output: str, shards: Iterable[Rows], count: int, encoder: str, dtype: str) -> Manifest:
+    """Writes shards as the outputs of chunk and embed; returns the manifest of the embeddings.
 
     Args:
         output: directory, which gets `passages` and `embeddings`.
         shards: all but the last of SHARD_ROWS rows.
         count: rows of all.
-        made_with: for the manifest.
+        encoder: name of the DPR encoder, for the record.
         dtype: "float16" or "float32".
     """
     urls = [store.join(output, name) for name in ("passages", "embeddings")]
-    config = {"imported": dataclasses.asdict(made_with), "dtype": dtype}
+    made_with = {"encoder": encoder, "pooling": "pooler", "normalize": False}
+    config = {"imported": made_with, "dtype": dtype}
     outputs = [StageOutput(url, stage, config, {}) for url, stage in zip(urls, ("chunk", "embed"), strict=True)]
     for stage in outputs:
         stage.begin(True)
@@ -161,12 +152,10 @@ def write_corpus(output: str, shards: Iterable[Rows], count: int, made_with: Mad
             done.append(write_shard(stage.url, name, "", _writer(table)))
     made = outputs[0].finish(records[0], {}, {})
     info = {
+        **made_with,
         "dimension": dimension,
         "dtype": dtype,
-        "encoder": made_with.encoder,
         "encoder_digest": None,
-        "pooling": made_with.pooling,
-        "normalize": made_with.normalize,
         "passages_digest": made.digest,
     }
     return outputs[1].finish(records[1], {"passages": urls[0]}, info)

@@ -34,7 +34,7 @@ from rag_ops.generation.contexts import ContextFormat, encode_contexts
 from rag_ops.models import checkpoints
 from rag_ops.models.encoder import pool
 from rag_ops.models.loading import load_encoder_tokenizer, longest_input, rag_tokenizer
-from rag_ops.models.prompting import PROMPT_IDS, QuestionPrompt
+from rag_ops.models.prompting import PROMPT_IDS, QuestionPrompt, encoder_note
 from rag_ops.models.sentence_encoders import EncoderConfig
 from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage import store
@@ -59,8 +59,10 @@ class RagTokenizer(transformers.RagTokenizer):
             pretrained_model_name_or_path: the model.
             kwargs: `config`, a RagConfig, if it is not the model's own; others are taken for transformers' sake.
         """
-        both = _both_tokenizers(pretrained_model_name_or_path, kwargs.get("config"))
-        return cls(both.question_encoder, both.generator)
+        name, config = os.fspath(pretrained_model_name_or_path), kwargs.get("config")
+        has_config = config is not None and os.path.isdir(name)  # tokenizers may lie without a model
+        sides = rag_tokenizer(name if has_config else checkpoints.find_model(name), config)
+        return cls(sides.question_encoder, sides.generator)
 
     def prepare_seq2seq_batch(
         self,
@@ -89,12 +91,6 @@ class RagTokenizer(transformers.RagTokenizer):
         return inputs
 
 
-def _both_tokenizers(name: str | os.PathLike[str], config: Any = None) -> RagTokenizer:
-    has_config = config is not None and os.path.isdir(name)  # tokenizers may lie without a model
-    sides = rag_tokenizer(os.fspath(name) if has_config else checkpoints.find_model(os.fspath(name)), config)
-    return RagTokenizer(sides.question_encoder, sides.generator)
-
-
 class AutoTokenizer(transformers.AutoTokenizer):
     """Transformers' own, but for RAG models: of one it gives our `RagTokenizer`."""
 
@@ -105,7 +101,7 @@ class AutoTokenizer(transformers.AutoTokenizer):
             found = super().from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
             if not isinstance(found, transformers.RagTokenizer):
                 return found
-        both = _both_tokenizers(pretrained_model_name_or_path)
+        both = RagTokenizer.from_pretrained(pretrained_model_name_or_path)
         sides = {"question_encoder_tokenizer": both.question_encoder, "generator_tokenizer": both.generator}
         return sides.get(kwargs.get("subfolder", ""), both)
 
@@ -209,7 +205,7 @@ class RagRetriever(transformers.RagRetriever):
         if config is None:
             directory = checkpoints.find_model(os.fspath(retriever_name_or_path))
             config = transformers.RagConfig.from_pretrained(directory, **kwargs)
-        sides = _both_tokenizers(retriever_name_or_path, config)
+        sides = RagTokenizer.from_pretrained(retriever_name_or_path, config=config)
         index = None
         if indexed_dataset is not None:
             config.index_name = "custom"
@@ -303,7 +299,7 @@ class RagTokenForGeneration(transformers.RagTokenForGeneration):
         Raises:
             InputError: one is missing, or the encoder's files don't say how it pools.
         """
-        encoding = directory = None
+        encoding = directory = generator = None
         model = kwargs.get("question_encoder_model")
         if model is None and question_encoder_pretrained_model_name_or_path is not None:
             directory = checkpoints.find_model(os.fspath(question_encoder_pretrained_model_name_or_path))
@@ -312,21 +308,16 @@ class RagTokenForGeneration(transformers.RagTokenForGeneration):
         if directory is not None:
             encoding = checkpoints.encoder_config(directory, "question")
         if generator_pretrained_model_name_or_path is not None:
-            generator_pretrained_model_name_or_path = checkpoints.find_model(
-                os.fspath(generator_pretrained_model_name_or_path)
-            )
+            generator = checkpoints.find_model(os.fspath(generator_pretrained_model_name_or_path))
         made: Any = super().from_pretrained_question_encoder_generator(
             checkpoints.weights_directory(directory) if model is None and directory else None,
-            generator_pretrained_model_name_or_path,
+            generator,
             retriever,
             **kwargs,
         )
         if directory is not None and encoding is not None:
             made.config.retrieval_vector_size = checkpoints.dimension(directory)
-            ours: dict[str, Any] = {"question_encoder": encoding.as_dict()}
-            if encoding.prompt:
-                prompt = QuestionPrompt.of(load_encoder_tokenizer(directory), encoding.prompt)
-                ours[PROMPT_IDS] = dataclasses.asdict(prompt) if prompt else None
+            ours = encoder_note(encoding, load_encoder_tokenizer(directory) if encoding.prompt else None)
             setattr(made.config, checkpoints.OUR_KEY, ours)
             hook_questions(made.rag.question_encoder, encoding, ours.get(PROMPT_IDS))
         return made

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from rag_ops.errors import InputError
+from rag_ops.models.sentence_encoders import EncoderConfig
 
 PROMPT_IDS = "question_prompt_ids"  # in config.json, under our key: `QuestionPrompt` as JSON, or null
 _SAMPLES = ("who is it", "Where", "3 of them", "(a)", "éclair", "a")
@@ -92,6 +93,20 @@ class QuestionPrompt:
             end = int(lengths[row])
             longer[row, limit - self.closing : limit] = longer[row, end - self.closing : end].clone()
         return longer[:, :limit], seen[:, :limit]
+
+
+def encoder_note(encoding: EncoderConfig, tokenizer: Any) -> dict[str, Any]:
+    """What config.json of a RAG model says, under our key, of its question encoder.
+
+    Args:
+        encoding: how the encoder makes its vectors.
+        tokenizer: tokenizer of the encoder.
+    """
+    ours: dict[str, Any] = {"question_encoder": encoding.as_dict()}
+    if encoding.prompt:
+        prompt = QuestionPrompt.of(tokenizer, encoding.prompt)
+        ours[PROMPT_IDS] = dataclasses.asdict(prompt) if prompt else None
+    return ours
 
 
 def check_question_prompt(ours: Mapping[str, Any]) -> None:

@@ -39,9 +39,9 @@ from pipelines.demo import command
 from rag_ops.compute.batching import token_batches
 from rag_ops.evaluation.metrics import exact_match, f1
 from rag_ops.generation.spelling import respell
-from rag_ops.models import checkpoints, compose
-from rag_ops.models.compose import save_trained, warm_start_generator
+from rag_ops.models import checkpoints
 from rag_ops.models.loading import load_encoder
+from rag_ops.models.warm_start import read_trained, warm_start_generator
 from tests.demo_reader.finding import found_in
 from tests.demo_reader.pointing import Copier, PointerHeads, logits_of
 from tests.demo_reader.reading import (
@@ -60,6 +60,7 @@ from tests.demo_reader.reading import (
     split,
     window,
 )
+from tests.demo_reader.weights import save_trained
 
 FEW_WORDS, FEW_UNTIL = 50, 0.3  # shorter passages first: twice as many in the same time
 FROZEN_LAYERS = 2
@@ -150,7 +151,7 @@ class Training:
         decoder = [p for p in self.model.model.decoder.parameters() if p.requires_grad]
         heads = list(self._heads.parameters())
         if flags.start_from:
-            learned, _ = compose.read_trained(flags.start_from, checkpoints.model_digest(self._directory))
+            learned, _ = read_trained(flags.start_from, checkpoints.model_digest(self._directory))
             self.model.load_state_dict(learned, strict=False)
         else:
             self._part(

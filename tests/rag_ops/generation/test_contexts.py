@@ -4,12 +4,17 @@ import pytest
 from transformers import ByT5Tokenizer, RagConfig, RagRetriever
 
 from rag_ops.generation import contexts
-from rag_ops.generation.contexts import ContextFormat, encode_context
+from rag_ops.generation.contexts import ContextFormat, encode_contexts
 from schemas.passages import Passage
 
 FORM = ContextFormat(" / ", " // ", "", 40)
 LONG = Passage("1:0", "the moon", "ice on the river " * 30)
 QUESTION = "who was the king"
+
+
+def encode_context(tokenizer, form: ContextFormat, passage: Passage, question: str) -> tuple[list[int], bool]:
+    """Token ids of one context, and whether it was cut."""
+    return encode_contexts(tokenizer, form, [passage], [question])[0]
 
 
 def hugging_faces(tokenizer, form: ContextFormat, passage: Passage, question: str) -> list[int]:

@@ -86,9 +86,7 @@ def flat(vectors: np.ndarray, metric: int = faiss.METRIC_INNER_PRODUCT):
 
 
 def imported(directory, index: str) -> PassageIndex:
-    imports.import_dpr(
-        str(directory / index), str(directory / "psgs.tsv"), str(directory / "out"), imports.MadeWith("e")
-    )
+    imports.import_dpr(str(directory / index), str(directory / "psgs.tsv"), str(directory / "out"), "e")
     return PassageIndex(str(directory / "out" / "index"), threads=1)
 
 
@@ -218,7 +216,7 @@ def test_a_bad_list_of_ids_is_one_line(dpr_files, content, message):
             str(directory / "small"),
             str(directory / "psgs_w100.tsv.pkl"),
             str(directory / "out"),
-            imports.MadeWith("e"),
+            "e",
         )
 
 
