@@ -12,6 +12,7 @@ from rag_ops import defaults
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.settings import setting
+from rag_ops.sizes import parse_size
 from rag_ops.storage.manifests import read_manifest
 
 if TYPE_CHECKING:
@@ -72,7 +73,6 @@ def run(options: PlanOptions, beam_arguments: Sequence[str] = ()) -> None:
 def job_of(options: PlanOptions) -> Job:
     """The job that the options describe."""
     from rag_ops import planning
-    from rag_ops.retrieval import faiss_specs
 
     passages, dimension, dtype, files = options.num_passages or 0, options.dimension, options.dtype, None
     normalize, encoder, model = False, planning.BERT_BASE, planning.RAG_TOKEN
@@ -97,7 +97,7 @@ def job_of(options: PlanOptions) -> Job:
         options.spec,
         files,
         options.num_shards,
-        faiss_specs.parse_size("--shard_memory", options.shard_memory),
+        parse_size("--shard_memory", options.shard_memory),
         options.target_recall if options.target_recall is not None else defaults.TARGET_RECALL,
         normalize,
         options.questions or 0,

@@ -4,4 +4,3 @@ THREADS = 2  # a setting, not a guess: vectors must not depend on how many cores
 ENCODER_BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}  # tokens of a batch: fits a core's caches, fills a GPU
 TARGET_RECALL = 0.95  # recall that --spec auto aims at
 SHARD_MEMORY = "2GiB"  # memory for an index shard, as --shard_memory gives it
-SHARD_BYTES = 2 << 30  # the same

@@ -19,6 +19,7 @@ from rag_ops import defaults
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.retrieval import faiss_specs
+from rag_ops.sizes import duration, size
 from rag_ops.storage import store
 from schemas.layout import STAGES
 
@@ -52,10 +53,10 @@ class Model:
         config = checkpoints.read_config(directory)
         part = config.get("generator", config)
         feed_forward = part.get("intermediate_size") or part.get("encoder_ffn_dim") or part.get("d_ff") or 3072
-        size = sum(os.path.getsize(path) for path in Path(directory).glob("*.safetensors")) or sum(
+        weights = sum(os.path.getsize(path) for path in Path(directory).glob("*.safetensors")) or sum(
             os.path.getsize(path) for path in Path(directory).glob("*.bin")
         )
-        return cls(size, int(feed_forward))
+        return cls(weights, int(feed_forward))
 
 
 BERT_BASE = Model(438_000_000, 3072)
@@ -89,7 +90,7 @@ class Job:
     spec: str = faiss_specs.AUTO
     passage_shards: int | None = None
     index_shards: int | None = None
-    shard_bytes: int = defaults.SHARD_BYTES
+    shard_bytes: int = faiss_specs.SHARD_BYTES
     target_recall: float = defaults.TARGET_RECALL
     normalize: bool = False
     questions: int = 0
@@ -128,28 +129,13 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan as a table for the terminal."""
         rows = [("stage", "rows", "disk", "memory of a worker", "time")]
-        rows += [
-            (
-                s.stage,
-                f"{s.rows:,}",
-                faiss_specs.size(s.disk_bytes),
-                faiss_specs.size(s.memory_bytes),
-                duration(s.seconds),
-            )
-            for s in self.stages
-        ]
+        for s in self.stages:
+            rows.append((s.stage, f"{s.rows:,}", size(s.disk_bytes), size(s.memory_bytes), duration(s.seconds)))
         disk = sum(stage.disk_bytes for stage in self.stages)
         memory = max(stage.memory_bytes for stage in self.stages)
         known = all(stage.seconds is not None for stage in self.stages)
-        rows.append(
-            (
-                "all",
-                "",
-                faiss_specs.size(disk),
-                faiss_specs.size(memory),
-                duration(sum(stage.seconds or 0 for stage in self.stages) if known else None),
-            )
-        )
+        seconds = sum(stage.seconds or 0 for stage in self.stages) if known else None
+        rows.append(("all", "", size(disk), size(memory), duration(seconds)))
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         return [*table, f"index: {self.reason}; {self.index_shards} shards"]
@@ -277,8 +263,8 @@ def check_fits(stage: StagePlan, output: str) -> None:
     if memory is not None and stage.memory_bytes > memory:
         raise InputError(
             f"{stage.stage} does not fit this machine's memory",
-            value=faiss_specs.size(stage.memory_bytes),
-            expected=f"at most {faiss_specs.size(memory)}",
+            value=size(stage.memory_bytes),
+            expected=f"at most {size(memory)}",
             remedy="less --shard_memory, more --num_shards, or a smaller --spec; see ragbeam plan",
         )
     if store.is_local(output):
@@ -287,8 +273,8 @@ def check_fits(stage: StagePlan, output: str) -> None:
         if stage.disk_bytes > free:
             raise InputError(
                 f"{stage.stage} does not fit the disk",
-                value=faiss_specs.size(stage.disk_bytes),
-                expected=f"at most {faiss_specs.size(free)}, which are free at {output}",
+                value=size(stage.disk_bytes),
+                expected=f"at most {size(free)}, which are free at {output}",
                 remedy="another --output, or a smaller --spec; see ragbeam plan",
             )
 
@@ -305,18 +291,3 @@ def available_memory_bytes() -> int | None:
     except (OSError, ValueError):
         pass
     return min(found) if found else None
-
-
-def duration(seconds: float | None) -> str:
-    """Formats seconds for people.
-
-    >>> duration(59), duration(5400), duration(200_000), duration(None)
-    ('59 s', '90.0 min', '2.3 days', '? (--rate)')
-    """
-    if seconds is None:
-        return "? (--rate)"
-    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            value = seconds / size
-            return f"{value:.0f} {unit}" if unit == "s" else f"{value:.1f} {unit}"
-    return f"{seconds / 86_400:.1f} days"

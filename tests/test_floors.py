@@ -21,7 +21,7 @@ STEPS = [
     for line in """
         schemas
         rag_ops.errors rag_ops.heap rag_ops.defaults
-        rag_ops.settings
+        rag_ops.settings rag_ops.sizes
         rag_ops.storage rag_ops.compute rag_ops.markup
         rag_ops.articles rag_ops.questions rag_ops.models
         rag_ops.retrieval rag_ops.generation

@@ -17,6 +17,7 @@ from pipelines.runners.counters import StepCounters
 from pipelines.transforms.stage_job import StageRun, distribute, rows_done, stage_job
 from rag_ops import defaults
 from rag_ops.errors import InputError
+from rag_ops.sizes import parse_size
 from rag_ops.storage import store
 from rag_ops.storage.manifests import check_unchanged, find_manifest, read_manifest
 from rag_ops.storage.rows import read_corpus_rows, vector_batches
@@ -198,7 +199,7 @@ def design_of(options: IndexOptions, source: Manifest) -> IndexDesign:
         normalize=bool(source.info["normalize"]),
         files=len(source.shards),
         num_shards=options.num_shards,
-        shard_bytes=faiss_specs.parse_size("--shard_memory", options.shard_memory),
+        shard_bytes=parse_size("--shard_memory", options.shard_memory),
         recall=options.target_recall if options.target_recall is not None else defaults.TARGET_RECALL,
     )
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from rag_ops.errors import InputError
+from rag_ops.sizes import parse_size
 
 DRIVER = "install-nvidia-driver"
 EXAMPLE = f"type:nvidia-l4;count:1;{DRIVER}"
@@ -39,9 +40,7 @@ class Resources:
             _check_accelerator(accelerator, device)
         if memory is None:
             return cls(accelerator)
-        from rag_ops.retrieval import faiss_specs
-
-        return cls(accelerator, faiss_specs.parse_size("--worker_memory", memory))
+        return cls(accelerator, parse_size("--worker_memory", memory))
 
     def hints(self) -> dict[str, Any]:
         """Keyword arguments of Beam's `with_resource_hints`; empty if nothing is asked for."""

@@ -14,6 +14,7 @@ from rag_ops import defaults
 from rag_ops.errors import InputError
 from rag_ops.retrieval import faiss_factory
 from rag_ops.retrieval.faiss_factory import Layout
+from rag_ops.sizes import parse_size, size
 
 TRAIN_ROWS_PER_CENTROID = 64  # FAISS warns below 39 and ignores rows above 256
 MIN_TRAIN_ROWS = 10_000  # for quantisers, which have no list of centroids
@@ -23,6 +24,7 @@ EXACT_NUMBERS = 4 << 30  # --spec auto searches exactly up to this many numbers 
 EXACT_RECALL = 0.99  # a higher target is met by exact search alone
 LIST_ID_BYTES = 8  # the id of each vector in an inverted list
 GRAPH_BYTES = 16  # each vector in a graph, besides its links of 4 bytes
+SHARD_BYTES = parse_size("--shard_memory", defaults.SHARD_MEMORY)
 NUMBER_BYTES = {"float16": 2, "float32": 4}
 AUTO, TOLD = "auto", "as told"
 DEPTHS = (1, 5, 20, 100)  # k of recall@k
@@ -100,7 +102,7 @@ def design(
     normalize: bool,
     files: int,
     num_shards: int | None = None,
-    shard_bytes: int = defaults.SHARD_BYTES,
+    shard_bytes: int = SHARD_BYTES,
     recall: float,
 ) -> IndexDesign:
     """Designs the index for some vectors, checked against them before any work.
@@ -129,9 +131,7 @@ def design(
     return IndexDesign(spec, reason, dimension, dtype, shards, needs_training(spec, layout.width), layout)
 
 
-def default_shards(
-    rows: int, bytes_per_vector: int, embedding_shards: int, shard_bytes: int = defaults.SHARD_BYTES
-) -> int:
+def default_shards(rows: int, bytes_per_vector: int, embedding_shards: int, shard_bytes: int = SHARD_BYTES) -> int:
     """The number of index shards when none is given: as few as keep each within `shard_bytes`."""
     return max(1, min(embedding_shards, -(-rows * bytes_per_vector // shard_bytes)))
 
@@ -273,35 +273,6 @@ def fixed_bytes(spec: str, dimension: int) -> int:
         for quantiser in _quantisers(part):
             numbers += getattr(quantiser, "total_codebook_size", getattr(quantiser, "ksub", 0)) * quantiser.d
     return 4 * numbers
-
-
-def size(count: float) -> str:
-    """Formats a number of bytes for people: binary units, three digits.
-
-    >>> size(3 * 2**30), size(1536)
-    ('3 GiB', '1.5 KiB')
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} TiB"
-
-
-def parse_size(flag: str, text: str) -> int:
-    """Parses a number of bytes as a person writes it.
-
-    Raises:
-        InputError: it is no size.
-
-    >>> parse_size("--shard_memory", "2GiB"), parse_size("--shard_memory", "1.5 mb"), parse_size("--m", "4096")
-    (2147483648, 1500000, 4096)
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", str(text).lower())
-    if not match or (match[3] and not match[2]) or not float(match[1]):
-        raise InputError(f"{flag} is no size", value=text, expected="a number of bytes such as 2GiB, 500MB or 4096")
-    base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** " kmgt".index(match[2] or " "))
 
 
 def _inner_dimension(spec: str, dimension: int) -> int:

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from rag_ops import defaults, planning
+from rag_ops import planning
 from rag_ops.errors import InputError
 from rag_ops.planning import Job, StagePlan, plan
-from rag_ops.retrieval import faiss_specs
 from tests.pipelines.workspace import fails, ragbeam, write_articles, write_corpus
 
 GIB = 1 << 30
@@ -36,10 +35,6 @@ def test_the_batches_of_embed_are_those_that_the_encoder_makes():
     tokens = encoder.ENCODER_BATCH_TOKENS["cpu"]
     assert tokens == 512
     assert found[1] - found[0] == pytest.approx(planning.TOKEN_BYTES * hidden * tokens * threads)
-
-
-def test_defaults_that_are_written_in_two_ways_agree():
-    assert faiss_specs.parse_size("--shard_memory", defaults.SHARD_MEMORY) == defaults.SHARD_BYTES
 
 
 def test_workers_share_the_time_and_shards_the_memory():

@@ -83,12 +83,6 @@ def test_what_does_not_go_together_is_refused_with_what_to_use(spec, dimension, 
         faiss_specs.check(spec, dimension, rows)
 
 
-@pytest.mark.parametrize("text", ["", "2 apples", "-1GiB", "0", "GiB", "1.2.3", "5ib"])
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(InputError, match="--shard_memory is no size"):
-        faiss_specs.parse_size("--shard_memory", text)
-
-
 def test_only_graphs_over_vectors_of_different_length_are_augmented():
     for spec, width in (("HNSW32", 769), ("HNSW32_SQ8", 769), ("HNSW32_PQ96", 864), ("OPQ48,HNSW32_PQ48", 816)):
         assert faiss_factory.layout(spec, 768, normalized=False) == faiss_factory.Layout(width, True, faiss.METRIC_L2)
