@@ -18,7 +18,7 @@ from pathlib import Path
 from rag_ops import defaults
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
-from rag_ops.retrieval import faiss_specs
+from rag_ops.retrieval import kinds
 from rag_ops.sizes import duration, size
 from rag_ops.storage import store
 from schemas.layout import STAGES
@@ -71,7 +71,7 @@ class Job:
         passages: number of passages.
         dimension: numbers of a vector.
         dtype: of the vectors on disk.
-        spec: FAISS factory string, or "auto".
+        spec: spec of an index, or "auto".
         passage_shards, index_shards: files of embeddings and of the index; None for the stages' own choice.
         shard_bytes: memory for an index shard.
         target_recall: recall that --spec auto aims at.
@@ -87,10 +87,10 @@ class Job:
     passages: int
     dimension: int = 768
     dtype: str = "float16"
-    spec: str = faiss_specs.AUTO
+    spec: str = kinds.AUTO
     passage_shards: int | None = None
     index_shards: int | None = None
-    shard_bytes: int = faiss_specs.SHARD_BYTES
+    shard_bytes: int = kinds.SHARD_BYTES
     target_recall: float = defaults.TARGET_RECALL
     normalize: bool = False
     questions: int = 0
@@ -152,9 +152,9 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
     Raises:
         InputError: the spec does not go with the vectors, or no index fits the memory.
     """
-    rates, width = rates or {}, faiss_specs.NUMBER_BYTES[job.dtype]
+    rates, width = rates or {}, kinds.NUMBER_BYTES[job.dtype]
     files = job.passage_shards or max(1, job.passages // 50_000)
-    design = faiss_specs.design(
+    design = kinds.design(
         job.spec,
         job.passages,
         job.dimension,
@@ -165,15 +165,13 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
         shard_bytes=job.shard_bytes,
         recall=job.target_recall,
     )
-    spec, shards, dimension = design.spec, design.num_shards, design.layout.width
-    reason = f"{spec}, as told" if design.reason == faiss_specs.TOLD else design.reason
-    stored = faiss_specs.stored(spec, job.dtype)
-    per_vector = faiss_specs.bytes_per_vector(stored, dimension)
-    fixed = faiss_specs.fixed_bytes(stored, dimension)
+    kind, shards = design.kind, design.num_shards
+    reason = f"{kind.spec}, as told" if design.reason == kinds.TOLD else design.reason
+    per_vector, fixed = kind.bytes_per_vector, kind.fixed_bytes
     index_shard = job.passages / shards * per_vector + fixed
     vector_shard = job.passages / files * job.dimension * 4
     index_memory = INDEX_PROCESS + INDEX_COPIES * index_shard
-    if not faiss_specs.is_exact(spec, job.dtype):
+    if not kind.exact:
         index_memory = max(index_memory, INDEX_PROCESS + TORCH + index_shard + vector_shard * width / 4)
     needs = {
         "chunk": (job.passages, job.passages * PASSAGE_BYTES, CHUNK_PROCESS + CHUNK_ROW_BYTES * job.passages / files),
@@ -187,7 +185,7 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
         ),
         "index": (
             job.passages,
-            job.passages * per_vector + shards * fixed + fixed * design.training,
+            job.passages * per_vector + shards * fixed + fixed * kind.training,
             index_memory,
         ),
         "answer": (
@@ -200,7 +198,7 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
     for stage, (rows, disk, memory) in needs.items():
         seconds = rows / rates[stage] / job.workers if stage in rates else None
         stages.append(StagePlan(stage, rows, disk, memory, 0.0 if not rows else seconds))
-    return Plan(tuple(stages), spec, reason, shards)
+    return Plan(tuple(stages), kind.spec, reason, shards)
 
 
 def answer_memory_bytes(model: Model, index_shard_bytes: float) -> float:

@@ -21,7 +21,7 @@ from pipelines.answer.fetch import fetch_texts
 from pipelines.answer.generate import answer_questions
 from pipelines.answer.options import AnswerOptions
 from pipelines.answer.plan import Plan, Work
-from pipelines.answer.search import Rescore, Search, chosen_search_params
+from pipelines.answer.search import Rescore, Search
 from pipelines.answer.write import check_failures, write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
@@ -184,7 +184,7 @@ def _config(
         **dataclasses.asdict(options.generation),
         **{field: getattr(options, field) for field in decisive},
         **kept,
-        **chosen_search_params(options, index),
+        **options.search.over(index.info.get("search", {})),
     }
 
 

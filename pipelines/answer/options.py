@@ -19,6 +19,7 @@ from rag_ops import settings
 from rag_ops.errors import InputError
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.questions.columns import QuestionOptions
+from rag_ops.retrieval.kinds import SearchSettings
 from rag_ops.settings import setting
 
 PRESETS: dict[str, dict[str, Any]] = {  # of answer's flags; a flag that is given overrules them
@@ -52,12 +53,7 @@ class AnswerOptions(StageOptions):
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     block_questions: int = setting(256, "questions that travel and are answered together", group="answers", at_least=1)
-    nprobe: int | None = setting(
-        None, "lists that a search visits; by default what index found", group="answers", at_least=1
-    )
-    ef_search: int | None = setting(
-        None, "places of a graph that a search keeps; by default what index found", group="answers", at_least=1
-    )
+    search: SearchSettings = dataclasses.field(default_factory=SearchSettings)
     rescore: int | None = setting(
         None,
         "take so many candidates from the index and score them exactly from the stored vectors",

@@ -55,6 +55,11 @@ class Plan:
         return self.options.rescore or self.options.kept
 
     @property
+    def search_params(self) -> dict[str, int | None]:
+        """The settings of the search: as given, else what index found to be enough, else None."""
+        return self.options.search.over(self.corpus.index.info.get("search", {}))
+
+    @property
     def settings(self) -> ModelSettings:
         """The settings by which a worker runs the model."""
         options = self.options

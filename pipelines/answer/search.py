@@ -8,15 +8,15 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from pipelines.answer.options import AnswerOptions
 from pipelines.answer.plan import Plan, Work
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.merge_topk import MergeTopK
+from rag_ops.retrieval.kinds import kind_of
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 from rag_ops.storage.parquet import read_parquet
 from rag_ops.storage.rows import as_matrix, needed_rows, read_rows
-from schemas.manifest import Manifest, ShardRecord
+from schemas.manifest import ShardRecord
 
 SEARCHED_QUESTIONS = 4096  # questions at once: their vectors take 12 MB at 768 numbers
 
@@ -45,16 +45,16 @@ class SearchShards(beam.DoFn):
 
     def __init__(self, plan: Plan):
         self._url, self._work, self._options = plan.corpus.index_url, plan.work, plan.options
-        self._params, self._candidates = chosen_search_params(plan.options, plan.corpus.index), plan.candidates
+        self._spec, self._params = plan.corpus.index.info["spec"], plan.search_params
+        self._candidates = plan.candidates
         self._counters = StepCounters("SearchShards")
 
     def process(self, element: tuple[ShardRecord, int], encoded: list[int]) -> Iterator[tuple[int, TopK]]:
         """See the class."""
-        from rag_ops.retrieval.index_shard import IndexShard
-
         shard, first_row = element
         url, options = store.join(self._url, shard.path), self._options
-        index = IndexShard(url, shard.sha256, first_row, shard.rows, threads=options.workers.threads, **self._params)
+        opened = kind_of(self._spec).shard
+        index = opened(url, shard.sha256, first_row, shard.rows, threads=options.workers.threads, **self._params)
         at_once = max(1, SEARCHED_QUESTIONS // options.block_questions)
         for start in range(0, len(encoded), at_once):
             numbers = sorted(encoded)[start : start + at_once]
@@ -104,7 +104,7 @@ class ScoreCandidates(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[tuple[int, bytes]]]) -> Iterator[tuple[int, TopK]]:
         """See the class."""
-        from rag_ops.retrieval.index_shard import rescore
+        from rag_ops.retrieval.exact import rescore  # with torch
 
         number, needs = element
         options, first_row = self._options, self._embeddings.row_starts()[number]
@@ -124,12 +124,3 @@ class ScoreCandidates(beam.DoFn):
 def question_vectors(work: Work, block: int) -> np.ndarray:
     """The vectors of a block, float32 (questions, dimension)."""
     return as_matrix(read_parquet(work.path(work.name("vectors", block)), ["vector"])["vector"])
-
-
-def chosen_search_params(options: AnswerOptions, index: Manifest) -> dict[str, int | None]:
-    """The nprobe and efSearch to use: as given, else what index found to be enough, else None."""
-    found = index.info.get("search", {})
-    return {
-        "nprobe": options.nprobe or found.get("nprobe"),
-        "ef_search": options.ef_search or found.get("ef_search"),
-    }

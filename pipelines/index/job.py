@@ -6,7 +6,8 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -17,6 +18,9 @@ from pipelines.runners.counters import StepCounters
 from pipelines.transforms.stage_job import StageRun, distribute, rows_done, stage_job
 from rag_ops import defaults
 from rag_ops.errors import InputError
+from rag_ops.retrieval import kinds
+from rag_ops.retrieval.index_kind import IndexKind
+from rag_ops.retrieval.kinds import IndexDesign
 from rag_ops.sizes import parse_size
 from rag_ops.storage import store
 from rag_ops.storage.manifests import check_unchanged, find_manifest, read_manifest
@@ -24,10 +28,7 @@ from rag_ops.storage.rows import read_corpus_rows, vector_batches
 from rag_ops.storage.stages import StageOutput, config_differences, finished_shards, is_finished, write_shard
 from rag_ops.storage.verify import check_digests
 from schemas.layout import INDEX, TRAINED
-from schemas.manifest import Manifest, ShardRecord
-
-if TYPE_CHECKING:
-    from rag_ops.retrieval.faiss_specs import IndexDesign
+from schemas.manifest import Manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +48,15 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: no embeddings, a spec that does not go with them, or an output of another configuration.
         JobError: the index does not reach the target recall.
     """
-    from rag_ops.retrieval import faiss_index, faiss_specs
-
     started = time.monotonic()
     queries = [options.queries] if options.queries else []
     launch.check(beam_arguments, [options.embeddings, options.output, *queries])
     source = read_manifest(options.embeddings, "embed")
     design = design_of(options, source)
-    cuts = faiss_index.cut_shards([shard.rows for shard in source.shards], design.num_shards)
-    config = {"spec": design.spec, "metric": faiss_specs.metric_name(design.layout), "num_shards": design.num_shards}
-    if faiss_specs.is_reduced_graph(design, normalize=bool(source.info["normalize"])):
-        config["augmented"] = False  # part of the fingerprint of this kind of index alone
-    earlier = open_trained(options, design) if options.trained_from else None
+    kind = design.kind
+    cuts = kinds.cut_shards([shard.rows for shard in source.shards], design.num_shards)
+    config = {**kind.config(), "num_shards": design.num_shards}
+    earlier = open_trained(options, kind) if options.trained_from else None
     if earlier:  # part of the fingerprint only if it decides
         config["trained_from"] = earlier[1]
     output = StageOutput(options.output, "index", config, {"embeddings": source.digest})
@@ -78,16 +76,16 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         before = find_manifest(options.output)
         job.begin(options)
         trained = output.shard_fingerprint(["trained", dict(output.input_digests) if not earlier else earlier[1]])
-        tasks = _tasks(options, output, source, cuts, design.training and not earlier)
+        tasks = _tasks(options, output, source, cuts, kind.training and not earlier)
         wanted = job.todo({task.name: task.fingerprint for task in tasks})
         todo = [task for task in tasks if task.name in wanted]
-        train = design.training and not (job.holds(TRAINED, trained) or _trained_before(output, before, trained))
-        trainer = TrainIndex(options, source, design, trained, earlier[0] if earlier else None)
+        train = kind.training and not (job.holds(TRAINED, trained) or _trained_before(output, before, trained))
+        trainer = TrainIndex(options, source, kind, trained, earlier[0] if earlier else None)
 
         def build(pipeline: beam.Pipeline) -> None:
             samples = [TRAINED] if train else []
             trained = pipeline | "Sample" >> beam.Create(samples) | "Train" >> beam.ParDo(trainer)
-            builder = BuildShards(options.output, design, options.threads)
+            builder = BuildShards(options.output, kind, options.threads)
             _ = (
                 pipeline
                 | distribute("Shards", todo)
@@ -96,15 +94,14 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
 
         written = rows_done(options.output, wanted)
         metrics = job.run(build, "vectors", sum(task.rows for task in todo), written) if todo or train else {}
-        recall = _measure(options, source, design, tasks, cuts, beam_arguments)
+        recall = _measure(options, source, kind, tasks, cuts, beam_arguments)
         info = {
-            "dimension": design.dimension,
-            "spec": design.spec,
-            "stored_as": faiss_specs.stored(design.spec, design.dtype),
+            "dimension": kind.dimension,
+            "spec": kind.spec,
+            **kind.info(),
             "reason": design.reason,
-            "augmented": design.layout.augmented,
-            "trained": TRAINED if design.training else None,
-            **({"trained_sha256": record.sha256} if (record := _trained_record(output)) and design.training else {}),
+            "trained": TRAINED if kind.training else None,
+            **({"trained_sha256": _trained_digest(output)} if kind.training else {}),
             "passages_digest": source.info["passages_digest"],
             "embeddings_digest": source.digest,
             "measured_for": measured_for,
@@ -115,12 +112,12 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             {"embeddings": options.embeddings, "passages": _passages_url(options.embeddings, source)},
             info,
             metrics,
-            keep=[TRAINED] if design.training else [],
-            report={"trained": _how_trained(design, train, options.trained_from)},
+            keep=[TRAINED] if kind.training else [],
+            report={"trained": _how_trained(kind, train, options.trained_from)},
         )
 
 
-def open_trained(options: IndexOptions, design: IndexDesign) -> tuple[str, str]:
+def open_trained(options: IndexOptions, kind: IndexKind) -> tuple[str, str]:
     """URL and SHA-256 of the trained index in --trained_from, checked to be of the same kind.
 
     Raises:
@@ -133,17 +130,17 @@ def open_trained(options: IndexOptions, design: IndexDesign) -> tuple[str, str]:
         )
     info = read_manifest(options.trained_from, "index").info
     found = {"spec": info["spec"], "dimension": info["dimension"]}
-    if differences := config_differences(found, {"spec": design.spec, "dimension": design.dimension}):
+    if differences := config_differences(found, {"spec": kind.spec, "dimension": kind.dimension}):
         raise InputError(
             "the index of --trained_from is of another kind", value=options.trained_from, expected=differences
         )
-    if not design.training or not info.get("trained"):
+    if not kind.training or not info.get("trained"):
         raise InputError(
-            "--trained_from has nothing to give: the index is not trained", value=design.spec, remedy="leave it out"
+            "--trained_from has nothing to give: the index is not trained", value=kind.spec, remedy="leave it out"
         )
     url = store.join(options.trained_from, info["trained"])
     digest = store.sha256_of(url)
-    if info.get("trained_sha256", digest) != digest:
+    if info["trained_sha256"] != digest:
         raise InputError("the trained index has another content than when it was written", value=url)
     return url, digest
 
@@ -152,16 +149,15 @@ def _trained_before(output: StageOutput, before: Manifest | None, fingerprint: s
     """Whether the trained index of the last run, of the same inputs and configuration, is still there."""
     if before is None or before.fingerprint != output.fingerprint:
         return False
-    digest = before.info.get("trained_sha256")
-    return digest is not None and output.adopt(TRAINED, fingerprint, digest)
+    return output.adopt(TRAINED, fingerprint, before.info["trained_sha256"])
 
 
-def _trained_record(output: StageOutput) -> ShardRecord | None:
-    return {record.path: record for record in finished_shards(output.url)}.get(TRAINED)
+def _trained_digest(output: StageOutput) -> str:
+    return next(record.sha256 for record in finished_shards(output.url) if record.path == TRAINED)
 
 
-def _how_trained(design: IndexDesign, trained: bool, trained_from: str | None) -> str:
-    if not design.training:
+def _how_trained(kind: IndexKind, trained: bool, trained_from: str | None) -> str:
+    if not kind.training:
         return "not needed"
     return f"of {trained_from}" if trained_from else "now" if trained else "by an earlier run"
 
@@ -178,7 +174,7 @@ def describe(manifest: Manifest) -> str:
         setting = " ".join(f"{name} {value}" for name, value in info["search"].items())
         figures = ", ".join(f"@{k} {recalls[k]:.3f}" for k in sorted(recalls))
         found = f"recall {figures}{f' at {setting}' if setting else ''}, on {info['recall_queries']} queries"
-    graph = "; a graph over augmented vectors" if info["augmented"] else ""
+    graph = "; a graph over augmented vectors" if info.get("augmented") else ""
     why = f"{info['spec']}" if info["reason"] == "as told" else info["reason"]
     return f"{why}{graph}; {found}"
 
@@ -189,9 +185,7 @@ def design_of(options: IndexOptions, source: Manifest) -> IndexDesign:
     Raises:
         InputError: the spec does not go with the vectors, or no index fits the memory.
     """
-    from rag_ops.retrieval import faiss_specs
-
-    return faiss_specs.design(
+    return kinds.design(
         options.spec,
         source.rows,
         int(source.info["dimension"]),
@@ -209,9 +203,9 @@ def _check_fits(options: IndexOptions, design: IndexDesign, source: Manifest) ->
 
     job = planning.Job(
         source.rows,
-        design.dimension,
-        design.dtype,
-        design.spec,
+        design.kind.dimension,
+        design.kind.dtype,
+        design.kind.spec,
         len(source.shards),
         design.num_shards,
         normalize=bool(source.info["normalize"]),
@@ -222,22 +216,20 @@ def _check_fits(options: IndexOptions, design: IndexDesign, source: Manifest) ->
 def _measure(
     options: IndexOptions,
     source: Manifest,
-    design: IndexDesign,
+    kind: IndexKind,
     tasks: Sequence[IndexTask],
     cuts: Sequence[range],
     beam_arguments: Sequence[str],
 ) -> dict[str, Any]:
     """Recall and the settings of the search, for the manifest."""
-    from rag_ops.retrieval import faiss_specs
-
-    auto = options.spec == faiss_specs.AUTO
+    auto = options.spec == kinds.AUTO
     target = options.target_recall if options.target_recall is not None or not auto else defaults.TARGET_RECALL
-    if faiss_specs.is_exact(design.spec, design.dtype):
-        return {"recall": {str(k): 1.0 for k in faiss_specs.DEPTHS}, "recall_queries": 0, "search": {}}
+    if kind.exact:
+        return {"recall": {str(k): 1.0 for k in kinds.DEPTHS}, "recall_queries": 0, "search": {}}
     if not options.recall_queries and options.queries is None:
         return {"recall": {}, "recall_queries": 0, "search": {}}
     from pipelines.index import recall as measuring
-    from rag_ops.retrieval import recall
+    from rag_ops.retrieval import recall  # with torch
 
     starts, records = source.row_starts(), {record.path: record for record in finished_shards(options.output)}
     shards = [(records[task.name], starts[cut[0]], tuple(cut)) for task, cut in zip(tasks, cuts, strict=True)]
@@ -246,7 +238,7 @@ def _measure(
         options.embeddings,
         source,
         shards,
-        design.spec,
+        kind,
         target is not None,
         options.queries,
         options.recall_queries,
@@ -260,16 +252,14 @@ class TrainIndex(beam.DoFn):
     """Writes the trained, empty index: trained on a sample of the embeddings, or copied from --trained_from."""
 
     def __init__(
-        self, options: IndexOptions, source: Manifest, design: IndexDesign, fingerprint: str, earlier_url: str | None
+        self, options: IndexOptions, source: Manifest, kind: IndexKind, fingerprint: str, earlier_url: str | None
     ):
-        self._options, self._source, self._design, self._fingerprint = options, source, design, fingerprint
+        self._options, self._source, self._kind, self._fingerprint = options, source, kind, fingerprint
         self._earlier_url = earlier_url
         self._counters = StepCounters("Train")
 
     def process(self, name: str) -> Any:
         """See the class."""
-        from rag_ops.retrieval import faiss_index, faiss_specs
-
         if is_finished(self._options.output, name, self._fingerprint):  # by the runner's earlier try
             yield name
             return
@@ -278,13 +268,10 @@ class TrainIndex(beam.DoFn):
             yield name
             return
         with self._counters.timed():
-            design = self._design
-            rows = faiss_specs.training_rows(design.spec, self._source.rows, design.layout.width)
+            rows = self._kind.training_rows(self._source.rows)
             sample = read_corpus_rows(self._options.embeddings, self._source, rows)
-            index = faiss_index.train(design.spec, sample, self._options.threads, design.layout)
-            write_shard(
-                self._options.output, name, self._fingerprint, lambda file: faiss_index.write_index(index, file)
-            )
+            index = self._kind.train(sample, self._options.threads)
+            write_shard(self._options.output, name, self._fingerprint, partial(self._kind.write, index))
         self._counters.add(rows_in=len(rows))
         yield name
 
@@ -300,33 +287,24 @@ class TrainIndex(beam.DoFn):
 class BuildShards(beam.DoFn):
     """Fills a clone of the trained index with the vectors of one shard, and writes it."""
 
-    def __init__(self, output: str, design: IndexDesign, threads: int):
-        self._output, self._design, self._threads = output, design, threads
+    def __init__(self, output: str, kind: IndexKind, threads: int):
+        self._output, self._kind, self._threads = output, kind, threads
         self._counters = StepCounters("BuildShards")
 
     def process(self, task: IndexTask, trained: list[str]) -> None:
         """See the class; `trained` is there to wait for the training."""
-        from rag_ops.retrieval import faiss_index
-
         if is_finished(self._output, task.name, task.fingerprint):  # by the runner's earlier try
             return
 
         def vectors() -> Iterator[np.ndarray]:
             return (batch for url in task.embeddings_urls for batch in vector_batches(url))
 
-        design = self._design
         with self._counters.timed():
-            if design.training:
-                url = store.join(self._output, TRAINED)
-                index = faiss_index.read_index(store.local_copy(url, task.fingerprint), mapped=False)
-            else:
-                index = faiss_index.new_index(design.spec, design.dimension, design.dtype, design.layout)
-            longest = faiss_index.longest_vector(vectors()) if design.layout.augmented else None
-            rows = faiss_index.fill(index, vectors(), self._threads, longest, task.rows)
-            record = write_shard(
-                self._output, task.name, task.fingerprint, lambda file: faiss_index.write_index(index, file)
-            )
-        self._counters.add(rows_in=rows, rows_out=record.rows, bytes=record.bytes)
+            url = store.join(self._output, TRAINED)
+            path = store.local_copy(url, task.fingerprint) if self._kind.training else None
+            index = self._kind.build(vectors, task.rows, self._threads, path)
+            record = write_shard(self._output, task.name, task.fingerprint, partial(self._kind.write, index))
+        self._counters.add(rows_in=record.rows, rows_out=record.rows, bytes=record.bytes)
 
 
 def _tasks(

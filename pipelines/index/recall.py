@@ -17,6 +17,8 @@ from pipelines.runners.counters import StepCounters
 from pipelines.transforms import coders
 from pipelines.transforms.merge_topk import MergeTopK
 from pipelines.transforms.stage_job import distribute
+from rag_ops.retrieval.index_kind import IndexKind, SearchParams
+from rag_ops.retrieval.kinds import KEPT
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 from rag_ops.storage.rows import read_corpus_rows, read_matrix
@@ -34,7 +36,7 @@ class Measurement:
         index_url: directory of the index shards.
         embeddings_url, embeddings: what they were made from.
         shards: record, first row and embedding shards' numbers of each index shard.
-        spec: FAISS factory string.
+        kind: kind of the index.
         tune: whether to try more than the default search parameters.
         queries_url: file of the caller's queries, or None for the corpus' own.
         queries: number of the corpus' own queries.
@@ -45,7 +47,7 @@ class Measurement:
     embeddings_url: str
     embeddings: Manifest
     shards: Sequence[tuple[ShardRecord, int, tuple[int, ...]]]
-    spec: str
+    kind: IndexKind
     tune: bool
     queries_url: str | None
     queries: int
@@ -65,7 +67,7 @@ class Measurement:
             | distribute("IndexShards", list(self.shards))
             | "Measure"
             >> beam.ParDo(MeasureShard(self), queries=beam.pvalue.AsList(queries)).with_output_types(tuple[str, TopK])
-            | "Merge" >> beam.CombinePerKey(MergeTopK(_kept())).with_output_types(tuple[str, TopK])
+            | "Merge" >> beam.CombinePerKey(MergeTopK(KEPT)).with_output_types(tuple[str, TopK])
         )
         _ = (
             pipeline
@@ -76,14 +78,14 @@ class Measurement:
 
 def run(measurement: Measurement, beam_arguments: Sequence[str]) -> list[Any]:
     """Runs the pipeline; returns a `rag_ops.retrieval.recall.Recall` for each parameter, cheapest first."""
-    from rag_ops.retrieval.recall import Recall, SearchParams
+    from rag_ops.retrieval.recall import Recall
 
     with Progress("recall", None, lambda: 0, "queries"):
         launch.run(measurement.build, beam_arguments)
     rows = json.loads(store.read_text(store.join(measurement.work, RECALL_FILE)))
     store.remove(measurement.work)
     return [
-        Recall(SearchParams(row["kind"], row["value"]), row["queries"], {int(k): v for k, v in row["at"].items()})
+        Recall(SearchParams(row["name"], row["value"]), row["queries"], {int(k): v for k, v in row["at"].items()})
         for row in rows
     ]
 
@@ -119,7 +121,6 @@ class MeasureShard(beam.DoFn):
     def process(self, element: tuple[ShardRecord, int, tuple[int, ...]], queries: list[bool]) -> Any:
         """See the class."""
         from rag_ops.retrieval import recall
-        from rag_ops.retrieval.index_shard import IndexShard
 
         given, (shard, first_row, places) = self._measurement, element
         vectors = load(given.work, QUERIES_FILE)
@@ -131,8 +132,8 @@ class MeasureShard(beam.DoFn):
             truth = recall.true_hits(vectors, matrices, first_row, given.threads)
             yield TRUTH, truth
             url = store.join(given.index_url, shard.path)
-            index = IndexShard(url, shard.sha256, first_row, shard.rows, threads=given.threads)
-            tried = recall.search_params(given.spec, given.tune)
+            index = given.kind.shard(url, shard.sha256, first_row, shard.rows, threads=given.threads)
+            tried = given.kind.search_params(given.tune)
             found = recall.found_hits(index, vectors, own_rows, truth, tried)
             recall.check_beside_faiss(index, vectors, own_rows, truth, list(found.values())[-1])
             for params in tried:
@@ -155,12 +156,12 @@ class WriteRecall(beam.DoFn):
         own_rows = load(given.work, ROWS_FILE) if given.queries_url is None else None
         rows = [
             {
-                "kind": params.kind,
+                "name": params.name,
                 "value": params.value,
                 "queries": len(hits[TRUTH].rows),
                 "at": recall.measure(hits[str(params)], hits[TRUTH], own_rows),
             }
-            for params in recall.search_params(given.spec, given.tune)
+            for params in given.kind.search_params(given.tune)
         ]
         store.write_bytes(given.work, RECALL_FILE, json.dumps(rows).encode())
 
@@ -176,9 +177,3 @@ def load(url: str, name: str) -> np.ndarray:
     """Reads what `save` wrote."""
     with store.open_read(store.join(url, name)) as file:
         return np.load(io.BytesIO(file.read()), allow_pickle=False)
-
-
-def _kept() -> int:
-    from rag_ops.retrieval.recall import KEPT
-
-    return KEPT

@@ -10,7 +10,8 @@ import faiss
 import numpy as np
 
 from rag_ops.errors import InputError
-from rag_ops.retrieval import faiss_factory, faiss_index, faiss_specs
+from rag_ops.retrieval import faiss_factory, faiss_index
+from rag_ops.retrieval.faiss_kind import lists
 from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
@@ -36,7 +37,7 @@ def export_custom(index_url: str, output: str) -> str:
 
     opened = PassageIndex(index_url)
     manifest, spec = opened.manifest, opened.manifest.info["spec"]
-    if manifest.info.get("augmented") or ("HNSW" in spec and not faiss_specs.lists(spec)):
+    if manifest.info.get("augmented") or faiss_factory.is_graph(spec):
         raise InputError(
             "a graph index cannot be exported",
             value=spec,
@@ -53,14 +54,14 @@ def export_custom(index_url: str, output: str) -> str:
     whole = next(parts)
     for part in parts:
         try:
-            whole.merge_from(part, whole.ntotal if faiss_specs.lists(spec) else 0)
+            whole.merge_from(part, whole.ntotal if lists(spec) else 0)
         except RuntimeError as error:
             raise InputError(
                 "FAISS cannot join the shards of such an index",
                 value=spec,
                 remedy="run index with --num_shards 1, or with --spec Flat, SQ8 or IVF, and export that",
             ) from error
-    faiss_index.set_search(whole, **{"nprobe": None, "ef_search": None, **manifest.info.get("search", {})})
+    faiss_index.set_search(whole, **manifest.info.get("search", {}))
     faiss.write_index(whole, index_path)
     return (
         f'RagRetriever.from_pretrained(MODEL, index_name="custom", retrieval_vector_size={opened.dimension}, '

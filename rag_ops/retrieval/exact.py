@@ -82,6 +82,25 @@ def score_pairs(questions: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return products[:, 0].numpy()
 
 
+def rescore(questions: np.ndarray, candidates: np.ndarray, rows: np.ndarray, vectors: np.ndarray, k: int) -> TopK:
+    """The best k of candidates by their stored vectors.
+
+    Args:
+        questions: float32 (questions, dimension).
+        candidates: rows of the corpus, int64 (questions, candidates); -1 for none.
+        rows: the distinct rows in `candidates`, int64 ascending.
+        vectors: the vectors of `rows`, (rows, dimension).
+        k: number of passages to return.
+    """
+    asked, places = np.nonzero(candidates >= 0)
+    scores = np.full(candidates.shape, -np.inf, np.float32)
+    found = np.searchsorted(rows, candidates[asked, places])
+    for start in range(0, len(asked), RESCORED_ROWS):
+        part = slice(start, start + RESCORED_ROWS)
+        scores[asked[part], places[part]] = score_pairs(questions[asked[part]], vectors[found[part]])
+    return TopK.sorted(scores, candidates, k)
+
+
 @dataclasses.dataclass
 class _Candidates:
     """Vectors that may be among the best k of a question: question, row and score of each."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import faiss
 import numpy as np
 
 from rag_ops.errors import InputError
-from rag_ops.retrieval import faiss_factory, faiss_specs
-from rag_ops.retrieval.faiss_factory import Layout
+from rag_ops.retrieval import faiss_factory
 
 logger = logging.getLogger(__name__)
 FEW_PER_CENTROID = 39  # below so many training vectors for each, FAISS warns
@@ -22,55 +20,14 @@ DEFAULT_NPROBE = 64
 DEFAULT_EF_SEARCH = 128
 
 
-def new_index(spec: str, dimension: int, dtype: str = "float32", layout: Layout | None = None) -> Any:
-    """An empty index for inner product, or for distance where that gives the same order; see `faiss_factory.layout`.
-
-    Args:
-        spec: FAISS factory string.
-        dimension: numbers of a vector, as embed stored it.
-        dtype: dtype of the vectors, which Flat keeps.
-        layout: how vectors are stored in the index; by default as they are, for inner product.
-    """
-    layout = layout or Layout(dimension, False)
-    return faiss_factory.empty_index(faiss_specs.stored(spec, dtype), layout.width, layout.metric)
-
-
-def train(spec: str, sample: np.ndarray, threads: int, layout: Layout | None = None) -> Any:
-    """Returns a trained, empty index.
-
-    Args:
-        spec: FAISS factory string.
-        sample: float32 (rows, dimension).
-        threads: number of FAISS's threads.
-        layout: see `new_index`.
-
-    Raises:
-        InputError: the sample is too small for the spec.
-    """
-    faiss.omp_set_num_threads(threads)
-    index = new_index(spec, sample.shape[1], layout=layout)
-    if layout is not None and layout.augmented:
-        sample = augment(sample, longest_vector(iter([sample])), layout.width)
-    try:
-        _train(index, sample)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1][-160:]
-        raise InputError(
-            f"--spec cannot be trained on {len(sample)} vectors ({reason})",
-            value=spec,
-            remedy="use Flat, or fewer centroids",
-        ) from error
-    return index
-
-
-def _train(index: Any, sample: np.ndarray) -> None:
-    """Trains transforms, then what follows them; a PCA does not subtract the mean.
+def train(index: Any, sample: np.ndarray) -> None:
+    """Trains an index on float32 (rows, dimension): transforms, then what follows; a PCA does not subtract the mean.
 
     FAISS's own does: it turns q·v into (q - m)·(v - m), which ranks vectors otherwise.
     """
     outer: Any = faiss.downcast_index(index)
     if hasattr(outer, "refine_index"):
-        _train(outer.base_index, sample)
+        train(outer.base_index, sample)
         outer.refine_index.train(sample)
         outer.is_trained = True
         return
@@ -186,32 +143,7 @@ def read_index(path: str, *, mapped: bool = True) -> Any:
         ) from error
 
 
-def cut_shards(shard_rows: Sequence[int], num_shards: int) -> list[range]:
-    """Which embedding shards each index shard covers: consecutive, none empty, as even in rows as the cuts allow.
-
-    Raises:
-        InputError: more index shards than embedding shards.
-
-    >>> cut_shards([10, 10, 10, 10], 2)
-    [range(0, 2), range(2, 4)]
-    """
-    if num_shards > len(shard_rows):
-        raise InputError(
-            "--num_shards is more than there are embedding shards",
-            value=num_shards,
-            expected=f"1 to {len(shard_rows)}",
-            remedy="fewer index shards, or chunk with more --num_shards",
-        )
-    ends = np.cumsum(shard_rows)
-    cuts = [0]
-    for number in range(1, num_shards):
-        nearest = int(np.searchsorted(ends, ends[-1] * number / num_shards, side="left")) + 1
-        cuts.append(min(max(nearest, cuts[-1] + 1), len(shard_rows) - (num_shards - number)))
-    cuts.append(len(shard_rows))
-    return [range(start, end) for start, end in itertools.pairwise(cuts)]
-
-
-def set_search(index: Any, nprobe: int | None, ef_search: int | None) -> None:
+def set_search(index: Any, nprobe: int | None = None, ef_search: int | None = None) -> None:
     """Sets how many lists (IVF) or candidates (HNSW) a search visits; FAISS's own defaults lose most of the recall."""
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from rag_ops.errors import InputError
-from rag_ops.retrieval.index_shard import IndexShard
+from rag_ops.retrieval.index_kind import IndexShard
+from rag_ops.retrieval.kinds import kind_of
 from rag_ops.retrieval.topk import TopK, merge
 from rag_ops.storage import store
 from rag_ops.storage.manifests import check_passages, read_manifest
@@ -60,10 +61,9 @@ class PassageIndex:
     def shards(self) -> list[IndexShard]:
         """The index shards, open."""
         starts, params = self.manifest.row_starts(), self.manifest.info.get("search", {})
+        opened = kind_of(self.manifest.info["spec"]).shard
         return [
-            IndexShard(
-                store.join(self.url, shard.path), shard.sha256, start, shard.rows, threads=self._threads, **params
-            )
+            opened(store.join(self.url, shard.path), shard.sha256, start, shard.rows, threads=self._threads, **params)
             for shard, start in zip(self.manifest.shards, starts, strict=False)
         ]
 

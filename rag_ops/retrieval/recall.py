@@ -14,40 +14,19 @@ from typing import Any
 import numpy as np
 
 from rag_ops.errors import InputError, JobError
-from rag_ops.retrieval import exact, faiss_index, faiss_specs
-from rag_ops.retrieval.faiss_specs import DEPTHS
-from rag_ops.retrieval.index_shard import IndexShard
+from rag_ops.retrieval import exact
+from rag_ops.retrieval.index_kind import IndexShard, SearchParams
+from rag_ops.retrieval.kinds import DEPTHS, KEPT
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 from rag_ops.storage.parquet import read_parquet
 
-KEPT = max(DEPTHS) + 1  # one more, for a query's own vector
 QUERIES = 512
 QUERY_GROUPS = 32  # places of the corpus that queries are read from
 GROUP_ROWS = 1000  # rows of a place: a row group
 BARE_QUERIES = 128  # queries that FAISS's own search is asked too
 BARE_MARGIN = 0.01  # how far our recall may be below FAISS's own
 ENOUGH = 0.999  # recall within a shard at which nothing more costly is tried
-NPROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
-EF_SEARCHES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class SearchParams:
-    """Parameters of a search: nprobe for inverted lists, efSearch for a graph, or none."""
-
-    kind: str | None = None
-    value: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.value}" if self.kind else "one setting"
-
-    def settings(self) -> dict[str, int | None]:
-        """The parameters as arguments of `IndexShard`."""
-        return {
-            "nprobe": self.value if self.kind == "nprobe" else None,
-            "ef_search": self.value if self.kind == "ef_search" else None,
-        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +44,7 @@ class Recall:
         'recall@1 1.000, @5 0.988 at nprobe 8, on 512 queries'
         """
         figures = ", ".join(f"{'recall' if not n else ''}@{k} {v:.3f}" for n, (k, v) in enumerate(self.at.items()))
-        return f"{figures}{f' at {self.params}' if self.params.kind else ''}, on {self.queries} queries"
-
-
-def search_params(spec: str, tune: bool) -> list[SearchParams]:
-    """The search parameters to try, cheapest first; one alone if nothing is to be tuned."""
-    if wanted := faiss_specs.lists(spec):
-        tried = sorted({min(n, wanted) for n in NPROBES if n <= 2 * wanted} | {wanted})
-        return [SearchParams("nprobe", n) for n in (tried if tune else [min(wanted, faiss_index.DEFAULT_NPROBE)])]
-    if "HNSW" in spec:
-        return [SearchParams("ef_search", n) for n in (EF_SEARCHES if tune else [faiss_index.DEFAULT_EF_SEARCH])]
-    return [SearchParams()]
+        return f"{figures}{f' at {self.params}' if self.params.name else ''}, on {self.queries} queries"
 
 
 def query_rows(rows: int, count: int = QUERIES) -> np.ndarray:
@@ -141,7 +110,7 @@ def found_hits(
     """
     found: dict[SearchParams, TopK] = {}
     for params in tried:
-        shard.set_search(**params.settings())
+        shard.set_search(params.settings())
         found[params] = shard.search(queries, KEPT)
         if min(measure(found[params], truth, own_rows).values()) >= ENOUGH:
             break
@@ -164,9 +133,12 @@ def check_beside_faiss(
         JobError: ours is lower by more than `BARE_MARGIN` at some k: the index is read or ranked wrongly.
     """
     some = slice(None, None, max(1, len(queries) // BARE_QUERIES))
+    found_bare = shard.search_bare(queries[some], KEPT)
+    if found_bare is None:
+        return
     own = own_rows[some] if own_rows is not None else None
     true, mine = (TopK(hits.scores[some], hits.rows[some]) for hits in (truth, found))
-    ours, bare = measure(mine, true, own), measure(shard.search_bare(queries[some], KEPT), true, own)
+    ours, bare = measure(mine, true, own), measure(found_bare, true, own)
     for k, value in ours.items():
         if value < bare[k] - BARE_MARGIN:
             raise JobError(
@@ -220,8 +192,8 @@ def choose(recalls: Sequence[Recall], target: float | None) -> Recall:
 
 def to_info(recall: Recall) -> dict[str, Any]:
     """The entries for the manifest: queries, recall by k, and the settings of the search."""
-    settings = {name: value for name, value in recall.params.settings().items() if value is not None}
-    return {"recall": {str(k): v for k, v in recall.at.items()}, "recall_queries": recall.queries, "search": settings}
+    at, settings = {str(k): value for k, value in recall.at.items()}, recall.params.settings()
+    return {"recall": at, "recall_queries": recall.queries, "search": settings}
 
 
 def _others(rows: np.ndarray, own: np.ndarray) -> np.ndarray:

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from rag_ops.retrieval import exact, faiss_specs
+from rag_ops.retrieval import exact
+from rag_ops.retrieval.faiss_kind import Faiss
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.rows import read_corpus_rows
@@ -124,7 +125,7 @@ def build_time(directory: Path, embeddings: Path, rows: int, spec: str, most: fl
             column = pq.read_table(embeddings / shard.path, columns=["vector"])["vector"].combine_chunks()
             parts.append(column.flatten().to_numpy(zero_copy_only=False).reshape(-1, DIMENSION).astype(np.float32))
         vectors = np.concatenate(parts)
-        index.train(vectors[faiss_specs.training_rows(spec, len(vectors), DIMENSION)])
+        index.train(vectors[Faiss(spec, DIMENSION).training_rows(len(vectors))])
         index.add(vectors)
         faiss.write_index(index, str(directory / "theirs.faiss"))
 
@@ -164,15 +165,13 @@ def memory_and_rescoring(directory: Path, most_rows: int, shard_rows: int) -> li
 
 def rescored_recall(place: Path) -> tuple[float, float]:
     """recall@20 against exact search, of candidates that are scored again and of the index alone."""
-    from rag_ops.retrieval.index_shard import rescore
-
     questions = ask(SEARCHED)
     truth = search_all(place / "index", questions, 20)
     found = search_all(place / "pq", questions, CANDIDATES)
     rows = np.unique(found[found >= 0])
     url = str(place / "embeddings")
     vectors = read_corpus_rows(url, read_manifest(url, "embed"), rows)
-    again = rescore(questions, found, rows, vectors, 20).rows
+    again = exact.rescore(questions, found, rows, vectors, 20).rows
 
     def recall(hits: np.ndarray) -> float:
         return float(np.mean([len(set(a) & set(b)) / 20 for a, b in zip(hits.tolist(), truth.tolist(), strict=True)]))
@@ -182,13 +181,13 @@ def rescored_recall(place: Path) -> tuple[float, float]:
 
 def search_all(index: Path, questions: np.ndarray, k: int) -> np.ndarray:
     """Rows of the best k over all shards, one open at a time."""
-    from rag_ops.retrieval.index_shard import IndexShard
+    from rag_ops.retrieval.faiss_shard import FaissShard
     from rag_ops.retrieval.topk import merge
 
     manifest = read_manifest(str(index), "index")
     hits = []
     for shard, start in zip(manifest.shards, manifest.row_starts(), strict=False):
-        opened = IndexShard(store.join(str(index), shard.path), shard.sha256, start, shard.rows, threads=THREADS)
+        opened = FaissShard(store.join(str(index), shard.path), shard.sha256, start, shard.rows, threads=THREADS)
         hits = [merge([*hits, opened.search(questions, k)], k)]
         del opened
     return hits[0].rows

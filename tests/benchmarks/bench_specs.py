@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_ops.retrieval.index_shard import IndexShard
+from rag_ops.retrieval.faiss_shard import FaissShard
 from rag_ops.retrieval.topk import merge
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
@@ -104,7 +104,7 @@ def search(index: Path, questions: np.ndarray, own: np.ndarray) -> np.ndarray:
     hits = []
     for shard, start in zip(manifest.shards, manifest.row_starts(), strict=False):
         url = store.join(str(index), shard.path)
-        opened = IndexShard(url, shard.sha256, start, shard.rows, threads=THREADS, **manifest.info["search"])
+        opened = FaissShard(url, shard.sha256, start, shard.rows, threads=THREADS, **manifest.info["search"])
         hits = [merge([*hits, opened.search(questions, kept)], kept)]
         del opened
     return np.array([[row for row in line if row != mine][:K] for line, mine in zip(hits[0].rows, own, strict=True)])

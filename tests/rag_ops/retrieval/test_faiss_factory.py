@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rag_ops.errors import InputError
-from rag_ops.retrieval import faiss_factory, faiss_index, faiss_specs
-from rag_ops.retrieval.index_shard import IndexShard
+from rag_ops.retrieval import faiss_factory, faiss_index, kinds
+from rag_ops.retrieval.index_kind import IndexShard
 
 ROWS, DIMENSION, K = 2000, 32, (1, 5, 20)
 BELOW, OFF = 0.01, 0.45  # of recall; of the mean inner product of hits, for the coarsest codes
@@ -86,7 +86,7 @@ def bare(spec: str, vectors: np.ndarray, questions: np.ndarray) -> np.ndarray:
             part.do_polysemous_training = False
     index.train(vectors)
     index.add(vectors)
-    faiss_index.set_search(index, None, None)
+    faiss_index.set_search(index)
     scores, rows = index.search(questions, max(K))
     best_first = scores if (np.diff(scores) <= 0).all() else -scores
     return np.take_along_axis(rows, np.lexsort((rows, -best_first)), 1)  # equal scores by row
@@ -94,18 +94,17 @@ def bare(spec: str, vectors: np.ndarray, questions: np.ndarray) -> np.ndarray:
 
 def build(directory, spec: str, vectors: np.ndarray, normalized: bool) -> IndexShard:
     """An index shard as the job makes it: designed, trained, filled in batches, written, and opened."""
-    design = faiss_specs.design(
+    kind = kinds.design(
         spec, len(vectors), DIMENSION, "float32", normalize=normalized, files=1, num_shards=1, recall=0.9
-    )
-    if design.training:
-        index = faiss_index.train(spec, vectors, 1, design.layout)
-    else:
-        index = faiss_index.new_index(spec, DIMENSION, "float32", design.layout)
-    longest = faiss_index.longest_vector(iter([vectors])) if design.layout.augmented else None
-    faiss_index.fill(index, iter(np.array_split(vectors, 3)), 1, longest, len(vectors))
+    ).kind
+    trained = str(directory / "trained.faiss") if kind.training else None
+    if trained:
+        with open(trained, "wb") as file:
+            kind.write(kind.train(vectors, 1), file)
+    index = kind.build(lambda: iter(np.array_split(vectors, 3)), len(vectors), 1, trained)
     with open(directory / "index.faiss", "wb") as file:
-        faiss_index.write_index(index, file)
-    return IndexShard(str(directory / "index.faiss"), "0" * 64, 0, len(vectors), threads=1)
+        kind.write(index, file)
+    return kind.shard(str(directory / "index.faiss"), "0" * 64, 0, len(vectors), threads=1)
 
 
 @pytest.mark.parametrize(("spec", "normalized"), SEARCHED)
@@ -131,6 +130,6 @@ def test_recall_is_that_of_bare_faiss_and_scores_are_inner_products(spec, normal
 @pytest.mark.parametrize(("spec", "message"), REFUSED.items())
 def test_what_cannot_rank_by_inner_product_is_refused_before_any_work(spec, message):
     with pytest.raises(InputError, match="--spec") as caught:
-        faiss_specs.design(spec, ROWS, DIMENSION, "float32", normalize=False, files=1, recall=0.9)
+        kinds.design(spec, ROWS, DIMENSION, "float32", normalize=False, files=1, recall=0.9)
     assert (message if is_known(spec) else "no index") in str(caught.value)
     assert "\n" not in str(caught.value)

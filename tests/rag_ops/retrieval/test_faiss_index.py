@@ -1,4 +1,4 @@
-"""Building an index: specs, training samples, shard cuts."""
+"""Building a FAISS index: specs, training samples."""
 
 import faiss
 import numpy as np
@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from rag_ops.errors import InputError
-from rag_ops.retrieval import faiss_factory, faiss_index, faiss_specs
+from rag_ops.retrieval import faiss_index
+from rag_ops.retrieval.faiss_kind import Faiss
 from rag_ops.storage import store
 from rag_ops.storage.parquet import write_parquet
 from rag_ops.storage.rows import read_rows, vector_batches
@@ -19,12 +20,12 @@ from schemas import embeddings
 def test_every_spec_is_inner_product_and_finds_most_of_what_is_nearest(spec):
     vectors = np.random.default_rng(0).standard_normal((1200, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    faiss_specs.check(spec, 16, len(vectors))
-    trained = faiss_specs.needs_training(spec, 16)
-    index = faiss_index.train(spec, vectors, threads=1) if trained else faiss_factory.empty_index(spec, 16)
+    kind = Faiss(spec, 16, normalize=True)
+    kind.check(len(vectors))
+    index = kind.train(vectors, threads=1) if kind.training else kind.empty()
     assert index.metric_type == faiss.METRIC_INNER_PRODUCT
     assert faiss_index.fill(index, iter(np.array_split(vectors, 3)), threads=1) == 1200
-    faiss_index.set_search(index, None, None)
+    faiss_index.set_search(index)
     _, rows = index.search(vectors[:50], 10)
     exact = np.argsort(-(vectors[:50] @ vectors.T), axis=1)[:, :10]
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows, exact, strict=True)])
@@ -42,50 +43,30 @@ def test_every_spec_is_inner_product_and_finds_most_of_what_is_nearest(spec):
 )
 def test_bad_specs_are_refused_before_any_work(spec, message):
     with pytest.raises(InputError, match=message):
-        faiss_specs.check(spec, 16, 100)
+        Faiss(spec, 16).check(100)
 
 
 def test_too_small_a_sample_is_refused():
     with pytest.raises(InputError, match="cannot be trained on 20 vectors"):
-        faiss_index.train("IVF4,PQ4x8", np.zeros((20, 16), np.float32), threads=1)
+        Faiss("IVF4,PQ4x8", 16).train(np.zeros((20, 16), np.float32), threads=1)
 
 
 @pytest.mark.parametrize("spec", ["PQ4", "OPQ4,PQ4", "IVF16,Flat", "OPQ4,IVF4,PQ4"])
 def test_few_training_vectors_are_told_in_one_line(spec, capfd, caplog):
     vectors = np.random.default_rng(0).standard_normal((400, 16)).astype(np.float32)
-    faiss_index.train(spec, vectors, threads=1)
+    Faiss(spec, 16).train(vectors, threads=1)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert caplog.messages[0].startswith("training on 400 vectors; FAISS recommends ")
     assert "clustering" not in "".join(capfd.readouterr())
 
 
 def test_the_training_sample_is_spread_and_the_same_each_time():
-    rows = faiss_specs.training_rows("IVF1000,Flat", 1_000_000, 8)
+    rows = Faiss("IVF1000,Flat", 8).training_rows(1_000_000)
     assert len(rows) == 64_000
     assert rows[0] == 0
     assert rows[-1] == 999_999
     assert (np.diff(rows) > 0).all()
-    assert faiss_specs.training_rows("IVF4,Flat", 50, 8).tolist() == list(range(50))
-
-
-@pytest.mark.parametrize("rows", [[5, 5, 5, 5, 5], [100, 1, 1, 1], [0, 0, 7], [1, 1, 1, 100]])
-def test_shards_are_consecutive_and_none_is_empty_of_files(rows):
-    for count in range(1, len(rows) + 1):
-        cuts = faiss_index.cut_shards(rows, count)
-        assert [place for cut in cuts for place in cut] == list(range(len(rows)))
-        assert all(len(cut) for cut in cuts)
-        assert len(cuts) == count
-
-
-def test_more_index_shards_than_embedding_shards_are_refused():
-    with pytest.raises(InputError, match="1 to 2"):
-        faiss_index.cut_shards([5, 5], 3)
-
-
-def test_default_number_of_shards_keeps_a_shard_within_its_size():
-    assert faiss_specs.default_shards(21_000_000, 1536, 420) == 16
-    assert faiss_specs.default_shards(5_000, 768, 4) == 1
-    assert faiss_specs.default_shards(21_000_000, 1536, 10) == 10
+    assert Faiss("IVF4,Flat", 8).training_rows(50).tolist() == list(range(50))
 
 
 def test_chosen_rows_are_read_without_the_others(tmp_path):

@@ -5,8 +5,10 @@ import pytest
 
 from rag_ops.errors import InputError, JobError
 from rag_ops.retrieval import faiss_index, recall
-from rag_ops.retrieval.index_shard import IndexShard
-from rag_ops.retrieval.recall import Recall, SearchParams
+from rag_ops.retrieval.faiss_kind import Faiss
+from rag_ops.retrieval.faiss_shard import FaissShard
+from rag_ops.retrieval.index_kind import SearchParams
+from rag_ops.retrieval.recall import Recall
 from rag_ops.retrieval.topk import TopK
 
 
@@ -58,14 +60,15 @@ def test_measured_recall_is_an_independent_count(tmp_path, spec):
     vectors = (generator.standard_normal((40, 24))[generator.integers(0, 40, 5000)] * 2).astype(np.float32)
     vectors += generator.standard_normal(vectors.shape).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    index = faiss_index.train(spec, vectors, 1)
+    kind = Faiss(spec, 24, normalize=True)
+    index = kind.train(vectors, 1)
     faiss_index.fill(index, iter([vectors]), 1)
     with open(tmp_path / "i.faiss", "wb") as file:
         faiss_index.write_index(index, file)
-    shard = IndexShard(str(tmp_path / "i.faiss"), "d" * 64, 0, len(vectors))
+    shard = FaissShard(str(tmp_path / "i.faiss"), "d" * 64, 0, len(vectors))
     rows = recall.query_rows(len(vectors), 100)
     truth = recall.true_hits(vectors[rows], [vectors[:3000], vectors[3000:]], 0, 1)
-    tried = recall.search_params(spec, True)
+    tried = kind.search_params(True)
     found = recall.found_hits(shard, vectors[rows], rows, truth, tried)
     assert list(found) == tried[: len(found)]
     curve = []
@@ -88,12 +91,12 @@ def test_measured_recall_is_an_independent_count(tmp_path, spec):
 
 def test_a_search_that_finds_less_than_faiss_in_the_same_index_is_an_error(tmp_path):
     vectors = np.random.default_rng(0).standard_normal((1000, 16)).astype(np.float32)
-    index = faiss_index.new_index("SQ8", 16)
+    index = Faiss("SQ8", 16).empty()
     index.train(vectors)
     faiss_index.fill(index, iter([vectors]), 1)
     with open(tmp_path / "i.faiss", "wb") as file:
         faiss_index.write_index(index, file)
-    shard = IndexShard(str(tmp_path / "i.faiss"), "d" * 64, 50, len(vectors))
+    shard = FaissShard(str(tmp_path / "i.faiss"), "d" * 64, 50, len(vectors))
     rows = recall.query_rows(len(vectors), 300)
     truth = recall.true_hits(vectors[rows], [vectors], 50, 1)
     found = shard.search(vectors[rows], recall.KEPT)

@@ -7,7 +7,7 @@ import pytest
 
 from rag_ops.errors import InputError
 from rag_ops.retrieval import faiss_factory, faiss_index
-from rag_ops.retrieval.index_shard import IndexShard
+from rag_ops.retrieval.faiss_shard import FaissShard
 from rag_ops.retrieval.topk import TopK, merge
 from rag_ops.storage import store
 
@@ -18,7 +18,7 @@ def brute_force(questions: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarra
     return order[:, :k]
 
 
-def write(tmp_path, vectors: np.ndarray, cuts: list[int], spec: str = "Flat") -> list[IndexShard]:
+def write(tmp_path, vectors: np.ndarray, cuts: list[int], spec: str = "Flat") -> list[FaissShard]:
     shards = []
     for number, (start, end) in enumerate(itertools.pairwise(cuts)):
         index = faiss_factory.empty_index(spec, vectors.shape[1])
@@ -26,7 +26,7 @@ def write(tmp_path, vectors: np.ndarray, cuts: list[int], spec: str = "Flat") ->
         name = f"index-{number}.faiss"
         with store.atomic_write(str(tmp_path), name) as file:
             assert faiss_index.write_index(index, file) == end - start
-        shards.append(IndexShard(str(tmp_path / name), file.sha256, start, end - start))
+        shards.append(FaissShard(str(tmp_path / name), file.sha256, start, end - start))
     return shards
 
 
@@ -80,10 +80,10 @@ def test_a_cut_index_file_is_named(tmp_path):
     path = tmp_path / "index-0.faiss"
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(InputError, match=r"index-0\.faiss"):
-        IndexShard(str(path), "x", 0, 4)
+        FaissShard(str(path), "x", 0, 4)
 
 
 def test_an_index_with_other_rows_than_its_manifest_is_refused(tmp_path):
     write(tmp_path, np.eye(4, dtype=np.float32), [0, 4])
     with pytest.raises(InputError, match="4 vectors"):
-        IndexShard(str(tmp_path / "index-0.faiss"), "x", 0, 5)
+        FaissShard(str(tmp_path / "index-0.faiss"), "x", 0, 5)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from rag_ops.errors import InputError
-from rag_ops.retrieval import faiss_factory, faiss_index, faiss_specs
+from rag_ops.retrieval import faiss_factory, faiss_index
+from rag_ops.retrieval.faiss_kind import Faiss, choose
 from tests.rag_ops.retrieval.test_faiss_factory import is_known
 
 GIB = 1 << 30
@@ -20,10 +21,11 @@ SPECS += ["PQ8x4,RFlat", "IVF16,PQ8x4,RFlat", "HNSW8_PQ8x4,RFlat", "PQ8x4fs", "P
 def test_memory_of_an_index_is_foretold(spec, tmp_path):
     rows = 12_000
     vectors = np.random.default_rng(0).standard_normal((rows, 32)).astype(np.float32)
-    index = faiss_index.train(spec, vectors[:4000], 2, faiss_factory.layout(spec, 32, normalized=True))
+    kind = Faiss(spec, 32, normalize=True)
+    index = kind.train(vectors[:4000], 2)
     faiss_index.fill(index, iter([vectors]), 2)
     faiss.write_index(index, str(tmp_path / "index"))
-    foretold = rows * faiss_specs.bytes_per_vector(spec, 32) + faiss_specs.fixed_bytes(spec, 32)
+    foretold = rows * kind.bytes_per_vector + kind.fixed_bytes
     assert os.path.getsize(tmp_path / "index") == pytest.approx(foretold, rel=0.05)
 
 
@@ -49,20 +51,20 @@ def test_no_quantiser_is_trained_for_a_search_that_is_not_ours(spec):
 
 
 def test_auto_is_exact_where_that_is_cheap_or_wanted():
-    assert faiss_specs.choose(1_000_000, 768, 2, 2 * GIB, 64, 0.95).spec == "Flat"
-    assert faiss_specs.choose(21_000_000, 768, 2, 2 * GIB, 64, 0.999).spec == "Flat"
-    assert faiss_specs.choose(100, 384, 4, GIB, 1, 0.95).spec == "Flat"
+    assert choose(1_000_000, 768, 2, 2 * GIB, 64, 0.95)[0] == "Flat"
+    assert choose(21_000_000, 768, 2, 2 * GIB, 64, 0.999)[0] == "Flat"
+    assert choose(100, 384, 4, GIB, 1, 0.95)[0] == "Flat"
 
 
 def test_auto_compresses_as_far_as_memory_wants():
-    large = faiss_specs.choose(21_000_000, 768, 2, 2 * GIB, 64, 0.95)
-    assert large.spec == "IVF16384,SQ8"
-    assert "21,000,000 vectors of 768" in large.reason
-    tight = faiss_specs.choose(21_000_000, 768, 2, 100 << 20, 64, 0.95)
-    assert tight.spec == "IVF16384,PQ96"
-    faiss_specs.check(tight.spec, 768, 21_000_000)
+    spec, reason = choose(21_000_000, 768, 2, 2 * GIB, 64, 0.95)
+    assert spec == "IVF16384,SQ8"
+    assert "21,000,000 vectors of 768" in reason
+    tight, _ = choose(21_000_000, 768, 2, 100 << 20, 64, 0.95)
+    assert tight == "IVF16384,PQ96"
+    Faiss(tight, 768).check(21_000_000)
     with pytest.raises(InputError, match=r"no index fits --shard_memory: '10 MiB'; expected at least"):
-        faiss_specs.choose(21_000_000, 768, 2, 10 << 20, 64, 0.95)
+        choose(21_000_000, 768, 2, 10 << 20, 64, 0.95)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_auto_compresses_as_far_as_memory_wants():
 )
 def test_what_does_not_go_together_is_refused_with_what_to_use(spec, dimension, rows, remedy):
     with pytest.raises(InputError, match=remedy):
-        faiss_specs.check(spec, dimension, rows)
+        Faiss(spec, dimension, normalize=True).check(rows)
 
 
 def test_only_graphs_over_vectors_of_different_length_are_augmented():
@@ -95,7 +97,7 @@ def test_only_graphs_over_vectors_of_different_length_are_augmented():
 
 
 def test_large_code_books_are_trained_on_more_vectors():
-    assert len(faiss_specs.training_rows("PQ8", 10**7, 64)) == 10_000
-    assert len(faiss_specs.training_rows("PQ8x12", 10**7, 64)) == 1 << 18
-    assert len(faiss_specs.training_rows("PQ8x16", 10**7, 64)) >= 1 << 16
-    assert len(faiss_specs.training_rows("PQ8x16", 70_000, 64)) == 70_000
+    assert len(Faiss("PQ8", 64).training_rows(10**7)) == 10_000
+    assert len(Faiss("PQ8x12", 64).training_rows(10**7)) == 1 << 18
+    assert len(Faiss("PQ8x16", 64).training_rows(10**7)) >= 1 << 16
+    assert len(Faiss("PQ8x16", 64).training_rows(70_000)) == 70_000

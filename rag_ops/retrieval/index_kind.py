@@ -1,0 +1,195 @@
+"""What a kind of index must know: its size, and how it is trained, filled, written, opened and searched.
+
+A new kind is a subclass of `IndexKind` and one of `IndexShard` in a file of their own, and its entry in `kinds.py`.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rag_ops.errors import InputError
+from rag_ops.retrieval.topk import TopK
+from rag_ops.storage import store
+
+MIN_TRAIN_ROWS = 10_000
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class SearchParams:
+    """What a search is tuned by: the name of a field of `kinds.SearchSettings`, and its value; or nothing."""
+
+    name: str | None = None
+    value: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value}" if self.name else "one setting"
+
+    def settings(self) -> dict[str, int]:
+        """The parameters by name."""
+        return {self.name: self.value} if self.name else {}
+
+
+class IndexShard(abc.ABC):
+    """An open index shard.
+
+    Args:
+        url: URL of the file; a remote one is copied to the local cache.
+        digest: SHA-256 of the file, its name in the cache.
+        first_row: row of its first vector in the corpus.
+        expected_rows: number of vectors in the manifest.
+        threads: number of threads of the search.
+        params: see `set_search`.
+
+    Raises:
+        InputError: the file cannot be read, holds another number of vectors, or does not rank by inner product.
+    """
+
+    def __init__(
+        self, url: str, digest: str, first_row: int, expected_rows: int, *, threads: int = 2, **params: int | None
+    ):
+        self._first_row, self._threads = first_row, threads
+        self._rows = self._open(store.local_copy(url, digest))
+        if self._rows != expected_rows:
+            raise InputError(
+                "an index shard does not hold what its manifest says",
+                value=f"{url} ({self._rows} vectors)",
+                expected=f"{expected_rows} vectors",
+                remedy="run index again",
+            )
+        if reason := self._why_unreadable():
+            raise InputError(f"an index shard {reason}", value=url, remedy="run index again")
+        self.set_search(params)
+
+    def search(self, questions: np.ndarray, k: int) -> TopK:
+        """The best k passages of this shard for each question vector, float32 (questions, dimension)."""
+        found = min(k, self._rows)
+        if not len(questions) or not found:
+            return TopK.empty(len(questions), k)
+        return self._hits(*self._search(np.ascontiguousarray(questions, np.float32), found), k)
+
+    def search_bare(self, questions: np.ndarray, k: int) -> TopK | None:
+        """What the library's own search finds, to compare with; None if `search` is all there is."""
+        return None
+
+    @abc.abstractmethod
+    def set_search(self, params: Mapping[str, int | None]) -> None:
+        """Sets the search parameters by name; None or absent for the default, and those of other kinds are ignored."""
+
+    @abc.abstractmethod
+    def _open(self, path: str) -> int:
+        """Opens a local file; returns the number of its vectors."""
+
+    @abc.abstractmethod
+    def _search(self, questions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (inner products) and places in this shard of k or more hits, in any order; -1 for no hit.
+
+        Args:
+            questions: float32 (questions, dimension), at least one.
+            k: from 1 to the number of vectors.
+        """
+
+    def _why_unreadable(self) -> str | None:
+        """Why hits would be no rows ranked by inner product, as the end of a sentence; None if they are."""
+        return None
+
+    def _hits(self, scores: np.ndarray, places: np.ndarray, k: int) -> TopK:
+        return TopK.sorted(scores, np.where(places < 0, -1, places + self._first_row), k)
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexKind(abc.ABC):
+    """An index of some kind for some vectors, before it is built.
+
+    Attributes:
+        spec: what --spec says.
+        dimension: numbers of a vector.
+        dtype: dtype of the vectors as embed stored them: "float16" or "float32".
+        normalize: whether vectors have length 1.
+    """
+
+    spec: str
+    dimension: int
+    dtype: str = "float32"
+    normalize: bool = False
+
+    shard: ClassVar[type[IndexShard]]  # opens its shards
+
+    @staticmethod
+    @abc.abstractmethod
+    def takes(spec: str) -> bool:
+        """Whether a spec is of this kind."""
+
+    @property
+    def training(self) -> bool:
+        """Whether it must see a sample of the vectors before any is added."""
+        return False
+
+    @property
+    def exact(self) -> bool:
+        """Whether a search finds the best by the vectors as they are stored; then no recall is measured."""
+        return False
+
+    @property
+    @abc.abstractmethod
+    def bytes_per_vector(self) -> int:
+        """Bytes of a vector, on disk and in memory."""
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes that every shard takes whatever its vectors."""
+        return 0
+
+    @abc.abstractmethod
+    def check(self, rows: int) -> None:
+        """Checks the spec against the vectors before any work.
+
+        Raises:
+            InputError: it is no spec, does not rank by inner product, or does not go with the vectors.
+        """
+
+    def config(self) -> dict[str, Any]:
+        """What decides the index, besides the vectors and the number of shards: part of its fingerprint."""
+        return {"spec": self.spec, "metric": "inner_product"}
+
+    def info(self) -> dict[str, Any]:
+        """What the manifest says of this kind alone (`schemas/info.py`)."""
+        return {"stored_as": self.spec}
+
+    def training_rows(self, rows: int) -> np.ndarray:
+        """The rows of the training sample, int64 ascending: evenly spaced, so it is the same in every run."""
+        return np.linspace(0, rows - 1, min(rows, self._wanted(rows))).astype(np.int64)
+
+    def _wanted(self, rows: int) -> int:
+        """The number of vectors to train on, if there are so many."""
+        return MIN_TRAIN_ROWS
+
+    def train(self, sample: np.ndarray, threads: int) -> Any:
+        """Returns a trained, empty index, trained on float32 (rows, dimension)."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def build(
+        self, vectors: Callable[[], Iterator[np.ndarray]], rows: int, threads: int, trained: str | None = None
+    ) -> Any:
+        """Returns an index of the vectors in order: vector i is the i-th row.
+
+        Args:
+            vectors: gives all vectors from the first, in batches of (rows, dimension).
+            rows: number of vectors.
+            threads: number of threads.
+            trained: local file of the trained index, if this kind is trained.
+        """
+
+    @staticmethod
+    @abc.abstractmethod
+    def write(index: Any, file: Any) -> int:
+        """Writes what `train` or `build` returned to an open file; returns the number of its vectors."""
+
+    def search_params(self, tune: bool) -> list[SearchParams]:
+        """The search parameters to try, cheapest first; one alone if nothing is to be tuned."""
+        return [SearchParams()]
