@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from schemas.passages import Passage
+
 UNKNOWN = -1  # when a text was written, if nothing says so
 
 
@@ -51,3 +53,6 @@ class NoArticle:
     article_id: str
     date: int = UNKNOWN
     revision: int = UNKNOWN
+
+
+Source = Article | NoArticle | Passage  # what reading gives; a passage is one already, and is not split

@@ -16,7 +16,7 @@ class Dropped(Counter[str]):
 
     >>> dropped = Dropped()
     >>> dropped["redirect"] += 1
-    >>> dropped.name("too_long", "A page of 10 MB")
+    >>> dropped.name(TOO_LONG, "A page of 10 MB")
     >>> dict(dropped), dropped.titles
     ({'redirect': 1, 'too_long': 1}, {'too_long': ['A page of 10 MB']})
     """
@@ -26,17 +26,9 @@ class Dropped(Counter[str]):
         self.titles: dict[str, list[str]] = {}
 
     def name(self, reason: str, title: str) -> None:
-        """Counts a page, and keeps its title."""
+        """Counts a page that cannot be read within the bounds, keeps its title, and says so in a line of the log."""
+        logger.warning("page %r is dropped: %s", title[:SHOWN_CHARS], reason.replace("_", " "))
         self[reason] += 1
         titles = self.titles.setdefault(reason, [])
         if len(titles) < NAMED_TITLES:
             titles.append(title[:SHOWN_CHARS])
-
-
-def drop(dropped: Counter[str], reason: str, title: str) -> None:
-    """Counts and names a page that cannot be read within the bounds; a line in the log says which."""
-    logger.warning("page %r is dropped: %s", title[:SHOWN_CHARS], reason.replace("_", " "))
-    if isinstance(dropped, Dropped):
-        dropped.name(reason, title)
-    else:
-        dropped[reason] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import bz2
 import dataclasses
+import functools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -131,11 +132,10 @@ def read_pages(url: str, start: int = 0, end: int | None = None) -> Iterator[Pag
     """
     chunks = _chunks(url, start, end)
     parser = _PageParser(url, start)
-    if start == 0:
-        yield from parser.feed_all(_up_to_last_page(chunks, end), whole=end is None)
-    else:
+    if start:
         parser.feed(b"<mediawiki>")
-        yield from parser.feed_all(_up_to_last_page(_from_first_page(chunks), end), whole=end is None)
+        chunks = _from_first_page(chunks)
+    yield from parser.feed_all(_up_to_last_page(chunks, end), whole=end is None)
 
 
 def read_site(url: str) -> SiteInfo:
@@ -214,10 +214,8 @@ def _after_last_close(text: bytes) -> bytes:
 
 def _tag_start(text: bytes) -> bytes:
     """The longest end of `text` that begins "<page>" without being the whole of it."""
-    for length in range(min(len(OPEN_TAG) - 1, len(text)), 0, -1):
-        if OPEN_TAG.startswith(text[-length:]):
-            return text[-length:]
-    return b""
+    ends = (text[-length:] for length in range(len(OPEN_TAG) - 1, 0, -1))
+    return next((end for end in ends if OPEN_TAG.startswith(end)), b"")
 
 
 class _PageParser:
@@ -227,14 +225,12 @@ class _PageParser:
         self._url, self._start = url, start
         self._pages: list[Page] = []
         self._path: list[str] = []
-        self._fields: dict[str, str] = {}
-        self._long = False  # whether one of them was cut
-        self._revision: dict[str, str] = {}  # the one that is being read
+        self._fields: dict[str, str] = {}  # of the page; "long" names one that was cut
+        self._revision: dict[str, str] = {}  # the one that is being read, likewise
         self._latest: dict[str, str] = {}  # the latest revision of the page so far
         self._text: list[str] | None = None
         self._room = 0  # characters that the field may still have
         self._ended = False
-        self._site: SiteInfo | None = None
         self._before = 0  # bytes of the exports before this one
         self._begin()
 
@@ -332,12 +328,11 @@ class _PageParser:
         if name == "page" and depth == 2:
             self._fields = {"page": ""}
             self._latest = {}
-            self._long = False
         elif name == "revision" and depth == 3:
             self._revision = {}
         elif name == "redirect" and depth == 3:
             self._fields["redirect"] = "yes"
-        elif (depth == 3 and (name in _PAGE_FIELDS or (name == "dbname" and self._is_later()))) or (
+        elif (depth == 3 and (name in _PAGE_FIELDS or (name == "dbname" and (self._start or self._before)))) or (
             depth == 4 and name in _REVISION_FIELDS and self._path[2] == "revision"
         ):
             self._text = []
@@ -348,19 +343,14 @@ class _PageParser:
         name = name.rsplit(":", 1)[-1]
         self._path.pop()
         depth = len(self._path)
-        if self._text is not None and name == "dbname":
-            self._check_wiki("".join(self._text).strip())
-            self._text = None
+        fields, names = (self._fields, _PAGE_FIELDS) if depth == 2 else (self._revision, _REVISION_FIELDS)
+        if self._text is not None and (name in names or name == "dbname"):
+            text, self._text = "".join(self._text), None
             self._parser.CharacterDataHandler = None
-        elif self._text is not None and name in (_PAGE_FIELDS if depth == 2 else _REVISION_FIELDS):
-            fields = self._fields if depth == 2 else self._revision
-            fields[name] = "".join(self._text)
-            if self._room < 0 and depth == 2:
-                self._long = True
-            elif self._room < 0:
-                self._revision["long"] = name
-            self._text = None
-            self._parser.CharacterDataHandler = None
+            if name == "dbname":  # of an export that is not the first of the file
+                self._check_wiki(text.strip())
+            else:
+                fields |= {name: text, "long": name} if self._room < 0 else {name: text}
         elif name == "revision" and depth == 2:
             # Exports write revisions in either order; of two of one second the greater id is the later.
             if not self._latest or _moment(self._revision) >= _moment(self._latest):
@@ -391,11 +381,12 @@ class _PageParser:
                 raise KeyError("id")
             return Page(
                 page_id,
-                int(fields["ns"]) if "ns" in fields else self._namespace_of(fields["title"]),
+                # Exports before version 0.6, of 2012, have no <ns>.
+                int(fields["ns"]) if "ns" in fields else self._site.namespace_of(fields["title"]),
                 fields["title"],
                 "redirect" in fields,
                 latest.get("text", ""),
-                self._long or "long" in latest,
+                "long" in fields or "long" in latest,
                 latest.get("model", "").strip() or WIKITEXT,
                 *_moment(latest),
             )
@@ -406,12 +397,11 @@ class _PageParser:
                 expected="title and id, and ns as a number",
             ) from error
 
-    def _is_later(self) -> bool:
-        """Whether this is not the first export of the file."""
-        return self._start > 0 or self._before > 0
+    @functools.cached_property
+    def _site(self) -> SiteInfo:
+        return read_site(self._url)
 
     def _check_wiki(self, wiki: str) -> None:
-        self._site = self._site or read_site(self._url)
         if wiki != self._site.wiki:
             raise InputError(
                 "dumps of two wikis follow one another in a file, and their pages' ids begin anew",
@@ -419,11 +409,6 @@ class _PageParser:
                 expected="one wiki in a file",
                 remedy="give them as two files: their ids then get the wikis' names",
             )
-
-    def _namespace_of(self, title: str) -> int:
-        """By the title's prefix: exports before version 0.6, of 2012, have no <ns>."""
-        self._site = self._site or read_site(self._url)
-        return self._site.namespace_of(title)
 
     def _refuse_doctype(self, name: str, *_: object) -> None:
         raise InputError(

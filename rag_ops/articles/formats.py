@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -21,9 +20,9 @@ import pyarrow.parquet as pq
 
 from rag_ops import settings
 from rag_ops.articles import dump, tsv
-from rag_ops.articles.article import Article, NoArticle, Split
+from rag_ops.articles.article import Article, NoArticle, Source, Split
 from rag_ops.articles.columns import Columns, find_columns, joined_text, made_id
-from rag_ops.articles.dropped import TOO_LONG, drop
+from rag_ops.articles.dropped import TOO_LONG, Dropped
 from rag_ops.articles.lines import line_source, read_lines
 from rag_ops.articles.tsv import Layout
 from rag_ops.errors import InputError
@@ -72,9 +71,7 @@ class Format:
         """
         raise NotImplementedError
 
-    def articles(
-        self, split: Split, options: InputOptions, dropped: Counter[str]
-    ) -> Iterator[Article | NoArticle | Passage]:
+    def articles(self, split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
         """The articles of a split, in input order; what is no article is counted in `dropped` by reason.
 
         Raises:
@@ -83,7 +80,7 @@ class Format:
         for source, row in self.rows(split, options):
             article = _article(source, row, split, options)
             if len(article.title) > MAX_NAME_CHARS or len(article.article_id) > MAX_NAME_CHARS:
-                drop(dropped, TOO_LONG, article.title or article.article_id)
+                dropped.name(TOO_LONG, article.title or article.article_id)
             elif (kept := self.kept(article)) is not None:
                 yield kept
             else:
@@ -107,9 +104,7 @@ class MediaWiki(Format):
         """See `dump.cut_dump`."""
         yield from dump.cut_dump(url, options.split_bytes)
 
-    def articles(
-        self, split: Split, options: InputOptions, dropped: Counter[str]
-    ) -> Iterator[Article | NoArticle | Passage]:
+    def articles(self, split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
         """Pages; one that is no article leaves a mark, so that an older revision does not come back in its place."""
         for page in dump.read_pages(split.url, split.start, split.end):
             article_id = split.prefix + page.page_id
@@ -118,7 +113,7 @@ class MediaWiki(Format):
                 yield Article(article_id, page.title, page.wikitext, page.date, page.revision)
                 continue
             if reason == TOO_LONG:
-                drop(dropped, reason, page.title)
+                dropped.name(reason, page.title)
             else:
                 dropped[reason] += 1
             if page.namespace == 0:

@@ -14,7 +14,7 @@ MAX_LINE_BYTES = 256 << 20  # more is no line: a few bytes can unpack to gigabyt
 
 
 def read_lines(split: Split) -> Iterator[tsv.Line]:
-    """The lines that begin in a split's bytes, each with the number of lines before it in the split, and its place."""
+    """Yields the lines that begin in a split's bytes, each after the number of lines before it there and its place."""
     with store.open_read(split.url) as raw:
         stream = compression.decompressed(raw, split.url)
         position = 0
@@ -44,19 +44,11 @@ def read_lines(split: Split) -> Iterator[tsv.Line]:
 
 
 def line_source(split: Split, lines_before: int) -> str:
-    """The file and line, for a message."""
-    return f"{split.url}, line {_line_number(split, lines_before)}"
-
-
-def _line_number(split: Split, lines_before: int) -> int:
-    """The number of a line in the whole file, from 1; counts the lines before the split, for errors alone."""
-    if not split.start:
-        return lines_before + 1
-    count, position = 0, 0
+    """The file and line, counted in the whole file from 1, for a message; reads what comes before the split."""
+    number, left, piece = lines_before + 1, split.start, b"\n"
     with store.open_read(split.url) as file:
-        while position < split.start and (piece := file.read(min(1 << 20, split.start - position))):
-            count += piece.count(b"\n")
-            position += len(piece)
-        file.seek(split.start - 1)
-        count += file.read(1) != b"\n"
-    return count + lines_before + 1
+        while left and (piece := file.read(min(1 << 20, left))):
+            number += piece.count(b"\n")
+            left -= len(piece)
+    number += not piece.endswith(b"\n")
+    return f"{split.url}, line {number}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import posixpath
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rag_ops.articles import dump
-from rag_ops.articles.article import Article, NoArticle, Split
+from rag_ops.articles.article import Source, Split
+from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.errors import InputError
 from rag_ops.storage import store
@@ -39,8 +39,8 @@ def plan_splits(urls: Sequence[str], options: InputOptions) -> list[Split]:
     return splits
 
 
-def read_split(split: Split, options: InputOptions, dropped: Counter[str]) -> Iterator[Article | NoArticle | Passage]:
-    """The articles of a split; see `Format.articles`."""
+def read_split(split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
+    """Yields the articles of a split; see `Format.articles`."""
     return FORMATS[split.format].articles(split, options, dropped)
 
 
@@ -109,12 +109,7 @@ def id_prefixes(kinds: Mapping[str, str], options: InputOptions) -> dict[str, st
 
 
 def same_id_error(article_id: str, files: Sequence[str]) -> InputError:
-    """The error of two articles that differ and have one id.
-
-    Args:
-        article_id: id of both.
-        files: files that they are in, as far as known.
-    """
+    """The error of two articles that differ and have one id; `files` are those that they are in, as far as known."""
     return InputError(
         "two articles have one id and are not the same, so one of them would be lost",
         value=f"{article_id} in {' and '.join(dict.fromkeys(files)) or 'the input'}",
@@ -132,7 +127,7 @@ def _check_first_ids(splits: Sequence[Split], options: InputOptions) -> None:
     firsts = [split for split in splits if not split.start and FORMATS[split.format].checks_ids]
     seen: dict[str, tuple[Any, str]] = {}
     for split in firsts[:FILES_LOOKED_AT] if len(firsts) > 1 else ():
-        article = next(read_split(split, options, Counter()), None)
+        article = next(read_split(split, options, Dropped()), None)
         if article is None:
             continue
         name = article.passage_id if isinstance(article, Passage) else article.article_id

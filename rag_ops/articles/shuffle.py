@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,8 +17,8 @@ import pyarrow.compute as pc
 
 from rag_ops import heap
 from rag_ops.articles import dump
-from rag_ops.articles.article import UNKNOWN, Article, NoArticle, Split
-from rag_ops.articles.dropped import TOO_COMPLEX, Dropped, drop
+from rag_ops.articles.article import UNKNOWN, Article, NoArticle, Source, Split
+from rag_ops.articles.dropped import TOO_COMPLEX, Dropped
 from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.articles.reading import read_split, same_id_error
 from rag_ops.articles.splitting import shard_of, split_words
@@ -64,8 +63,8 @@ class SpillRecord:
 def write_spill(
     directory: str,
     name: str,
-    sources: Iterable[Article | NoArticle | Passage],
-    dropped: Counter[str],
+    sources: Iterable[Source],
+    dropped: Dropped,
     *,
     ordinal: int,
     num_shards: int,
@@ -97,17 +96,14 @@ def write_spill(
                 articles += sum(row["position"] == 0 for row in buffers[shard])
                 text_bytes += sum(len(row["text"]) for row in buffers.pop(shard))
             heap.trim()
-    titles = dropped.titles if isinstance(dropped, Dropped) else {}
     counts = dict(sorted(dropped.items()))
-    record = SpillRecord(store.join(directory, name), batches, articles, rows, text_bytes, counts, titles)
+    record = SpillRecord(store.join(directory, name), batches, articles, rows, text_bytes, counts, dropped.titles)
     store.write_bytes(directory, name + ".json", record.to_json().encode())
     return record
 
 
-def plain_articles(
-    split: Split, options: InputOptions, dropped: Counter[str]
-) -> Iterator[Article | NoArticle | Passage]:
-    """The articles of a split in plain text: a dump's markup is rendered, other formats come as they are.
+def plain_articles(split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
+    """Yields the articles of a split in plain text: a dump's markup is rendered, other formats come as they are.
 
     A page whose markup cannot be rendered within the bounds of `markup.bounded` is dropped, counted and named.
     """
@@ -118,7 +114,7 @@ def plain_articles(
         elif (text := bounded.render(source.text, apparatus)) is not None:
             yield dataclasses.replace(source, text=text)
         else:
-            drop(dropped, TOO_COMPLEX, source.title)
+            dropped.name(TOO_COMPLEX, source.title)
             yield NoArticle(source.article_id, source.date, source.revision)
 
 
@@ -137,7 +133,10 @@ def read_shard(parts: Sequence[tuple[str, Sequence[int]]], inputs: Sequence[str]
     Raises:
         InputError: two articles differ and have one id, and neither is a later revision: one of them would be lost.
     """
-    batches = [batch for url, numbers in parts for batch in _read_batches(url, numbers)]
+    batches: list[pa.RecordBatch] = []
+    for url, numbers in parts:
+        with store.open_read(url) as file, pa.ipc.open_file(file) as reader:
+            batches += map(reader.get_batch, numbers)
     table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
     if not table.num_rows:
         return passages.SCHEMA.empty_table(), 0
@@ -168,16 +167,10 @@ def _check_same(rivals: pa.Table, inputs: Sequence[str]) -> None:
                 raise same_id_error(article_id, [inputs[source >> SOURCE_BITS] for source in (first, other) if inputs])
 
 
-def _read_batches(url: str, numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
-    with store.open_read(url) as file, pa.ipc.open_file(file) as reader:
-        for number in numbers:
-            yield reader.get_batch(number)
-
-
 def _passages(
-    sources: Iterable[Article | NoArticle | Passage], dropped: Counter[str], words: int, overlap: int
+    sources: Iterable[Source], dropped: Dropped, words: int, overlap: int
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number of each article in its split, and its passages as rows; of a page that is none a row without text."""
+    """Yields passages as rows after their article's number in the split; a page that is none is a row without text."""
     for number, source in enumerate(sources):
         if isinstance(source, Passage):
             yield number, _row(source.passage_id, source.title, source.text, source.passage_id, 0)
@@ -197,29 +190,17 @@ NO_MOMENT = NoArticle("")  # for rows that are no revision of a dump
 
 
 def _row(
-    passage_id: str,
-    title: str,
-    text: str,
-    article_id: str,
-    position: int,
-    moment: Article | NoArticle = NO_MOMENT,
+    passage_id: str, title: str, text: str, article_id: str, position: int, moment: Article | NoArticle = NO_MOMENT
 ) -> dict[str, Any]:
-    return {
-        "id": passage_id,
-        "title": title,
-        "text": text,
-        "article_id": article_id,
-        "position": position,
-        "content_hash": passages.content_hash(title, text),
-        "date": moment.date,
-        "revision": moment.revision,
-    }
+    row = {"id": passage_id, "title": title, "text": text, "article_id": article_id, "position": position}
+    content_hash = passages.content_hash(title, text)
+    return {**row, "content_hash": content_hash, "date": moment.date, "revision": moment.revision}
 
 
 def _rounds(
     rows: Iterable[tuple[int, dict[str, Any]]], num_shards: int, first_source: int
 ) -> Iterator[dict[int, list[dict[str, Any]]]]:
-    """Rows by shard, some thousands at a time."""
+    """Yields rows by shard, some thousands at a time."""
     buffers: dict[int, list[dict[str, Any]]] = {}
     buffered = 0
     for number, row in rows:

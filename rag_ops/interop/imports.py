@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import pickle
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
+from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.formats import InputOptions
 from rag_ops.articles.reading import plan_splits, read_split
 from rag_ops.errors import InputError
@@ -197,7 +197,7 @@ def _dpr_passages(url: str) -> dict[str, tuple[str, str]]:
     if url.endswith((".tsv", ".tsv.gz")):
         reading = InputOptions(format="psgs")
         splits = plan_splits([url], reading)
-        read = (row for split in splits for row in read_split(split, reading, Counter()))
+        read = (row for split in splits for row in read_split(split, reading, Dropped()))
         return {row.passage_id: (row.text, row.title) for row in read if isinstance(row, Passage)}
     found = read_pickle(url, dict)
     for value in itertools.islice(found.values(), 1):

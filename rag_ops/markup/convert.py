@@ -13,8 +13,13 @@ RANGES = {
     "to(-)": " to ", "to-": " to ", "to about": " to about ", "+/-": " ± ", "±": " ± ", "+": " + ", ",": ", ",
     "&": " and ", "and(-)": " and ", "or(-)": " or ", "between": " and ",
 }  # fmt: skip
+_TOGETHER = {  # how the input and the outputs stand together, by the parameter "disp"
+    **{"or": "{} or {}", "comma": "{}, {}", "sqbr": "{} [{}]", "[]": "{} [{}]"},
+    **dict.fromkeys(("x", "slash", "/"), "{}/{}"),
+}
 MAX_WORD_CHARS = 200  # no number and no unit is as long; the patterns below try a number's every cut
 _NUMBER = re.compile(r"[+\-−]?(?:\d[\d,]*)?\.?\d*(?:e[+\-−]?\d+)?$", re.IGNORECASE)
+_DIGITS = re.compile(r"[+\-−]?\d+")  # how many the result is to have
 _FRACTION = re.compile(r"([+\-−]?)(?:(\d[\d,]*)\s*[+ ]\s*)?(\d+)\s*/{1,2}\s*(\d+)$")
 
 
@@ -40,36 +45,30 @@ def expand_convert(arguments: Sequence[str], named: Mapping[str, str]) -> str:
     parsed = _split(words)
     if parsed is None:
         return " ".join(word for word in words[:2] if word)
-    numbers, separators, code, rest = parsed
+    numbers, separator, code, rest = parsed
     source = UNITS.get(code)
-    values = [_value(number) for number in numbers]
-    if source is None or any(value is None for value in values):
-        shown = separators[0].join(_shown(number) for number in numbers) if separators else _shown(numbers[0])
+    shown = separator.join(map(_shown, numbers))
+    values = [value for value in map(_value, numbers) if value is not None]
+    if source is None or len(values) < len(numbers):
         return f"{shown} {code}".strip()
     second = _second_part(rest, source)
     if second is not None:
         return _multipart(numbers[0], source, second, rest[2:], named)
-    targets, rest = _targets(rest, source, values[0] or 0.0)
-    digits = rest[0] if rest and re.fullmatch(r"[+\-−]?\d+", rest[0]) else named.get("round_to")
-    outputs = [
-        _output(numbers, [v for v in values if v is not None], separators, source, t, digits, named) for t in targets
-    ]
-    shown = separators[0].join(map(_shown, numbers)) if separators else _shown(numbers[0])
-    return _assemble(_input(shown, values[-1] or 0.0, source, shown_first), [text for text in outputs if text], named)
+    targets, rest = _targets(rest, source, values[0])
+    digits = rest[0] if rest and _DIGITS.fullmatch(rest[0]) else named.get("round_to")
+    outputs = [_output(numbers, values, separator, source, target, digits, named) for target in targets]
+    return _assemble(_input(shown, values[-1], source, shown_first), [text for text in outputs if text], named)
 
 
-def _split(words: Sequence[str]) -> tuple[list[str], list[str], str, list[str]] | None:
-    """Numbers, the words between them, the unit's code, and what follows."""
-    if len(words) < 2:
-        return None
-    numbers, separators, place = [words[0]], [], 1
+def _split(words: Sequence[str]) -> tuple[list[str], str, str, list[str]] | None:
+    """Numbers, the word between the first two, the unit's code, and what follows; None if there is no unit."""
+    numbers, place = list(words[:1]), 1
     while place + 1 < len(words) and words[place] in RANGES and _value(words[place + 1]) is not None:
-        separators.append(RANGES[words[place]])
         numbers.append(words[place + 1])
         place += 2
     if place >= len(words):
         return None
-    return numbers, separators, words[place], list(words[place + 1 :])
+    return numbers, RANGES.get(words[1], ""), words[place], list(words[place + 1 :])
 
 
 def _value(number: str) -> float | None:
@@ -103,7 +102,7 @@ def _shown(number: str) -> str:
 
 def _targets(rest: list[str], source: Unit, value: float = 0.0) -> tuple[list[str], list[str]]:
     """Codes of the output units, and what follows them; metres are feet and inches below 3, as people are measured."""
-    if rest and not re.fullmatch(r"[+\-−]?\d+", rest[0]) and rest[0]:
+    if rest and rest[0] and not _DIGITS.fullmatch(rest[0]):
         codes = [rest[0]] if rest[0] in UNITS or rest[0] in COMPOSITES else rest[0].split()
         return codes, rest[1:]
     default = "ft" if source.default == "ftin" and not 0 < value < 3 else source.default
@@ -130,12 +129,11 @@ def _multipart(number: str, source: Unit, second: tuple[str, Unit], rest: list[s
         if (target := UNITS.get(code)) is None or target.kind != source.kind:
             continue
         converted = total / target.scale
-        given = rest[0] if rest and re.fullmatch(r"-?\d+", rest[0]) else None
-        # One more digit than the smaller unit gives by itself, as the module does for feet and inches.
-        own = precision(second[0], small or 1.0, (small or 1.0) * second[1].scale / target.scale, second[1], target)
-        digits = (
-            int(given) if given is not None else max(own if target.scale < 1 else 2, significant_digits(converted, 2))
-        )
+        if rest and re.fullmatch(r"-?\d+", rest[0]):
+            digits = int(rest[0])
+        else:  # one more digit than the smaller unit gives by itself, as the module does for feet and inches
+            own = precision(second[0], small or 1.0, (small or 1.0) * second[1].scale / target.scale, second[1], target)
+            digits = max(own if target.scale < 1 else 2, significant_digits(converted, 2))
         outputs.append(f"{format_number(converted, digits)} {target.symbol}")
     short = named.get("abbr") in ("on", "in")
     if named.get("adj") == "on":
@@ -150,14 +148,14 @@ def _multipart(number: str, source: Unit, second: tuple[str, Unit], rest: list[s
 def _output(
     numbers: Sequence[str],
     values: Sequence[float],
-    separators: Sequence[str],
+    separator: str,
     source: Unit,
     code: str,
     digits: str | None,
     named: Mapping[str, str],
 ) -> str:
     if code in COMPOSITES and UNITS[COMPOSITES[code][0]].kind == source.kind:
-        return (separators[0] if separators else "").join(_composite(value, source, code, named) for value in values)
+        return separator.join(_composite(value, source, code, named) for value in values)
     target = UNITS.get(code)
     if target is None or target.kind != source.kind:
         return ""
@@ -177,9 +175,9 @@ def _output(
     for result, place in zip(results, places, strict=True):
         step = {"5": 5, "25": 25, "50": 50}.get(named.get("round", ""))
         texts.append(format_number(round(result / step) * step, 0) if step else format_number(result, place))
-    if len(set(texts)) == 1 and len(texts) == 2 and separators[0] in (" to ", "–"):
+    if len(set(texts)) == 1 and len(texts) == 2 and separator in (" to ", "–"):
         texts = texts[:1]
-    joined = texts[0] if len(texts) == 1 else (separators[0] if separators else " ").join(texts)
+    joined = separator.join(texts)
     spelled = named.get("abbr", "off" if named.get("disp") == "or" else "") in ("off", "none", "in")
     if named.get("disp") == "number" or named.get("abbr") == "values":
         return joined
@@ -234,13 +232,4 @@ def _assemble(given: str, outputs: Sequence[str], named: Mapping[str, str]) -> s
         return "; ".join(outputs)
     if display == "flip" or order == "flip":
         given, outputs = outputs[0], [given, *outputs[1:]]
-    joined = "; ".join(outputs)
-    if display == "or":
-        return f"{given} or {joined}"
-    if display in ("sqbr", "[]"):
-        return f"{given} [{joined}]"
-    if display == "comma":
-        return f"{given}, {joined}"
-    if display in ("x", "slash", "/"):
-        return f"{given}/{joined}"
-    return f"{given} ({joined})"
+    return _TOGETHER.get(display, "{} ({})").format(given, "; ".join(outputs))

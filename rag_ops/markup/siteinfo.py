@@ -10,21 +10,16 @@ from typing import Any
 from urllib.parse import urlsplit
 from xml.parsers import expat
 
+from rag_ops.markup import tables
+
 MAX_HEAD_BYTES = 1 << 20  # a head has some kilobytes; Wikipedia's with 30 namespaces has 3
 _READ_BYTES = 1 << 14
 MEDIA, FILE, CATEGORY = -2, 6, 14
-# Every wiki knows these beside its own language's names, so that no article's title can begin with one.
-# https://www.mediawiki.org/wiki/Manual:Namespace#Built-in_namespaces
-CANONICAL = MappingProxyType({
-    "media": MEDIA, "special": -1, "talk": 1, "user": 2, "user talk": 3, "project": 4, "project talk": 5,
-    "file": FILE, "file talk": 7, "image": FILE, "image talk": 7, "mediawiki": 8, "mediawiki talk": 9,
-    "template": 10, "template talk": 11, "help": 12, "help talk": 13, "category": CATEGORY, "category talk": 15,
-})  # fmt: skip
-# Of English Wikipedia, taken where a dump names no namespaces at all.
-_ENGLISH = MappingProxyType({
-    "wikipedia": 4, "wikipedia talk": 5, "portal": 100, "portal talk": 101, "book": 108, "book talk": 109,
-    "draft": 118, "draft talk": 119, "timedtext": 710, "timedtext talk": 711, "module": 828, "module talk": 829,
-})  # fmt: skip
+# Every wiki knows the names of no language beside those of its own, so no article's title can begin with one. Those of
+# English Wikipedia are taken if a dump names no namespaces at all.
+_NAMED = [(language, name, int(number)) for language, number, name in tables.rows("namespaces.tsv", 3)]
+CANONICAL = MappingProxyType({name: number for language, name, number in _NAMED if language == "*"})
+ENGLISH = MappingProxyType({name: number for _, name, number in _NAMED})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +32,7 @@ class SiteInfo:
     """
 
     wiki: str = ""
-    namespaces: Mapping[str, int] = dataclasses.field(default_factory=lambda: {**CANONICAL, **_ENGLISH})
+    namespaces: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(ENGLISH))
 
     def namespace_of(self, title: str) -> int:
         """The number of a title's namespace; 0 for articles, colons in whose titles are nothing special.
@@ -80,16 +75,14 @@ def read_head(pieces: Iterable[bytes]) -> SiteInfo:
     parser.CharacterDataHandler = head.text
     parser.StartDoctypeDeclHandler = head.doctype
     read = 0
-    for piece in pieces:
-        for start in range(0, len(piece), _READ_BYTES):
-            some = piece[start : start + _READ_BYTES]
-            try:
-                parser.Parse(some, False)
-            except expat.ExpatError:
-                head.done = True
-            read += len(some)
-            if head.done or read >= MAX_HEAD_BYTES:
-                return head.site_info()
+    for some in (piece[at : at + _READ_BYTES] for piece in pieces for at in range(0, len(piece), _READ_BYTES)):
+        try:
+            parser.Parse(some, False)
+        except expat.ExpatError:
+            break
+        read += len(some)
+        if head.done or read >= MAX_HEAD_BYTES:
+            break
     return head.site_info()
 
 

@@ -72,16 +72,6 @@ def _argument(number: str) -> Handler:
     return lambda positional, named: _at(positional, int(number) - 1) or named.get(number, "")
 
 
-def _last(name: str) -> Handler:
-    """Gives the last argument, else the one of this name."""
-    return lambda positional, named: (positional[-1].strip() if positional else "") or (name and named.get(name, ""))
-
-
-def _pattern(text: str) -> Handler:
-    """Fills a text with arguments: {1} is the first, {2} the second."""
-    return lambda positional, named: text.format("", _at(positional, 0), _at(positional, 1)).strip()
-
-
 def _ship(prefix: str) -> Handler:
     def handle(positional: Sequence[str], named: Mapping[str, str]) -> str:
         name, number, shown = (_at(positional, place) for place in range(3))
@@ -137,10 +127,6 @@ def _as_of(positional: Sequence[str], named: Mapping[str, str]) -> str:
     words = "since" if _is_yes(named.get("since")) else "as of"
     words = words if _is_yes(named.get("lc")) else words.capitalize()
     return f"{words} {_date(positional, day_first=True)}" + named.get("post", "")
-
-
-def _circa(positional: Sequence[str], named: Mapping[str, str]) -> str:
-    return " – ".join(f"c. {date}" for date in _filled(positional[:2])) or "c."
 
 
 def _fraction(positional: Sequence[str], named: Mapping[str, str]) -> str:
@@ -209,10 +195,6 @@ def _sortable_date(positional: Sequence[str], named: Mapping[str, str]) -> str:
     return " ".join(_filled(positional))
 
 
-def _link_elsewhere(positional: Sequence[str], named: Mapping[str, str]) -> str:
-    return named.get("lt") or named.get("display") or _at(positional, 0)
-
-
 def _quotation(positional: Sequence[str], named: Mapping[str, str]) -> str:
     text = _at(positional, 0) or named.get("text", named.get("quote", ""))
     author = named.get("author", named.get("sign", _at(positional, 1)))
@@ -275,36 +257,32 @@ def _height(positional: Sequence[str], named: Mapping[str, str]) -> str:
     return expand_convert([named["ft"], "ft", named.get("in", "0"), "in", "m"], ABBREVIATED) if named.get("ft") else ""
 
 
-def _above_below(positional: Sequence[str], named: Mapping[str, str]) -> str:
-    return ("^" + named["p"] if named.get("p") else "") + named.get("b", "")
-
-
-def _dental(positional: Sequence[str], named: Mapping[str, str]) -> str:
-    return "/".join(named[side] for side in ("upper", "lower") if named.get(side))
-
-
 # What the first column of templates.tsv can say: handlers made for what the second column says,
 MAKERS: dict[str, Callable[[str], Handler]] = {
     "always": lambda text: lambda positional, named: text,
     "argument": _argument,
     "before": lambda text: lambda positional, named: text + _at(positional, 0),
     "joined": lambda separator: lambda positional, named: separator.join(_filled(positional)),
-    "last": _last,
+    "last": lambda name: lambda positional, named: _at(positional[-1:], 0) or (name and named.get(name, "")),
     "number": lambda text: lambda positional, named: text + format_number(_at(positional, 0)),
-    "pattern": _pattern,
+    "pattern": lambda text: lambda positional, named: text.format("", _at(positional, 0), _at(positional, 1)).strip(),
     "ship": _ship,
 }
 # and the functions of this module, without their underscores.
 FUNCTIONS: dict[str, Handler] = {
     "convert": expand_convert,
     "abbreviated_convert": lambda positional, named: expand_convert(positional, {**ABBREVIATED, **named}),
+    "above_below": lambda positional, named: ("^" + named["p"] if named.get("p") else "") + named.get("b", ""),
+    "circa": lambda positional, named: " – ".join(f"c. {date}" for date in _filled(positional[:2])) or "c.",
+    "dental": lambda positional, named: "/".join(filter(None, (named.get("upper"), named.get("lower")))),
     "first_two": lambda positional, named: " ".join(_filled(positional[:2])),
+    "link_elsewhere": lambda positional, named: named.get("lt") or named.get("display") or _at(positional, 0),
     **{
         function.__name__.lstrip("_"): function
         for function in (
-            *(_above_below, _as_of, _author_year, _circa, _coordinates, _death_and_age, _death_year_and_age, _dental),
-            *(_fraction, _height, _link_elsewhere, _marriage, _nihongo, _nuclide, _order_of_magnitude, _plain_date),
-            *(_population_density, _quotation, _scientific, _sic, _sortable_date, _value),
+            *(_as_of, _author_year, _coordinates, _death_and_age, _death_year_and_age, _fraction, _height, _marriage),
+            *(_nihongo, _nuclide, _order_of_magnitude, _plain_date, _population_density, _quotation, _scientific),
+            *(_sic, _sortable_date, _value),
         )
     },
 }

@@ -190,11 +190,9 @@ def _headings(text: str) -> Iterator[tuple[int, int, str]]:
     """Place, level and text of each heading: a line between as many equals signs, one to six."""
     for match in _HEADING_LINE.finditer(text):
         line = match[0].rstrip(" \t")
-        most = len(line[:6]) - len(line[:6].lstrip("="))
-        for depth in range(most, 0, -1):
-            if len(line) > 2 * depth and line.endswith("=" * depth):
-                yield match.start(), depth, line[depth:-depth].strip(" \t")
-                break
+        before, after = (len(line) - len(rest) for rest in (line.lstrip("="), line.rstrip("=")))
+        if depth := min(6, before, after, (len(line) - 1) // 2):
+            yield match.start(), depth, line[depth:-depth].strip(" \t")
 
 
 def _drop_tables(text: str) -> str:
@@ -260,12 +258,6 @@ class _Renderer:
 
     def _text(self, node: Any) -> None:
         self._out.append(_plain(node.value))
-
-    def _nothing(self, node: Any) -> None:
-        pass
-
-    def _heading(self, node: Any) -> None:
-        self._out.append("\n")
 
     def _entity(self, node: Any) -> None:
         try:
@@ -351,8 +343,8 @@ _HANDLERS: dict[type, Callable[[_Renderer, Any], None]] = {
     Tag: _Renderer._tag,
     ExternalLink: _Renderer._external_link,
     HTMLEntity: _Renderer._entity,
-    Heading: _Renderer._heading,
-    Comment: _Renderer._nothing,
+    Heading: lambda renderer, node: renderer._out.append("\n"),
+    Comment: lambda renderer, node: None,
     Argument: _Renderer._argument,
 }
 
@@ -390,16 +382,7 @@ def _clean_line(line: str) -> str:
     line = _SPACES.sub(" ", line).strip()
     if line.startswith(("|", "!", "{|")):
         return ""
-    if (
-        "(" in line
-        or " ," in line
-        or " ." in line
-        or " ;" in line
-        or " )" in line
-        or ",," in line
-        or "[ ]" in line
-        or "[]" in line
-    ):
+    if any(mark in line for mark in ("(", " ,", " .", " ;", " )", ",,", "[ ]", "[]")):
         for pattern, replacement in _CLEANING:
             line = pattern.sub(replacement, line)
         line = _SPACES.sub(" ", line).strip()

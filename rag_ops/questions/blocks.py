@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,14 +53,10 @@ class Prepared:
     first_note: str | None = None
 
 
-def block_name(number: int) -> str:
-    """The file name of a block of questions."""
-    return f"block-{number:05d}.parquet"
-
-
-def rows_name(number: int) -> str:
-    """The file name of the rows that were read while block `number` filled up."""
-    return f"rows-{number:05d}.parquet"
+# Names of the files of a block by its number: its questions, the rows read while it filled up, its results.
+block_name = "block-{:05d}.parquet".format
+rows_name = "rows-{:05d}.parquet".format
+result_name = "result-{:05d}.parquet".format
 
 
 def prepare(source: Iterable[Question], directory: str, block_questions: int) -> Prepared:
@@ -102,16 +99,9 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
         error_count += question.error is not None
         note_count += question.note is not None
         first_note = first_note or question.note
-        rows.append(
-            {
-                "question_id": question.question_id,
-                "question": question.question,
-                "answers": None if question.answers is None else list(question.answers),
-                "error": question.error,
-                "block": place[0],
-                "position": place[1],
-            }
-        )
+        row = {"question_id": question.question_id, "question": question.question, "error": question.error}
+        gold = None if question.answers is None else list(question.answers)
+        rows.append({**row, "answers": gold, "block": place[0], "position": place[1]})
         text_bytes += len(question.question)
         if len(texts) >= block_questions or len(rows) >= 16 * block_questions or text_bytes >= BLOCK_BYTES:
             close()
@@ -154,11 +144,6 @@ def join_answers(
         yield pa.table([columns[name] for name in answers.SCHEMA.names], schema=answers.SCHEMA)
 
 
-def result_name(number: int) -> str:
-    """The file name of the results of a block."""
-    return f"result-{number:05d}.parquet"
-
-
 def failures(directory: str, numbers: Iterable[int]) -> Failures:
     """Counts why questions of some blocks failed in the model; blocks without results count as none.
 
@@ -181,8 +166,7 @@ def forget_failures(directory: str) -> None:
     """
     errors = {name: _errors(directory, name) for name in result_names(directory)}
     counts = Failures()
-    for found in errors.values():
-        counts.add(found)
+    counts.add(itertools.chain.from_iterable(errors.values()))
     try:
         counts.check()
     except JobError:
@@ -214,8 +198,7 @@ def error_counts(directory: str, names: Iterable[str]) -> dict[str, int]:
     """
     counts: Counter[str] = Counter()
     for name in names:
-        errors = read_parquet(store.join(directory, name), ["error"])["error"].drop_null()
-        counts.update(reason_of(error) for error in errors.to_pylist())
+        counts.update(reason_of(error) for error in _errors(directory, name) if error is not None)
     return dict(sorted(counts.items()))
 
 

@@ -20,15 +20,8 @@ from rag_ops.questions.text_lines import decoded_lines, decoded_text, peeked, re
 from rag_ops.storage import compression, store
 
 SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".jsonlines": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".questions": "text",
+    **dict.fromkeys((".jsonl", ".jsonlines", ".ndjson", ".json"), "jsonl"),
+    **{".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text", ".questions": "text"},
 }
 PARQUET_BATCH_ROWS = 1000
 # What a row's error begins with; details follow in brackets.

@@ -9,7 +9,6 @@ import itertools
 import json
 import lzma
 import os
-from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +16,7 @@ import pytest
 import zstandard
 
 from rag_ops.articles import lines
+from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.formats import InputOptions
 from rag_ops.articles.reading import plan_splits, read_split
 from rag_ops.errors import InputError
@@ -37,9 +37,9 @@ def jsonl(rows: list[dict]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def read(path, **options) -> tuple[list[tuple[str, str, str]], Counter]:
+def read(path, **options) -> tuple[list[tuple[str, str, str]], Dropped]:
     settings = InputOptions(**options)
-    dropped: Counter[str] = Counter()
+    dropped = Dropped()
     splits = plan_splits([str(path)], settings)
     assert [split.ordinal for split in splits] == list(range(len(splits)))
     found = [article for split in splits for article in read_split(split, settings, dropped)]
@@ -139,7 +139,7 @@ def test_ids_that_begin_anew_in_each_file_get_its_name_before_them(tmp_path):
     pq.write_table(pa.Table.from_pylist(ROWS[:1]), tmp_path / names[3])
     settings = InputOptions(prefix_ids=True)
     splits = plan_splits([str(tmp_path / name) for name in names], settings)
-    found = [article for split in splits for article in read_split(split, settings, Counter())]
+    found = [article for split in splits for article in read_split(split, settings, Dropped())]
     ids = [article.passage_id if hasattr(article, "passage_id") else article.article_id for article in found]
     assert ids == ["a:0", "y/a:0", "b:0", "c:0"]
 
@@ -168,7 +168,7 @@ def test_dumps_of_two_wikis_are_told_apart_and_parts_of_one_are_not(tmp_path):
     )
     assert [split.prefix for split in plan_splits([one, two, unnamed], InputOptions())] == ["", "", ""]
     splits = plan_splits([one, other, unnamed], InputOptions())
-    found = [article.article_id for split in splits for article in read_split(split, InputOptions(), Counter())]
+    found = [article.article_id for split in splits for article in read_split(split, InputOptions(), Dropped())]
     assert found == ["enwiki:1", "frwiki:1", "1"]
 
 
@@ -326,7 +326,7 @@ def test_a_hugging_face_dataset_by_its_shards(tmp_path):
     settings = InputOptions(format="hf")
     splits = plan_splits([str(tmp_path)], settings)
     assert len(splits) == 3
-    found = [a for split in splits for a in read_split(split, settings, Counter())]
+    found = [a for split in splits for a in read_split(split, settings, Dropped())]
     assert [(a.article_id, a.title, a.text) for a in found] == EXPECTED[:60]
 
 

@@ -1,12 +1,12 @@
 """Parts: articles to passages by shard, put together in one order whatever the splits, duplicates dropped whole."""
 
 import itertools
-from collections import Counter
 
 import pytest
 
 from rag_ops.articles import shuffle
 from rag_ops.articles.article import UNKNOWN, Article, NoArticle, Split
+from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.formats import InputOptions
 from rag_ops.errors import InputError
 from schemas import passages
@@ -21,7 +21,7 @@ def write(tmp_path, groups, *, num_shards=3, words=5, overlap=0):
             str(tmp_path),
             f"p{n}.arrow",
             iter(g),
-            Counter(),
+            Dropped(),
             ordinal=n,
             num_shards=num_shards,
             words=words,
@@ -133,7 +133,7 @@ def test_ready_passages_keep_their_ids(tmp_path):
 
 
 def test_an_article_without_a_word_is_counted(tmp_path):
-    dropped = Counter()
+    dropped = Dropped()
     articles = [Article("1", "t", " \n"), ARTICLES[3]]
     record = shuffle.write_spill(str(tmp_path), "p", articles, dropped, ordinal=0, num_shards=1, words=5, overlap=0)
     assert record.dropped == {"empty": 1}
@@ -163,5 +163,5 @@ def test_only_a_dumps_markup_is_rendered(tmp_path, kind):
     else:
         path = tmp_path / "d.jsonl"
         path.write_text('{"id": 1, "title": "A", "text": "\'\'\'B\'\'\'"}\n')
-    (article,) = shuffle.plain_articles(Split(0, kind, str(path)), InputOptions(), Counter())
+    (article,) = shuffle.plain_articles(Split(0, kind, str(path)), InputOptions(), Dropped())
     assert article.text == ("B" if kind == "mediawiki" else "'''B'''")

@@ -3,6 +3,7 @@
 import pytest
 
 from rag_ops.markup import tables
+from rag_ops.markup.siteinfo import normal_name
 from rag_ops.markup.units import COMPOSITES, UNITS
 from rag_ops.markup.wikitext import CLOSING_SECTIONS
 
@@ -31,3 +32,14 @@ def test_units_have_each_code_once_and_defaults_that_are_units_of_their_kind():
             target = UNITS.get(COMPOSITES[default][0] if default in COMPOSITES else default)
             assert target is None or target.kind == unit.kind, code
         assert all((unit.symbol, unit.name, unit.plural, unit.scale > 0)), code
+
+
+def test_namespaces_are_each_once_and_a_talk_page_follows_its_subject():
+    names = {name: int(number) for _, number, name in tables.rows("namespaces.tsv", 3)}
+    assert len(names) == len(list(tables.rows("namespaces.tsv", 3))) >= 30
+    assert all(name == normal_name(name) for name in names)
+    for name, number in names.items():
+        if name.endswith(" talk"):
+            assert number == names[name.removesuffix(" talk")] + 1, name
+        else:
+            assert number < 0 or number % 2 == (name == "talk"), name
