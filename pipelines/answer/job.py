@@ -21,7 +21,7 @@ from pipelines.answer.fetch import fetch_texts
 from pipelines.answer.generate import answer_questions
 from pipelines.answer.options import AnswerOptions
 from pipelines.answer.plan import Plan, Work
-from pipelines.answer.search import Rescore, Search
+from pipelines.answer.search import rescore, search
 from pipelines.answer.write import check_failures, write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
@@ -135,9 +135,9 @@ def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Adds the job's transforms to `pipeline`."""
     coders.register()
     encoded = pipeline | distribute("Blocks", plan.todo) | "EncodeQuestions" >> encode_questions(plan)
-    hits = pipeline | distribute("IndexShards", plan.index_shards()) | "Search" >> Search(plan, encoded)
+    hits = pipeline | distribute("IndexShards", plan.index_shards()) | "Search" >> search(plan, encoded)
     if plan.options.rescore:
-        hits = hits | "Rescore" >> Rescore(plan)
+        hits = hits | "Rescore" >> rescore(plan)
     texts = hits | "FetchTexts" >> fetch_texts(plan)
     results = (hits, texts) | "Answer" >> answer_questions(plan)
     shards = [n for n, name in enumerate(plan.names) if name in plan.wanted]

@@ -80,16 +80,19 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         wanted = job.todo({task.name: task.fingerprint for task in tasks})
         todo = [task for task in tasks if task.name in wanted]
         train = kind.training and not (job.holds(TRAINED, trained) or _trained_before(output, before, trained))
-        trainer = TrainIndex(options, source, kind, trained, earlier[0] if earlier else None)
 
         def build(pipeline: beam.Pipeline) -> None:
-            samples = [TRAINED] if train else []
-            trained = pipeline | "Sample" >> beam.Create(samples) | "Train" >> beam.ParDo(trainer)
-            builder = BuildShards(options.output, kind, options.threads)
+            earlier_url = earlier[0] if earlier else None
+            trained_now = (
+                pipeline
+                | "Sample" >> beam.Create([TRAINED] if train else [])
+                | "Train" >> beam.Map(train_index, options, source, kind, trained, earlier_url)
+            )
             _ = (
                 pipeline
                 | distribute("Shards", todo)
-                | "BuildShards" >> beam.ParDo(builder, trained=beam.pvalue.AsList(trained))
+                | "WaitForTraining" >> beam.WaitOn(trained_now)
+                | "BuildShards" >> beam.Map(build_shard, options.output, kind, options.threads)
             )
 
         written = rows_done(options.output, wanted)
@@ -248,63 +251,43 @@ def _measure(
     return recall.to_info(chosen)
 
 
-class TrainIndex(beam.DoFn):
+def train_index(
+    name: str, options: IndexOptions, source: Manifest, kind: IndexKind, fingerprint: str, earlier_url: str | None
+) -> None:
     """Writes the trained, empty index: trained on a sample of the embeddings, or copied from --trained_from."""
+    if is_finished(options.output, name, fingerprint):  # by the runner's earlier try
+        return
 
-    def __init__(
-        self, options: IndexOptions, source: Manifest, kind: IndexKind, fingerprint: str, earlier_url: str | None
-    ):
-        self._options, self._source, self._kind, self._fingerprint = options, source, kind, fingerprint
-        self._earlier_url = earlier_url
-        self._counters = StepCounters("Train")
+    def copy(file: Any) -> int:
+        with store.open_read(str(earlier_url)) as earlier:
+            shutil.copyfileobj(earlier, file, store.COPY_BYTES)
+        return 0
 
-    def process(self, name: str) -> Any:
-        """See the class."""
-        if is_finished(self._options.output, name, self._fingerprint):  # by the runner's earlier try
-            yield name
-            return
-        if self._earlier_url is not None:
-            self._copy(name, self._earlier_url)
-            yield name
-            return
-        with self._counters.timed():
-            rows = self._kind.training_rows(self._source.rows)
-            sample = read_corpus_rows(self._options.embeddings, self._source, rows)
-            index = self._kind.train(sample, self._options.threads)
-            write_shard(self._options.output, name, self._fingerprint, partial(self._kind.write, index))
-        self._counters.add(rows_in=len(rows))
-        yield name
-
-    def _copy(self, name: str, url: str) -> None:
-        def copy(file: Any) -> int:
-            with store.open_read(url) as earlier:
-                shutil.copyfileobj(earlier, file, store.COPY_BYTES)
-            return 0
-
-        write_shard(self._options.output, name, self._fingerprint, copy)
+    if earlier_url is not None:
+        write_shard(options.output, name, fingerprint, copy)
+        return
+    counters = StepCounters("Train")
+    with counters.timed():
+        rows = kind.training_rows(source.rows)
+        index = kind.train(read_corpus_rows(options.embeddings, source, rows), options.threads)
+        write_shard(options.output, name, fingerprint, partial(kind.write, index))
+    counters.add(rows_in=len(rows))
 
 
-class BuildShards(beam.DoFn):
+def build_shard(task: IndexTask, output: str, kind: IndexKind, threads: int) -> None:
     """Fills a clone of the trained index with the vectors of one shard, and writes it."""
+    if is_finished(output, task.name, task.fingerprint):  # by the runner's earlier try
+        return
 
-    def __init__(self, output: str, kind: IndexKind, threads: int):
-        self._output, self._kind, self._threads = output, kind, threads
-        self._counters = StepCounters("BuildShards")
+    def vectors() -> Iterator[np.ndarray]:
+        return (batch for url in task.embeddings_urls for batch in vector_batches(url))
 
-    def process(self, task: IndexTask, trained: list[str]) -> None:
-        """See the class; `trained` is there to wait for the training."""
-        if is_finished(self._output, task.name, task.fingerprint):  # by the runner's earlier try
-            return
-
-        def vectors() -> Iterator[np.ndarray]:
-            return (batch for url in task.embeddings_urls for batch in vector_batches(url))
-
-        with self._counters.timed():
-            url = store.join(self._output, TRAINED)
-            path = store.local_copy(url, task.fingerprint) if self._kind.training else None
-            index = self._kind.build(vectors, task.rows, self._threads, path)
-            record = write_shard(self._output, task.name, task.fingerprint, partial(self._kind.write, index))
-        self._counters.add(rows_in=record.rows, rows_out=record.rows, bytes=record.bytes)
+    counters = StepCounters("BuildShards")
+    with counters.timed():
+        path = store.local_copy(store.join(output, TRAINED), task.fingerprint) if kind.training else None
+        index = kind.build(vectors, task.rows, threads, path)
+        record = write_shard(output, task.name, task.fingerprint, partial(kind.write, index))
+    counters.add(rows_in=record.rows, rows_out=record.rows, bytes=record.bytes)
 
 
 def _tasks(

@@ -61,18 +61,18 @@ class Measurement:
     def build(self, pipeline: beam.Pipeline) -> None:
         """Adds the transforms to `pipeline`."""
         coders.register()
-        queries = pipeline | "Queries" >> beam.Create([None]) | "ReadQueries" >> beam.ParDo(ReadQueries(self))
+        queries = pipeline | "Queries" >> beam.Create([None]) | "ReadQueries" >> beam.Map(read_queries, self)
         hits = (
             pipeline
             | distribute("IndexShards", list(self.shards))
-            | "Measure"
-            >> beam.ParDo(MeasureShard(self), queries=beam.pvalue.AsList(queries)).with_output_types(tuple[str, TopK])
+            | "WaitForQueries" >> beam.WaitOn(queries)
+            | "Measure" >> beam.FlatMap(measure_shard, self).with_output_types(tuple[str, TopK])
             | "Merge" >> beam.CombinePerKey(MergeTopK(KEPT)).with_output_types(tuple[str, TopK])
         )
         _ = (
             pipeline
             | "Once" >> beam.Create([None])
-            | "WriteRecall" >> beam.ParDo(WriteRecall(self), hits=beam.pvalue.AsDict(hits))
+            | "WriteRecall" >> beam.Map(write_recall, self, hits=beam.pvalue.AsDict(hits))
         )
 
 
@@ -90,80 +90,61 @@ def run(measurement: Measurement, beam_arguments: Sequence[str]) -> list[Any]:
     ]
 
 
-class ReadQueries(beam.DoFn):
+def read_queries(_: None, given: Measurement) -> None:
     """Writes the query vectors, and their rows if they are the corpus' own."""
+    from rag_ops.retrieval import recall
 
-    def __init__(self, measurement: Measurement):
-        self._measurement = measurement
-
-    def process(self, element: None) -> Iterator[bool]:
-        """Emits whether the queries have rows."""
-        from rag_ops.retrieval import recall
-
-        given, dimension = self._measurement, int(self._measurement.embeddings.info["dimension"])
-        if given.queries_url is not None:
-            save(given.work, QUERIES_FILE, recall.read_queries(given.queries_url, dimension))
-            yield False
-            return
-        rows = recall.query_rows(given.embeddings.rows, given.queries)
-        save(given.work, QUERIES_FILE, read_corpus_rows(given.embeddings_url, given.embeddings, rows))
-        save(given.work, ROWS_FILE, rows)
-        yield True
+    if given.queries_url is not None:
+        dimension = int(given.embeddings.info["dimension"])
+        save(given.work, QUERIES_FILE, recall.read_queries(given.queries_url, dimension))
+        return
+    rows = recall.query_rows(given.embeddings.rows, given.queries)
+    save(given.work, QUERIES_FILE, read_corpus_rows(given.embeddings_url, given.embeddings, rows))
+    save(given.work, ROWS_FILE, rows)
 
 
-class MeasureShard(beam.DoFn):
+def measure_shard(element: tuple[ShardRecord, int, tuple[int, ...]], given: Measurement) -> Iterator[tuple[str, TopK]]:
     """Emits what exact search finds in an index shard, and what the shard finds with each parameter."""
+    from rag_ops.retrieval import recall
 
-    def __init__(self, measurement: Measurement):
-        self._measurement = measurement
-        self._counters = StepCounters("Measure")
-
-    def process(self, element: tuple[ShardRecord, int, tuple[int, ...]], queries: list[bool]) -> Any:
-        """See the class."""
-        from rag_ops.retrieval import recall
-
-        given, (shard, first_row, places) = self._measurement, element
-        vectors = load(given.work, QUERIES_FILE)
-        own_rows = load(given.work, ROWS_FILE) if queries[0] else None
-        with self._counters.timed():
-            records = [given.embeddings.shards[place] for place in places]
-            urls = [(store.join(given.embeddings_url, record.path), record.rows) for record in records]
-            matrices = (read_matrix(url, rows) for url, rows in urls)
-            truth = recall.true_hits(vectors, matrices, first_row, given.threads)
-            yield TRUTH, truth
-            url = store.join(given.index_url, shard.path)
-            index = given.kind.shard(url, shard.sha256, first_row, shard.rows, threads=given.threads)
-            tried = given.kind.search_params(given.tune)
-            found = recall.found_hits(index, vectors, own_rows, truth, tried)
-            recall.check_beside_faiss(index, vectors, own_rows, truth, list(found.values())[-1])
-            for params in tried:
-                last = found.get(params, list(found.values())[-1])
-                yield str(params), last
-        self._counters.add(rows_in=shard.rows, rows_out=len(vectors))
+    shard, first_row, places = element
+    counters, (vectors, own_rows) = StepCounters("Measure"), queries_of(given)
+    with counters.timed():
+        records = [given.embeddings.shards[place] for place in places]
+        urls = [(store.join(given.embeddings_url, record.path), record.rows) for record in records]
+        matrices = (read_matrix(url, rows) for url, rows in urls)
+        truth = recall.true_hits(vectors, matrices, first_row, given.threads)
+        yield TRUTH, truth
+        url = store.join(given.index_url, shard.path)
+        index = given.kind.shard(url, shard.sha256, first_row, shard.rows, threads=given.threads)
+        tried = given.kind.search_params(given.tune)
+        found = recall.found_hits(index, vectors, own_rows, truth, tried)
+        recall.check_beside_faiss(index, vectors, own_rows, truth, list(found.values())[-1])
+        for params in tried:
+            yield str(params), found.get(params, list(found.values())[-1])
+    counters.add(rows_in=shard.rows, rows_out=len(vectors))
 
 
-class WriteRecall(beam.DoFn):
+def write_recall(_: None, given: Measurement, hits: dict[str, TopK]) -> None:
     """Writes recall@k for each search parameter."""
+    from rag_ops.retrieval import recall
 
-    def __init__(self, measurement: Measurement):
-        self._measurement = measurement
+    own_rows = queries_of(given)[1]
+    rows = [
+        {
+            "name": params.name,
+            "value": params.value,
+            "queries": len(hits[TRUTH].rows),
+            "at": recall.measure(hits[str(params)], hits[TRUTH], own_rows),
+        }
+        for params in given.kind.search_params(given.tune)
+    ]
+    store.write_bytes(given.work, RECALL_FILE, json.dumps(rows).encode())
 
-    def process(self, element: None, hits: dict[str, TopK]) -> None:
-        """See the class."""
-        from rag_ops.retrieval import recall
 
-        given = self._measurement
-        own_rows = load(given.work, ROWS_FILE) if given.queries_url is None else None
-        rows = [
-            {
-                "name": params.name,
-                "value": params.value,
-                "queries": len(hits[TRUTH].rows),
-                "at": recall.measure(hits[str(params)], hits[TRUTH], own_rows),
-            }
-            for params in given.kind.search_params(given.tune)
-        ]
-        store.write_bytes(given.work, RECALL_FILE, json.dumps(rows).encode())
+def queries_of(given: Measurement) -> tuple[np.ndarray, np.ndarray | None]:
+    """The query vectors, and their rows if they are the corpus' own."""
+    return load(given.work, QUERIES_FILE), load(given.work, ROWS_FILE) if given.queries_url is None else None
 
 
 def save(url: str, name: str, array: np.ndarray) -> None:
