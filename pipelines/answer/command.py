@@ -16,7 +16,8 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str]) -> None:
     from pipelines.answer import job  # with Beam
 
     done = job.run(options, beam_arguments)
-    say(f"{done.summary()}; {job.describe_errors(done.manifest)}")
+    errors = sum(done.manifest.info["errors"].values())
+    say(f"{done.summary()}; {f'{errors:,}' if errors else 'none'} with an error")
     for warning in job.warnings(done.manifest):
         logger.warning("%s", warning)
 

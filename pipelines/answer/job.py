@@ -25,8 +25,8 @@ from pipelines.answer.search import rescore, search
 from pipelines.answer.write import check_failures, write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
-from pipelines.transforms import coders
 from pipelines.transforms.stage_job import StageRun, distribute, stage_job
+from pipelines.transforms.topk import register_coder
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import expand_question_files, read_questions
 from rag_ops.retrieval.corpus import Corpus, check_model, open_corpus
@@ -53,7 +53,9 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     digests = {"model_digest": check_model(options.model, corpus.index.info), "index_digest": corpus.index.digest}
     if options.rescore:
         _ = corpus.embeddings  # refused now rather than in the middle
-    output = StageOutput(options.output, "answer", _config(options, files, digests, corpus.index), _digests(files))
+    read = {f"questions_{number}": url for number, url in enumerate(files)}
+    asked = {name: store.sha256_of(url) for name, url in read.items()}
+    output = StageOutput(options.output, "answer", _config(options, files, digests, corpus.index), asked)
     work = Work(store.join(options.output, store.INCOMPLETE, f"work-{output.fingerprint[:16]}"))
     with stage_job(output, beam_arguments, started, corpus.check_unchanged, work.url) as job:
         if options.verify:
@@ -99,8 +101,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         report = {
             "blocks": {"total": len(prepared.blocks), "reused": len(prepared.blocks) - len(todo), "made": len(todo)}
         }
-        inputs = {"index": options.index, **{f"questions_{number}": url for number, url in enumerate(files)}}
-        return job.finish(inputs, info, metrics, report=report)
+        return job.finish({"index": options.index, **read}, info, metrics, report=report)
 
 
 def _keep_answered(options: AnswerOptions, work: Work) -> bool:
@@ -108,12 +109,6 @@ def _keep_answered(options: AnswerOptions, work: Work) -> bool:
     if not options.keep_going:
         blocks.forget_failures(work.url)
     return bool(blocks.result_names(work.url))
-
-
-def describe_errors(manifest: Manifest) -> str:
-    """One line for the terminal on how many rows have an error."""
-    count = sum(manifest.info["errors"].values())
-    return f"{count:,} with an error" if count else "none with an error"
 
 
 def warnings(manifest: Manifest) -> Iterator[str]:
@@ -133,7 +128,7 @@ def warnings(manifest: Manifest) -> Iterator[str]:
 
 def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Adds the job's transforms to `pipeline`."""
-    coders.register()
+    register_coder()
     encoded = pipeline | distribute("Blocks", plan.todo) | "EncodeQuestions" >> encode_questions(plan)
     hits = pipeline | distribute("IndexShards", plan.index_shards()) | "Search" >> search(plan, encoded)
     if plan.options.rescore:
@@ -186,7 +181,3 @@ def _config(
         **kept,
         **options.search.over(index.info.get("search", {})),
     }
-
-
-def _digests(files: Sequence[str]) -> dict[str, str]:
-    return {f"questions_{number}": store.sha256_of(url) for number, url in enumerate(files)}

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.answer.plan import Plan, Work
 from pipelines.runners.counters import StepCounters
-from pipelines.transforms.merge_topk import MergeTopK
+from pipelines.transforms.topk import MergeTopK
 from rag_ops.retrieval.kinds import kind_of
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store

@@ -14,9 +14,8 @@ import numpy as np
 from pipelines.console.progress import Progress
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters
-from pipelines.transforms import coders
-from pipelines.transforms.merge_topk import MergeTopK
 from pipelines.transforms.stage_job import distribute
+from pipelines.transforms.topk import MergeTopK, register_coder
 from rag_ops.retrieval.index_kind import IndexKind, SearchParams
 from rag_ops.retrieval.kinds import KEPT
 from rag_ops.retrieval.topk import TopK
@@ -60,7 +59,7 @@ class Measurement:
 
     def build(self, pipeline: beam.Pipeline) -> None:
         """Adds the transforms to `pipeline`."""
-        coders.register()
+        register_coder()
         queries = pipeline | "Queries" >> beam.Create([None]) | "ReadQueries" >> beam.Map(read_queries, self)
         hits = (
             pipeline

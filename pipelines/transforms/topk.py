@@ -1,12 +1,38 @@
-"""Merges what several shards found."""
+"""Top-k arrays in a pipeline: their coder, without which Beam pickles them, and the merge of what shards found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import apache_beam as beam
 
 from rag_ops.retrieval.topk import TopK, merge
+
+
+class TopKCoder(beam.coders.Coder):
+    """Top-k arrays by their own bytes."""
+
+    def encode(self, value: TopK) -> bytes:
+        """See TopK.to_bytes."""
+        return value.to_bytes()
+
+    def decode(self, encoded: bytes) -> TopK:
+        """See TopK.from_bytes."""
+        return TopK.from_bytes(encoded)
+
+    def is_deterministic(self) -> bool:
+        """True, so that it may be a key."""
+        return True
+
+    def to_type_hint(self) -> Any:
+        """The type that it codes."""
+        return TopK
+
+
+def register_coder() -> None:
+    """Registers the coder with Beam; called wherever a pipeline is built."""
+    beam.coders.registry.register_coder(TopK, TopKCoder)
 
 
 class MergeTopK(beam.CombineFn):

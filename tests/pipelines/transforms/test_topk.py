@@ -1,8 +1,8 @@
-"""Coders: what goes in comes out."""
+"""The coder of top-k arrays: what goes in comes out."""
 
 import numpy as np
 
-from pipelines.transforms.coders import TopKCoder
+from pipelines.transforms.topk import TopKCoder
 from rag_ops.retrieval.topk import TopK
 
 
