@@ -1,4 +1,4 @@
-"""The units of reading, and the articles that come of them."""
+"""What is read: splits of inputs, and the articles in them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Article:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NoArticle:
-    """A page of a dump that is no article: if it is the latest revision, it takes the place of one that was."""
+    """A page of a dump that is no article; as the latest revision it replaces an article of the same id."""
 
     article_id: str
     date: int = UNKNOWN

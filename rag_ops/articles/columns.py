@@ -27,12 +27,12 @@ class Columns:
     id: str | None = None
 
     def present(self) -> list[str]:
-        """The columns that there are, each once."""
+        """The names of the columns, each once."""
         return list(dict.fromkeys(name for name in (self.id, self.title, self.text) if name is not None))
 
 
 def find_columns(names: Iterable[Any], wanted: Columns, source: Callable[[], str], what: str = "an article") -> Columns:
-    """The columns that are there.
+    """Finds the columns to read: those that flags name, else the first name in common use that is there.
 
     Args:
         names: names of the columns, or keys.

@@ -139,7 +139,7 @@ def read_pages(url: str, start: int = 0, end: int | None = None) -> Iterator[Pag
 
 
 def read_site(url: str) -> SiteInfo:
-    """Reads what a dump's head says of its wiki; what the head lacks is empty.
+    """Reads the name and the namespaces of the wiki from a dump's head; what the head lacks is as in `SiteInfo()`.
 
     Raises:
         InputError: the file is cut or not what its name says.
@@ -156,7 +156,7 @@ def _chunks(url: str, start: int, end: int | None) -> Iterator[tuple[bytes, bool
 
 
 def _from_first_page(chunks: Iterable[tuple[bytes, bool]]) -> Iterator[tuple[bytes, bool]]:
-    """Skips to the first "<page>" that begins in an owned piece; nothing if there is none."""
+    """Yields what follows the first "<page>" that begins in an owned piece, with it; nothing if there is none."""
     pending = b""
     found = False
     for piece, owned in chunks:
@@ -179,7 +179,7 @@ def _from_first_page(chunks: Iterable[tuple[bytes, bool]]) -> Iterator[tuple[byt
 
 
 def _up_to_last_page(chunks: Iterable[tuple[bytes, bool]], end: int | None) -> Iterator[bytes]:
-    """Passes owned pieces on; of what lies beyond, just enough to close a page that began before."""
+    """Yields owned pieces, and of those beyond just enough to close a page that began before."""
     tail = b""  # what follows the last "</page>" so far: a page is open if "<page>" stands in it, or begins at its end
     beyond = False
     for piece, owned in chunks:
@@ -241,8 +241,7 @@ class _PageParser:
         self._parser.buffer_text = True
         self._parser.buffer_size = 1 << 16
         self._parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
-        self._parser.StartElementHandler = self._open
-        self._parser.EndElementHandler = self._close
+        self._parser.StartElementHandler, self._parser.EndElementHandler = self._open, self._close
         self._parser.StartDoctypeDeclHandler = self._refuse_doctype
 
     def feed(self, data: bytes) -> None:
@@ -287,7 +286,7 @@ class _PageParser:
         return f"{self._url}, byte {self._before + byte} of the text from byte {self._start} on"
 
     def feed_all(self, pieces: Iterable[bytes], *, whole: bool) -> Iterator[Page]:
-        """Parses all pieces, giving pages as they close; `whole` says that the dump must end with them."""
+        """Parses all pieces and yields pages as they close; `whole` says that the dump must end with them."""
         seen = False
         for piece in pieces:
             if not seen and b"\0" in piece[:ENCODING_BYTES]:  # expat would read it, but no split of it would be found
@@ -419,7 +418,7 @@ class _PageParser:
 
 
 def _moment(revision: Mapping[str, str]) -> tuple[int, int]:
-    """When a revision was made, and its id; -1 for what it does not give. Of two revisions the greater is the later."""
+    """The time and the id of a revision, -1 for what it lacks; of two revisions the later has the greater pair."""
     written = _TIMESTAMP.fullmatch(revision.get("timestamp", "").strip())
     number = revision.get("id", "").strip()
     known = number.isascii() and number.isdigit() and len(number) < MAX_ID_DIGITS

@@ -56,7 +56,7 @@ class Format:
     checks_ids = True
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        """The ranges of an input that its splits cover, in order.
+        """Yields the ranges of an input that its splits cover, in order.
 
         Raises:
             InputError: the input is missing or not of this format.
@@ -64,7 +64,7 @@ class Format:
         raise NotImplementedError
 
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
-        """The rows of a split, each under the columns' names in the file.
+        """Yields the rows of a split, each under the columns' names in the file.
 
         Raises:
             InputError: the input is malformed, with file and line or row.
@@ -72,7 +72,7 @@ class Format:
         raise NotImplementedError
 
     def articles(self, split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
-        """The articles of a split, in input order; what is no article is counted in `dropped` by reason.
+        """Yields the articles of a split in input order; counts in `dropped`, by reason, what is no article.
 
         Raises:
             InputError: the input is malformed, with file and line, row or byte.
@@ -91,7 +91,7 @@ class Format:
         return article if article.text.strip() else None
 
     def digest(self, url: str, options: InputOptions) -> str:
-        """Digest that stands for an input in the fingerprint."""
+        """The digest that stands for an input in the fingerprint."""
         return store.sha256_of(url)
 
 
@@ -101,11 +101,10 @@ class MediaWiki(Format):
     name, suffixes, is_wikitext, checks_ids = "mediawiki", (".xml",), True, False
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        """See `dump.cut_dump`."""
         yield from dump.cut_dump(url, options.split_bytes)
 
     def articles(self, split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
-        """Pages; one that is no article leaves a mark, so that an older revision does not come back in its place."""
+        """Yields pages; one that is no article leaves a mark, so that no older revision comes back in its place."""
         for page in dump.read_pages(split.url, split.start, split.end):
             article_id = split.prefix + page.page_id
             reason = dump.drop_reason(page)
@@ -126,7 +125,6 @@ class Jsonl(Format):
     name, suffixes = "jsonl", (".jsonl", ".ndjson", ".json")
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        """Every `split_bytes`; a compressed file is one."""
         if _is_array(url):
             raise InputError(
                 "the file is a JSON array and not JSONL",
@@ -137,7 +135,6 @@ class Jsonl(Format):
         yield from _byte_cuts(url, options)
 
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
-        """The objects of the lines."""
         for lines_before, _, line in read_lines(split):
             if not line.strip():
                 continue
@@ -166,15 +163,13 @@ class Parquet(Format):
     name, suffixes = "parquet", (".parquet",)
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        """Row groups of `split_bytes` together, compressed."""
+        """Cuts after row groups that have `split_bytes` together, compressed."""
         with _open_parquet(url) as parquet:
             find_columns(parquet.schema_arrow.names, options.columns, lambda: url, "a Parquet file")
             start = size = 0
             for group in range(parquet.num_row_groups):
-                size += sum(
-                    parquet.metadata.row_group(group).column(n).total_compressed_size
-                    for n in range(parquet.metadata.num_columns)
-                )
+                row_group = parquet.metadata.row_group(group)
+                size += sum(row_group.column(n).total_compressed_size for n in range(row_group.num_columns))
                 if size >= options.split_bytes:
                     yield start, group + 1
                     start, size = group + 1, 0
@@ -182,16 +177,13 @@ class Parquet(Format):
                 yield start, parquet.num_row_groups
 
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
-        """The rows of the split's row groups."""
         with _open_parquet(split.url) as parquet:
             columns = find_columns(parquet.schema_arrow.names, options.columns, lambda: split.url).present()
             end = parquet.num_row_groups if split.end is None else split.end
             number = sum(parquet.metadata.row_group(group).num_rows for group in range(split.start))
-            batches = parquet.iter_batches(
-                PARQUET_BATCH_ROWS, row_groups=list(range(split.start, end)), columns=columns
-            )
+            groups = list(range(split.start, end))
             try:
-                for batch in batches:
+                for batch in parquet.iter_batches(PARQUET_BATCH_ROWS, groups, columns):
                     for row in batch.to_pylist():
                         number += 1
                         yield partial("{}, row {}".format, split.url, number), row
@@ -209,7 +201,7 @@ class Psgs(Format):
     name, suffixes = "psgs", (".tsv",)
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        """Every `split_bytes`; between records if cells are quoted, which takes a pass over the file."""
+        """Cuts every `split_bytes`; between records if cells are quoted, which takes a pass over the file."""
         size = store.size_bytes(url)
         compressed = url.lower().endswith(COMPRESSIONS)
         if not compressed and size > options.split_bytes and _layout(url, options).quoted:
@@ -250,19 +242,16 @@ class Dataset(Format):
     name, is_file, checks_ids = "hf", False, False
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        """The dataset's own shards."""
         count = _open_dataset(url, options).num_shards
         yield from ((number, number + 1, count) for number in range(count))
 
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
-        """The rows of one shard."""
         shard = _open_dataset(split.url, options).shard(num_shards=split.shards, index=split.start)
         for number, row in enumerate(shard, 1):
             yield partial("{}, shard {}, row {}".format, split.url, split.start, number), row
 
     def digest(self, url: str, options: InputOptions) -> str:
-        """A hash of what the dataset is made of: its files' names with their revision on the hub, or their times
-        if they are local.
+        """A hash of the names of the dataset's files, with their revision on the hub or, if local, their times.
 
         Raises:
             InputError: it cannot be loaded.
@@ -282,7 +271,7 @@ _USUAL = "; where it is missing, a name in common use"
 
 @dataclasses.dataclass(frozen=True)
 class InputOptions:
-    """Options of reading inputs."""
+    """How inputs are read."""
 
     format: str = setting("auto", f"auto, by the file's name; or {', '.join(FORMATS)}")
     id_column: str = setting("id", f"column or key of the article's id{_USUAL}")
@@ -342,7 +331,7 @@ def _byte_cuts(url: str, options: InputOptions) -> Iterator[Cut]:
 
 
 def _record_cuts(url: str, size: int, options: InputOptions) -> Iterator[tuple[int, int]]:
-    """Cuts at the beginnings of records; finding them takes 4 s a GB, where reading the records takes 35 s."""
+    """Cuts at the beginnings of records; finding them takes 4 s a GB, reading them 35 s."""
     start = 0
     for _, position, _ in tsv.records(read_lines(Split(0, "psgs", url)), _layout(url, options).width):
         if position >= start + options.split_bytes:

@@ -57,7 +57,7 @@ def head(lines: Iterable[Line]) -> list[Line]:
 
 
 def layout_of(lines: list[Line], url: str, wanted: Columns) -> Layout:
-    """The layout of a file.
+    """Finds the layout of a file: which column is what, and whether cells are quoted.
 
     Columns go by the names in the first line. Without such a line two columns are id and text, as in MS MARCO, and
     three are id, text and title, as in DPR's psgs_w100.tsv.
@@ -112,7 +112,7 @@ def layout_of(lines: list[Line], url: str, wanted: Columns) -> Layout:
 
 
 def records(lines: Iterable[Line], width: int | None) -> Iterator[Line]:
-    """Lines, and lines put together where a quoted cell goes over their ends.
+    """Yields records: lines, and lines joined if a quoted cell goes over their ends.
 
     A record goes on only from a line with an odd number of quotes, one of which opens a cell, to the next line with an
     odd number, and only if all of it is as CSV is written and has `width` columns. All other lines are records by

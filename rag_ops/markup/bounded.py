@@ -50,7 +50,7 @@ def render(markup: str, apparatus: frozenset[str] = wikitext.DROPPED_NAMESPACES)
 
 
 def is_suspect(markup: str) -> bool:
-    """Whether the parser may take more than a moment for it; linear, and no judgement on real pages but the largest."""
+    """Whether the parser may take more than a moment; takes linear time, and is true of the largest real pages only."""
     if len(markup) > SUSPECT_CHARS or _MANY_EQUALS.search(markup) or _LONG_TAG.search(markup):
         return True
     found = _PAIRED.findall(markup)
@@ -73,7 +73,7 @@ def is_suspect(markup: str) -> bool:
 
 
 def _in_child(markup: str, apparatus: frozenset[str]) -> str | None:
-    """The text by a process of its own; None if it needs more than its time or memory, or dies."""
+    """Converts a page in a process of its own; None if that needs too much time or memory, or dies."""
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
     try:
@@ -91,7 +91,7 @@ def _in_child(markup: str, apparatus: frozenset[str]) -> str | None:
 
 
 def _limit() -> None:
-    """Bounds this process; where the system has no such bounds, the parent's clock is the only one."""
+    """Limits the time and memory of this process; a system without such limits leaves it to the parent's clock."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 

@@ -36,16 +36,14 @@ def expand_convert(arguments: Sequence[str], named: Mapping[str, str]) -> str:
     '3 to 5 km (1.9 to 3.1 mi)'
     """
     words = [argument.strip() for argument in arguments]
-    if any(len(word) > MAX_WORD_CHARS for word in words):
+    parsed = None if any(len(word) > MAX_WORD_CHARS for word in words) else _split(words)
+    if parsed is None:
         return " ".join(word for word in words[:2] if word)
+    numbers, separator, code, rest = parsed
     flip = "flip" in (named.get("order"), named.get("disp"))
     shown_first = dict(named) if flip else named
     if flip:  # what is computed stands first, spelled out; the input in brackets, abbreviated
         named, shown_first = {"abbr": "off", **named}, {**named, "abbr": named.get("abbr", "on")}
-    parsed = _split(words)
-    if parsed is None:
-        return " ".join(word for word in words[:2] if word)
-    numbers, separator, code, rest = parsed
     source = UNITS.get(code)
     shown = separator.join(map(_shown, numbers))
     values = [value for value in map(_value, numbers) if value is not None]
@@ -61,7 +59,7 @@ def expand_convert(arguments: Sequence[str], named: Mapping[str, str]) -> str:
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], str, str, list[str]] | None:
-    """Numbers, the word between the first two, the unit's code, and what follows; None if there is no unit."""
+    """Splits arguments into numbers, the word between the first two, a unit's code and the rest; None without one."""
     numbers, place = list(words[:1]), 1
     while place + 1 < len(words) and words[place] in RANGES and _value(words[place + 1]) is not None:
         numbers.append(words[place + 1])

@@ -1,4 +1,4 @@
-"""What the head of a MediaWiki dump says of its wiki: its name, and the namespaces that titles can be in."""
+"""Reads the head of a MediaWiki dump: the wiki's name, and the namespaces that titles can be in."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENGLISH = MappingProxyType({name: number for _, name, number in _NAMED})
 
 @dataclasses.dataclass(frozen=True)
 class SiteInfo:
-    """A wiki.
+    """A wiki: its name and its namespaces.
 
     Attributes:
         wiki: its database's name, else its host, else its own name; empty if the dump gives none.
@@ -53,7 +53,7 @@ class SiteInfo:
 
 
 def normal_name(name: str) -> str:
-    """A namespace's name as names are compared: in lower case, with single spaces.
+    """A namespace's name in the form in which names are compared: lower case, single spaces.
 
     >>> normal_name(" User_talk")
     'user talk'
@@ -62,7 +62,7 @@ def normal_name(name: str) -> str:
 
 
 def read_head(pieces: Iterable[bytes]) -> SiteInfo:
-    """What a dump's first bytes say of its wiki; nothing is raised here for what is malformed.
+    """Reads a dump's head, up to its first page; malformed XML ends the reading and raises nothing.
 
     Args:
         pieces: the dump's bytes from the beginning, decompressed; no more than `MAX_HEAD_BYTES` are read.

@@ -16,10 +16,7 @@ from rag_ops.markup.convert import expand_convert
 
 Handler = Callable[[Sequence[str], Mapping[str, str]], str]  # positional arguments in order, and the named ones
 
-MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July",
-    "August", "September", "October", "November", "December",
-)  # fmt: skip
+MONTHS = "January February March April May June July August September October November December".split()
 ABBREVIATED = {"abbr": "on"}
 
 
@@ -42,7 +39,7 @@ def handler_of(name: str) -> Handler | None:
 
 
 def format_number(text: str) -> str:
-    """Thousands grouped, decimals as they are; what is no number stays.
+    """Groups a number's thousands and keeps its decimals; a text that is no number stays as it is.
 
     >>> format_number("1234567.25"), format_number("-5000"), format_number("n/a")
     ('1,234,567.25', '−5,000', 'n/a')
@@ -68,7 +65,7 @@ def _is_yes(argument: str | None) -> bool:
 
 
 def _argument(number: str) -> Handler:
-    """Gives the argument of this number, also if it is named by it."""
+    """A handler that gives the argument of this number, by position or by name."""
     return lambda positional, named: _at(positional, int(number) - 1) or named.get(number, "")
 
 

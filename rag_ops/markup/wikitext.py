@@ -115,7 +115,7 @@ def to_text(wikitext: str, apparatus: frozenset[str] = DROPPED_NAMESPACES) -> st
 
 
 def prepare(wikitext: str) -> tuple[str, list[str]]:
-    """The markup that is left for the parser, in linear time, and the literals that wait outside."""
+    """Cuts what needs no parser, in linear time; returns the markup that is left, and the literal texts taken out."""
     literals: list[str] = []
     text = _scan(wikitext.replace(OPEN, "").replace(CLOSE, ""), literals)
     return _drop_tables(_drop_sections(text)), literals
@@ -127,7 +127,7 @@ def finish(markup: str, literals: list[str], apparatus: frozenset[str] = DROPPED
 
 
 def _scan(text: str, literals: list[str]) -> str:
-    """One pass: comments and dropped tags go, literal tags wait in `literals`, and their numbers stay."""
+    """Drops comments and tags in one pass; literal texts move to `literals`, and their numbers stay in the markup."""
     if "<" not in text:
         return text
     lower = text.lower()
@@ -158,7 +158,7 @@ def _scan(text: str, literals: list[str]) -> str:
 
 
 def _literal(text: str, *, formula: bool) -> str:
-    """Text that is kept as written, without what would be taken for markup."""
+    """A text kept as written, apart from what would be taken for markup."""
     text = text.replace("|", r"\vert " if formula else PIPE)
     for pair in ("{{", "}}", "[[", "]]"):
         while pair in text:
@@ -167,7 +167,7 @@ def _literal(text: str, *, formula: bool) -> str:
 
 
 def _drop_sections(text: str) -> str:
-    """Without the closing sections, each with its subsections."""
+    """The markup without its closing sections and their subsections."""
     if "=" not in text:
         return text
     pieces: list[str] = []
@@ -187,7 +187,7 @@ def _drop_sections(text: str) -> str:
 
 
 def _headings(text: str) -> Iterator[tuple[int, int, str]]:
-    """Place, level and text of each heading: a line between as many equals signs, one to six."""
+    """Yields place, level and text of each heading: a line between as many equals signs, one to six."""
     for match in _HEADING_LINE.finditer(text):
         line = match[0].rstrip(" \t")
         before, after = (len(line) - len(rest) for rest in (line.lstrip("="), line.rstrip("=")))
@@ -196,7 +196,7 @@ def _headings(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _drop_tables(text: str) -> str:
-    """Without tables, nested ones too; of a table that is never closed only its lines go."""
+    """The markup without tables, nested ones included; of one that is never closed only the lines of cells go."""
     if "{|" not in text:
         return text
     pieces: list[str] = []
@@ -220,7 +220,7 @@ def _drop_tables(text: str) -> str:
 
 
 def is_broken(text: str) -> bool:
-    """Whether so much stands open that the parser, which tries every opening, would take minutes."""
+    """Whether so many brackets or tags are never closed that the parser, which tries each, would take minutes."""
     brackets = max(text.count("[") - text.count("]"), text.count("{") - text.count("}"))
     return brackets > MAX_UNCLOSED or text.count("<") - 2 * text.count("</") > 5 * MAX_UNCLOSED
 
@@ -248,7 +248,7 @@ class _Renderer:
             _HANDLERS[type(node)](self, node)
 
     def _text_of(self, code: Any) -> str:
-        """The text of a part, apart from the page."""
+        """The text of a part of the page, kept out of the page's own."""
         if code is None:
             return ""
         outer, self._out = self._out, []
@@ -370,7 +370,7 @@ def _clean(text: str, literals: list[str]) -> str:
 
 
 def _one_separator(match: re.Match[str]) -> str:
-    """Of several commas or semicolons the last, where a word or a space follows: what stood between them is gone."""
+    """Keeps the last of several commas or semicolons before a word or a space: what stood between them is gone."""
     run = match[0]
     following = match.string[match.end() : match.end() + 1]
     end = len(run) if _WORD.match(following) else run.rfind(" ")

@@ -145,12 +145,7 @@ def join_answers(
 
 
 def failures(directory: str, numbers: Iterable[int]) -> Failures:
-    """Counts why questions of some blocks failed in the model; blocks without results count as none.
-
-    Args:
-        directory: directory of the results.
-        numbers: numbers of the blocks.
-    """
+    """Counts why questions of some blocks failed in the model, by the results in `directory`; some may have none."""
     counts = Failures()
     there = set(result_names(directory))
     for name in map(result_name, numbers):
@@ -162,7 +157,7 @@ def failures(directory: str, numbers: Iterable[int]) -> Failures:
 def forget_failures(directory: str) -> None:
     """Removes the results of blocks with questions that failed in the model, if those fail the job.
 
-    The next run asks these blocks again. Where the job has another fault, a few such questions are no reason to.
+    The next run asks these blocks again; if the job has another fault, a few such questions are no reason to.
     """
     errors = {name: _errors(directory, name) for name in result_names(directory)}
     counts = Failures()
@@ -190,12 +185,7 @@ def reason_of(error: str) -> str:
 
 
 def error_counts(directory: str, names: Iterable[str]) -> dict[str, int]:
-    """Number of rows with an error in finished answer shards, by `reason_of`, sorted.
-
-    Args:
-        directory: directory of the answers.
-        names: names of the shards.
-    """
+    """The number of rows with an error in answer shards of a directory, by `reason_of`, sorted."""
     counts: Counter[str] = Counter()
     for name in names:
         counts.update(reason_of(error) for error in _errors(directory, name) if error is not None)

@@ -23,7 +23,7 @@ setting = partial(settings.setting, group="questions")
 
 @dataclasses.dataclass(frozen=True)
 class QuestionOptions:
-    """How question files are read; a column is a column or a key, and None is the one that has a well-known name."""
+    """How question files are read; None stands for the column, or JSON key, that has a well-known name."""
 
     format: str = setting("auto", f"auto, by the file's name; or {', '.join(FORMATS)}", flag="questions_format")
     question_column: str | None = setting(
@@ -154,13 +154,13 @@ def _question_by_name(url: str, names: Sequence[str]) -> str:
 
 
 def _by_name(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Those of the names that are well known, the best first: as it is written, then in the order of `wanted`."""
+    """The names that are well known, best first: those spelled alike, then by the order of `wanted`."""
     known = [name for name in dict.fromkeys(names) if plain(name) in wanted]
     return sorted(known, key=lambda name: (name not in wanted, wanted.index(plain(name))))
 
 
 def _seems(names: Sequence[str]) -> str | None:
-    """What a file with these columns, and no question among them, seems to be."""
+    """Says what a file with these columns, no question among them, seems to be; None if that is unclear."""
     plains = {plain(name) for name in names}
     if plains & {"qas", "paragraphs"}:
         return "a file of articles, whose questions lie deeper"

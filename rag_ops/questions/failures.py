@@ -1,4 +1,4 @@
-"""Decides when so many questions fail in the model that it is the job that fails."""
+"""Decides when so many questions have failed in the model that the job fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Failures:
     example: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def add(self, errors: Iterable[str | None]) -> None:
-        """Counts the errors of some questions' results, None if there is none."""
+        """Counts the errors of some questions, None for a question that was answered."""
         for error in errors:
             if error != NO_HIT:
                 self.reached += 1
@@ -40,7 +40,7 @@ class Failures:
                 self.example.setdefault(kind, error)
 
     def check(self) -> None:
-        """Raises if one kind of failure has met over half of the questions.
+        """Raises if more than half of the questions failed in one way.
 
         Raises:
             JobError: it has, and there were at least `FEWEST_QUESTIONS`.

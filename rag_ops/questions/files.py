@@ -138,7 +138,7 @@ def _checked(number: int, value: Any, line: str = "") -> _Parsed:
 
 
 def _questions_in(values: Iterable[Any]) -> Iterator[Any]:
-    """The questions of a document's elements: those of SQuAD's articles, else the elements themselves."""
+    """Yields the questions of a document's elements: those of SQuAD's articles, else the elements themselves."""
     for value in values:
         inner = value.get("paragraphs", value.get("qas")) if isinstance(value, dict) else None
         if isinstance(inner, list) and not any(plain(name) in QUESTION_NAMES for name in value):
@@ -148,7 +148,7 @@ def _questions_in(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _with_columns(url: str, rows: Iterator[_Parsed], options: QuestionOptions) -> Iterator[Row]:
-    """Rows of JSON with their columns, found in the first rows; a file with no object among those is refused."""
+    """Yields rows of JSON by the columns that the first rows show; refuses a file with no object among those."""
     first = list(itertools.islice(rows, FIRST_ROWS))
     if not first:
         return
@@ -182,7 +182,7 @@ def _plain_rows(url: str, lines: Iterator[str], options: QuestionOptions) -> Ite
 
 
 def _check_plain(url: str, lines: Sequence[str]) -> None:
-    """Refuses a text file that is a table or JSON: of a question a line nothing would be left out."""
+    """Refuses a text file that seems to be a table or JSON, whose lines would be asked as they are."""
     tabs = {line.strip().count("\t") for line in lines}
     if len(lines) > 1 and len(tabs) == 1 and tabs != {0}:
         seems, remedy = f"a table of {tabs.pop() + 1} columns with tabs between them", "tsv"
@@ -235,7 +235,7 @@ def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[Row]:
 
 
 def _python_values(column: Any) -> list[Any]:
-    """A column's values; of texts the bytes, because what calls itself text in a file need not be UTF-8."""
+    """A column's values; texts as bytes, because what a file calls text need not be UTF-8."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):

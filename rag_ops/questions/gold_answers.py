@@ -54,7 +54,7 @@ def gold_answers(value: Any, *, cell: bool = False) -> tuple[str, ...] | None:
 
 
 def is_list(cell: str) -> bool:
-    """Whether a cell is a list that someone wrote as JSON or as Python writes it."""
+    """Whether a cell is a list, written as JSON or as Python writes it."""
     return isinstance(_literal(cell, numbers=True), list)
 
 
@@ -73,7 +73,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def as_text(value: Any) -> str:
-    """A value as text: of bytes what they spell, of other values what Python writes; "" if it cannot be written."""
+    """A value as text: bytes are decoded, other values are as Python writes them; "" if it cannot write one."""
     if value is None:
         return ""
     if isinstance(value, bytes):
@@ -105,7 +105,7 @@ def _literal(text: str, *, numbers: bool) -> Any:
 
 
 def _python_literal(text: str) -> Any:
-    """A Python literal; a list of NumPy's has no commas between its texts, and Python would make one text of them."""
+    """Parses a Python literal; NumPy prints a list without commas, and Python would make one text of its texts."""
     if len(text) > MAX_LITERAL_CHARS:
         raise ValueError
     value = _python_value(ast.parse(text, mode="eval").body)

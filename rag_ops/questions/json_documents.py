@@ -73,7 +73,7 @@ def elements(text: IO[str], url: str) -> Iterator[Any]:
 
 
 def _items(document: _Document) -> Iterator[Any]:
-    """The values up to the "]", after the "["."""
+    """Yields the values of an array whose "[" is behind, and goes past its "]"."""
     if document.next_is("]"):
         return
     yield document.value()

@@ -53,7 +53,7 @@ def expand_question_files(urls: Sequence[str]) -> list[str]:
 
 
 def check_question_files(urls: Sequence[str], options: QuestionOptions) -> None:
-    """Reads the first rows of question files, by which most of what is wrong with a whole file shows.
+    """Checks question files by their first rows, which show most of what can be wrong with a file.
 
     Raises:
         InputError: a file is not there, or `read_questions` would refuse it at its beginning.
@@ -108,5 +108,5 @@ def _make(source: str, row: Row) -> Question:
 
 
 def _placed(message: str, source: str) -> str:
-    """A message with where it stands, in its brackets."""
+    """Adds to a message, inside its brackets, where the row stands."""
     return f"{message[:-1]}, {source})" if message.endswith(")") else f"{message} ({source})"

@@ -43,7 +43,7 @@ def decoded(data: bytes) -> str:
 
 
 def clean(text: str) -> str:
-    """A text without control characters, lone surrogates and outer white space; all other characters stay.
+    """A text without control characters, lone surrogates and outer white space.
 
     A text in which nothing can be seen is empty.
 
@@ -59,7 +59,7 @@ def clean(text: str) -> str:
 
 
 def peeked(raw: IO[bytes]) -> tuple[str, IO[bytes]]:
-    """The first characters of a text file, some `HEAD_BYTES` of them, and the file as if nothing had been read."""
+    """The first `HEAD_BYTES` of a text file, decoded, and a stream of the file that still begins with them."""
     head = raw.read(HEAD_BYTES)
     encoding = _wide_encoding(head[:_HEAD_BYTES]) or "utf-8"
     return head.decode(encoding, "replace").removeprefix("\ufeff"), io.BufferedReader(_Rejoined(head, raw), 1 << 16)
@@ -125,7 +125,7 @@ def _check_length(size: int, number: int, url: str) -> None:
 
 
 def _wide_encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, by the byte order mark or by the zero bytes that Latin text and all syntax have in them."""
+    """Detects UTF-16 and UTF-32 by the byte order mark, or by the zero bytes of Latin letters and syntax; else None."""
     # First: its mark is that of UTF-16 and a zero. Then each third byte of four is one of the planes that are in use.
     if head.startswith(codecs.BOM_UTF32_BE) or (head.startswith(codecs.BOM_UTF32_LE) and set(head[2::4]) <= _PLANES):
         return "utf-32"
@@ -238,7 +238,7 @@ class _StrayQuoteError(Exception):
 
 
 class _Lines:
-    """Lines of which those of the record in progress can be put back."""
+    """Iterates over lines, and can take back those of the record in progress."""
 
     def __init__(self, lines: Iterable[str]):
         self._lines = iter(lines)
@@ -254,7 +254,7 @@ class _Lines:
         return next(self, None)
 
     def put_back_rest(self) -> None:
-        """The record was its first line alone."""
+        """Takes back the lines of the record but for its first."""
         self._back.extendleft(reversed(self._taken[1:]))
         self._next_number = self.first_number + 1
 
