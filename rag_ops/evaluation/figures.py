@@ -336,7 +336,9 @@ def evaluate(
     files = []
     for number, one in enumerate(sets):
         here = Tally(one.url, one.kept, sweep)
-        parts = _Parts(one, sweep)
+        counted = one.question_files()
+        parts = [Tally(name, one.kept, sweep) for name, _ in counted]
+        of_row = iter(part for part, (_, count) in zip(parts, counted, strict=True) for _ in range(count))
         for group in one.groups():
             rows: Iterable[Scored] = (score(row, number, gold_file=gold_file, patterns=patterns) for row in group)
             extras: Iterable[ByNumber] = itertools.repeat({})
@@ -344,10 +346,11 @@ def evaluate(
                 rows = list(rows)  # a row group at once, so that questions are generated in large batches
                 extras = again[number](rows)
             for scored, extra in zip(rows, extras, strict=False):
-                for tally in (total, here, *parts.next()):
+                for tally in (total, here, *itertools.islice(of_row, 1)):
                     tally.add(scored, extra)
                 on_row(scored)
-        files.append({**here.figures(), "n_docs": one.n_docs, "question_files": parts.figures()})
+        by_file = [part.figures() for part in parts]
+        files.append({**here.figures(), "n_docs": one.n_docs, "question_files": by_file})
     if gold_file is not None and gold_file.joined["not_in_the_file"] == total.rows:
         raise InputError(
             "--gold has none of the answered questions",
@@ -366,22 +369,3 @@ def recall_at(figures: Mapping[str, Any]) -> list[str]:
     """The numbers of passages that any directory has a recall for, ascending, as keys of `recall`."""
     every = [figures["all"], *figures["files"]]
     return sorted({k for one in every for k, value in one["recall"].items() if value is not None}, key=int)
-
-
-class _Parts:
-    """The tallies of a directory's question files, if there are several and they are unchanged."""
-
-    def __init__(self, one: AnswerSet, sweep: Sequence[int]):
-        counted = one.question_files()
-        self._tallies = [Tally(name, one.kept, sweep) for name, _ in counted]
-        self._ends = np.cumsum([rows for _, rows in counted])
-        self._row = 0
-
-    def next(self) -> list[Tally]:
-        """The tally of the next row, if there is one."""
-        place = int(np.searchsorted(self._ends, self._row, side="right"))
-        self._row += 1
-        return self._tallies[place : place + 1]
-
-    def figures(self) -> list[dict[str, Any]]:
-        return [tally.figures() for tally in self._tallies]

@@ -36,6 +36,19 @@ class ContextFormat:
     max_tokens: int
     keep_question: bool = True
 
+    @classmethod
+    def of(cls, config: Any, generator: Any, prefix: str | None, longest: int | None = None) -> ContextFormat:
+        """The format of the contexts of a RAG model.
+
+        Args:
+            config: RagConfig of the model.
+            generator: configuration of its generator; a context is no longer than it has positions for.
+            prefix: text before everything else.
+            longest: longest context; by default that of the model.
+        """
+        limits = [longest or config.max_combined_length, getattr(generator, "max_position_embeddings", None)]
+        return cls(config.title_sep, config.doc_sep, prefix or "", min(limit for limit in limits if limit))
+
     def render(self, passage: Passage, question: str) -> tuple[str, int]:
         """Writes the text of a context; returns it and the character at which the part with the question begins.
 

@@ -94,13 +94,9 @@ class RagTokenGenerator:
         config, generator = model.config, model.rag.generator.to(device, DTYPES[dtype]).eval()
         self._questions, self._answers = tokenizer.question_encoder, tokenizer.generator
         self._settings, self._device, self._threads = settings, device, threads
-        self._form = ContextFormat(
-            config.title_sep,
-            config.doc_sep,
-            getattr(generator.config, "prefix", None) or "",
-            _longest_context(settings.max_combined_length or config.max_combined_length, generator.config),
-            settings.truncation == "question",
-        )
+        prefix = getattr(generator.config, "prefix", None)
+        form = ContextFormat.of(config, generator.config, prefix, settings.max_combined_length)
+        self._form = dataclasses.replace(form, keep_question=settings.truncation == "question")
         uncased = is_uncased(self._answers)
         self._spelt_by_passages = settings.spelling == "passages" or (
             settings.spelling == "auto" and (uncased or settings.extractive)
@@ -217,12 +213,10 @@ class RagTokenGenerator:
     def _answer_batch(
         self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None = None
     ) -> list[Answer]:
-        found = self._decode(contexts, scores, sources)
-        texts = [self._answers.batch_decode([one.tokens for one in best], skip_special_tokens=True) for best in found]
         answers = []
-        for best, written, given in zip(found, texts, contexts, strict=True):
-            first = best[0]
-            posterior = first.posterior[:, : len(given)]
+        for best, given in zip(self._decode(contexts, scores, sources), contexts, strict=True):
+            written = self._answers.batch_decode([one.tokens for one in best], skip_special_tokens=True)
+            first, posterior = best[0], best[0].posterior[:, : len(given)]
             pieces = self._answers.batch_decode([[token] for token in first.tokens])
             tokens = [
                 Token(text, float(log_probability), shares.tolist())
@@ -232,9 +226,8 @@ class RagTokenGenerator:
             if math.isnan(score):
                 answers.append(Answer(None, None, [], False, f"{MODEL_FAILED} (its scores are not numbers)"))
                 continue
-            others = [
-                (text.strip(), float(one.log_probs.sum())) for text, one in zip(written[1:], best[1:], strict=True)
-            ]
+            rest = zip(written[1:], best[1:], strict=True)
+            others = [(text.strip(), float(one.log_probs.sum())) for text, one in rest]
             cut = any(was_cut for _, was_cut in given)
             answers.append(Answer(written[0].strip(), score, mean, cut, None, tokens, first.tokens, others))
         return answers
@@ -277,7 +270,7 @@ class RagTokenGenerator:
         """
         flat_ids, flat_mask = ids.flatten(0, 1), mask.flatten(0, 1)
         lengths = flat_mask.sum(1)
-        states = None
+        states: Any = None
         for batch in token_batches(lengths.tolist(), ENCODER_TOKENS[self._device]):
             rows = torch.from_numpy(batch).to(self._device)
             longest = int(lengths[rows].max())
@@ -285,14 +278,7 @@ class RagTokenGenerator:
             if states is None:
                 states = part.new_zeros((*flat_ids.shape, part.shape[-1]))
             states[rows, :longest] = part
-        assert states is not None
         return states
-
-
-def _longest_context(wanted: int, config: Any) -> int:
-    """Tokens of a context: as many as wanted, as far as the generator has positions for them."""
-    positions = getattr(config, "max_position_embeddings", None)
-    return min(wanted, positions) if positions else wanted
 
 
 def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:
@@ -300,10 +286,8 @@ def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:
     if not questions:
         return []
     limit = min(getattr(tokenizer, "model_max_length", 512), 512)
-    ids = tokenizer([question[:MAX_TEXT_CHARS] for question in questions], truncation=True, max_length=limit)[
-        "input_ids"
-    ]
-    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+    encoded = tokenizer([question[:MAX_TEXT_CHARS] for question in questions], truncation=True, max_length=limit)
+    return tokenizer.batch_decode(encoded["input_ids"], skip_special_tokens=True)
 
 
 def spelt_as(passages: Sequence[Passage], answer: Answer) -> Answer:

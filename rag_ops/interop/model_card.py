@@ -240,16 +240,12 @@ class RagRetriever(transformers.RagRetriever):
         self, docs: list[dict], input_strings: list[str], prefix: str | None, n_docs: int, return_tensors: Any = None
     ) -> tuple[Any, Any]:
         """Token ids and mask of all contexts, (questions * n_docs, tokens)."""
-        config = self.config
-        positions = getattr(config.generator, "max_position_embeddings", None) or config.max_combined_length
-        longest = min(config.max_combined_length, positions)  # transformers lets the generator fail
-        form = ContextFormat(config.title_sep, config.doc_sep, prefix or "", longest)
+        form = ContextFormat.of(self.config, self.config.generator, prefix)
         passages = [Passage("", doc["title"][n], doc["text"][n]) for doc in docs for n in range(n_docs)]
         questions = [text for text in input_strings for _ in range(n_docs)]
         contexts = encode_contexts(self.generator_tokenizer, form, passages, questions)
-        padded = self.generator_tokenizer.pad(
-            {"input_ids": [ids for ids, _ in contexts]}, return_tensors=return_tensors
-        )
+        ids = [ids for ids, _ in contexts]
+        padded = self.generator_tokenizer.pad({"input_ids": ids}, return_tensors=return_tensors)
         return padded["input_ids"], padded["attention_mask"]
 
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import posixpath
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,7 @@ OUR_KEY = "ragbeam"
 RAG_TOKEN = "RagTokenForGeneration"  # the name in config.json's `architectures`
 UNTRAINED = "untrained"  # mark in config.json of a generator that was never trained
 # The files that decide what a model computes. READMEs and other formats of the same weights don't.
-MODEL_FILES = (
-    "*.json",
-    "*.safetensors",
-    "pytorch_model*.bin",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "*.spm",
-    "*.codes",
-)
+MODEL_FILES = "*.json *.safetensors pytorch_model*.bin vocab* merges.txt *.model *.spm *.codes".split()
 IGNORED_FILES = ("data_config.json", "trainer_state.json", "generation_config.json")
 
 
@@ -79,20 +69,14 @@ def find_model(name: str) -> str:
 def model_digest(directory: str, subfolder: str = "") -> str:
     """Digest (32 hex digits) of the weights, tokenizer and configuration files of a local model directory."""
     digest = hashlib.sha256()
-    root = os.path.join(directory, subfolder)
-    for name in model_files(root):
-        digest.update(f"{name}\0{store.sha256_of(os.path.join(root, name))}\n".encode())
-    return digest.hexdigest()[:32]
-
-
-def model_files(directory: str) -> Iterator[str]:
-    """The files of a model directory that decide what it computes, relative to it, sorted; forward slashes."""
-    for path in sorted(Path(directory).rglob("*")):
-        name = path.relative_to(directory).as_posix()
+    root = Path(directory, subfolder)
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
         wanted = any(fnmatch.fnmatch(path.name, pattern) for pattern in MODEL_FILES)
         if path.is_file() and wanted and not hidden and path.name not in IGNORED_FILES:
-            yield name
+            digest.update(f"{name}\0{store.sha256_of(str(path))}\n".encode())
+    return digest.hexdigest()[:32]
 
 
 def weights_directory(directory: str) -> str:
@@ -124,13 +108,22 @@ def encoder_config(directory: str, role: str = "context") -> EncoderConfig:
         InputError: a DPR checkpoint of the other side, or a model whose files don't name the pooling.
     """
     config = read_config(directory)
-    if config["model_type"] == "rag":
-        return _rag_encoder_config(config)
     if config["model_type"] == "dpr":
         wanted = {"context": "DPRContextEncoder", "question": "DPRQuestionEncoder"}[role]
         found = (config.get("architectures") or [wanted])[0]
         if found != wanted:
             raise InputError(f"the checkpoint is no {role} encoder", value=f"{directory} ({found})", expected=wanted)
+    elif config["model_type"] == "rag":
+        if ours := config.get(OUR_KEY, {}).get("question_encoder"):
+            return EncoderConfig.from_dict(ours)
+        config = config.get("question_encoder", {})
+        if config.get("model_type") != "dpr":
+            raise InputError(
+                "the RAG model does not tell how its question encoder pools",
+                value=config.get("model_type"),
+                expected="a DPR question encoder, or a model made by ragbeam compose",
+            )
+    if config["model_type"] == "dpr":
         return EncoderConfig("pooler", False, config.get("max_position_embeddings", 512), True)
     if is_sentence_encoder(directory):
         return read_encoder_config(directory, config, role)
@@ -201,35 +194,19 @@ def trained_sha256(directory: str) -> list[str]:
     return read_config(directory).get(OUR_KEY, {}).get("trained_sha256", [])
 
 
-def _rag_encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
-    ours = config.get(OUR_KEY, {}).get("question_encoder")
-    if ours:
-        return EncoderConfig.from_dict(ours)
-    question_encoder = config.get("question_encoder", {})
-    if question_encoder.get("model_type") == "dpr":
-        return EncoderConfig("pooler", False, question_encoder.get("max_position_embeddings", 512), True)
-    raise InputError(
-        "the RAG model does not tell how its question encoder pools",
-        value=question_encoder.get("model_type"),
-        expected="a DPR question encoder, or a model made by ragbeam compose",
-    )
-
-
 def _download(url: str) -> str:
-    """Copies a remote model directory to the local cache, by the files' own sizes and names."""
+    """Copies a remote model directory to the local cache, where it is found again by names, sizes and ETags."""
     fs, root = store.filesystem(url)
     files = {path: info for path, info in fs.find(root, detail=True).items() if info["type"] == "file"}
     if not files:
         raise InputError(
             "no such model directory", value=url, expected="an fsspec URL of a Hugging Face model directory"
         )
-    identity = json.dumps(
-        [
-            [path, info.get("size"), str(info.get("ETag") or info.get("etag") or info.get("md5Hash"))]
-            for path, info in sorted(files.items())
-        ]
-    )
-    digest = hashlib.sha256(f"{url}\0{identity}".encode()).hexdigest()[:32]
+    identity = [
+        [path, info.get("size"), str(info.get("ETag") or info.get("etag") or info.get("md5Hash"))]
+        for path, info in sorted(files.items())
+    ]
+    digest = hashlib.sha256(f"{url}\0{json.dumps(identity)}".encode()).hexdigest()[:32]
     copies = []
     for path in sorted(files):
         relative = posixpath.relpath(path, root.rstrip("/"))

@@ -4,7 +4,7 @@ A vector must not depend on which other texts are encoded beside it, or a refres
 its unchanged passages byte for byte. Matrix kernels choose their order of summation by the shape of the whole batch: in
 batches cut by length alone, a third of MiniLM's float16 vectors changed when other rows were left out. Here the shape
 follows from the row's own length: it is padded to the next multiple of `STEP_TOKENS`, and the number of rows follows
-from that; where too few rows have that length, empty ones fill the batch. What remains to ask is that kernels treat a
+from that; if too few rows have that length, empty ones fill the batch. What remains to ask is that kernels treat a
 row alike wherever in a batch of one shape it lies. Those of torch on CPUs do, in all that was tried, but they do not
 promise it: so embed --previous computes a sample anew and compares, and with `batch_tokens=1` each row is alone.
 On a CPU each batch is computed by one thread, several side by side, so the number of threads decides nothing either.
@@ -37,9 +37,8 @@ logger = logging.getLogger(__name__)
 WINDOW_ROWS = 4096  # rows tokenised together while the device works on those before: bounds memory
 STEP_TOKENS = 8  # rows are padded to a multiple: 3% of a passage, and no more shapes than kernels keep
 MOST_ROWS = 64  # rows of a batch: bounds the empty rows of short lengths
-MAX_TEXT_CHARS = (
-    1 << 16
-)  # characters of a text; 512 tokens are some 2,500, and a megabyte takes seconds and gigabytes to tokenise
+# Characters of a text; 512 tokens are some 2,500, and a megabyte takes seconds and gigabytes to tokenise
+MAX_TEXT_CHARS = 1 << 16
 
 
 def batch_shape(tokens: int, budget_tokens: int, limit: int) -> tuple[int, int]:
@@ -57,13 +56,16 @@ def batch_shape(tokens: int, budget_tokens: int, limit: int) -> tuple[int, int]:
     return max(1, min(budget_tokens // length, MOST_ROWS)), length
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Tokens:
-    """Tokenised rows: ragged ids and token types, and which rows were cut."""
+    """A tokenised text: its token ids, their types if the model has them, and whether it was cut."""
 
-    ids: list[list[int]]
-    types: list[list[int]] | None
-    truncated: np.ndarray  # bool (rows,)
+    ids: list[int]
+    types: list[int] | None
+    truncated: bool
+
+
+Batch = list[tuple[int, Tokens]]  # texts that are computed together, each with its number among all
 
 
 class Encoder:
@@ -86,7 +88,7 @@ class Encoder:
         self._ahead = ThreadPoolExecutor(1)
         self._at_once = threads if device == "cpu" else 1
         self._workers = ThreadPoolExecutor(self._at_once, initializer=torch.set_num_threads, initargs=(1,))
-        self.dimension = _dimension(model)
+        self.dimension = int(getattr(model.config, "projection_dim", 0) or model.config.hidden_size)
 
     @classmethod
     def load(
@@ -108,40 +110,30 @@ class Encoder:
         config = encoder_config(directory, role)
         tokenizer = load_encoder_tokenizer(directory)
         model = load_encoder(directory, role)
-        config = dataclasses.replace(config, max_tokens=_limit(config, model, max_tokens))
+        limits = config.max_tokens, longest_input(model, config.max_tokens), max_tokens or config.max_tokens
+        config = dataclasses.replace(config, max_tokens=min(limits))
         return cls(model, tokenizer, config, pick_device(device), threads)
 
-    def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tokens:
+    def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Tokens]:
         """Token ids of texts, or of (title, text) pairs, cut to the model's length, the longer side of a pair first.
 
         The encoder's prompt comes before each text, or title.
         Of a text only the first `MAX_TEXT_CHARS` are looked at, which is more than any model's length.
         """
-        prompt = self.config.prompt
-        given = [
-            [prompt + text[:MAX_TEXT_CHARS] for text in texts],
-            [text[:MAX_TEXT_CHARS] for text in pairs] if pairs is not None else None,
-        ]
-        encoded = self._tokenizer(
-            *given,
-            truncation=True,
-            max_length=self.config.max_tokens,
-            padding=False,
-            return_attention_mask=False,
-        )
-        ids = encoded["input_ids"]
-        types = encoded.get("token_type_ids")
-        if self.config.zero_token_types or not self._takes_types:
-            types = None
-        if encoded.encodings is None:  # a slow tokenizer's
+        parts = [texts] if pairs is None else [texts, pairs]
+        given = [[text[:MAX_TEXT_CHARS] for text in part] for part in parts]
+        given[0] = [self.config.prompt + text for text in given[0]]
+        limit = self.config.max_tokens
+        encoded = self._tokenizer(*given, truncation=True, max_length=limit, padding=False, return_attention_mask=False)
+        types = encoded.get("token_type_ids") if self._takes_types and not self.config.zero_token_types else None
+        if encoded.encodings is None:  # of a slow tokenizer
             full = self._tokenizer(*given, truncation=False, padding=False)["input_ids"]
-            cut = np.array([len(row) > self.config.max_tokens for row in full], dtype=bool)
+            cut = [len(row) > limit for row in full]
         else:
-            cut = np.array([bool(encoding.overflowing) for encoding in encoded.encodings], dtype=bool)
-        long = np.array([len(text) > MAX_TEXT_CHARS for text in texts], dtype=bool)
-        if pairs is not None:
-            long |= np.array([len(text) > MAX_TEXT_CHARS for text in pairs], dtype=bool)
-        return Tokens(ids, types, cut | long)
+            cut = [bool(encoding.overflowing) for encoding in encoded.encodings]
+        for part in parts:
+            cut = [was_cut or len(text) > MAX_TEXT_CHARS for was_cut, text in zip(cut, part, strict=True)]
+        return list(map(Tokens, encoded["input_ids"], types or [None] * len(texts), cut))
 
     def encode(
         self,
@@ -176,7 +168,7 @@ class Encoder:
         budget = batch_tokens or ENCODER_BATCH_TOKENS[self._device]
         vectors = np.empty((len(texts), self.dimension), dtype=dtype)
         truncated = np.zeros(len(texts), dtype=bool)
-        running: deque[tuple[list[_Row], Future[tuple[dict[int, np.ndarray], dict[int, str]]]]] = deque()
+        running: deque[tuple[Batch, Future[tuple[dict[int, np.ndarray], dict[int, str]]]]] = deque()
 
         def fail(row: int, reason: str) -> None:
             vectors[row] = 0
@@ -188,15 +180,15 @@ class Encoder:
             batch, result = running.popleft()
             found, failed = result.result()
             for place, vector in found.items():
-                vectors[batch[place].number] = vector
+                vectors[batch[place][0]] = vector
             for place, reason in sorted(failed.items()):
-                fail(batch[place].number, reason)
+                fail(batch[place][0], reason)
             on_rows(len(batch))
 
         with torch_threads(1):
             try:
                 for shape, batch in self._batches(texts, pairs, budget, truncated, fail):
-                    running.append((batch, self._workers.submit(self._encode_rows, batch, shape)))
+                    running.append((batch, self._workers.submit(self._encode_rows, [row for _, row in batch], shape)))
                     while len(running) > 2 * self._at_once:
                         take()
                 while running:
@@ -215,13 +207,19 @@ class Encoder:
         budget: int,
         truncated: np.ndarray,
         fail: Callable[[int, str], None],
-    ) -> Iterator[tuple[tuple[int, int], list[_Row]]]:
+    ) -> Iterator[tuple[tuple[int, int], Batch]]:
         """Yields full batches of rows of one shape, then what is left; notes what was cut, reports what failed."""
-        waiting: dict[tuple[int, int], list[_Row]] = {}
+        waiting: dict[tuple[int, int], Batch] = {}
 
-        def window(start: int) -> tuple[dict[int, tuple[_Row, bool]], dict[int, str]]:
+        def chosen(places: np.ndarray, start: int) -> list[Tokens]:
+            numbers = (start + places).tolist()
+            return self.tokenize(
+                [texts[n] for n in numbers], [pairs[n] for n in numbers] if pairs is not None else None
+            )
+
+        def window(start: int) -> tuple[dict[int, Tokens], dict[int, str]]:
             count = min(WINDOW_ROWS, len(texts) - start)
-            return batching.one_by_one(count, lambda places: self._rows(texts, pairs, start + places))
+            return batching.one_by_one(count, lambda places: chosen(places, start))
 
         pending = self._ahead.submit(window, 0) if len(texts) else None
         for start in range(0, len(texts), WINDOW_ROWS):
@@ -231,32 +229,24 @@ class Encoder:
                 pending = self._ahead.submit(window, start + WINDOW_ROWS)
             for place, reason in sorted(failed.items()):
                 fail(start + place, reason)
-            for _, (row, cut) in sorted(tokenised.items()):
-                truncated[row.number] = cut
+            for place, row in sorted(tokenised.items()):
+                truncated[start + place] = row.truncated
                 shape = batch_shape(len(row.ids), budget, self.config.max_tokens)
                 batch = waiting.setdefault(shape, [])
-                batch.append(row)
+                batch.append((start + place, row))
                 if len(batch) == shape[0]:
                     yield shape, waiting.pop(shape)
         yield from sorted(waiting.items(), key=lambda item: item[0])
 
-    def _rows(self, texts: Sequence[str], pairs: Sequence[str] | None, numbers: np.ndarray) -> list[tuple[_Row, bool]]:
-        """Some of the texts, tokenised, and whether each was cut."""
-        chosen = [pairs[number] for number in numbers] if pairs is not None else None
-        tokens = self.tokenize([texts[number] for number in numbers], chosen)
-        types = tokens.types if tokens.types is not None else [None] * len(numbers)
-        rows = map(_Row, numbers.tolist(), tokens.ids, types)
-        return list(zip(rows, tokens.truncated.tolist(), strict=True))
-
     def _encode_rows(
-        self, batch: Sequence[_Row], shape: tuple[int, int]
+        self, batch: Sequence[Tokens], shape: tuple[int, int]
     ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-        """Place in the batch to vector, and to why there is none."""
+        """The vectors by place in the batch; and for the other places, why there is none."""
         return batching.one_by_one(
             len(batch), lambda places: self._within_memory([batch[place] for place in places], shape)
         )
 
-    def _within_memory(self, batch: Sequence[_Row], shape: tuple[int, int]) -> np.ndarray:
+    def _within_memory(self, batch: Sequence[Tokens], shape: tuple[int, int]) -> np.ndarray:
         """The vectors of a batch; of halves of its shape, if it does not fit in memory."""
         try:
             return self._encode_batch(batch, shape)
@@ -271,7 +261,7 @@ class Encoder:
         parts = [batch[start : start + half] for start in range(0, len(batch), half)]
         return np.concatenate([self._within_memory(part, (half, shape[1])) for part in parts])
 
-    def _encode_batch(self, batch: Sequence[_Row], shape: tuple[int, int]) -> np.ndarray:
+    def _encode_batch(self, batch: Sequence[Tokens], shape: tuple[int, int]) -> np.ndarray:
         ids = torch.full(shape, self._tokenizer.pad_token_id or 0, dtype=torch.long)
         mask = torch.zeros(shape, dtype=torch.long)
         mask[len(batch) :, 0] = 1  # an empty row has one token to attend to
@@ -288,15 +278,6 @@ class Encoder:
         with torch.inference_mode():
             pooled = pool(self._model(**inputs), inputs["attention_mask"], self.config)
             return pooled[: len(batch)].float().cpu().numpy()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """A tokenised text: its number among all, its token ids and, where the model has them, their types."""
-
-    number: int
-    ids: list[int]
-    types: list[int] | None
 
 
 def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor:
@@ -333,13 +314,3 @@ def _pool_states(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torc
         weights = weights * places.unsqueeze(-1).to(states.dtype)
     total, number = (states * weights).sum(1), weights.sum(1).clamp(min=1e-9)
     return total / (number.sqrt() if pooling == "mean_sqrt_len_tokens" else number)
-
-
-def _limit(config: EncoderConfig, model: torch.nn.Module, max_tokens: int | None) -> int:
-    limit = min(config.max_tokens, longest_input(model, config.max_tokens))
-    return min(limit, max_tokens) if max_tokens else limit
-
-
-def _dimension(model: Any) -> int:
-    config = model.config
-    return int(getattr(config, "projection_dim", 0) or config.hidden_size)

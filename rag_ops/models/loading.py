@@ -9,12 +9,14 @@ only the configuration of the model that they belong to names.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from tokenizers import normalizers
 from transformers import (
     AutoConfig,
@@ -144,22 +146,6 @@ def longest_input(model: torch.nn.Module, otherwise: int) -> int:
     return positions if positions and positions > 0 else otherwise
 
 
-def read_weights(directory: str, prefix: str) -> dict[str, torch.Tensor]:
-    """Reads a checkpoint's tensors whose names start with `prefix`: from safetensors, or torch files without pickle."""
-    from safetensors import safe_open
-
-    names = sorted(os.listdir(directory))
-    tensors: dict[str, torch.Tensor] = {}
-    for name in [name for name in names if name.endswith(".safetensors")]:
-        with safe_open(os.path.join(directory, name), framework="pt") as file:
-            tensors |= {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
-    if not tensors:
-        for name in [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]:
-            state = torch.load(os.path.join(directory, name), map_location="cpu", weights_only=True)
-            tensors |= {key: tensor for key, tensor in state.items() if key.startswith(prefix)}
-    return tensors
-
-
 def _load_tokenizer(directory: str, **options: Any) -> Any:
     return AutoTokenizer.from_pretrained(directory, **options, **OWN_CLASSES)
 
@@ -196,15 +182,27 @@ def _refuse_adapter(directory: str) -> None:
 def _question_encoder_of_rag(directory: str) -> Any:
     config = AutoConfig.from_pretrained(directory, **OWN_CLASSES).question_encoder
     model = DPRQuestionEncoder(config) if config.model_type == "dpr" else AutoModel.from_config(config, **OWN_CLASSES)
-    state = {
-        name[len(RAG_ENCODER_PREFIX) :]: tensor for name, tensor in read_weights(directory, RAG_ENCODER_PREFIX).items()
-    }
-    missing, _ = model.load_state_dict(state, strict=False)
+    missing, _ = model.load_state_dict(_read_weights(directory, RAG_ENCODER_PREFIX), strict=False)
     if missing := [name for name in missing if "position_ids" not in name]:
         raise InputError(
             "the RAG model lacks weights of its question encoder", value=missing[0], expected="a whole checkpoint"
         )
     return model.float()
+
+
+def _read_weights(directory: str, prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint whose names begin with `prefix`, without it; no pickle of other things is read."""
+    files = [os.path.join(directory, name) for name in sorted(os.listdir(directory))]
+    tensors: dict[str, torch.Tensor] = {}
+    for path in [path for path in files if path.endswith(".safetensors")]:
+        with safe_open(path, framework="pt") as file:
+            names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 (it is no dict)
+            tensors |= {key: file.get_tensor(key) for key in names}
+    if not tensors:
+        for path in [path for path in files if fnmatch.fnmatch(os.path.basename(path), "pytorch_model*.bin")]:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            tensors |= {key: tensor for key, tensor in state.items() if key.startswith(prefix)}
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
 
 
 @contextlib.contextmanager

@@ -155,7 +155,11 @@ def _read_encoder_config(directory: str, model: Mapping[str, Any], role: str) ->
     folder = os.path.join(directory, modules[0]["path"])
     settings = _transformer_settings(folder)
     if len(modules) == 3:
-        _check_normalize(os.path.join(directory, modules[2]["path"]))
+        normalize = os.path.join(directory, modules[2]["path"])
+        values = _read_optional(os.path.join(normalize, "config.json"))
+        for name in ("module_input_name", "module_output_name"):
+            if values.get(name, "sentence_embedding") != "sentence_embedding":
+                _refuse(normalize, name, values[name], "sentence_embedding")
     return EncoderConfig(
         _pooling(os.path.join(directory, modules[1]["path"]), prompt),
         len(modules) == 3,
@@ -243,7 +247,9 @@ def _transformer_settings(folder: str) -> dict[str, Any]:
     found = (_read_optional(os.path.join(folder, name)) for name in _TRANSFORMER_FILES)
     settings = next((values for values in found if values), {})
     for name, value in settings.items():
-        if name not in _KNOWN_SETTINGS and _counts(value):
+        # Code of the model itself is never run, so a setting that only asks for it does nothing
+        counts = set(value) - {"trust_remote_code"} if isinstance(value, dict) else value
+        if name not in _KNOWN_SETTINGS and counts:
             _refuse(folder, name, value, "none")
     task = settings.get("transformer_task") or "feature-extraction"
     if task != "feature-extraction":
@@ -254,11 +260,6 @@ def _transformer_settings(folder: str) -> dict[str, Any]:
     if "message" in modalities or method != ("forward", "last_hidden_state"):
         _refuse(folder, "modality_config", modalities, "text by forward and last_hidden_state")
     return settings
-
-
-def _counts(value: Any) -> bool:
-    """Whether a setting does anything: code of the model's own is never run, whatever its files ask for."""
-    return bool({key for key in value if key != "trust_remote_code"}) if isinstance(value, dict) else bool(value)
 
 
 def _pooling(folder: str, prompt: str) -> str:
@@ -277,13 +278,6 @@ def _pooling(folder: str, prompt: str) -> str:
     if prompt and not values.get("include_prompt", True):
         _refuse(folder, "include_prompt", False, "true, or no prompt")
     return modes[0]
-
-
-def _check_normalize(folder: str) -> None:
-    values = _read_optional(os.path.join(folder, "config.json"))
-    for name in ("module_input_name", "module_output_name"):
-        if values.get(name, "sentence_embedding") != "sentence_embedding":
-            _refuse(folder, name, values[name], "sentence_embedding")
 
 
 def _max_tokens(folder: str, settings: Mapping[str, Any], model: Mapping[str, Any], role: str) -> int:

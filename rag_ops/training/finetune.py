@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import json
-import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,26 +24,23 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from rag_ops.compute.devices import pick_device, torch_threads
 from rag_ops.errors import InputError
-from rag_ops.evaluation.metrics import exact_match, f1, has_answer
+from rag_ops.evaluation.metrics import exact_match, f1
 from rag_ops.generation.rag_token import RagTokenGenerator
 from rag_ops.generation.settings import GenerationSettings
-from rag_ops.generation.special_tokens import special_tokens
 from rag_ops.interop.model_card import RagbeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
 from rag_ops.models import checkpoints
-from rag_ops.models.loading import load_rag, longest_input, rag_tokenizer
+from rag_ops.models.loading import load_rag, longest_input
 from rag_ops.models.prompting import check_question_prompt
 from rag_ops.questions.reading import Question
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
+from rag_ops.training.data import Collator, answerable, retrieved, split_questions
 from rag_ops.training.settings import FinetuneSettings
 from schemas.manifest import digest_of
-from schemas.passages import Passage
 
-logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"  # in the output directory, while training is unfinished
 SETTINGS = "settings.json"  # there: what a resumed training must have been started with
 HISTORY = "training.json"  # in the output directory: loss at each step, and each evaluation
-EVALUATION_BATCH = 64  # questions that are retrieved for and answered together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +110,7 @@ def finetune(
     checkpoint = _last_checkpoint(folder)
     with torch_threads(threads):
         torch.manual_seed(settings.seed)
-        sides = rag_tokenizer(model)
-        tokenizer = RagTokenizer(sides.question_encoder, sides.generator)
+        tokenizer = RagTokenizer.from_pretrained(model)
         rag = load_rag(model, torch.float32, RagTokenForGeneration)
         retriever = RagRetriever(rag.config, tokenizer.question_encoder, tokenizer.generator, RagbeamIndex(index))
         rag.set_retriever(retriever)
@@ -126,7 +120,7 @@ def finetune(
         own_smoothing, rag.config.label_smoothing = rag.config.label_smoothing, settings.label_smoothing
         for name, parameter in rag.named_parameters():
             parameter.requires_grad = not name.startswith(settings.freeze or ("\0",))
-        kept = answerable(rag, tokenizer, retriever.index, training, settings) if settings.told_only else training
+        kept = answerable(rag, training, settings) if settings.told_only else training
         trainer = MarginalTrainer(
             model=rag,
             args=_arguments(settings, folder, device, progress, checkpoint is not None),
@@ -135,7 +129,7 @@ def finetune(
             data_collator=Collator(tokenizer, rag, settings),
             callbacks=[_Steps(on_step)],
         )
-        trainer.prepare(tokenizer, retriever.index, settings, device, threads, on_evaluation)
+        trainer.prepare(tokenizer, settings, device, threads, on_evaluation)
         trainer.train(resume_from_checkpoint=checkpoint)
         history = trainer.state.log_history
         evaluations = [{"step": e["step"], **_figures(e)} for e in history if "eval_em" in e]
@@ -166,14 +160,13 @@ class MarginalTrainer(Trainer):
     def prepare(
         self,
         tokenizer: RagTokenizer,
-        index: RagbeamIndex,
         settings: FinetuneSettings,
         device: str,
         threads: int,
         on_evaluation: Callable[[dict[str, float]], None],
     ) -> None:
         """Sets what evaluation needs besides the model."""
-        self._rag_tokenizer, self._index, self._settings = tokenizer, index, settings
+        self._rag_tokenizer, self._settings = tokenizer, settings
         self._rag_device, self._threads, self._on_evaluation = device, threads, on_evaluation
         self.model_accepts_loss_kwargs = False  # or the Trainer would leave out to divide by the accumulated batches
 
@@ -213,135 +206,10 @@ class MarginalTrainer(Trainer):
         decoding = GenerationSettings(max_new_tokens=self._settings.max_answer_tokens)
         generator = RagTokenGenerator(parts, self._rag_tokenizer, decoding, self._rag_device, self._threads)
         found: list[str | None] = []
-        for batch, texts, scores in _retrieved(model, self._rag_tokenizer, self._index, questions, self._settings):
+        for batch, texts, scores in retrieved(model, questions, self._settings):
             found += [answer.text for answer in generator.answer(batch, texts, scores)]
         model.train(was_training)
         return found
-
-
-def answerable(
-    model: Any,
-    tokenizer: RagTokenizer,
-    index: RagbeamIndex,
-    questions: list[dict[str, Any]],
-    settings: FinetuneSettings,
-) -> list[dict[str, Any]]:
-    """The questions of whose passages one holds an answer, by DPR's `has_answer`; in their order.
-
-    Raises:
-        InputError: there are none.
-    """
-    asked = [question["question"] for question in questions]
-    batches = _retrieved(model.eval(), tokenizer, index, asked, settings)
-    retrieved = (passages for _, found, _ in batches for passages in found)
-    kept = [
-        question
-        for question, passages in zip(questions, retrieved, strict=True)
-        if any(has_answer(passage.text, question["answers"]) for passage in passages)
-    ]
-    if not kept:
-        raise InputError(
-            "no question to train on",
-            value=f"{len(questions)} questions, and no passage that holds an answer",
-            expected="an index whose passages tell",
-            remedy="leave out --answerable_only, or raise --n_docs",
-        )
-    return kept
-
-
-def _retrieved(
-    model: Any, tokenizer: RagTokenizer, index: RagbeamIndex, questions: Sequence[str], settings: FinetuneSettings
-) -> Iterator[tuple[list[str], list[list[Passage]], np.ndarray]]:
-    """Batches of questions with their passages and scores, as the model's question encoder is now."""
-    for start in range(0, len(questions), EVALUATION_BATCH):
-        batch = list(questions[start : start + EVALUATION_BATCH])
-        encoded = tokenizer.question_encoder(
-            batch, padding=True, truncation=True, max_length=settings.max_question_tokens, return_tensors="pt"
-        )
-        with torch.inference_mode():
-            vectors = model.question_encoder(
-                encoded["input_ids"].to(model.device), attention_mask=encoded["attention_mask"].to(model.device)
-            )[0]
-        hits = index.passages.search(vectors.float().cpu().numpy(), settings.n_docs)
-        yield batch, [index.passages.passages(rows) for rows in hits.rows], hits.scores
-
-
-class Collator:
-    """Questions with answers to a batch of tensors.
-
-    Labels are the decoder's start token, the answer's tokens and the end token: the start token is what generation
-    begins with, so the first word is learned from where it will be asked.
-    """
-
-    def __init__(self, tokenizer: Any, model: Any, settings: FinetuneSettings):
-        self._tokenizer, self._settings = tokenizer, settings
-        self._special = special_tokens(model.generation_config, model.config)
-        self._pad = model.config.generator.pad_token_id  # the loss leaves out the generator's own
-
-    def __call__(self, questions: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask` and `labels`, int64 (questions, tokens)."""
-        settings = self._settings
-        encoded = self._tokenizer.question_encoder(
-            [question["question"] for question in questions],
-            padding=True,
-            truncation=True,
-            max_length=settings.max_question_tokens,
-            return_tensors="pt",
-        )
-        answers = self._tokenizer.generator(
-            [question["answers"][0] for question in questions],
-            add_special_tokens=False,
-            truncation=True,
-            max_length=settings.max_answer_tokens - 1,
-        )["input_ids"]
-        rows = [torch.tensor([self._special.start, *ids, self._special.ends[0]]) for ids in answers]
-        labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self._pad)
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
-
-
-def split_questions(
-    questions: Iterable[Question], held_out: Iterable[Question] | None, fraction: float
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Training and held-out questions, each with its answers; which are held out depends on the question alone.
-
-    Rows with an error or without gold answers are left out, and counted in a warning.
-
-    Raises:
-        InputError: none is left for one of the two.
-    """
-    rows = _usable(questions, "train")
-    if held_out is not None:
-        training, evaluation = rows, _usable(held_out, "eval")
-    else:
-        parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-        for row in rows:
-            digest = hashlib.sha256(row["question"].encode()).digest()
-            parts[int.from_bytes(digest[:4], "big") < fraction * 2**32].append(row)
-        training, evaluation = parts
-    for what, part in (("to train on", training), ("held out", evaluation)):
-        if not part:
-            raise InputError(
-                f"no question {what}",
-                value=f"{len(rows)} questions with answers",
-                expected="questions with gold answers",
-                remedy="see --train, --eval, --eval_fraction and --answer_column",
-            )
-    return training, evaluation
-
-
-def _usable(rows: Iterable[Question], what: str) -> list[dict[str, Any]]:
-    """The rows that can be trained on, as question and answers; says how many others there are, and why the first."""
-    kept, left_out, first = [], 0, ""
-    for row in rows:
-        answers = [answer for answer in row.answers or () if answer.strip()]
-        if row.error is None and answers:
-            kept.append({"question": row.question, "answers": answers})
-        else:
-            left_out += 1
-            first = first or row.error or row.note or f"no gold answers ({row.source})"
-    if left_out:
-        logger.warning("--%s: %d of %d rows are left out, first for: %s", what, left_out, left_out + len(kept), first)
-    return kept
 
 
 def _arguments(
@@ -390,7 +258,14 @@ def _prepare(output: str, identity: dict[str, Any], resume: bool, overwrite: boo
             raise InputError(
                 "an unfinished training lies in --output", value=output, remedy="--resume to go on, or --overwrite"
             )
-        _check_same(before, now)
+        for name in sorted(now):
+            if before.get(name) != now[name]:
+                raise InputError(
+                    f"the training to resume was started with another {name}",
+                    value=now[name],
+                    expected=before.get(name),
+                    remedy="give what it was started with, or --overwrite",
+                )
     elif os.path.isfile(os.path.join(output, "config.json")):
         raise InputError(
             "--output holds a model already",
@@ -411,19 +286,8 @@ def _read_json(path: str) -> Any:
         return None
 
 
-def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
-    for name in sorted(now):
-        if before.get(name) != now[name]:
-            raise InputError(
-                f"the training to resume was started with another {name}",
-                value=now[name],
-                expected=before.get(name),
-                remedy="give what it was started with, or --overwrite",
-            )
-
-
 def _last_checkpoint(folder: str) -> str | None:
-    """The last checkpoint that is whole. Those that a kill left half written go: the Trainer writes its state last."""
+    """The last whole checkpoint. Removes those that a kill left half written: the Trainer writes its state last."""
     whole = {}
     for path in Path(folder).glob("checkpoint-*"):
         if _read_json(str(path / TRAINER_STATE_NAME)) is None:

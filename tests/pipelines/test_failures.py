@@ -126,7 +126,7 @@ def test_a_passage_that_cannot_be_encoded_names_file_and_row(
         if titles[2] in texts:
             if how == "raises":
                 raise RuntimeError("boom")
-            tokens.ids[list(texts).index(titles[2])][0] = 0  # a token that no other row begins with
+            tokens[list(texts).index(titles[2])].ids[0] = 0  # a token that no other row begins with
         return tokens
 
     def not_finite(self, batch, shape):

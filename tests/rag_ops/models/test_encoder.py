@@ -93,7 +93,7 @@ def test_a_vector_is_the_same_bytes_whatever_is_encoded_beside_it(minilm, excerp
     titles, texts = excerpt_passages
     encoder = Encoder.load(minilm, role="context", threads=2)
     whole, cut = encoder.encode(titles, texts, dtype=np.dtype(dtype))
-    assert len({len(encoder.tokenize([title], [text]).ids[0]) for title, text in zip(titles, texts, strict=True)}) > 20
+    assert len({len(encoder.tokenize([title], [text])[0].ids) for title, text in zip(titles, texts, strict=True)}) > 20
     for some in (range(0, 90, 3), [88, 3, 41], list(range(89, -1, -1)), [17]):
         part, part_cut = encoder.encode([titles[n] for n in some], [texts[n] for n in some], dtype=np.dtype(dtype))
         assert part.tobytes() == whole[list(some)].tobytes()
@@ -178,7 +178,7 @@ def test_a_text_that_fails_is_told_and_leaves_the_others_as_without_it(sentence_
     failures: dict[int, str] = {}
 
     def fails_in_the_model(batch, shape):
-        if any(row.ids == real_tokenize([texts[4]]).ids[0] for row in batch):
+        if any(row.ids == real_tokenize([texts[4]])[0].ids for row in batch):
             raise RuntimeError("boom")
         return real_encode(batch, shape)
 
