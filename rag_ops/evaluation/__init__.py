@@ -1,1 +1,1 @@
-"""How right answers are: figures, sweeps, the report."""
+"""Measures how good answers are: figures, sweeps, the report."""

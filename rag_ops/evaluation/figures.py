@@ -47,12 +47,12 @@ class AnswerSet:
 
     @property
     def n_docs(self) -> int:
-        """How many passages a question was answered from."""
+        """The number of passages that a question was answered from."""
         return int(self.manifest.config["n_docs"])
 
     @property
     def kept(self) -> int:
-        """How many passages of a question are kept."""
+        """The number of passages that are kept of a question."""
         return int(self.manifest.config.get("retrieve") or self.n_docs)
 
     def groups(self) -> Iterator[Iterator[dict[str, Any]]]:
@@ -259,7 +259,7 @@ class Tally:
             self._sweep[n][1] += f1 or 0.0
 
     def figures(self) -> dict[str, Any]:
-        """All figures, JSON values; shares are 0 to 1, and None where nothing was scored."""
+        """All figures as JSON values; shares are 0 to 1, and None if nothing was scored."""
 
         def share(total: float) -> float | None:
             return total / self.scored if self.scored else None

@@ -1,7 +1,8 @@
 """Plots as SVG text, to stand in a page of HTML: no script draws them, and the page's own colours are used.
 
 Here numbers become shares of an axis, 0 to 1; the template `plot.svg` draws them. Its classes: `axis`, `grid`, `tick`,
-`label`, `value` for the frame, `s0`, `s1` ... for the colours of series.
+`label`, `value` for the frame, `s0`, `s1` ... for the colours of series. The labels of each plot are its `title`, for
+those who hear the page, and `x_label` and `y_label`, which stand by its axes.
 """
 
 from __future__ import annotations
@@ -18,18 +19,14 @@ ROUND = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000)
 Series = tuple[str, Sequence[tuple[float, float]]]  # name, and (x, y) by rising x
 
 
-def line_plot(
-    title: str, series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False, joined: bool = True
-) -> str:
+def line_plot(series: Sequence[Series], *, log_x: bool = False, joined: bool = True, **labels: str) -> str:
     """Lines with a marker at each point; y is a share, drawn in percent.
 
     Args:
-        title: for those who hear the page.
         series: at least one with a point.
-        x_label: under the axis.
-        y_label: beside the axis.
         log_x: whether x grows by factors.
         joined: whether the points of a series are one line.
+        labels: see above.
     """
     xs = sorted({x for _, points in series for x, _ in points})
     top = nice_top(max(y for _, points in series for _, y in points))
@@ -41,9 +38,7 @@ def line_plot(
 
     return render(
         "plot.svg",
-        title=title,
-        x_label=x_label,
-        y_label=y_label,
+        **labels,
         grid=_share_grid(top),
         ticks=[(at(x), f"{x:g}") for x in _spaced(xs, at)],
         names=[name for name, _ in series],
@@ -52,40 +47,37 @@ def line_plot(
     )
 
 
-def bar_plot(title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[int]]], x_label: str) -> str:
-    """Counts as bars, those of one label side by side.
+def bar_plot(names: Sequence[str], series: Sequence[tuple[str, Sequence[int]]], **labels: str) -> str:
+    """Counts as bars, those of one name side by side.
 
     Args:
-        title: for those who hear the page.
-        labels: under the bars.
-        series: names, and a count for each label.
-        x_label: under the axis.
+        names: names under the bars.
+        series: names, and a count for each name under the bars.
+        labels: see above.
     """
     top = nice_count(max((count for _, counts in series for count in counts), default=0))
-    step = 1 / max(len(labels), 1)
+    step = 1 / max(len(names), 1)
     width = step * 0.8 / len(series)
     return render(
         "plot.svg",
-        title=title,
-        x_label=x_label,
-        y_label="questions",
+        **labels,
         grid=[(part / 4, f"{part * top // 4:,}") for part in range(5) if top >= 4 or not part * top % 4],
-        ticks=[(step * (place + 0.5), label) for place, label in enumerate(labels)],
+        ticks=[(step * (place + 0.5), name) for place, name in enumerate(names)],
         names=[name for name, _ in series],
         bars=[
-            (n, step * (place + 0.1) + n * width, width, counts[place] / top, f"{name}, {label}: {counts[place]:,}", "")
-            for place, label in enumerate(labels)
-            for n, (name, counts) in enumerate(series)
+            (n, step * (place + 0.1) + n * width, width, counts[place] / top, f"{one}, {name}: {counts[place]:,}", "")
+            for place, name in enumerate(names)
+            for n, (one, counts) in enumerate(series)
         ],
     )
 
 
-def calibration_plot(title: str, bins: Sequence[tuple[float, float, int, float | None]]) -> str:
+def calibration_plot(bins: Sequence[tuple[float, float, int, float | None]], **labels: str) -> str:
     """The share of right answers by bins of their probability, next to the diagonal that a calibrated score follows.
 
     Args:
-        title: for those who hear the page.
         bins: from, to, number of answers, share of right ones.
+        labels: see above.
     """
     bars = []
     for low, high, count, em in bins:
@@ -97,9 +89,7 @@ def calibration_plot(title: str, bins: Sequence[tuple[float, float, int, float |
             bars.append((0, (low + high - width) / 2, width, max(em, LEAST_HEIGHT), hint, f"{count:,}"))
     return render(
         "plot.svg",
-        title=title,
-        x_label="answer's probability",
-        y_label="exact match",
+        **labels,
         grid=_share_grid(1.0),
         ticks=[(place / 5, f"{place / 5:.0%}") for place in range(6)],
         names=["exact match; over each bar its answers"],
@@ -132,7 +122,7 @@ def _share_grid(top: float) -> list[tuple[float, str]]:
 
 
 def _spaced(xs: Sequence[float], at: Callable[[float], float]) -> list[float]:
-    """Those of the points that get a number under the axis: the ends, then round ones, none over another."""
+    """The points that get a number under the axis: the ends, then round ones, with room between them."""
     few = len(xs) <= MANY_POINTS
     kept: list[float] = []
     for x in [xs[0], xs[-1], *(x for x in xs if x in ROUND), *(x for x in xs if few)]:

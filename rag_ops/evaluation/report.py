@@ -110,7 +110,7 @@ def row_html(scored: Scored) -> str:
 
 
 def _tokens(rest: str, tokens: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, int, bool, bool]]:
-    """For each token its text and hint, its likeliest passage, whether it stands in the answer, and behind a space.
+    """Yields the text, hint and likeliest passage of each token, whether the answer has it, and whether behind a space.
 
     What the answer's text lacks, such as its end, is dim.
     """
@@ -132,7 +132,9 @@ def _plots(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     total, files = figures["all"], [one for one in figures["files"] if one["scored"]]
     curves = [(one["name"], list(enumerate(one["recall_curve"], 1))) for one in files]
     deepest = max(one["passages"] for one in files)
-    recall = plots.line_plot("Recall at k", curves, "k passages", "recall@k", log_x=deepest > LOG_FROM)
+    recall = plots.line_plot(
+        curves, title="Recall at k", x_label="k passages", y_label="recall@k", log_x=deepest > LOG_FROM
+    )
     again = bool(total["sweep"])
     points = total["sweep"] or sorted(files, key=lambda one: one["n_docs"])
     lines = [
@@ -140,16 +142,19 @@ def _plots(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         for label, name in (("EM", "em"), ("F1", "f1"))
         if total[name] is not None
     ]
-    title = "EM and F1 by number of passages"
-    by_n = plots.line_plot(title, lines, "passages a question (n_docs)", "share", joined=again)
+    title, n_docs = "EM and F1 by number of passages", "passages a question (n_docs)"
+    by_n = plots.line_plot(lines, title=title, x_label=n_docs, y_label="share", joined=again)
     words = total["answer_words"]
     lengths = [("answers", words["answers"]), ("first gold answers", words["first_gold_answers"])]
     longest = max((n for _, counts in lengths for n, count in enumerate(counts) if count), default=0)
-    labels = [*map(str, range(MAX_WORDS)), f"{MAX_WORDS}+"][: max(longest + 1, LEAST_WORDS)]
-    length = plots.bar_plot("Length of answers", labels, lengths if any(lengths[1][1]) else lengths[:1], "words")
+    names = [*map(str, range(MAX_WORDS)), f"{MAX_WORDS}+"][: max(longest + 1, LEAST_WORDS)]
+    lengths = lengths if any(lengths[1][1]) else lengths[:1]
+    length = plots.bar_plot(names, lengths, title="Length of answers", x_label="words", y_label="questions")
     found = total["calibration"]
     bins = [(one["from"], one["to"], one["rows"], one["em"]) for one in found["bins"]]
-    calibration = plots.calibration_plot("Score calibration", bins)
+    calibration = plots.calibration_plot(
+        bins, title="Score calibration", x_label="answer's probability", y_label="exact match"
+    )
     gap = "" if found["expected_error"] is None else f" Expected calibration error {found['expected_error']:.1%}."
     ideal = f"Right answers by probability; the dashed line is the ideal.{gap}"
     source = "Generated again from the first passages." if again else "As answered; --sweep generates at more numbers."

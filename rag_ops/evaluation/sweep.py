@@ -67,19 +67,16 @@ class Sweep:
                 value=f"{model}, digest {digest}",
                 expected=f"digest {self._config['model_digest']}, as {answers.url} has it",
             )
-        self._check_tokens(model, answers.url)
-
-    def _check_tokens(self, model: str, url: str) -> None:
-        """Refuses a model whose generation_config.json, no part of its digest, names other tokens than it did."""
         from rag_ops.generation.special_tokens import read_special_tokens
 
+        # They may stand in generation_config.json, which is no part of the digest.
         before, now = self._config["special_tokens"], read_special_tokens(self._directory)
         now = now if self._config["forced_tokens"] == "model" else now.unforced()
         if (found := json.loads(json.dumps(dataclasses.asdict(now)))) != before:
             raise InputError(
                 "--model has other special tokens than when it gave the answers",
                 value=f"{model}, {found}",
-                expected=f"{before}, as {url} has it",
+                expected=f"{before}, as {answers.url} has it",
             )
 
     def __call__(self, rows: Sequence[Scored]) -> list[ByNumber]:

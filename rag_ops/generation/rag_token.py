@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from rag_ops import heap
 from rag_ops.compute import batching
@@ -249,16 +250,12 @@ class RagTokenGenerator:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Context ids and mask, (questions, docs, tokens), and scores, (questions, docs), on the device."""
         docs = max(map(len, contexts))
-        length = max(len(ids) for found in contexts for ids, _ in found)
-        ids = torch.full((len(contexts), docs, length), self._pad_id, dtype=torch.long)
-        mask = torch.zeros_like(ids)
+        # A missing passage is filled by the first one, and its probability is 0.
+        rows = [torch.tensor(found[doc if doc < len(found) else 0][0]) for found in contexts for doc in range(docs)]
+        ids = pad_sequence(rows, True, self._pad_id).view(len(contexts), docs, -1)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], True).view_as(ids)
         doc_scores = torch.full((len(contexts), docs), float("-inf"))
         for row, found in enumerate(contexts):
-            for doc in range(docs):
-                # A missing passage is filled by the first one, and its probability is 0.
-                tokens = found[doc if doc < len(found) else 0][0]
-                ids[row, doc, : len(tokens)] = torch.tensor(tokens)
-                mask[row, doc, : len(tokens)] = 1
             doc_scores[row, : len(found)] = torch.from_numpy(np.array(scores[row][: len(found)], np.float32))
         return ids.to(self._device), mask.to(self._device), doc_scores.to(self._device)
 

@@ -1,1 +1,1 @@
-"""What others read and write: the model card's classes, DPR's files, wiki_dpr."""
+"""Interfaces and formats of other projects: the model card's classes, DPR's files, wiki_dpr."""

@@ -251,7 +251,7 @@ def _writer(table: pa.Table) -> Any:
 
 
 def _dpr_files(index: str) -> tuple[str, str]:
-    """The URLs of DPR's index and of its list of ids, from what a person gives for them."""
+    """The URLs of DPR's index and of its list of ids, whichever of their names was given."""
     stem = index
     for name in (INDEX_NAME, META_NAME):
         if index == name or index.endswith(("/" + name, "." + name)):

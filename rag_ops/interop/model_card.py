@@ -92,7 +92,7 @@ class RagTokenizer(transformers.RagTokenizer):
 
 
 class AutoTokenizer(transformers.AutoTokenizer):
-    """Transformers' own, but for RAG models: of one it gives our `RagTokenizer`."""
+    """Transformers' class, which loads RAG models as our `RagTokenizer`."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *inputs: Any, **kwargs: Any) -> Any:
@@ -225,7 +225,14 @@ class RagRetriever(transformers.RagRetriever):
         if config.index_name == "custom":
             return CustomHFIndex.load_from_disk(config.retrieval_vector_size, config.passages_path, config.index_path)
         if url := config.index_path or os.environ.get(INDEX_VARIABLE):
-            _refuse_dprs(url)
+            for name in (LegacyIndex.PASSAGE_FILENAME, LegacyIndex.INDEX_FILENAME + ".index.dpr"):
+                if store.exists(store.join(url, name)):
+                    raise InputError(
+                        "the index is DPR's own, which transformers unpickles and ragbeam does not",
+                        value=store.join(url, name),
+                        expected="the output directory of ragbeam index, or of ragbeam import",
+                        remedy="ragbeam import makes one of DPR's index and psgs_w100.tsv",
+                    )
             return RagbeamIndex(url)
         if config.use_dummy_dataset:
             return HubIndex()
@@ -247,18 +254,6 @@ class RagRetriever(transformers.RagRetriever):
         ids = [ids for ids, _ in contexts]
         padded = self.generator_tokenizer.pad({"input_ids": ids}, return_tensors=return_tensors)
         return padded["input_ids"], padded["attention_mask"]
-
-
-def _refuse_dprs(url: str) -> None:
-    """Refuses what transformers' "legacy" index reads by unpickling: DPR's own files."""
-    names = (LegacyIndex.PASSAGE_FILENAME, LegacyIndex.INDEX_FILENAME + ".index.dpr")
-    if found := [name for name in names if store.exists(store.join(url, name))]:
-        raise InputError(
-            "the index is DPR's own, which transformers unpickles and ragbeam does not",
-            value=store.join(url, found[0]),
-            expected="the output directory of ragbeam index, or of ragbeam import",
-            remedy="ragbeam import makes one of DPR's index and psgs_w100.tsv",
-        )
 
 
 class RagTokenForGeneration(transformers.RagTokenForGeneration):

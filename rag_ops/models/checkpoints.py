@@ -98,7 +98,7 @@ def read_config(directory: str) -> dict[str, Any]:
 
 
 def encoder_config(directory: str, role: str = "context") -> EncoderConfig:
-    """How the encoder in a local directory makes its vectors, read from its own files.
+    """The pooling, longest input and prompt of the encoder in a local directory, as its files give them.
 
     Args:
         directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model (its question encoder).

@@ -1,4 +1,4 @@
-"""Texts to vectors: any DPR checkpoint or sentence-transformers directory, in batches whose shape is each row's own.
+"""Encodes texts as vectors, with DPR checkpoints and sentence-transformers directories, and batches by a row's length.
 
 A vector must not depend on which other texts are encoded beside it, or a refreshed corpus could not keep the vectors of
 its unchanged passages byte for byte. Matrix kernels choose their order of summation by the shape of the whole batch: in

@@ -96,7 +96,7 @@ class QuestionPrompt:
 
 
 def encoder_note(encoding: EncoderConfig, tokenizer: Any) -> dict[str, Any]:
-    """What config.json of a RAG model says, under our key, of its question encoder.
+    """The entry on the question encoder in config.json of a RAG model, under our key.
 
     Args:
         encoding: how the encoder makes its vectors.

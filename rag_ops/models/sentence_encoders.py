@@ -51,7 +51,7 @@ _ROLE_PROMPT = {"context": "document", "question": "query"}  # encode_document's
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """How a text becomes one vector.
+    """The settings by which a text becomes one vector.
 
     Attributes:
         pooling: "pooler" (the model's own pooled output, as DPR), or over the tokens' states "mean", "cls" (the first),
@@ -122,7 +122,7 @@ def transformer_folder(directory: str) -> str:
 
 
 def read_encoder_config(directory: str, model: Mapping[str, Any], role: str) -> EncoderConfig:
-    """How the encoder in a sentence-transformers directory makes its vectors.
+    """The pooling, longest input and prompt of the encoder in a sentence-transformers directory.
 
     Args:
         directory: local; has `modules.json`.

@@ -97,7 +97,7 @@ def retrieved(
     Args:
         model: a RAG model with the `RagRetriever` of a ragbeam index.
         questions: texts of the questions.
-        settings: how to train.
+        settings: settings of the training.
     """
     tokenizer, passages = model.retriever.question_encoder_tokenizer, model.retriever.index.passages
     for start in range(0, len(questions), RETRIEVED_BATCH):

@@ -77,16 +77,16 @@ def finetune(
     Args:
         model: local directory in Hugging Face's layout.
         index: output of `ragbeam index`, made with the context encoder that belongs to the model.
-        questions: with gold answers, of which the first is learned; those without are left out.
-        output: gets model and tokenizers, and `training.json`. Checkpoints lie below it until training is finished.
-        settings: how to train.
+        questions: questions with gold answers; the first answer is learned, and questions without one are left out.
+        output: directory for model, tokenizers and `training.json`; has checkpoints until training is finished.
+        settings: settings of the training.
         held_out: questions to evaluate on; None to hold out a part of `questions`.
         device: "auto", "cpu" or "cuda"; bfloat16 arithmetic on a GPU.
         threads: torch threads.
-        resume: go on from the last checkpoint.
-        overwrite: throw away the model and the checkpoints in `output`, unless they are of this very training and it
-            is to be resumed.
-        progress: show transformers' progress bar.
+        resume: whether to go on from the last checkpoint.
+        overwrite: whether to throw away the model and the checkpoints in `output`, unless they are of this very
+            training and it is to be resumed.
+        progress: whether to show transformers' progress bar.
         on_step: called after each step with the steps done and the steps in all.
         on_evaluation: called with the figures of each evaluation.
 
@@ -174,8 +174,7 @@ class MarginalTrainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """-log p(y|x), smoothed, the mean over the batch."""
-        outputs = model(**inputs, n_docs=self._settings.n_docs)
-        loss = outputs.loss.mean()
+        loss = model(**inputs, n_docs=self._settings.n_docs).loss.mean()
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:

@@ -16,7 +16,7 @@ setting = partial(settings.setting, group="training")
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneSettings:
-    """How to train.
+    """The settings of a training.
 
     Raises:
         InputError: a setting is out of range; it names the command line's flag.

@@ -7,7 +7,8 @@ import pytest
 
 from rag_ops.evaluation import plots
 
-SVG = plots.bar_plot("Lengths", ["0", "1", "2+"], [("answers", [0, 30, 10]), ("<gold>", [5, 0, 0])], "words")
+LABELS = {"title": "Lengths", "x_label": "words", "y_label": "questions"}
+SVG = plots.bar_plot(["0", "1", "2+"], [("answers", [0, 30, 10]), ("<gold>", [5, 0, 0])], **LABELS)
 
 
 def elements(svg: str, tag: str, kind: str) -> list[ElementTree.Element]:
@@ -23,19 +24,19 @@ def test_bars_are_as_high_as_their_counts():
 
 
 def test_a_line_goes_through_its_points_and_up_with_them():
-    svg = plots.line_plot("Recall", [("a", [(1, 0.2), (10, 0.5), (100, 0.9)])], "k", "recall", log_x=True)
+    svg = plots.line_plot([("a", [(1, 0.2), (10, 0.5), (100, 0.9)])], log_x=True, **LABELS)
     (line,) = elements(svg, "polyline", "line")
     points = [tuple(map(float, pair.split(","))) for pair in line.get("points", "").split()]
     steps = [b[0] - a[0] for a, b in itertools.pairwise(points)]
     assert steps[0] == pytest.approx(steps[1], abs=0.2)  # equal factors, equal steps
     assert points[0][1] > points[1][1] > points[2][1]
     assert len(elements(svg, "circle", "dot")) == 3
-    assert not elements(plots.line_plot("x", [("a", [(5, 0.2)])], "k", "r", joined=False), "polyline", "line")
+    assert not elements(plots.line_plot([("a", [(5, 0.2)])], joined=False, **LABELS), "polyline", "line")
 
 
 def test_calibration_draws_a_bar_for_each_bin_with_answers():
     bins = [(0.0, 0.5, 4, 0.25), (0.5, 1.0, 0, None)]
-    svg = plots.calibration_plot("Calibration", bins)
+    svg = plots.calibration_plot(bins, **LABELS)
     bars = [bar for bar in elements(svg, "rect", "bar") if len(bar)]
     assert [bar[0].text for bar in bars] == ["probability 0% to 50%: 25.0% right of 4 answers"]
     assert len(elements(svg, "line", "ideal")) == 1
