@@ -13,6 +13,7 @@ import apache_beam as beam
 import numpy as np
 
 from pipelines.index.options import IndexOptions
+from pipelines.index.recall import Measurement
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.stage_job import StageRun, distribute, rows_done, stage_job
@@ -33,12 +34,23 @@ from schemas.manifest import Manifest
 
 @dataclasses.dataclass(frozen=True)
 class IndexTask:
-    """One index shard to fill: the embedding shards' URLs in order, their rows; name and fingerprint of the file."""
+    """One index shard to fill.
 
-    embeddings_urls: tuple[str, ...]
-    rows: int
+    Attributes:
+        embeddings: URL and rows of each embedding shard that it covers, in order.
+        first_row: row of its first vector in the corpus.
+        name, fingerprint: of its file.
+    """
+
+    embeddings: tuple[tuple[str, int], ...]
+    first_row: int
     name: str
     fingerprint: str
+
+    @property
+    def rows(self) -> int:
+        """The number of its vectors."""
+        return sum(rows for _, rows in self.embeddings)
 
 
 def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
@@ -80,24 +92,16 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         wanted = job.todo({task.name: task.fingerprint for task in tasks})
         todo = [task for task in tasks if task.name in wanted]
         train = kind.training and not (job.holds(TRAINED, trained) or _trained_before(output, before, trained))
+        trainer = beam.Map(write_trained, options, source, kind, trained, earlier[0] if earlier else None)
 
         def build(pipeline: beam.Pipeline) -> None:
-            earlier_url = earlier[0] if earlier else None
-            trained_now = (
-                pipeline
-                | "Sample" >> beam.Create([TRAINED] if train else [])
-                | "Train" >> beam.Map(train_index, options, source, kind, trained, earlier_url)
-            )
-            _ = (
-                pipeline
-                | distribute("Shards", todo)
-                | "WaitForTraining" >> beam.WaitOn(trained_now)
-                | "BuildShards" >> beam.Map(build_shard, options.output, kind, options.threads)
-            )
+            trained = pipeline | "Sample" >> beam.Create([TRAINED] if train else []) | "Train" >> trainer
+            shards = pipeline | distribute("Shards", todo) | "WaitForTraining" >> beam.WaitOn(trained)
+            _ = shards | "BuildShards" >> beam.Map(build_shard, options, kind)
 
         written = rows_done(options.output, wanted)
         metrics = job.run(build, "vectors", sum(task.rows for task in todo), written) if todo or train else {}
-        recall = _measure(options, source, kind, tasks, cuts, beam_arguments)
+        recall = _measure(options, source, kind, tasks, beam_arguments)
         info = {
             "dimension": kind.dimension,
             "spec": kind.spec,
@@ -111,8 +115,9 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             **recall,
             **{key: source.info[key] for key in ("encoder", "encoder_digest", "pooling", "normalize", "dtype")},
         }
+        passages_url = store.resolve_url(source.inputs["passages"], options.embeddings)
         return job.finish(
-            {"embeddings": options.embeddings, "passages": _passages_url(options.embeddings, source)},
+            {"embeddings": options.embeddings, "passages": passages_url},
             info,
             metrics,
             keep=[TRAINED] if kind.training else [],
@@ -132,8 +137,8 @@ def open_trained(options: IndexOptions, kind: IndexKind) -> tuple[str, str]:
             "--trained_from is the output itself", value=options.trained_from, remedy="give another --output"
         )
     info = read_manifest(options.trained_from, "index").info
-    found = {"spec": info["spec"], "dimension": info["dimension"]}
-    if differences := config_differences(found, {"spec": kind.spec, "dimension": kind.dimension}):
+    wanted = {"spec": kind.spec, "dimension": kind.dimension}
+    if differences := config_differences({name: info[name] for name in wanted}, wanted):
         raise InputError(
             "the index of --trained_from is of another kind", value=options.trained_from, expected=differences
         )
@@ -204,15 +209,8 @@ def design_of(options: IndexOptions, source: Manifest) -> IndexDesign:
 def _check_fits(options: IndexOptions, design: IndexDesign, source: Manifest) -> None:
     from rag_ops import planning
 
-    job = planning.Job(
-        source.rows,
-        design.kind.dimension,
-        design.kind.dtype,
-        design.kind.spec,
-        len(source.shards),
-        design.num_shards,
-        normalize=bool(source.info["normalize"]),
-    )
+    kind, counts = design.kind, (len(source.shards), design.num_shards)
+    job = planning.Job(source.rows, kind.dimension, kind.dtype, kind.spec, *counts, normalize=kind.normalize)
     planning.check_fits(planning.plan(job).stage("index"), options.output)
 
 
@@ -221,7 +219,6 @@ def _measure(
     source: Manifest,
     kind: IndexKind,
     tasks: Sequence[IndexTask],
-    cuts: Sequence[range],
     beam_arguments: Sequence[str],
 ) -> dict[str, Any]:
     """Recall and the settings of the search, for the manifest."""
@@ -231,40 +228,23 @@ def _measure(
         return {"recall": {str(k): 1.0 for k in kinds.DEPTHS}, "recall_queries": 0, "search": {}}
     if not options.recall_queries and options.queries is None:
         return {"recall": {}, "recall_queries": 0, "search": {}}
-    from pipelines.index import recall as measuring
     from rag_ops.retrieval import recall  # with torch
 
-    starts, records = source.row_starts(), {record.path: record for record in finished_shards(options.output)}
-    shards = [(records[task.name], starts[cut[0]], tuple(cut)) for task, cut in zip(tasks, cuts, strict=True)]
-    measurement = measuring.Measurement(
-        options.output,
-        options.embeddings,
-        source,
-        shards,
-        kind,
-        target is not None,
-        options.queries,
-        options.recall_queries,
-        options.threads,
-    )
-    chosen = recall.choose(measuring.run(measurement, beam_arguments), target)
+    records = {record.path: record for record in finished_shards(options.output)}
+    shards = [(records[task.name], task.first_row, task.embeddings) for task in tasks]
+    measurement = Measurement(options, source, kind, shards, target is not None)
+    chosen = recall.choose(measurement.run(beam_arguments), target)
     return recall.to_info(chosen)
 
 
-def train_index(
+def write_trained(
     name: str, options: IndexOptions, source: Manifest, kind: IndexKind, fingerprint: str, earlier_url: str | None
 ) -> None:
     """Writes the trained, empty index: trained on a sample of the embeddings, or copied from --trained_from."""
     if is_finished(options.output, name, fingerprint):  # by the runner's earlier try
         return
-
-    def copy(file: Any) -> int:
-        with store.open_read(str(earlier_url)) as earlier:
-            shutil.copyfileobj(earlier, file, store.COPY_BYTES)
-        return 0
-
     if earlier_url is not None:
-        write_shard(options.output, name, fingerprint, copy)
+        write_shard(options.output, name, fingerprint, partial(_copy, earlier_url))
         return
     counters = StepCounters("Train")
     with counters.timed():
@@ -274,40 +254,43 @@ def train_index(
     counters.add(rows_in=len(rows))
 
 
-def build_shard(task: IndexTask, output: str, kind: IndexKind, threads: int) -> None:
+def _copy(url: str, file: Any) -> int:
+    with store.open_read(url) as earlier:
+        shutil.copyfileobj(earlier, file, store.COPY_BYTES)
+    return 0
+
+
+def build_shard(task: IndexTask, options: IndexOptions, kind: IndexKind) -> None:
     """Fills a clone of the trained index with the vectors of one shard, and writes it."""
-    if is_finished(output, task.name, task.fingerprint):  # by the runner's earlier try
+    if is_finished(options.output, task.name, task.fingerprint):  # by the runner's earlier try
         return
 
     def vectors() -> Iterator[np.ndarray]:
-        return (batch for url in task.embeddings_urls for batch in vector_batches(url))
+        return (batch for url, _ in task.embeddings for batch in vector_batches(url))
 
     counters = StepCounters("BuildShards")
     with counters.timed():
-        path = store.local_copy(store.join(output, TRAINED), task.fingerprint) if kind.training else None
-        index = kind.build(vectors, task.rows, threads, path)
-        record = write_shard(output, task.name, task.fingerprint, partial(kind.write, index))
+        url = store.join(options.output, TRAINED)
+        trained = store.local_copy(url, task.fingerprint) if kind.training else None
+        index = kind.build(vectors, task.rows, options.threads, trained)
+        record = write_shard(options.output, task.name, task.fingerprint, partial(kind.write, index))
     counters.add(rows_in=record.rows, rows_out=record.rows, bytes=record.bytes)
 
 
 def _tasks(
     options: IndexOptions, output: StageOutput, source: Manifest, cuts: Sequence[range], training: bool
 ) -> list[IndexTask]:
-    tasks = []
+    tasks, starts = [], source.row_starts()
     for number, cut in enumerate(cuts):
         shards = [source.shards[place] for place in cut]
         # What is trained depends on all vectors; without training a shard depends on its own alone.
         inputs = [shard.sha256 for shard in (source.shards if training else shards)]
         tasks.append(
             IndexTask(
-                tuple(store.join(options.embeddings, shard.path) for shard in shards),
-                sum(shard.rows for shard in shards),
+                tuple((store.join(options.embeddings, shard.path), shard.rows) for shard in shards),
+                starts[cut[0]],
                 INDEX.shard(number, len(cuts)),
                 output.shard_fingerprint([inputs, [shard.sha256 for shard in shards]]),
             )
         )
     return tasks
-
-
-def _passages_url(embeddings: str, source: Manifest) -> str:
-    return store.resolve_url(source.inputs["passages"], embeddings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import faiss
@@ -14,7 +14,7 @@ from rag_ops.errors import InputError
 from rag_ops.retrieval import faiss_factory, faiss_index
 from rag_ops.retrieval.faiss_factory import Layout
 from rag_ops.retrieval.faiss_shard import FaissShard
-from rag_ops.retrieval.index_kind import MIN_TRAIN_ROWS, IndexKind, SearchParams
+from rag_ops.retrieval.index_kind import MIN_TRAIN_ROWS, IndexKind, SearchParams, Vectors
 from rag_ops.sizes import size
 
 TRAIN_ROWS_PER_CENTROID = 64  # FAISS warns below 39 and ignores rows above 256
@@ -135,12 +135,13 @@ class Faiss(IndexKind):
                     remedy="use Flat" if seen == rows else "leave out what is in parentheses",
                 )
 
-    def _wanted(self, rows: int) -> int:
+    def sample_size(self, rows: int) -> int:
+        """See `IndexKind.sample_size`."""
         wanted = max(MIN_TRAIN_ROWS, TRAIN_ROWS_PER_CENTROID * lists(self.spec))
         words = max((words for _, words in _code_books(self._sketch(), rows)), default=0)
-        if words > MIN_CODE_WORDS:
-            wanted = max(wanted, words, min(TRAIN_ROWS_PER_CENTROID * words, FULL_TRAIN_ROWS))
-        return wanted
+        if words <= MIN_CODE_WORDS:
+            return wanted
+        return max(wanted, words, min(TRAIN_ROWS_PER_CENTROID * words, FULL_TRAIN_ROWS))
 
     def train(self, sample: np.ndarray, threads: int) -> Any:
         """See `IndexKind.train`.
@@ -163,9 +164,7 @@ class Faiss(IndexKind):
             ) from error
         return index
 
-    def build(
-        self, vectors: Callable[[], Iterator[np.ndarray]], rows: int, threads: int, trained: str | None = None
-    ) -> Any:
+    def build(self, vectors: Vectors, rows: int, threads: int, trained: str | None = None) -> Any:
         """See `IndexKind.build`."""
         index = self.empty() if trained is None else faiss_index.read_index(trained, mapped=False)
         longest = faiss_index.longest_vector(vectors()) if self.layout.augmented else None

@@ -17,6 +17,7 @@ from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 
 MIN_TRAIN_ROWS = 10_000
+Vectors = Callable[[], Iterator[np.ndarray]]  # gives all of them from the first, in batches of (rows, dimension)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -162,10 +163,10 @@ class IndexKind(abc.ABC):
 
     def training_rows(self, rows: int) -> np.ndarray:
         """The rows of the training sample, int64 ascending: evenly spaced, so it is the same in every run."""
-        return np.linspace(0, rows - 1, min(rows, self._wanted(rows))).astype(np.int64)
+        return np.linspace(0, rows - 1, min(rows, self.sample_size(rows))).astype(np.int64)
 
-    def _wanted(self, rows: int) -> int:
-        """The number of vectors to train on, if there are so many."""
+    def sample_size(self, rows: int) -> int:
+        """The number of vectors to train on, of `rows`; if there are fewer, all."""
         return MIN_TRAIN_ROWS
 
     def train(self, sample: np.ndarray, threads: int) -> Any:
@@ -173,17 +174,8 @@ class IndexKind(abc.ABC):
         raise NotImplementedError
 
     @abc.abstractmethod
-    def build(
-        self, vectors: Callable[[], Iterator[np.ndarray]], rows: int, threads: int, trained: str | None = None
-    ) -> Any:
-        """Returns an index of the vectors in order: vector i is the i-th row.
-
-        Args:
-            vectors: gives all vectors from the first, in batches of (rows, dimension).
-            rows: number of vectors.
-            threads: number of threads.
-            trained: local file of the trained index, if this kind is trained.
-        """
+    def build(self, vectors: Vectors, rows: int, threads: int, trained: str | None = None) -> Any:
+        """Returns an index of the vectors, in order, with what was learned in the local file `trained`, if anything."""
 
     @staticmethod
     @abc.abstractmethod
