@@ -119,17 +119,11 @@ def table(figures: Mapping[str, Any]) -> Iterator[str]:
     if len(figures["files"]) > 1:
         lines.append(_cells("all", figures["all"], ks))
     yield from _aligned(lines)
-    if figures["all"]["sweep"]:
-        yield ""
-        points = figures["all"]["sweep"]
-        yield from _aligned(
-            [
-                ["n_docs", *(str(point["n_docs"]) for point in points)],
-                ["EM", *(_percent(point["em"]) for point in points)],
-                ["F1", *(_percent(point["f1"]) for point in points)],
-            ]
-        )
     total = figures["all"]
+    if points := total["sweep"]:
+        yield ""
+        shares = [[label, *(_percent(point[name]) for point in points)] for label, name in (("EM", "em"), ("F1", "f1"))]
+        yield from _aligned([["n_docs", *(str(point["n_docs"]) for point in points)], *shares])
     if total["without_gold"]:
         yield f"{total['without_gold']:,} rows have no gold answer and are not scored"
     if figures["gold"]:

@@ -179,11 +179,11 @@ class RagTokenGenerator:
 
         def work(batch: np.ndarray) -> list[Answer]:
             chosen = [places[number] for number in batch]
-            return self._answer_batch(
-                [contexts[place] for place in chosen],
-                [scores[answerable[place]] for place in chosen],
-                self._sources([passages[answerable[place]] for place in chosen]),
-            )
+            rows, sources = [answerable[place] for place in chosen], None
+            if self._vocabulary is not None:
+                texts = ([part for one in passages[row] for part in (one.title, one.text)] for row in rows)
+                sources = [Source(parts, self._vocabulary) for parts in texts]
+            return self._answer_batch([contexts[place] for place in chosen], [scores[row] for row in rows], sources)
 
         with torch_threads(self._threads), torch.inference_mode():
             found, failed = batching.in_batches(sizes, batch_tokens or BATCH_TOKENS[self._device], work, on_rows)
@@ -203,16 +203,8 @@ class RagTokenGenerator:
         encoded = iter(encode_contexts(self._answers, self._form, [p for p, _ in pairs], [text for _, text in pairs]))
         return [[next(encoded) for _ in passages[number]] for number in numbers]
 
-    def _sources(self, passages: Sequence[Sequence[Passage]]) -> list[Source] | None:
-        """The texts that each question's answer must stand in; None if it may be anything."""
-        if self._vocabulary is None:
-            return None
-        return [
-            Source((part for one in found for part in (one.title, one.text)), self._vocabulary) for found in passages
-        ]
-
     def _answer_batch(
-        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None = None
+        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None
     ) -> list[Answer]:
         answers = []
         for best, given in zip(self._decode(contexts, scores, sources), contexts, strict=True):

@@ -324,9 +324,10 @@ def hook_questions(encoder: Any, encoding: EncoderConfig, prompt: Any = None) ->
     """
     if encoding.pooling == "pooler" or getattr(encoder, "gives_vectors", False):
         return
+    hooks = _Hooks(encoding, prompt)
     if encoding.prompt:
-        encoder.register_forward_pre_hook(_Prompter(encoding, prompt), with_kwargs=True)
-    encoder.register_forward_hook(_Pooler(encoding), with_kwargs=True)
+        encoder.register_forward_pre_hook(hooks.insert, with_kwargs=True)
+    encoder.register_forward_hook(hooks.pool, with_kwargs=True)
     encoder.gives_vectors = True
 
 
@@ -337,26 +338,19 @@ def _ids_and_mask(positional: Any, named: Any) -> tuple[torch.Tensor, torch.Tens
 
 
 @dataclasses.dataclass(frozen=True)
-class _Prompter:
-    """A forward pre-hook that inserts the prompt; a class, because a closure cannot be pickled."""
+class _Hooks:
+    """Forward hooks that insert the prompt and pool; in a class, because a closure cannot be pickled."""
 
     encoding: EncoderConfig
     prompt: Any
 
-    def __call__(self, module: Any, positional: Any, named: Any) -> tuple[tuple[()], dict[str, Any]]:
+    def insert(self, module: Any, positional: Any, named: Any) -> tuple[tuple[()], dict[str, Any]]:
         prompt = QuestionPrompt.from_json(self.prompt, self.encoding.prompt)
         limit = min(self.encoding.max_tokens, longest_input(module, self.encoding.max_tokens))
         ids, mask = prompt.insert(*_ids_and_mask(positional, named), limit)
         return (), {**named, "input_ids": ids, "attention_mask": mask}
 
-
-@dataclasses.dataclass(frozen=True)
-class _Pooler:
-    """A forward hook that pools."""
-
-    encoding: EncoderConfig
-
-    def __call__(self, _module: Any, positional: Any, named: Any, output: Any) -> DPRQuestionEncoderOutput:
+    def pool(self, _module: Any, positional: Any, named: Any, output: Any) -> DPRQuestionEncoderOutput:
         return DPRQuestionEncoderOutput(pooler_output=pool(output, _ids_and_mask(positional, named)[1], self.encoding))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import json
 import os
 import shutil
@@ -94,7 +95,9 @@ def finetune(
         InputError: the model is no RAG-Token model, no question has an answer, or `output` holds a model, or an
             unfinished training that was started otherwise or is not to be resumed.
     """
-    _check_accelerate()
+    if importlib.util.find_spec("accelerate") is None:
+        remedy = "pip install 'ragbeam[finetune]'"
+        raise InputError("fine-tuning needs a package that is not installed", value="accelerate", remedy=remedy)
     checkpoints.check_rag_token(model, model)
     check_question_prompt(checkpoints.read_config(model).get(checkpoints.OUR_KEY) or {})
     device = pick_device(device)
@@ -298,14 +301,3 @@ def _last_checkpoint(folder: str) -> str | None:
 
 def _figures(entry: dict[str, Any]) -> dict[str, float]:
     return {name: float(entry[f"eval_{name}"]) for name in ("loss", "em", "f1") if f"eval_{name}" in entry}
-
-
-def _check_accelerate() -> None:
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "fine-tuning needs a package that is not installed",
-            value="accelerate",
-            remedy="pip install 'ragbeam[finetune]'",
-        ) from error
