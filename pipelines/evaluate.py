@@ -19,6 +19,7 @@ from rag_ops.evaluation import report
 from rag_ops.evaluation.figures import AnswerSet, GoldFile
 from rag_ops.evaluation.sweep import Sweep
 from rag_ops.questions.reading import QuestionOptions, expand_question_files
+from rag_ops.redaction import public_url
 from rag_ops.settings import setting
 from rag_ops.storage import store
 
@@ -100,7 +101,8 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
         figures = scoring.evaluate(
             sets, gold_file=gold, patterns=options.regex_answers, sweep=sweep, again=again, on_row=look
         )
-    figures["settings"] = {"gold": options.gold, "regex_answers": options.regex_answers, "sweep": sweep or None}
+    gold_urls = list(map(public_url, options.gold)) if options.gold else options.gold
+    figures["settings"] = {"gold": gold_urls, "regex_answers": options.regex_answers, "sweep": sweep or None}
     figures_url, report_url = options.outputs
     store.write_file(figures_url, (json.dumps(figures, indent=2, sort_keys=True) + "\n").encode())
     store.write_file(report_url, report.page(figures, selection).encode())

@@ -37,8 +37,8 @@ class RunOptions:
 def add_flags(parser: Parser) -> None:
     """Adds the flags of all stages but those that name the directories between them."""
     add_flags_of(parser, Workspace)
-    for command, stage in zip(COMMANDS, STAGES.values(), strict=True):
-        command.add_flags(parser, without=("output", stage.source.folder if stage.source else ""))
+    for command in COMMANDS:
+        command.add_flags(parser, without=("output", *(stage.folder for stage in STAGES.values())))
 
 
 def make_options(given: Mapping[str, Any]) -> RunOptions:

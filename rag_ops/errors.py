@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from rag_ops.redaction import public, public_text
+
 MAX_VALUE_CHARS = 200  # a longer value is cut in the middle: an error stays one readable line
 
 
 class RagbeamError(Exception):
-    """Base of every error that ragbeam raises on purpose.
+    """Base of every error that ragbeam raises on purpose; its line holds no secrets of URLs.
 
     Args:
         what: what is wrong, as a clause: "the dump is cut".
@@ -38,7 +40,7 @@ class RagbeamError(Exception):
             line += f"; expected {expected}"
         if remedy:
             line += f"; {remedy}"
-        super().__init__(" ".join(line.split()))
+        super().__init__(public_text(" ".join(line.split())))
 
 
 class InputError(RagbeamError):
@@ -52,7 +54,7 @@ class JobError(RagbeamError):
 
 
 def _shorten(value: Any) -> str:
-    text = repr(value)
+    text = repr(public(value))  # before it is cut: a part of a URL would not be known for one
     if len(text) <= MAX_VALUE_CHARS:
         return text
     half = MAX_VALUE_CHARS // 2

@@ -20,6 +20,7 @@ STEPS = [
     line.split()
     for line in """
         schemas
+        rag_ops.redaction
         rag_ops.errors rag_ops.heap rag_ops.defaults
         rag_ops.settings rag_ops.sizes
         rag_ops.storage rag_ops.compute rag_ops.markup

@@ -8,7 +8,6 @@ shuffle is top-k arrays, rows and file names.
 from __future__ import annotations
 
 import dataclasses
-import posixpath
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -48,7 +47,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     # The question files are read by the launcher, so they may lie anywhere.
     launch.check(beam_arguments, [options.index, options.output], [options.model], options.workers.resources)
     files = expand_question_files(options.questions)
-    corpus = open_corpus(options.index)
+    corpus = open_corpus(options.index, options.passages, options.embeddings)
     launch.check(beam_arguments, [corpus.passages_url])
     digests = {"model_digest": check_model(options.model, corpus.index.info), "index_digest": corpus.index.digest}
     if options.rescore:
@@ -172,7 +171,7 @@ def _config(
     # Part of the fingerprint only if it changes what is kept.
     kept = {"retrieve": options.kept} if options.kept != options.n_docs else {}
     return {
-        "questions": [posixpath.basename(url) for url in files],
+        "questions": [store.name_of(url) for url in files],
         "reading": reading,
         **digests,
         "special_tokens": dataclasses.asdict(tokens),  # which generation_config.json may name, no part of the digest

@@ -36,6 +36,10 @@ class AnswerOptions(StageOptions):
     questions: Sequence[str] = setting(..., "question files or globs", group="questions", metavar="URL")
     reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
     index: str = setting(..., "output of ragbeam index", metavar="DIR")
+    passages: str | None = setting(
+        None, "its passages, if the place in its manifest cannot be read: moved, or secured", metavar="DIR"
+    )
+    embeddings: str | None = setting(None, "its embeddings likewise, for --rescore", metavar="DIR")
     model: str = setting(..., "RAG-Token model: directory, URL or hub id")
     n_docs: int = n_docs_setting()
     generation: GenerationSettings = dataclasses.field(default_factory=GenerationSettings)

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import posixpath
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -155,21 +154,22 @@ def default_shards(splits: Sequence[Split]) -> int:
     """The number of shards when --num_shards is not given: from the size of the inputs alone."""
     wanted = float(HF_SHARDS * sum(split.format == "hf" for split in splits))
     for url in {split.url for split in splits if FORMATS[split.format].is_file}:
-        compressed = url.lower().endswith((*COMPRESSIONS, ".parquet"))
+        compressed = store.name_of(url).lower().endswith((*COMPRESSIONS, ".parquet"))
         wanted += store.size_bytes(url) / SHARD_INPUT_BYTES[compressed]
     return max(MIN_SHARDS, math.ceil(wanted))
 
 
 def spill_name(split: Split) -> str:
     """The name of a split's spill file, with a digest of the split: another --split_bytes cuts other splits."""
-    return f"part-{split.ordinal:05d}-{digest_of(dataclasses.asdict(split))[:8]}.arrow"
+    named = dataclasses.replace(split, url=store.name_of(split.url))  # the URL may be signed anew
+    return f"part-{split.ordinal:05d}-{digest_of(dataclasses.asdict(named))[:8]}.arrow"
 
 
 def _config(options: ChunkOptions, urls: Sequence[str], num_shards: int, splits: Sequence[Split]) -> dict[str, Any]:
     reading = dataclasses.asdict(options.reading)
     del reading["split_bytes"]  # decides how the work is cut, not what comes out
     return {
-        "inputs": [posixpath.basename(url) for url in urls],
+        "inputs": [store.name_of(url) for url in urls],
         "reading": reading,
         "prefixes": list(dict.fromkeys(split.prefix for split in splits)),
         "passage_words": options.passage_words,

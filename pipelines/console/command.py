@@ -20,6 +20,7 @@ from pipelines.console import events
 from pipelines.console.options import Parser, add_flags
 from rag_ops import settings
 from rag_ops.errors import InputError, RagbeamError
+from rag_ops.redaction import public_text
 
 PROGRAM = "ragbeam"
 QUIET = {  # libraries that print bars and notices of their own unless switched off
@@ -68,7 +69,7 @@ class Command:
 
 def say(line: str) -> None:
     """Writes a line to stdout."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(public_text(line) + "\n")
     sys.stdout.flush()
 
 
@@ -78,7 +79,10 @@ def main(commands: Sequence[Command], arguments: Sequence[str] | None = None) ->
     debug = "--debug" in arguments
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(name)s: %(message)s")
+    console = logging.StreamHandler()
+    console.setFormatter(events.TextLines("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, handlers=[console])
+    events.report_uncaught()
     logging.getLogger("ragbeam").setLevel(logging.INFO)
     logging.getLogger("rag_ops").setLevel(logging.INFO)
     try:
@@ -133,7 +137,7 @@ def _fail(line: str, code: int, kind: str = "error: ", trace: bool = False) -> i
     if events.is_json():
         events.event("error", line, level=logging.ERROR, details={"exit_code": code}, trace=trace)
     else:
-        sys.stderr.write(f"{PROGRAM}: {kind}{line}\n")
+        sys.stderr.write(public_text(f"{PROGRAM}: {kind}{line}\n"))
     return code
 
 

@@ -12,11 +12,15 @@ import itertools
 import json
 import logging
 import sys
+import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
+from types import TracebackType
 from typing import Any
 
 from rag_ops.errors import InputError
+from rag_ops.redaction import public, public_text
 
 FORMATS = ("text", "json")
 FLAG = "--log_format"
@@ -41,7 +45,27 @@ class JsonLines(logging.Formatter):
         line |= getattr(record, "details", {})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(public(line), ensure_ascii=False, default=str)
+
+
+class TextLines(logging.Formatter):
+    """A log record as a line of text, without secrets in URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See the class."""
+        return public_text(super().format(record))
+
+
+def report_uncaught() -> None:
+    """Has exceptions that nobody catches, in threads too, reported without secrets in URLs."""
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.stderr.write(public_text("".join(traceback.format_exception(kind, error, trace))))
+
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = report
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = lambda end: report(end.exc_type, end.exc_value or end.exc_type(), end.exc_traceback)
 
 
 def format_of(arguments: list[str]) -> str:

@@ -113,7 +113,8 @@ def run(
 
         preflight.check(options, _runner_of(arguments))
         worker_pool.use_in_launcher()
-        threading.excepthook = preflight.quiet_hang_up(threading.__excepthook__)
+        if threading.excepthook.__module__ != preflight.__name__:
+            threading.excepthook = preflight.quiet_hang_up(threading.excepthook)
     else:
         local_workers.watch()
     counters.reset_live()

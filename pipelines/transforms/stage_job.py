@@ -20,6 +20,7 @@ from pipelines.console.progress import Progress, shards_of
 from pipelines.runners import launch
 from pipelines.runners.resources import Resources
 from rag_ops.errors import InputError, JobError, RagbeamError
+from rag_ops.redaction import public
 from rag_ops.storage import store
 from rag_ops.storage.stages import StageOutput, finished_shards
 from schemas.layout import STAGES
@@ -220,7 +221,9 @@ class StageJob:
             events.event("shard_reused", name, {"rows": records[name].rows, "bytes": records[name].bytes})
         counts = {name: contents[name] for name in ("rows", "bytes", "seconds", "rows_per_sec")} | contents["shards"]
         events.event("stage_finished", output.url, counts, details={"info": dict(info)})
-        store.write_bytes(output.url, RUN_FILE, (json.dumps(contents, indent=2, sort_keys=True) + "\n").encode())
+        store.write_bytes(
+            output.url, RUN_FILE, (json.dumps(public(contents), indent=2, sort_keys=True) + "\n").encode()
+        )
         return StageRun(output.finish(shards, inputs, info, keep), len(reused), seconds, metrics)
 
 

@@ -86,16 +86,16 @@ def cut_dump(url: str, split_bytes: int) -> list[tuple[int, int | None]]:
     Raises:
         InputError: the file is empty.
     """
-    size = store.size_bytes(url)
+    size, name = store.size_bytes(url), store.name_of(url).lower()
     if size == 0:
         raise InputError("the dump is empty", value=url, expected="a MediaWiki XML export", remedy="download it again")
-    if url.lower().endswith(SINGLE_STREAMS) or (url.lower().endswith(".bz2") and not compression.is_multistream(url)):
+    if name.endswith(SINGLE_STREAMS) or (name.endswith(".bz2") and not compression.is_multistream(url)):
         logger.info(
             "%s is a single compressed stream, so one worker reads it; a multistream dump (or .xml) is read by all", url
         )
         return [(0, None)]
     starts = list(range(0, size, split_bytes))
-    if url.lower().endswith(".bz2") and (offsets := companion_offsets(url)):
+    if name.endswith(".bz2") and (offsets := companion_offsets(url)):
         starts = sorted({offsets[min(bisect.bisect_left(offsets, start), len(offsets) - 1)] for start in starts})
     return [(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
@@ -148,9 +148,10 @@ def read_site(url: str) -> SiteInfo:
 
 
 def _chunks(url: str, start: int, end: int | None) -> Iterator[tuple[bytes, bool]]:
-    if url.lower().endswith(".bz2"):
+    name = store.name_of(url).lower()
+    if name.endswith(".bz2"):
         return compression.bz2_chunks(url, start, end)
-    if url.lower().endswith(SINGLE_STREAMS):
+    if name.endswith(SINGLE_STREAMS):
         return compression.single_stream_chunks(url)
     return compression.plain_chunks(url, start, end)
 

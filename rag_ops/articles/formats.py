@@ -203,7 +203,7 @@ class Psgs(Format):
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         """Cuts every `split_bytes`; between records if cells are quoted, which takes a pass over the file."""
         size = store.size_bytes(url)
-        compressed = url.lower().endswith(COMPRESSIONS)
+        compressed = store.name_of(url).lower().endswith(COMPRESSIONS)
         if not compressed and size > options.split_bytes and _layout(url, options).quoted:
             yield from _record_cuts(url, size, options)
         else:
@@ -323,7 +323,7 @@ def _article(source: Callable[[], str], row: dict[str, Any], split: Split, optio
 def _byte_cuts(url: str, options: InputOptions) -> Iterator[Cut]:
     """Cuts every `split_bytes`, wherever they fall in a line; a compressed file is one split."""
     size = store.size_bytes(url)
-    if url.lower().endswith(COMPRESSIONS):
+    if store.name_of(url).lower().endswith(COMPRESSIONS):
         yield 0, None
         return
     for start in range(0, size, options.split_bytes) or [0]:

@@ -12,6 +12,7 @@ from rag_ops.articles.article import Source, Split
 from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.errors import InputError
+from rag_ops.redaction import public_url
 from rag_ops.storage import store
 from rag_ops.storage.compression import COMPRESSIONS
 from schemas.passages import Passage
@@ -63,7 +64,7 @@ def format_of(url: str, options: InputOptions) -> str:
     Raises:
         InputError: the name shows no format, or is an archive's.
     """
-    name = posixpath.basename(url).lower()
+    name = store.name_of(url).lower()
     if name.endswith(ARCHIVES) and not options.names_datasets:
         raise InputError(
             "an archive cannot be read as it is",
@@ -92,7 +93,7 @@ def format_of(url: str, options: InputOptions) -> str:
 def id_prefixes(kinds: Mapping[str, str], options: InputOptions) -> dict[str, str]:
     """The text before the ids of each input: its name, or that of its wiki among several wikis."""
     if options.prefix_ids:
-        parts = {url: url.split("/") for url in kinds}
+        parts = {url: public_url(url).split("/") for url in kinds}
         folders = zip(*(names[:-1] for names in parts.values()), strict=False)
         shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, folders))
         short = {url: "/".join(names[shared:]) for url, names in parts.items()}

@@ -23,6 +23,7 @@ from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.articles.reading import read_split, same_id_error
 from rag_ops.articles.splitting import shard_of, split_words
 from rag_ops.markup import bounded
+from rag_ops.redaction import public_url
 from rag_ops.storage import store
 from schemas import passages
 from schemas.passages import Passage
@@ -50,7 +51,7 @@ class SpillRecord:
 
     def to_json(self) -> str:
         """JSON for the sidecar that marks the spill file complete."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps({**dataclasses.asdict(self), "url": public_url(self.url)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> SpillRecord:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -80,7 +79,7 @@ class AnswerSet:
             described = {"stage": "answer", "config": self.manifest.config, "inputs": digests}
             if digest_of(described) != self.manifest.fingerprint:
                 return []
-            return [(posixpath.basename(url), sum(1 for _ in read_questions([url], reading))) for url in urls]
+            return [(store.name_of(url), sum(1 for _ in read_questions([url], reading))) for url in urls]
         except (RagbeamError, OSError):
             return []
 

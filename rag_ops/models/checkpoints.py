@@ -18,6 +18,7 @@ from typing import Any
 from rag_ops.errors import InputError
 from rag_ops.models import dpr_checkpoints
 from rag_ops.models.sentence_encoders import EncoderConfig, is_sentence_encoder, read_encoder_config, transformer_folder
+from rag_ops.redaction import public_url
 from rag_ops.storage import store
 
 OUR_KEY = "ragbeam"
@@ -203,10 +204,10 @@ def _download(url: str) -> str:
             "no such model directory", value=url, expected="an fsspec URL of a Hugging Face model directory"
         )
     identity = [
-        [path, info.get("size"), str(info.get("ETag") or info.get("etag") or info.get("md5Hash"))]
+        [public_url(path), info.get("size"), str(info.get("ETag") or info.get("etag") or info.get("md5Hash"))]
         for path, info in sorted(files.items())
     ]
-    digest = hashlib.sha256(f"{url}\0{json.dumps(identity)}".encode()).hexdigest()[:32]
+    digest = hashlib.sha256(f"{public_url(url)}\0{json.dumps(identity)}".encode()).hexdigest()[:32]
     copies = []
     for path in sorted(files):
         relative = posixpath.relpath(path, root.rstrip("/"))

@@ -65,7 +65,7 @@ def rows_of(url: str, options: QuestionOptions) -> Iterator[Row]:
 def _format_of(url: str, options: QuestionOptions) -> str:
     if options.format != "auto":
         return options.format
-    name = url.lower()
+    name = store.name_of(url).lower()
     for suffix in compression.COMPRESSIONS:
         name = name.removesuffix(suffix)
     kind = SUFFIXES.get(posixpath.splitext(name)[1])

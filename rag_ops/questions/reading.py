@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import posixpath
 from collections.abc import Iterator, Sequence
 
 from rag_ops.questions import files
@@ -74,7 +73,7 @@ def read_questions(urls: Sequence[str], options: QuestionOptions) -> Iterator[Qu
     """
     for url in urls:
         for row in files.rows_of(url, options):
-            yield _make(f"{posixpath.basename(url)}:{row.number}", row)
+            yield _make(f"{store.name_of(url)}:{row.number}", row)
 
 
 def _make(source: str, row: Row) -> Question:

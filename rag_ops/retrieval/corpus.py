@@ -11,7 +11,7 @@ from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.questions.reading import QuestionOptions, check_question_files
 from rag_ops.storage import store, verify
-from rag_ops.storage.manifests import check_embeddings, check_passages, check_unchanged, read_manifest
+from rag_ops.storage.manifests import check_embeddings, check_passages, check_unchanged, find_manifest, read_manifest
 from schemas.manifest import Manifest
 
 
@@ -32,6 +32,7 @@ class Corpus:
         Raises:
             InputError: they are missing, or others by now.
         """
+        _check_readable("embeddings", self.embeddings_url)
         return check_embeddings(self.index, self.embeddings_url)
 
     def check_digests(self, *, embeddings: bool) -> None:
@@ -55,16 +56,43 @@ class Corpus:
         check_unchanged(self.passages_url, self.passages)
 
 
-def open_corpus(index_url: str) -> Corpus:
+def open_corpus(index_url: str, passages_url: str | None = None, embeddings_url: str | None = None) -> Corpus:
     """Opens an index and its passages.
+
+    Args:
+        index_url: output directory of index.
+        passages_url: where its passages are; by default where its manifest says.
+        embeddings_url: where its embeddings are; by default where its manifest says.
 
     Raises:
         InputError: one is missing, or the passages have changed since.
     """
     index = read_manifest(index_url, "index")
-    passages_url = store.resolve_url(index.inputs["passages"], index_url)
-    embeddings_url = store.resolve_url(index.inputs["embeddings"], index_url)
+    if passages_url is None:
+        passages_url = store.resolve_url(index.inputs["passages"], index_url)
+        _check_readable("passages", passages_url)
+    embeddings_url = embeddings_url or store.resolve_url(index.inputs["embeddings"], index_url)
     return Corpus(index_url, index, passages_url, check_passages(index, passages_url), embeddings_url)
+
+
+def _check_readable(stage: str, url: str) -> None:
+    """Checks that what the index's manifest names can be read: no manifest keeps a password or a signature."""
+    if store.is_local(url):
+        return
+    try:
+        if find_manifest(url) is not None:
+            return
+        why = "it is not there"
+    except InputError:
+        raise
+    except Exception as error:  # of the store's client: they have no class in common
+        why = str(error)
+    raise InputError(
+        f"the {stage} that the index names cannot be read ({why})",
+        value=url,
+        expected="an address that needs no password or signature, which no manifest keeps",
+        remedy=f"give answer the whole one, --{stage} URL, or copy them beside the index",
+    )
 
 
 def check_parts(question_files: Sequence[str], reading: QuestionOptions, model: str, encoder: str) -> None:

@@ -34,7 +34,7 @@ def is_multistream(url: str) -> bool:
 
 def decompressed(raw: IO[bytes], url: str) -> IO[bytes]:
     """Opens a file's content: unpacked for .gz, .bz2, .xz and .zst, else the file as it is."""
-    name = url.lower()
+    name = store.name_of(url).lower()
     if name.endswith(".gz"):
         return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
     if name.endswith(".bz2"):
@@ -99,7 +99,7 @@ def single_stream_chunks(url: str) -> Iterator[tuple[bytes, bool]]:
     Raises:
         InputError: the file is cut, or not what its name says.
     """
-    kind = url.rsplit(".", 1)[-1].lower()
+    kind = store.name_of(url).rsplit(".", 1)[-1].lower()
     with store.open_read(url) as file:
         content = decompressed(file, url)
         try:

@@ -16,6 +16,7 @@ from typing import Any
 
 from rag_ops import heap
 from rag_ops.errors import InputError, JobError
+from rag_ops.redaction import public, public_url
 from rag_ops.storage import locks, store
 from rag_ops.storage.manifests import find_manifest, shard_problem
 from schemas.layout import is_written_name
@@ -84,6 +85,9 @@ class StageOutput:
     stage: str
     config: Mapping[str, Any]
     input_digests: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", public(dict(self.config)))
 
     @property
     def fingerprint(self) -> str:
@@ -201,9 +205,9 @@ class StageOutput:
             self.stage,
             self.fingerprint,
             dict(self.config),
-            {name: store.relative_url(url, self.url) for name, url in inputs.items()},
+            {name: store.relative_url(public_url(url), public_url(self.url)) for name, url in inputs.items()},
             tuple(shards),
-            dict(info),
+            public(dict(info)),
         )
         kept = {*keep, *(shard.path for shard in shards)}
         self._remove_shards(kept)

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import posixpath
+import re
 import shutil
 import tempfile
 import uuid
@@ -22,10 +23,12 @@ import fsspec
 from fsspec.utils import get_protocol
 
 from rag_ops.errors import InputError, JobError
+from rag_ops.redaction import public_url
 from rag_ops.storage import locks
 
 INCOMPLETE = "_incomplete"  # folder in a stage's output for unfinished files; removed once the manifest is written
 COPY_BYTES = 1 << 20
+WEB = ("http", "https")
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "az")
 
 
@@ -64,6 +67,19 @@ def join(base: str, *names: str) -> str:
     'gs://bucket/run/passages/manifest.json'
     """
     return "/".join([base.rstrip("/") or "/", *names])
+
+
+def name_of(url: str) -> str:
+    """The file's own name in a URL or path: without the query of a web address, which may hold a signature.
+
+    >>> name_of("https://host/a/b.jsonl?X-Amz-Signature=0f"), name_of("gs://bucket/a/b.jsonl")
+    ('b.jsonl', 'b.jsonl')
+    """
+    name = public_url(url)
+    if get_protocol(name) in WEB:
+        path = re.split(r"[?#]", name)[0]
+        name = path if "." in posixpath.basename(path) else name  # else in its query: get?file=b.jsonl
+    return posixpath.basename(name)
 
 
 def relative_url(target: str, base: str) -> str:
@@ -370,7 +386,7 @@ def local_copy(url: str, digest: str, folder: str = "") -> str:
     if is_local(url):
         return path
     cache = os.environ.get("RAGBEAM_CACHE") or os.path.join(tempfile.gettempdir(), "ragbeam-cache")
-    target = os.path.join(cache, digest[:32], folder, posixpath.basename(path))
+    target = os.path.join(cache, digest[:32], folder, name_of(path))
     if os.path.exists(target):
         return target
     temporary = f"{target}.{uuid.uuid4().hex}.tmp"
