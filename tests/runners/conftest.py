@@ -1,9 +1,17 @@
 """What the runners' tests compare: one small job, and its bytes from a local run."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from tests.pipelines.workspace import digests, ragbeam, write_articles, write_questions
 
+RUN_SECS = 120
 STAGES = [("passages", "chunk"), ("embeddings", "embed"), ("index", "index"), ("answers", "answer")]
 
 
@@ -37,6 +45,27 @@ def run_arguments(inputs, workspace, encoder, model) -> list[object]:
         *("--questions", inputs / "questions.jsonl", "--model", model, "--num_shards", 4, "--passage_words", 20),
         *("--max_new_tokens", 5, "--n_docs", 3, "--block_questions", 3, "--threads", 1),
     ]
+
+
+def kill_when(ready, command, log) -> None:
+    """Runs a command as a process, and kills it with all of its own as soon as `ready` says so."""
+    with log.open("wb") as file:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", *map(str, command)],
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        end = time.monotonic() + RUN_SECS
+        while not ready():
+            assert running.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.01)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
 
 
 def all_digests(workspace) -> dict[str, list[tuple[str, str]]]:

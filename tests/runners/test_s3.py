@@ -1,9 +1,6 @@
 """The whole workspace on S3: a moto server on this machine, told by the environment alone, as a user's own would be."""
 
-import contextlib
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +12,7 @@ from rag_ops.errors import JobError
 from rag_ops.storage import store as storage
 from rag_ops.storage.stages import write_shard
 from tests.pipelines.workspace import fails, ragbeam
-from tests.runners.conftest import STAGES, all_digests, run_arguments
+from tests.runners.conftest import STAGES, all_digests, kill_when, run_arguments
 from tests.runners.flink import free_port, listens, wait_until
 
 pytest.importorskip("moto", reason="moto is not installed: pip install '.[test]'")
@@ -24,7 +21,6 @@ s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install '.
 
 BUCKET = "s3://bucket"
 REQUEST = re.compile(r"(GET|PUT|POST|HEAD|DELETE) (\S+) HTTP")
-RUN_SECS = 120
 MODELS = {"encoder": "sentence_encoder", "rag": "tiny_rag"}
 
 
@@ -129,20 +125,7 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(there, server, 
     ragbeam(*run_arguments(inputs, tmp_path / "local", *models), *cut)
     command = [str(part) for part in there(f"{BUCKET}/killed", *cut)]
     written = re.compile(r"PUT /bucket/killed/embeddings/embeddings-\S+")
-    with (tmp_path / "run.log").open("wb") as log:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", *command], stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        end = time.monotonic() + RUN_SECS
-        while len(written.findall(server.read_text())) < 3:
-            assert running.poll() is None, (tmp_path / "run.log").read_text()
-            assert time.monotonic() < end, (tmp_path / "run.log").read_text()
-            time.sleep(0.01)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL
+    kill_when(lambda: len(written.findall(server.read_text())) >= 3, command, tmp_path / "run.log")
     kept = store.glob("bucket/killed/embeddings/*.parquet")
     assert 3 <= len(kept) < 24
     stamps = {path: store.info(path)["LastModified"] for path in kept[:2]}
