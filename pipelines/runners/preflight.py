@@ -40,6 +40,8 @@ def check(options: PipelineOptions, runner: str) -> None:
         flink = options.view_as(FlinkRunnerOptions)
         if flink.flink_master not in NO_CLUSTER:
             task_managers = check_flink(flink.flink_master, flink.parallelism)
+    if runner == "PrismRunner" and not portable.job_endpoint:
+        logger.warning("Prism listens on every address of this machine while a job runs: keep others from its ports")
     if portable.job_endpoint and portable.job_endpoint != "embed":
         check_job_server(portable.job_endpoint)
     if (portable.environment_type or "").upper() == "EXTERNAL":
