@@ -16,6 +16,7 @@ import numpy as np
 from rag_ops.errors import InputError, RagbeamError
 from rag_ops.evaluation.metrics import Gold, GoldPatterns, GoldTexts, first_place
 from rag_ops.questions.reading import EMPTY, QuestionOptions, read_questions
+from rag_ops.redaction import public_url
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import open_parquet
@@ -334,7 +335,7 @@ def evaluate(
     total = Tally("all", min(one.kept for one in sets), sweep)
     files = []
     for number, one in enumerate(sets):
-        here = Tally(one.url, one.kept, sweep)
+        here = Tally(public_url(one.url), one.kept, sweep)
         counted = one.question_files()
         parts = [Tally(name, one.kept, sweep) for name, _ in counted]
         of_row = iter(part for part, (_, count) in zip(parts, counted, strict=True) for _ in range(count))

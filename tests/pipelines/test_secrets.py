@@ -173,14 +173,17 @@ def test_what_a_manifest_cannot_reopen_is_given_anew(served, tmp_path, sentence_
     ragbeam("index", "--embeddings", tmp_path / "embeddings", "--output", tmp_path / "index")
     assert read_manifest(str(tmp_path / "index"), "index").inputs["passages"] == f"http://{host}/passages"
     answer = ["answer", "--questions", questions, "--index", tmp_path / "index", "--model", tiny_rag]
-    answer += ["--max_new_tokens", 3, "--n_docs", 2, "--output", tmp_path / "answers"]
+    answer += ["--max_new_tokens", 3, "--n_docs", 2, "--output", directory / "answers"]
     code, line = fails(capsys, *answer)
     assert code == 2
     assert "the passages that the index names cannot be read (" in line
     assert f"'http://{host}/passages'" in line
     assert "--passages URL" in line
     ragbeam(*answer, "--passages", passages)
-    assert secrets_in(capsys.readouterr().out, *texts(tmp_path)) == []
+    gold = ["--gold", signed(host, "questions.jsonl", SIGNATURES[0])]
+    ragbeam("evaluate", "--answers", secured(host, "answers"), *gold, "--output", tmp_path / "figures.json")
+    assert f"http://{host}/answers" in (tmp_path / "figures.html").read_text()
+    assert secrets_in(capsys.readouterr().out, *texts(tmp_path), *texts(directory / "answers")) == []
 
 
 def test_what_is_looked_for_would_be_found(tmp_path):
