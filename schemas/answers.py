@@ -26,7 +26,8 @@ ALTERNATIVE = pa.struct(
     [pa.field("answer", pa.string(), nullable=False), pa.field("score", pa.float32(), nullable=False)]
 )
 
-# What the generator finds for one distinct question, before it is joined with the rows that ask it.
+# What the generator finds for one distinct question, before it is joined with the rows that ask it. The first three
+# come before the gold answers in the table.
 RESULT_FIELDS = [
     pa.field("answer", pa.string()),  # null with an error
     pa.field("score", pa.float32()),  # marginal log-probability of the answer's tokens, natural logarithm

@@ -35,13 +35,13 @@ def answer_questions(inputs: Any, plan: Plan) -> Any:
     return (
         {"hits": by_shard, "texts": texts}
         | "Join" >> beam.CoGroupByKey()
-        | "Contexts" >> beam.FlatMap(read_contexts, plan.work)
+        | "Texts" >> beam.FlatMap(read_hits, plan.work)
         | "Generate" >> RunInference(handler)
         | "Write" >> beam.Map(write_results, plan.work)
     )
 
 
-def read_contexts(element: tuple[int, dict[str, Iterable[Any]]], work: Work) -> Iterator[AnswerUnit]:
+def read_hits(element: tuple[int, dict[str, Iterable[Any]]], work: Work) -> Iterator[AnswerUnit]:
     """Reads the texts that an answer shard needs, and emits its blocks one by one with their passages.
 
     Blocks that the runner's earlier try has answered are left out.

@@ -178,5 +178,5 @@ def _config(
         **dataclasses.asdict(options.generation),
         **{field: getattr(options, field) for field in decisive},
         **kept,
-        **options.search.over(index.info.get("search", {})),
+        **options.search.config(index.info.get("search", {})),
     }

@@ -11,7 +11,8 @@ import numpy as np
 
 from rag_ops.errors import InputError
 from rag_ops.retrieval import faiss_factory, faiss_index
-from rag_ops.retrieval.faiss_kind import lists
+from rag_ops.retrieval.faiss_kind import Faiss, lists
+from rag_ops.retrieval.kinds import kind_of
 from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
@@ -37,6 +38,10 @@ def export_custom(index_url: str, output: str) -> str:
 
     opened = PassageIndex(index_url)
     manifest, spec = opened.manifest, opened.manifest.info["spec"]
+    if kind_of(spec) is not Faiss:
+        raise InputError(
+            "an index of another kind than FAISS cannot be exported", value=spec, remedy="run index with --spec Flat"
+        )
     if manifest.info.get("augmented") or faiss_factory.is_graph(spec):
         raise InputError(
             "a graph index cannot be exported",

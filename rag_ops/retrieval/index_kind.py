@@ -17,7 +17,7 @@ from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 
 MIN_TRAIN_ROWS = 10_000
-Vectors = Callable[[], Iterator[np.ndarray]]  # gives all of them from the first, in batches of (rows, dimension)
+Vectors = Callable[[], Iterator[np.ndarray]]  # gives all from the first: float16 or float32 batches, (rows, dimension)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -90,7 +90,7 @@ class IndexShard(abc.ABC):
         """Scores (inner products) and places in this shard of k or more hits, in any order; -1 for no hit.
 
         Args:
-            questions: float32 (questions, dimension), at least one.
+            questions: float32 (questions, dimension), at least one and up to thousands: work in blocks.
             k: from 1 to the number of vectors.
         """
 
@@ -158,7 +158,7 @@ class IndexKind(abc.ABC):
         return {"spec": self.spec, "metric": "inner_product"}
 
     def info(self) -> dict[str, Any]:
-        """What the manifest says of this kind alone (`schemas/info.py`)."""
+        """What the manifest says of this kind alone (`IndexInfo` in `schemas/layout.py`)."""
         return {"stored_as": self.spec}
 
     def training_rows(self, rows: int) -> np.ndarray:

@@ -17,12 +17,13 @@ from rag_ops.sizes import parse_size
 SHARD_BYTES = parse_size("--shard_memory", defaults.SHARD_MEMORY)
 NUMBER_BYTES = {"float16": 2, "float32": 4}
 AUTO, TOLD = "auto", "as told"
+FIRST_SETTINGS = ("nprobe", "ef_search")
 DEPTHS = (1, 5, 20, 100)  # k of recall@k
 KEPT = max(DEPTHS) + 1  # hits to measure it from: one more, for a query's own vector
 
 
 def all_kinds() -> list[type[IndexKind]]:
-    """The kinds of index; the first that takes a spec has it. Imported late: flags don't wait for FAISS."""
+    """The kinds of index; the first that takes a spec has it, and Faiss takes all. Imported late: flags need no FAISS."""
     from rag_ops.retrieval.faiss_kind import Faiss
 
     return [Faiss]
@@ -49,7 +50,12 @@ class SearchSettings:
 
     def over(self, found: Mapping[str, int]) -> dict[str, int | None]:
         """The settings by name: as given, else what index found to be enough, else None."""
-        return {name: value or found.get(name) for name, value in dataclasses.asdict(self).items()}
+        given = dataclasses.asdict(self)
+        return {name: found.get(name) if value is None else value for name, value in given.items()}
+
+    def config(self, found: Mapping[str, int]) -> dict[str, int | None]:
+        """What decides the hits: `over`, without later settings that are None, so that older answers stay reusable."""
+        return {name: value for name, value in self.over(found).items() if value is not None or name in FIRST_SETTINGS}
 
 
 @dataclasses.dataclass(frozen=True)

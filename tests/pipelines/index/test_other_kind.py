@@ -7,6 +7,7 @@ import pytest
 
 from rag_ops import planning
 from rag_ops.errors import InputError
+from rag_ops.interop.exports import export_custom
 from rag_ops.retrieval import kinds
 from rag_ops.retrieval.index_kind import IndexKind, IndexShard, SearchParams
 from rag_ops.retrieval.passage_index import PassageIndex
@@ -140,3 +141,5 @@ def test_questions_are_answered_from_it(dpr_pair, tiny_bart, tmp_path):
     assert (coded != exact).any()
     assert np.abs(coded - exact).max() < 0.05 * np.abs(exact).max()
     assert np.abs(short - exact).max() > 0.05 * np.abs(exact).max()
+    with pytest.raises(InputError, match=r"another kind than FAISS.*'Int8'"):
+        export_custom(str(tmp_path / "Int8"), str(tmp_path / "export"))

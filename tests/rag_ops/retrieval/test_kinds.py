@@ -1,5 +1,7 @@
 """Designing an index of any kind: the number of shards, and where they are cut."""
 
+import dataclasses
+
 import pytest
 
 from rag_ops.errors import InputError
@@ -24,3 +26,14 @@ def test_default_number_of_shards_keeps_a_shard_within_its_size():
     assert kinds.default_shards(21_000_000, 1536, 420) == 16
     assert kinds.default_shards(5_000, 768, 4) == 1
     assert kinds.default_shards(21_000_000, 1536, 10) == 10
+
+
+def test_a_search_setting_that_is_given_overrules_what_was_found_even_0():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Later(kinds.SearchSettings):
+        later: int | None = None
+
+    assert Later(nprobe=4).over({"nprobe": 8, "ef_search": 16}) == {"nprobe": 4, "ef_search": 16, "later": None}
+    assert Later(later=0).over({"later": 2})["later"] == 0
+    assert Later().config({}) == {"nprobe": None, "ef_search": None}  # the configuration of answers before it came
+    assert Later(later=0).config({})["later"] == 0
