@@ -23,7 +23,7 @@ KEPT = max(DEPTHS) + 1  # hits to measure it from: one more, for a query's own v
 
 
 def all_kinds() -> list[type[IndexKind]]:
-    """The kinds of index; the first that takes a spec has it, and Faiss takes all. Imported late: flags need no FAISS."""
+    """The kinds of index; the first that takes a spec has it, and Faiss takes all. Imported late for the flags."""
     from rag_ops.retrieval.faiss_kind import Faiss
 
     return [Faiss]
