@@ -26,7 +26,6 @@ from rag_ops.articles.article import Split
 from rag_ops.articles.dropped import NAMED_TITLES, Dropped
 from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.articles.reading import plan_splits
-from rag_ops.articles.shuffle import SpillRecord
 from rag_ops.storage import store
 from rag_ops.storage.compression import COMPRESSIONS
 from rag_ops.storage.parquet import write_parquet
@@ -93,7 +92,18 @@ def read_split(
     counters = StepCounters("ReadSplits")
     with counters.timed():
         spill = shuffle.find_spill(directory, spill_name(split))
-        spill = spill or _write_spill(split, options, directory, num_shards, counters)
+        if spill is None:
+            dropped = Dropped()
+            spill = shuffle.write_spill(
+                directory,
+                spill_name(split),
+                _ticking(shuffle.plain_articles(split, options.reading, dropped), counters),
+                dropped,
+                ordinal=split.ordinal,
+                num_shards=num_shards,
+                words=options.passage_words,
+                overlap=options.passage_overlap,
+            )
     pages = spill.articles + sum(spill.dropped.values())
     counters.add(rows_in=pages, rows_out=spill.passages, bytes=spill.text_bytes)
     counters.add(**{f"dropped_{reason}": count for reason, count in spill.dropped.items()})
@@ -101,25 +111,10 @@ def read_split(
         yield shard, (spill.url, batches)
 
 
-def _write_spill(
-    split: Split, options: ChunkOptions, directory: str, num_shards: int, counters: StepCounters
-) -> SpillRecord:
-    def ticking(articles: Iterable[T]) -> Iterator[T]:
-        for article in articles:
-            counters.tick(1)
-            yield article
-
-    dropped = Dropped()
-    return shuffle.write_spill(
-        directory,
-        spill_name(split),
-        ticking(shuffle.plain_articles(split, options.reading, dropped)),
-        dropped,
-        ordinal=split.ordinal,
-        num_shards=num_shards,
-        words=options.passage_words,
-        overlap=options.passage_overlap,
-    )
+def _ticking(articles: Iterable[T], counters: StepCounters) -> Iterator[T]:
+    for article in articles:
+        counters.tick(1)
+        yield article
 
 
 def write_passages(

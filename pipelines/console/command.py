@@ -129,10 +129,9 @@ def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool) -> 
 
 
 def _fail(line: str, code: int, kind: str = "error: ", trace: bool = False) -> int:
-    """Reports on stderr what went wrong, in the log format; `trace` adds the traceback of the exception in progress.
+    """Reports on stderr what went wrong, in the log format, and returns the exit code.
 
-    Returns:
-        The exit code.
+    `trace` adds the traceback of the exception in progress.
     """
     if events.is_json():
         events.event("error", line, level=logging.ERROR, details={"exit_code": code}, trace=trace)

@@ -123,15 +123,9 @@ def event(
     details: Mapping[str, Any] | None = None,
     trace: bool = False,
 ) -> None:
-    """Emits a JSON event; does nothing in text mode.
+    """Emits a JSON event of the module's list, with `details` as members of the object; does nothing in text mode.
 
-    Args:
-        name: name of the event, from the module's list.
-        message: text for a reader.
-        counts: numbers by name.
-        level: level of `logging`.
-        details: other members of the object.
-        trace: whether the exception in progress is shown with its traceback.
+    `trace` adds the traceback of the exception in progress.
     """
     if is_json():
         extra = {"event": name, "counts": dict(counts or {}), "details": dict(details or {})}

@@ -25,7 +25,6 @@ class Progress:
     """Shows how far a stage is while the block runs.
 
     Args:
-        label: name of the stage, as the user gave it.
         total: rows (or files) to do.
         done: function that returns how many are done; called from another thread, often.
         unit: what is counted, plural.
@@ -70,11 +69,12 @@ class Progress:
             done = self._done()
             if self._bar is not None:
                 self._bar.update(max(0, done - self._bar.n))
-                if time.monotonic() >= next_line:
-                    next_line += PLAIN_LINE_SECS
-                    self._bar.set_postfix_str(self._shards_line(), refresh=False)
-            elif time.monotonic() >= next_line:
-                next_line += PLAIN_LINE_SECS
+            if time.monotonic() < next_line:
+                continue
+            next_line += PLAIN_LINE_SECS
+            if self._bar is not None:
+                self._bar.set_postfix_str(self._shards_line(), refresh=False)
+            else:
                 self._print_line(done)
 
     def _print_line(self, done: int) -> None:

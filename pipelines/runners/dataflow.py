@@ -23,12 +23,7 @@ SECRETS = ("s3_access_key_id", "s3_secret_access_key", "s3_session_token", "azur
 
 
 def defaults(arguments: Sequence[str], resources: Resources | None) -> dict[str, str]:
-    """Flags that make our jobs run well, if the user gave none.
-
-    Args:
-        arguments: Beam's flags, for `--experiments` of the user's own.
-        resources: resources of a job with a model; None for a job without one.
-    """
+    """Flags that make our jobs run well, if the user gave none; `resources` are None for a job without a model."""
     # An element is a whole shard: each thread holds one. Beside a GPU a second thread moves data while one computes.
     chosen = {"number_of_worker_harness_threads": "2" if resources and resources.accelerator else "1"}
     if resources is not None:

@@ -20,13 +20,7 @@ LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 # Beam's DirectRunner of today downloads another runner's binary before it falls back; this one is in the package.
 LOCAL_RUNNER_CLASS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
-ALIASES = {
-    "direct": "DirectRunner",
-    "flink": "FlinkRunner",
-    "dataflow": "DataflowRunner",
-    "prism": "PrismRunner",
-    "portable": "PortableRunner",
-}
+NAMES = {name.lower(): f"{name}Runner" for name in ("Direct", "Flink", "Dataflow", "Prism", "Portable")}
 # What makes our jobs run well, unless a flag says otherwise. Beam's own timeout is five minutes, and workers run in the
 # launcher unless other flags are given.
 PORTABLE = {"job_server_timeout": "60", "environment_type": "LOOPBACK"}
@@ -54,15 +48,14 @@ def pipeline_options(arguments: Sequence[str], resources: Resources | None = Non
     Raises:
         InputError: a flag that no installed part of Beam knows either, on the local runner.
     """
-    known, runner = list(arguments), _runner_of(arguments)
-    if runner == dataflow.RUNNER:
-        known = [*known, *_missing(known, dataflow.defaults(known, resources))]
+    runner = _runner_of(arguments)
     if runner in LOCAL_RUNNERS:
-        _refuse_unknown_flags(known)
+        _refuse_unknown_flags(arguments)
         runner = LOCAL_RUNNER_CLASS
-    else:
-        known = [*known, *_missing(known, DEFAULTS.get(runner, {}))]
-    options = PipelineOptions(known, runner=runner)
+    wanted = dataflow.defaults(arguments, resources) if runner == dataflow.RUNNER else DEFAULTS.get(runner, {})
+    given = {argument.split("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")}
+    missing = [f"--{name}={value}" for name, value in wanted.items() if name not in given]
+    options = PipelineOptions([*arguments, *missing], runner=runner)
     options.view_as(SetupOptions).save_main_session = False  # all of our code is importable on the workers
     return options
 
@@ -73,10 +66,8 @@ def check(
     """Raises, before any work, for what the runner cannot do.
 
     Args:
-        arguments: Beam's flags.
-        urls: URLs that workers read and write.
+        urls: what workers read and write.
         models: directories, URLs or hub ids that workers load.
-        resources: what the model's steps ask for.
 
     Raises:
         InputError: settings that don't go together, or a place that workers don't reach.
@@ -97,11 +88,6 @@ def run(
     build: Callable[[beam.Pipeline], Any], arguments: Sequence[str], resources: Resources | None = None
 ) -> dict[str, dict[str, float]]:
     """Builds a pipeline, runs it, waits for its end, and returns the counters of its steps.
-
-    Args:
-        build: function that adds the transforms to a pipeline.
-        arguments: Beam's flags.
-        resources: what a model's workers must have; None for a job without a model.
 
     Raises:
         InputError, JobError: what a worker raised, as the worker said it, or the runner's own last line.
@@ -162,13 +148,7 @@ def translate(error: BaseException) -> RagbeamError:
 
 def _runner_of(arguments: Sequence[str]) -> str:
     runner = PipelineOptions(list(arguments)).view_as(StandardOptions).runner or "DirectRunner"
-    return ALIASES.get(runner.lower().removesuffix("runner"), runner)
-
-
-def _missing(arguments: Sequence[str], wanted: dict[str, str]) -> list[str]:
-    """The flags of `wanted` that the user did not give."""
-    given = {argument.split("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")}
-    return [f"--{name}={value}" for name, value in wanted.items() if name not in given]
+    return NAMES.get(runner.lower().removesuffix("runner"), runner)
 
 
 def _refuse_unknown_flags(arguments: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ one: a pool whose `python` has no apache_beam accepts work and never does any.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import socket
@@ -23,7 +24,6 @@ logger = logging.getLogger("ragbeam")
 ANSWER_SECS = 15  # a server that is up answers within this
 START_SECS = 40  # a worker's process, with its imports, starts within this
 NO_CLUSTER = ("[auto]", "[local]", "[collection]")  # Beam starts one in the job server
-_good_pools: set[str] = set()
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -63,11 +63,7 @@ def check(options: PipelineOptions, runner: str) -> None:
 
 
 def check_flink(master: str, parallelism: int) -> int:
-    """Checks that a session cluster answers and has a free slot, and as many in all as are wanted.
-
-    Returns:
-        The number of task managers.
-    """
+    """Checks that a session cluster answers and has slots, one of them free; returns the number of task managers."""
     url = master if "://" in master else f"http://{master}"
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/overview", timeout=ANSWER_SECS) as reply:
@@ -104,13 +100,12 @@ def check_job_server(endpoint: str) -> None:
             ) from error
 
 
+@functools.cache
 def check_worker_pool(address: str, task_managers: int = 1) -> None:
     """Checks that a pool of workers listens and, where it is on this machine, that a worker of it comes up.
 
     A pool that was found good once is not asked again by this process.
     """
-    if address in _good_pools:
-        return
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=ANSWER_SECS):
@@ -139,14 +134,12 @@ def check_worker_pool(address: str, task_managers: int = 1) -> None:
                 address,
                 port,
             )
-    _good_pools.add(address)
 
 
 def probe(address: str) -> bool | None:
     """Asks a pool for a worker, waits until it calls back, and sends it away again.
 
-    Returns:
-        Whether the pool is ours; None if no worker came.
+    Returns whether the pool is ours; None if no worker came.
     """
     import grpc
     from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc, endpoints_pb2

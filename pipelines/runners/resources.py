@@ -26,12 +26,7 @@ class Resources:
 
     @classmethod
     def of(cls, accelerator: str | None, memory: str | None, device: str) -> Resources:
-        """Makes the resources from flags.
-
-        Args:
-            accelerator: --accelerator.
-            memory: --worker_memory, such as "16GiB".
-            device: --device, which must not deny the accelerator.
+        """Makes the resources from --accelerator, --worker_memory, and --device, which must not deny the first.
 
         Raises:
             InputError: one is malformed, or they contradict each other.

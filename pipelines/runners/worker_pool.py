@@ -72,15 +72,12 @@ class WorkerPool(BeamFnExternalWorkerPoolServicer):
         return super().StopWorker(stop_worker_request, unused_context)
 
 
-def work(control: str, name: str, state_cache_size: str, data_buffer_time_limit_ms: str) -> None:
+def work(control: str, name: str, cache_size: str, limit_ms: str) -> None:
     """A worker's process: serves the runner at `control` until that hangs up."""
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
     harness = SdkHarness(
-        control,
-        worker_id=name,
-        state_cache_size=int(state_cache_size),
-        data_buffer_time_limit_ms=int(data_buffer_time_limit_ms),
+        control, worker_id=name, state_cache_size=int(cache_size), data_buffer_time_limit_ms=int(limit_ms)
     )
     harness.run()
 

@@ -35,10 +35,8 @@ def find_columns(names: Iterable[Any], wanted: Columns, source: Callable[[], str
     """Finds the columns to read: those that flags name, else the first name in common use that is there.
 
     Args:
-        names: names of the columns, or keys.
         wanted: names that the flags give. A flag's default stands for any name in `KNOWN`; another name must be there.
-        source: file and place, for the message.
-        what: owner of the columns, for the message.
+        source, what: file and place, and owner of the columns, for the message.
 
     Raises:
         InputError: there is no text, or a column is missing that a flag names.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import bisect
-import bz2
 import dataclasses
 import functools
+import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,8 +47,7 @@ class Page:
         wikitext: text of the latest revision in the dump; empty if it is deleted.
         too_long: whether the title or the text was left out because no page has as much.
         model: content model of that revision.
-        date: time of that revision, as MediaWiki writes it in its database: 20240501000000; -1 without one.
-        revision: id of that revision; -1 without one.
+        date, revision: its time, as MediaWiki writes it in its database: 20240501000000; and its id; -1 without.
     """
 
     page_id: str
@@ -106,7 +105,7 @@ def companion_offsets(url: str) -> list[int]:
         companion = _INDEX_SUFFIX.sub(suffix, url)
         if companion != url and store.exists(companion):
             with store.open_read(companion) as raw:
-                lines = bz2.BZ2File(raw) if suffix.endswith(".bz2") else raw
+                lines = compression.decompressed(raw, companion)
                 try:
                     return sorted({0, *(int(line.split(b":", 1)[0]) for line in lines if line.strip())})
                 except (ValueError, OSError, EOFError) as error:
@@ -135,7 +134,7 @@ def read_pages(url: str, start: int = 0, end: int | None = None) -> Iterator[Pag
     if start:
         parser.feed(b"<mediawiki>")
         chunks = _from_first_page(chunks)
-    yield from parser.feed_all(_up_to_last_page(chunks, end), whole=end is None)
+    yield from parser.feed_all(_up_to_last_page(chunks), whole=end is None)
 
 
 def read_site(url: str) -> SiteInfo:
@@ -156,51 +155,44 @@ def _chunks(url: str, start: int, end: int | None) -> Iterator[tuple[bytes, bool
     return compression.plain_chunks(url, start, end)
 
 
-def _from_first_page(chunks: Iterable[tuple[bytes, bool]]) -> Iterator[tuple[bytes, bool]]:
+def _from_first_page(chunks: Iterator[tuple[bytes, bool]]) -> Iterator[tuple[bytes, bool]]:
     """Yields what follows the first "<page>" that begins in an owned piece, with it; nothing if there is none."""
     pending = b""
-    found = False
     for piece, owned in chunks:
-        if found:
-            yield piece, owned
-            continue
         window = pending + piece
         place = window.find(OPEN_TAG)
         if place >= 0 and (owned or place < len(pending)):
-            found = True
             if place < len(pending):  # the tag lies across two pieces, and the page is of the first
                 yield window[place : len(pending)], True
-                yield piece, owned
-            else:
-                yield window[place:], owned
-        elif not owned:
+            yield window[max(place, len(pending)) :], owned
+            yield from chunks
             return
-        else:
-            pending = _tag_start(window)
+        if not owned:
+            return
+        pending = _tag_start(window)
 
 
-def _up_to_last_page(chunks: Iterable[tuple[bytes, bool]], end: int | None) -> Iterator[bytes]:
+def _up_to_last_page(chunks: Iterator[tuple[bytes, bool]]) -> Iterator[bytes]:
     """Yields owned pieces, and of those beyond just enough to close a page that began before."""
     tail = b""  # what follows the last "</page>" so far: a page is open if "<page>" stands in it, or begins at its end
-    beyond = False
     for piece, owned in chunks:
-        if owned or end is None:
-            yield piece
-            tail = _after_last_close(tail + piece)
-            continue
-        if not beyond:
-            beyond = True
-            if OPEN_TAG not in tail:
-                begun = _tag_start(tail)
-                joined = (begun + piece)[: len(OPEN_TAG)]
-                if not begun or not OPEN_TAG.startswith(joined):
-                    return
-        window = tail + piece
+        if not owned:
+            break
+        yield piece
+        tail = _after_last_close(tail + piece)
+    else:
+        return
+    if OPEN_TAG not in tail:
+        begun = _tag_start(tail)
+        if not begun or not OPEN_TAG.startswith((begun + piece)[: len(OPEN_TAG)]):
+            return
+    for beyond in itertools.chain([piece], (piece for piece, _ in chunks)):
+        window = tail + beyond
         place = window.find(CLOSE_TAG)
         if place >= 0:
             yield window[len(tail) : place + len(CLOSE_TAG)]
             return
-        yield piece
+        yield beyond
         tail = window[-(len(CLOSE_TAG) - 1) :]
 
 

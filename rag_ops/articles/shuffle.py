@@ -7,6 +7,7 @@ GroupByKey, and the memory for a shard is the shard.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -49,17 +50,6 @@ class SpillRecord:
     dropped: dict[str, int]
     titles: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
-    def to_json(self) -> str:
-        """JSON for the sidecar that marks the spill file complete."""
-        return json.dumps({**dataclasses.asdict(self), "url": public_url(self.url)}, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> SpillRecord:
-        """The inverse of `to_json`."""
-        data = json.loads(text)
-        data["batches"] = {int(shard): numbers for shard, numbers in data["batches"].items()}
-        return cls(**data)
-
 
 def write_spill(
     directory: str,
@@ -75,14 +65,12 @@ def write_spill(
     """Splits the articles of one input split into passages and writes them as `directory/name`.
 
     Args:
-        directory: directory of the spill files; the sidecar `name + ".json"` is written last.
-        name: name of the spill file.
+        directory, name: where to write; the sidecar `name + ".json"`, which marks the file complete, is written last.
         sources: articles in plain text, pages that are none, or ready passages; read once, streamed.
         dropped: counts by reason, added to partly by the reader while `sources` is read.
         ordinal: position of the split among all splits; of equal articles the first in input order is kept.
         num_shards: number of shards over which articles are hashed.
-        words: whitespace words of a passage.
-        overlap: words that a passage repeats from the one before.
+        words, overlap: whitespace words of a passage, and those that it repeats from the one before.
     """
     batches: dict[int, list[int]] = {}
     articles = rows = text_bytes = batch_number = 0
@@ -99,7 +87,8 @@ def write_spill(
             heap.trim()
     counts = dict(sorted(dropped.items()))
     record = SpillRecord(store.join(directory, name), batches, articles, rows, text_bytes, counts, dropped.titles)
-    store.write_bytes(directory, name + ".json", record.to_json().encode())
+    sidecar = json.dumps({**dataclasses.asdict(record), "url": public_url(record.url)}, sort_keys=True)
+    store.write_bytes(directory, name + ".json", sidecar.encode())
     return record
 
 
@@ -199,26 +188,24 @@ def _row(
 
 
 def _rounds(
-    rows: Iterable[tuple[int, dict[str, Any]]], num_shards: int, first_source: int
+    rows: Iterator[tuple[int, dict[str, Any]]], num_shards: int, first_source: int
 ) -> Iterator[dict[int, list[dict[str, Any]]]]:
     """Yields rows by shard, some thousands at a time."""
-    buffers: dict[int, list[dict[str, Any]]] = {}
-    buffered = 0
-    for number, row in rows:
-        row["source"] = first_source + number
-        buffers.setdefault(shard_of(row["article_id"], num_shards), []).append(row)
-        buffered += 1
-        if buffered >= ROUND_PASSAGES:
-            yield buffers
-            buffers, buffered = {}, 0
-    if buffers:
+    while True:
+        buffers: dict[int, list[dict[str, Any]]] = {}
+        for number, row in itertools.islice(rows, ROUND_PASSAGES):
+            row["source"] = first_source + number
+            buffers.setdefault(shard_of(row["article_id"], num_shards), []).append(row)
+        if not buffers:
+            return
         yield buffers
 
 
 def find_spill(directory: str, name: str) -> SpillRecord | None:
     """Returns the record of a spill file that an earlier run completed, else None."""
     try:
-        record = SpillRecord.from_json(store.read_text(store.join(directory, name + ".json")))
-        return dataclasses.replace(record, url=store.join(directory, name))
+        record = json.loads(store.read_text(store.join(directory, name + ".json")))
     except FileNotFoundError:
         return None
+    batches = {int(shard): numbers for shard, numbers in record["batches"].items()}
+    return SpillRecord(**{**record, "url": store.join(directory, name), "batches": batches})

@@ -31,7 +31,6 @@ class Layout:
 
     Attributes:
         text, title, id: places of the columns; None if there is no such column.
-        width: number of columns.
         header: cells of the first line, if they are names.
         quoted: whether cells are quoted as CSV has it; if not, a quote is a character like any other.
     """
@@ -39,7 +38,7 @@ class Layout:
     text: int
     title: int | None
     id: int | None
-    width: int
+    width: int  # columns
     header: tuple[str, ...] | None
     quoted: bool
 
@@ -57,15 +56,10 @@ def head(lines: Iterable[Line]) -> list[Line]:
 
 
 def layout_of(lines: list[Line], url: str, wanted: Columns) -> Layout:
-    """Finds the layout of a file: which column is what, and whether cells are quoted.
+    """Finds the layout of a file from its `head`: which column is what, and whether cells are quoted.
 
     Columns go by the names in the first line. Without such a line two columns are id and text, as in MS MARCO, and
     three are id, text and title, as in DPR's psgs_w100.tsv.
-
-    Args:
-        lines: `head` of the file.
-        url: URL of the file, for messages.
-        wanted: columns that the flags name.
 
     Raises:
         InputError: the columns are unclear.

@@ -158,20 +158,18 @@ def _output(
     if target is None or target.kind != source.kind:
         return ""
     results = [convert(value, source, target) for value in values]
-    places = []
+    step = {"5": 5, "25": 25, "50": 50}.get(named.get("round", ""))
+    texts = []
     for number, value, result in zip(numbers, values, results, strict=True):
         if digits is not None:
-            places.append(int(digits.replace("−", "-")))
+            place = int(digits.replace("−", "-"))
         elif (figures := named.get("sigfig", "")).isdecimal() and int(figures) > 0:
-            places.append(significant_digits(result, int(figures)))
+            place = significant_digits(result, int(figures))
         else:
             written = number.replace(",", "")
             if match := _FRACTION.match(number):  # a fraction counts as so many digits as its denominator is worth
                 written = "0." + "0" * max(round(math.log10(int(match[4]))), 1)
-            places.append(precision(written, value, result, source, target))
-    texts = []
-    for result, place in zip(results, places, strict=True):
-        step = {"5": 5, "25": 25, "50": 50}.get(named.get("round", ""))
+            place = precision(written, value, result, source, target)
         texts.append(format_number(round(result / step) * step, 0) if step else format_number(result, place))
     if len(set(texts)) == 1 and len(texts) == 2 and separator in (" to ", "–"):
         texts = texts[:1]

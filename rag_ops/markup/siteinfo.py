@@ -62,18 +62,48 @@ def normal_name(name: str) -> str:
 
 
 def read_head(pieces: Iterable[bytes]) -> SiteInfo:
-    """Reads a dump's head, up to its first page; malformed XML ends the reading and raises nothing.
+    """Reads a dump's head, up to its first page, from its decompressed bytes; no more than `MAX_HEAD_BYTES` of them.
 
-    Args:
-        pieces: the dump's bytes from the beginning, decompressed; no more than `MAX_HEAD_BYTES` are read.
+    Malformed XML ends the reading and raises nothing.
     """
-    head = _Head()
+    path: list[str] = []
+    names: dict[str, int] = {}
+    fields: dict[str, str] = {}
+    key = written = ""
+    done = False
+
+    def open_element(name: str, attributes: Mapping[str, str]) -> None:
+        nonlocal key, written, done
+        path.append(name.rsplit(":", 1)[-1])
+        key, written = attributes.get("key", ""), ""
+        done = done or path[-1] == "page"
+
+    def close_element(_: str) -> None:
+        nonlocal done
+        name = path.pop()
+        if done:
+            return
+        if name == "siteinfo":
+            done = True
+        elif name == "namespace" and normal_name(written):
+            with contextlib.suppress(ValueError):  # a key that is no number names no namespace
+                names[normal_name(written)] = int(key)
+        elif path[-1:] == ["siteinfo"]:
+            fields[name] = written.strip()
+
+    def add_text(data: str) -> None:
+        nonlocal written
+        written += data
+
+    def stop(*_: Any) -> None:
+        nonlocal done
+        done = True  # the reader of pages refuses a document type; here no entity is looked at
+
     parser = expat.ParserCreate("utf-8")
     parser.buffer_text = True
     parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
-    parser.StartElementHandler, parser.EndElementHandler = head.open, head.close
-    parser.CharacterDataHandler = head.text
-    parser.StartDoctypeDeclHandler = head.doctype
+    parser.StartElementHandler, parser.EndElementHandler = open_element, close_element
+    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = add_text, stop
     read = 0
     for some in (piece[at : at + _READ_BYTES] for piece in pieces for at in range(0, len(piece), _READ_BYTES)):
         try:
@@ -81,49 +111,7 @@ def read_head(pieces: Iterable[bytes]) -> SiteInfo:
         except expat.ExpatError:
             break
         read += len(some)
-        if head.done or read >= MAX_HEAD_BYTES:
+        if done or read >= MAX_HEAD_BYTES:
             break
-    return head.site_info()
-
-
-class _Head:
-    """Expat's handlers for what comes before the first page."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self._path: list[str] = []
-        self._key = ""
-        self._text = ""
-        self._names: dict[str, int] = {}
-        self._fields: dict[str, str] = {}
-
-    def open(self, name: str, attributes: Mapping[str, str]) -> None:
-        name = name.rsplit(":", 1)[-1]
-        self._path.append(name)
-        self._text = ""
-        self._key = attributes.get("key", "")
-        self.done = self.done or name == "page"
-
-    def close(self, name: str) -> None:
-        name = name.rsplit(":", 1)[-1]
-        self._path.pop()
-        if self.done:
-            return
-        if name == "siteinfo":
-            self.done = True
-        elif name == "namespace" and normal_name(self._text):
-            with contextlib.suppress(ValueError):  # a key that is no number names no namespace
-                self._names[normal_name(self._text)] = int(self._key)
-        elif self._path[-1:] == ["siteinfo"]:
-            self._fields[name] = self._text.strip()
-
-    def text(self, data: str) -> None:
-        self._text += data
-
-    def doctype(self, *_: Any) -> None:
-        self.done = True  # the reader of pages refuses it; here no entity is looked at
-
-    def site_info(self) -> SiteInfo:
-        fields = self._fields
-        wiki = fields.get("dbname") or urlsplit(fields.get("base", "")).hostname or fields.get("sitename", "")
-        return SiteInfo(wiki, {**CANONICAL, **self._names}) if self._names else SiteInfo(wiki)
+    wiki = fields.get("dbname") or urlsplit(fields.get("base", "")).hostname or fields.get("sitename", "")
+    return SiteInfo(wiki, {**CANONICAL, **names}) if names else SiteInfo(wiki)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 
 def rows(name: str, columns: int = 1) -> Iterator[list[str]]:
-    """Yields the cells of each row; empty cells at the end of a line may be left out.
+    """Yields the cells of each row of a file beside this one; empty cells at the end of a line may be left out.
 
-    Args:
-        name: name of the file, beside this one; lines that begin with "#" are comments.
-        columns: number of columns.
+    Lines that begin with "#" are comments.
 
     Raises:
         ValueError: a line has more.

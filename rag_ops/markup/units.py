@@ -18,9 +18,7 @@ class Unit:
     """A unit of measure.
 
     Attributes:
-        symbol: as abbreviated: "km/h".
-        name: singular: "kilometre per hour".
-        plural: "kilometres per hour".
+        symbol, name, plural: "km/h", "kilometre per hour" and "kilometres per hour".
         scale: one unit in SI units of its kind.
         kind: what it measures; only units of one kind convert into each other.
         default: code of the unit that {{convert}} converts to when none is given.
@@ -69,10 +67,7 @@ def precision(written: str, value: float, converted: float, source: Unit, target
 
     Args:
         written: the input number as written, without separators: it shows the precision.
-        value: its value.
-        converted: the value in the target unit.
-        source: its unit.
-        target: the other unit.
+        value, converted: its value, and that in the target unit.
 
     Returns:
         Digits; negative for rounding to tens, hundreds, and so on.

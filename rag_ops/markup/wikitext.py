@@ -8,7 +8,7 @@ paragraphs, list items, the text of links, the source of formulas, and the templ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import mwparserfromhell
@@ -102,11 +102,8 @@ def to_text(wikitext: str, apparatus: frozenset[str] = DROPPED_NAMESPACES) -> st
     """The plain text of a page: paragraphs and list items, one a line.
 
     Never raises, whatever the markup: what cannot be parsed is stripped by rule. The result holds none of `|`, `{{`,
-    `[[` and `<ref`.
-
-    Args:
-        wikitext: the page's markup.
-        apparatus: the namespaces of files and categories, as the wiki's language names them (`SiteInfo.apparatus`).
+    `[[` and `<ref`. `apparatus` are the namespaces of files and categories, as the wiki's language names them
+    (`SiteInfo.apparatus`).
 
     >>> to_text("The peak is {{convert|8848|m|ft}} high,<ref>x</ref> in the ''[[Himalaya|Himalayas]]''.")
     'The peak is 8,848 metres (29,029 ft) high, in the Himalayas.'
@@ -167,32 +164,29 @@ def _literal(text: str, *, formula: bool) -> str:
 
 
 def _drop_sections(text: str) -> str:
-    """The markup without its closing sections and their subsections."""
+    """The markup without its closing sections and their subsections.
+
+    A heading is a line between as many equals signs, one to six.
+    """
     if "=" not in text:
         return text
     pieces: list[str] = []
     position = 0
     level = 0  # of the closing section that is being dropped; 0 for none
-    for start, depth, heading in _headings(text):
-        if level and depth > level:
-            continue
-        if not level:
-            pieces.append(text[position:start])
-        name = _QUOTES.sub("", heading).strip(" :[]").lower()
-        level = depth if name in CLOSING_SECTIONS else 0
-        position = start
-    if not level:
-        pieces.append(text[position:])
-    return "".join(pieces)
-
-
-def _headings(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yields place, level and text of each heading: a line between as many equals signs, one to six."""
     for match in _HEADING_LINE.finditer(text):
         line = match[0].rstrip(" \t")
         before, after = (len(line) - len(rest) for rest in (line.lstrip("="), line.rstrip("=")))
-        if depth := min(6, before, after, (len(line) - 1) // 2):
-            yield match.start(), depth, line[depth:-depth].strip(" \t")
+        depth = min(6, before, after, (len(line) - 1) // 2)
+        if not depth or (level and depth > level):
+            continue
+        if not level:
+            pieces.append(text[position : match.start()])
+        name = _QUOTES.sub("", line[depth:-depth].strip(" \t")).strip(" :[]").lower()
+        level = depth if name in CLOSING_SECTIONS else 0
+        position = match.start()
+    if not level:
+        pieces.append(text[position:])
+    return "".join(pieces)
 
 
 def _drop_tables(text: str) -> str:

@@ -36,14 +36,9 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """The result of `prepare`.
+    """The result of `prepare`: its blocks in order, and how many rows there are.
 
-    Attributes:
-        blocks: blocks in order.
-        rows: number of rows of the files.
-        errors: number of rows with an error.
-        notes: number of rows whose gold answers could not be read.
-        first_note: note of the first such row, or None.
+    `errors` have an error; of `notes` the gold answers could not be read, and `first_note` says why of the first.
     """
 
     blocks: tuple[Block, ...]
@@ -63,12 +58,7 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
     """Writes the questions of all files, read once and streamed, as blocks and rows.
 
     A distinct question goes to the block that is open when it first comes; later rows with its text refer to it.
-    Memory is one block and some 200 bytes a distinct question.
-
-    Args:
-        source: rows of the question files, in order.
-        directory: where `block-*.parquet` and `rows-*.parquet` go.
-        block_questions: most questions of a block.
+    Memory is one block, of at most `block_questions`, and some 200 bytes a distinct question.
     """
     seen: dict[bytes, tuple[int, int]] = {}
     blocks: list[Block] = []
@@ -100,8 +90,7 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
         note_count += question.note is not None
         first_note = first_note or question.note
         row = {"question_id": question.question_id, "question": question.question, "error": question.error}
-        gold = None if question.answers is None else list(question.answers)
-        rows.append({**row, "answers": gold, "block": place[0], "position": place[1]})
+        rows.append({**row, "answers": question.answers, "block": place[0], "position": place[1]})
         text_bytes += len(question.question)
         if len(texts) >= block_questions or len(rows) >= 16 * block_questions or text_bytes >= BLOCK_BYTES:
             close()
@@ -124,7 +113,6 @@ def join_answers(
     Args:
         directory: directory that `prepare` wrote to.
         results_directory: `result_name(n)` for each block n, rows as in the block (schemas.answers.RESULTS).
-        numbers: numbers of the shard's blocks.
         digests: `model_digest` and `index_digest`, for every row.
     """
     for number in numbers:

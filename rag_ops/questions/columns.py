@@ -51,13 +51,7 @@ class QuestionOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """The columns to read.
-
-    Attributes:
-        question: column of the question.
-        question_id: column of the id, or None.
-        answers: columns of the gold answers; the first that a row has something in counts.
-    """
+    """The columns to read; of those of gold answers the first that a row has something in counts."""
 
     question: str
     question_id: str | None = None
@@ -85,12 +79,8 @@ def plain(name: str) -> str:
 def choose(url: str, names: Sequence[str], options: QuestionOptions, *, keys: bool = False) -> Columns:
     """Chooses the columns to read among those of a file.
 
-    Args:
-        url: URL of the file, for messages.
-        names: names of the columns, in the file's order.
-        options: options, which may name the columns.
-        keys: whether they are the keys of some JSON objects, any of which may lack one: a file of ids and answers alone
-            is then a question file whose questions are missing, and each row's error.
+    With `keys` the names are those of some JSON objects, any of which may lack one: a file of ids and answers alone is
+    then a question file whose questions are missing, and each row's error.
 
     Raises:
         InputError: a column that the options name is not there, or none or several could be the question.

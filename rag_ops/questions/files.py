@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ PARQUET_BATCH_ROWS = 1000
 NOT_JSON, NO_OBJECT = "the line is not JSON", "the row is no JSON object"
 TOO_MANY_CELLS = "the line has more cells than the header"
 SHOWN_CHARS = 1000  # shown of a line or a question that cannot be read
+_Object = tuple[int, dict[str, Any]]  # the number and the members of an object of JSON
 FIRST_ROWS = 100  # these decide what a file is: its columns, its delimiter, whether it is JSON at all
 
 
@@ -91,50 +92,41 @@ def _text_rows(url: str, kind: str, options: QuestionOptions) -> Iterator[Row]:
                     remedy="make it with pandas.read_json(FILE).to_json(OUT, orient='records', lines=True)",
                 )
             if kind == "jsonl" and json_documents.is_document(head):
-                found = enumerate(_questions_in(json_documents.elements(decoded_text(stream), url)), 1)
-                yield from _with_columns(url, (_checked(number, value) for number, value in found), options)
-                return
-            lines = decoded_lines(stream, url)
-            if kind == "jsonl":
-                yield from _with_columns(url, _json_lines(lines), options)
+                found = _questions_in(json_documents.elements(decoded_text(stream), url))
+                yield from _with_columns(url, itertools.starmap(_checked, enumerate(found, 1)), options)
+            elif kind == "jsonl":
+                yield from _with_columns(url, _json_lines(decoded_lines(stream, url)), options)
             elif kind == "text":
-                yield from _plain_rows(url, lines, options)
+                yield from _plain_rows(url, decoded_lines(stream, url), options)
             else:
-                yield from _delimited_rows(url, lines, DELIMITERS[kind], options)
+                yield from _delimited_rows(url, decoded_lines(stream, url), DELIMITERS[kind], options)
         except compression.BAD_COMPRESSION as error:
             raise InputError(
                 f"a question file cannot be decompressed ({error})", value=url, expected="a whole file"
             ) from error
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Parsed:
-    """A row of JSON: the object, or what is wrong with it and how it begins."""
-
-    number: int
-    members: Mapping[str, Any]
-    problem: str | None = None
-    text: str = ""
-
-
-def _json_lines(lines: Iterable[str]) -> Iterator[_Parsed]:
+def _json_lines(lines: Iterable[str]) -> Iterator[_Object | Row]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             value = json.loads(line, strict=False)  # control characters in a string are the question's affair
         except RecursionError:
-            yield _Parsed(number, {}, f"{NOT_JSON} (nested too deeply)", line)
+            yield _unreadable(number, f"{NOT_JSON} (nested too deeply)", line)
         except ValueError as error:
-            yield _Parsed(number, {}, f"{NOT_JSON} ({getattr(error, 'msg', error)})", line)
+            yield _unreadable(number, f"{NOT_JSON} ({getattr(error, 'msg', error)})", line)
         else:
             yield _checked(number, value, line)
 
 
-def _checked(number: int, value: Any, line: str = "") -> _Parsed:
-    if isinstance(value, dict):
-        return _Parsed(number, value)
-    return _Parsed(number, {}, f"{NO_OBJECT} ({type(value).__name__})", line)
+def _checked(number: int, value: Any, line: str = "") -> _Object | Row:
+    is_object = isinstance(value, dict)
+    return (number, value) if is_object else _unreadable(number, f"{NO_OBJECT} ({type(value).__name__})", line)
+
+
+def _unreadable(number: int, problem: str, line: str) -> Row:
+    return Row(number, None, line[:SHOWN_CHARS], None, problem)
 
 
 def _questions_in(values: Iterable[Any]) -> Iterator[Any]:
@@ -147,29 +139,27 @@ def _questions_in(values: Iterable[Any]) -> Iterator[Any]:
             yield value
 
 
-def _with_columns(url: str, rows: Iterator[_Parsed], options: QuestionOptions) -> Iterator[Row]:
+def _with_columns(url: str, rows: Iterator[_Object | Row], options: QuestionOptions) -> Iterator[Row]:
     """Yields rows of JSON by the columns that the first rows show; refuses a file with no object among those."""
     first = list(itertools.islice(rows, FIRST_ROWS))
     if not first:
         return
-    if all(row.problem for row in first):
-        where = (
-            f"line {first[0].number}: {first[0].text[:60].strip()}" if first[0].text else f"element {first[0].number}"
-        )
+    objects = [row[1] for row in first if not isinstance(row, Row)]
+    if not objects and isinstance(row := first[0], Row):
+        where = f"line {row.number}: {row.question[:60].strip()}" if row.question else f"element {row.number}"
         raise InputError(
-            f"a question file has no JSON objects: {first[0].problem}",
+            f"a question file has no JSON objects: {row.problem}",
             value=f"{url}, {where}",
             expected='{"question": ...} on each line, or one array of such objects',
             remedy="check the file, or give --questions_format",
         )
-    names = list(dict.fromkeys(name for row in first for name in row.members))
-    columns = choose(url, names, options, keys=True)
+    columns = choose(url, list(dict.fromkeys(itertools.chain.from_iterable(objects))), options, keys=True)
     for row in itertools.chain(first, rows):
-        if row.problem:
-            yield Row(row.number, None, row.text[:SHOWN_CHARS], None, row.problem)
+        if isinstance(row, Row):
+            yield row
         else:
-            members = row.members
-            yield Row(row.number, columns.id_of(members), members.get(columns.question), columns.answers_of(members))
+            number, members = row
+            yield Row(number, columns.id_of(members), members.get(columns.question), columns.answers_of(members))
 
 
 def _plain_rows(url: str, lines: Iterator[str], options: QuestionOptions) -> Iterator[Row]:
@@ -184,9 +174,10 @@ def _plain_rows(url: str, lines: Iterator[str], options: QuestionOptions) -> Ite
 def _check_plain(url: str, lines: Sequence[str]) -> None:
     """Refuses a text file that seems to be a table or JSON, whose lines would be asked as they are."""
     tabs = {line.strip().count("\t") for line in lines}
+    begins_as_json = any(isinstance(row, tuple) for row in _json_lines(lines[:1]))
     if len(lines) > 1 and len(tabs) == 1 and tabs != {0}:
         seems, remedy = f"a table of {tabs.pop() + 1} columns with tabs between them", "tsv"
-    elif lines and all(line.lstrip().startswith("{") for line in lines) and not next(_json_lines(lines[:1])).problem:
+    elif begins_as_json and all(line.lstrip().startswith("{") for line in lines):
         seems, remedy = "JSON, an object a line", "jsonl"
     else:
         return

@@ -47,10 +47,6 @@ def _is_a_line_of_many(head: str) -> bool:
 def elements(text: IO[str], url: str) -> Iterator[Any]:
     """Yields the elements of the document's array, or of its member `data` or `Data` if it is an object.
 
-    Args:
-        text: open file.
-        url: URL of the file, for messages.
-
     Raises:
         InputError: it is no JSON, is cut, or has an element longer than `MAX_ELEMENT_CHARS`.
     """

@@ -16,13 +16,7 @@ DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons"}
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The layout of a table.
-
-    Attributes:
-        delimiter: character between cells.
-        names: names of the columns.
-        has_header: whether its first line is these names.
-    """
+    """The layout of a table: what stands between cells, its columns' names, and whether its first line is these."""
 
     delimiter: str
     names: Sequence[str]
@@ -30,15 +24,10 @@ class Layout:
 
 
 def layout_of(url: str, lines: Sequence[str], delimiter: str, options: QuestionOptions) -> Layout | None:
-    """The layout of a table by its first lines; None for an empty file.
+    """The layout of a table by its first lines, as `decoded_lines` gives them; None for an empty file.
 
-    Its name may belie its delimiter: DPR's `.qa.csv` has tabs, and spreadsheets write semicolons.
-
-    Args:
-        url: URL of the file, for messages.
-        lines: lines, as `decoded_lines` gives them.
-        delimiter: usual delimiter of the format, tried first.
-        options: options; if they name columns, there must be a header.
+    The file's name may belie its delimiter, which is only tried first: DPR's `.qa.csv` has tabs, and spreadsheets write
+    semicolons. If the options name columns, there must be a header.
 
     Raises:
         InputError: no delimiter shows a question column.

@@ -73,55 +73,39 @@ def decoded_text(raw: IO[bytes]) -> IO[str]:
 
 
 def decoded_lines(raw: IO[bytes], url: str) -> Iterator[str]:
-    """Yields lines of text, each with "\\n" at its end.
+    """Yields the lines of an open file, decompressed; each has "\\n" at its end.
 
     UTF-16 and UTF-32 are known by their byte order mark, UTF-16 without one by its zero bytes; all else is UTF-8, and a
     line that is not is read as Windows-1252. Bytes that have no character become `UNDECODABLE`.
-
-    Args:
-        raw: open file, decompressed.
-        url: URL of the file, for messages.
 
     Raises:
         InputError: a line is longer than `MAX_LINE_BYTES`.
     """
     head = raw.read(_HEAD_BYTES)
     stream = io.BufferedReader(_Rejoined(head, raw), 1 << 16)
-    if encoding := _wide_encoding(head):
-        yield from _wide_lines(stream, encoding, url)
-        return
+    wide = _wide_encoding(head)
+    source: Any = io.TextIOWrapper(stream, wide, errors=_marking(), newline="\n") if wide else stream
+    most = MAX_LINE_BYTES // 2 if wide else MAX_LINE_BYTES  # characters, or bytes
     fallbacks = number = 0
-    while line := stream.readline(MAX_LINE_BYTES + 1):
+    while line := source.readline(most + 1):
         number += 1
-        _check_length(len(line), number, url)
-        data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError:
-            fallbacks += 1
-            text = data.decode("cp1252", _marking())
-        yield text.removesuffix("\n").removesuffix("\r") + "\n"
+        if len(line) > most:
+            raise InputError(
+                f"a line is longer than {MAX_LINE_BYTES >> 20} MiB",
+                value=f"{url}, line {number}",
+                expected="a text file of one question a line",
+                remedy="check the file and its format",
+            )
+        if not wide:
+            data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            try:
+                line = data.decode("utf-8")
+            except UnicodeDecodeError:
+                fallbacks += 1
+                line = data.decode("cp1252", _marking())
+        yield line.removesuffix("\n").removesuffix("\r") + "\n"
     if fallbacks:
         logger.warning("%s: %d lines are not UTF-8 and were read as Windows-1252", url, fallbacks)
-
-
-def _wide_lines(stream: Any, encoding: str, url: str) -> Iterator[str]:
-    text = io.TextIOWrapper(stream, encoding, errors=_marking(), newline="\n")
-    number = 0
-    while line := text.readline(MAX_LINE_BYTES // 2 + 1):
-        number += 1
-        _check_length(2 * len(line), number, url)
-        yield line.removesuffix("\n").removesuffix("\r") + "\n"
-
-
-def _check_length(size: int, number: int, url: str) -> None:
-    if size > MAX_LINE_BYTES:
-        raise InputError(
-            f"a line is longer than {MAX_LINE_BYTES >> 20} MiB",
-            value=f"{url}, line {number}",
-            expected="a text file of one question a line",
-            remedy="check the file and its format",
-        )
 
 
 def _wide_encoding(head: bytes) -> str | None:
@@ -155,31 +139,41 @@ class _Rejoined(io.RawIOBase):
 
 
 def records(lines: Iterable[str], delimiter: str, url: str, *, quiet: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Yields the cells of each record of a CSV or TSV file, with the number of its first line, from 1.
+    """Yields the cells of each record among lines of `decoded_lines`, with the number of its first line, from 1.
 
     Cells are quoted as RFC 4180 has it. A quote that opens a cell and is never closed, or closed in the middle of
     another line's text, would take lines away that are rows of their own: there the line alone is the record, and the
     quote a character like any other. The csv module is not used: its limit on a cell's length is one setting for the
     whole process, which another library may have changed.
-
-    Args:
-        lines: lines, as `decoded_lines` gives them.
-        delimiter: character between cells.
-        url: URL of the file, for messages.
-        quiet: whether to log nothing about stray quotes.
     """
-    source = _Lines(line.replace("\0", " ").replace("\r", " ") for line in lines)
-    literal = 0
-    while (line := source.begin_record()) is not None:
+    source = (line.replace("\0", " ").replace("\r", " ") for line in lines)
+    back: collections.deque[str] = collections.deque()  # lines that were looked at, and are rows of their own
+    number, literal = 1, 0
+    while (line := back.popleft() if back else next(source, None)) is not None:
+        taken: list[str] = []
         try:
-            cells = _cells(line, source, delimiter, strict=True)
+            cells = _cells(line, _more(line, taken, back, source), delimiter, strict=True)
         except _StrayQuoteError:
             cells = _alone(line, delimiter)
-            source.put_back_rest()
+            back.extendleft(reversed(taken))
+            taken.clear()
             literal += 1
-        yield source.first_number, cells
+        yield number, cells
+        number += 1 + len(taken)
     if literal and not quiet:
         logger.warning("%s: %d lines have a quote that is not closed as CSV has it; it was read as it is", url, literal)
+
+
+def _more(line: str, taken: list[str], back: collections.deque[str], source: Iterator[str]) -> Iterator[str]:
+    """Yields the lines after `line`, from `back` and then `source`, and adds them to `taken`; ends at the bounds."""
+    chars = len(line)
+    while len(taken) + 1 < MAX_RECORD_LINES and chars <= MAX_LINE_BYTES:
+        following = back.popleft() if back else next(source, None)
+        if following is None:
+            return
+        taken.append(following)
+        chars += len(following)
+        yield following
 
 
 def _alone(line: str, delimiter: str) -> list[str]:
@@ -235,37 +229,3 @@ def _closing_quote(line: str, position: int) -> int:
 
 class _StrayQuoteError(Exception):
     """A quote that opens a cell is not closed as CSV has it."""
-
-
-class _Lines:
-    """Iterates over lines, and can take back those of the record in progress."""
-
-    def __init__(self, lines: Iterable[str]):
-        self._lines = iter(lines)
-        self._back: collections.deque[str] = collections.deque()
-        self._next_number = 1
-        self._taken: list[str] = []
-        self._chars = 0
-        self.first_number = 1
-
-    def begin_record(self) -> str | None:
-        """The first line of the next record; None at the end."""
-        self._taken, self._chars, self.first_number = [], 0, self._next_number
-        return next(self, None)
-
-    def put_back_rest(self) -> None:
-        """Takes back the lines of the record but for its first."""
-        self._back.extendleft(reversed(self._taken[1:]))
-        self._next_number = self.first_number + 1
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        if len(self._taken) >= MAX_RECORD_LINES or self._chars > MAX_LINE_BYTES:
-            raise _StrayQuoteError  # no cell is as long as that
-        line = self._back.popleft() if self._back else next(self._lines)
-        self._taken.append(line)
-        self._chars += len(line)
-        self._next_number += 1
-        return line

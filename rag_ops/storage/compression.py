@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -167,22 +168,13 @@ def _find_stream(file: IO[bytes], start: int) -> int | None:
     while piece := file.read(READ_BYTES):
         window += piece
         for match in BZ2_MAGIC.finditer(window):
-            candidate = position + match.start()
-            if _decompresses(window[match.start() :]):
-                return candidate
+            with contextlib.suppress(OSError):  # no stream: ten bytes can stand in compressed data by chance
+                bz2.BZ2Decompressor().decompress(window[match.start() :], 1)
+                return position + match.start()
         kept = window[-(_MAGIC_BYTES - 1) :]
         position += len(window) - len(kept)
         window = kept
     return None
-
-
-def _decompresses(data: bytes) -> bool:
-    """Whether what looks like a stream is one: ten bytes can stand in compressed data by chance."""
-    try:
-        bz2.BZ2Decompressor().decompress(data, 1)
-    except OSError:
-        return False
-    return True
 
 
 def _cut(url: str, file: IO[bytes]) -> InputError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,8 +22,6 @@ def pieces(url: str, columns: Sequence[str], rows: np.ndarray) -> Iterator[tuple
     """Yields the given rows of a shard, a row group at a time; skips groups that hold none of them.
 
     Args:
-        url: URL of the shard.
-        columns: names of the columns to read.
         rows: row numbers within the shard, int64, in any order.
 
     Yields:
@@ -85,18 +83,12 @@ def read_matrix(url: str, rows: int) -> np.ndarray:
 
 
 def read_corpus_rows(url: str, embeddings: Manifest, rows: np.ndarray) -> np.ndarray:
-    """The vectors of the given rows of the corpus (ascending), float32 (rows, dimension).
-
-    Args:
-        url: directory of the embeddings.
-        embeddings: manifest of the embeddings.
-        rows: corpus row numbers, int64, ascending.
-    """
-    found = []
-    for shard, (start, end) in zip(embeddings.shards, itertools.pairwise(embeddings.row_starts()), strict=True):
-        here = rows[(rows >= start) & (rows < end)] - start
-        if len(here):
-            found.append(read_rows(store.join(url, shard.path), here))
+    """The vectors of the given rows of the corpus (int64, ascending, each once), float32 (rows, dimension)."""
+    starts = embeddings.row_starts()
+    found = [
+        read_rows(store.join(url, embeddings.shards[shard].path), here - starts[shard])
+        for shard, here in needed_rows(rows, starts).items()
+    ]
     return np.concatenate(found)
 
 
@@ -116,49 +108,32 @@ def hash_words(column: Any) -> np.ndarray:
 
 
 class RowReader:
-    """Rows of a stage's Parquet shards by their number, with the row groups last used kept in memory.
-
-    Args:
-        url: directory of the stage.
-        manifest: manifest of the stage.
-        columns: names of the columns to read.
-    """
+    """Rows of a stage's Parquet shards by their number, with the row groups last used kept in memory."""
 
     def __init__(self, url: str, manifest: Manifest, columns: Sequence[str]):
         self._url, self._manifest, self._columns = url, manifest, list(columns)
-        self._starts = np.asarray(manifest.row_starts())
-        self._group_starts: dict[int, np.ndarray] = {}
-        self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+        self._starts = manifest.row_starts()
+        self._starts_of = functools.cache(self._read_starts)
+        self._group = functools.lru_cache(CACHED_GROUPS)(self._read_group)
 
     def read(self, rows: np.ndarray, convert: Callable[[pa.Table], Any]) -> Any:
         """Returns `convert` of the table of the given rows, int64 (rows,), in that order."""
         distinct, places = np.unique(rows, return_inverse=True)
-        shards = np.searchsorted(self._starts, distinct, side="right") - 1
         tables = []
-        for shard in np.unique(shards):
-            within = distinct[shards == shard] - self._starts[shard]
-            groups = np.searchsorted(self._starts_of(int(shard)), within, side="right") - 1
-            for group in np.unique(groups):
-                first = self._starts_of(int(shard))[group]
-                tables.append(self._group(int(shard), int(group)).take(pa.array(within[groups == group] - first)))
+        for shard, found in needed_rows(distinct, self._starts).items():
+            starts = self._starts_of(shard)
+            for group, within in needed_rows(found - self._starts[shard], starts).items():
+                tables.append(self._group(shard, group).take(pa.array(within - starts[group])))
         return convert(pa.concat_tables(tables).take(pa.array(places.reshape(-1))))
 
     def _path(self, shard: int) -> str:
         return store.join(self._url, self._manifest.shards[shard].path)
 
-    def _starts_of(self, shard: int) -> np.ndarray:
-        if shard not in self._group_starts:
-            with open_parquet(self._path(shard)) as file:
-                counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-            self._group_starts[shard] = np.cumsum([0, *counts])
-        return self._group_starts[shard]
+    def _read_starts(self, shard: int) -> list[int]:
+        with open_parquet(self._path(shard)) as file:
+            counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        return list(itertools.accumulate(counts, initial=0))
 
-    def _group(self, shard: int, group: int) -> pa.Table:
-        key = (shard, group)
-        if key not in self._groups:
-            with open_parquet(self._path(shard)) as file:
-                self._groups[key] = file.read_row_group(group, columns=self._columns)
-            if len(self._groups) > CACHED_GROUPS:
-                self._groups.popitem(last=False)
-        self._groups.move_to_end(key)
-        return self._groups[key]
+    def _read_group(self, shard: int, group: int) -> pa.Table:
+        with open_parquet(self._path(shard)) as file:
+            return file.read_row_group(group, columns=self._columns)

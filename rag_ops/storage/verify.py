@@ -17,13 +17,9 @@ AT_ONCE = 4  # files digested side by side: SHA-256 lets go of Python's lock
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """The result of checking one stage directory.
+    """The result of checking one stage directory: what is wrong, each a clause with its remedy.
 
-    Attributes:
-        url: URL of the directory.
-        stage: name of the stage; "?" if unknown.
-        problems: what is wrong, each a clause with its remedy; none if all is well.
-        rows, shards: numbers in the manifest.
+    An unknown `stage` is "?"; `rows` and `shards` are the numbers in the manifest.
     """
 
     url: str
@@ -91,13 +87,15 @@ def check_stage(url: str) -> Finding:
 
 def _content_problems(url: str, manifest: Manifest) -> list[str]:
     """What is wrong with a stage whose files hold: made from another source, not aligned with it, other rows."""
-    stage, again, source_url, source = STAGES[manifest.stage], _again(manifest.stage), "", None
+    stage, again, source_url, source = STAGES[manifest.stage], f"run ragbeam {manifest.stage} again", "", None
     if stage.source and (stage.aligned or stage.source.folder in manifest.inputs):
         source_url = store.resolve_url(manifest.inputs[stage.source.folder], url)
-        digest = manifest.info.get(f"{stage.source.folder}_digest")
-        source, problem = _input(source_url, stage.source.name, digest)
-        if source is None:
-            return [f"{problem}; {again}"]
+        try:
+            source = manifests.read_manifest(source_url, stage.source.name)
+        except InputError as error:
+            return [f"what it was made from cannot be read ({error}); {again}"]
+        if source.digest != manifest.info.get(f"{stage.source.folder}_digest"):
+            return [f"it was made from another state of {source_url}; {again}"]
         if problem := _other_source(stage, manifest, source):
             return [f"{problem}: {url}; {again}"]
     if trained := manifest.info.get("trained"):
@@ -150,17 +148,6 @@ def _same_rows(*paths: str) -> bool:
     return bool(one.equals(other))
 
 
-def _input(url: str, stage: str, digest: object) -> tuple[Manifest | None, str]:
-    """The manifest of a stage's input, or None and why that is not what the stage was made from."""
-    try:
-        manifest = manifests.read_manifest(url, stage)
-    except InputError as error:
-        return None, f"what it was made from cannot be read ({error})"
-    if manifest.digest != digest:
-        return None, f"it was made from another state of {url}"
-    return manifest, ""
-
-
 def _row_counts(url: str, manifest: Manifest) -> list[str]:
     problems = []
     for shard in manifest.shards:
@@ -196,7 +183,3 @@ def _is_stage(url: str) -> bool:
 
 def _redo(stage: str) -> str:
     return f"run ragbeam {stage} again with --verify, or remove the file and run it again"
-
-
-def _again(stage: str) -> str:
-    return f"run ragbeam {stage} again"
