@@ -24,6 +24,7 @@ logger = logging.getLogger("ragbeam")
 ANSWER_SECS = 15  # a server that is up answers within this
 START_SECS = 40  # a worker's process, with its imports, starts within this
 NO_CLUSTER = ("[auto]", "[local]", "[collection]")  # Beam starts one in the job server
+STARTED_BY_BEAM = {"FlinkRunner": "Beam's job server for Flink", "PrismRunner": "Prism"}  # without --job_endpoint
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -40,8 +41,8 @@ def check(options: PipelineOptions, runner: str) -> None:
         flink = options.view_as(FlinkRunnerOptions)
         if flink.flink_master not in NO_CLUSTER:
             task_managers = check_flink(flink.flink_master, flink.parallelism)
-    if runner == "PrismRunner" and not portable.job_endpoint:
-        logger.warning("Prism listens on every address of this machine while a job runs: keep others from its ports")
+    if runner in STARTED_BY_BEAM and not portable.job_endpoint:
+        _warn_of(STARTED_BY_BEAM[runner])
     if portable.job_endpoint and portable.job_endpoint != "embed":
         check_job_server(portable.job_endpoint)
     if (portable.environment_type or "").upper() == "EXTERNAL":
@@ -60,6 +61,11 @@ def check(options: PipelineOptions, runner: str) -> None:
                 remedy="start a job server of its own, and give its --job_endpoint",
             )
         check_worker_pool(address, task_managers)
+
+
+@functools.cache
+def _warn_of(server: str) -> None:
+    logger.warning("%s listens on every address of this machine while a job runs: keep others from its ports", server)
 
 
 def check_flink(master: str, parallelism: int) -> int:

@@ -14,8 +14,8 @@ import pytest
 
 PROC = Path("/proc")
 LISTEN = "0A"
-POLL_SECS = 0.1
-JOB_SECS = 120
+POLL_SECS = 0.25
+JOB_SECS = 300
 
 
 def listeners(root: int) -> set[tuple[str, str, int]]:

@@ -97,6 +97,17 @@ def test_a_pool_that_is_not_there_is_told():
         preflight.check_worker_pool("50000x")
 
 
+def test_what_beam_starts_open_to_others_is_warned_of_once(caplog):
+    preflight._warn_of.cache_clear()
+    for _ in range(2):
+        preflight.check(PipelineOptions(["--flink_master=[auto]"]), "FlinkRunner")
+        preflight.check(PipelineOptions(["--job_endpoint=embed"]), "PrismRunner")
+    assert caplog.text.count("Beam's job server for Flink listens on every address of this machine") == 1
+    assert "Prism" not in caplog.text
+    preflight.check(PipelineOptions([]), "PrismRunner")
+    assert "Prism listens on every address of this machine" in caplog.text
+
+
 def test_the_embedded_job_service_takes_no_pool_of_another_machine():
     arguments = ["--job_endpoint=embed", "--environment_type=EXTERNAL", "--environment_config=192.0.2.1:50000"]
     with pytest.raises(InputError, match=r"on this machine alone, and the pool is on another: '192\.0\.2\.1:50000'"):
