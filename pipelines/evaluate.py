@@ -24,6 +24,7 @@ from rag_ops.settings import setting
 from rag_ops.storage import store
 
 logger = logging.getLogger("ragbeam")
+REPORT_MARK = "<title>ragbeam evaluation</title>"
 MAX_NAME_CHARS = 40  # width of the table's first column
 
 
@@ -32,7 +33,7 @@ class EvaluateOptions(Options):
     """evaluate: `answers` directories to figures and report, `output` with .json and .html."""
 
     answers: Sequence[str] = setting(..., "outputs of ragbeam answer", metavar="DIR")
-    output: str = setting(..., "NAME.json or NAME.html; both are written, side by side", metavar="FILE")
+    output: str = setting(..., "NAME.json or NAME.html; both are written, side by side", metavar="FILE", writes=True)
     gold: Sequence[str] | None = setting(
         None,
         "question files whose answers replace the answers' own, by question id, else by question",
@@ -50,18 +51,25 @@ class EvaluateOptions(Options):
         metavar="N",
         at_least=1,
     )
-    model: str | None = setting(None, "of --sweep: the RAG-Token model that gave the answers", group="n_docs")
+    model: str | None = setting(
+        None, "of --sweep: the RAG-Token model that gave the answers", group="n_docs", metavar="MODEL"
+    )
     report_rows: int = setting(1000, "rows that the report lists, 0 or more", at_least=0)
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
 
     def __post_init__(self) -> None:
+        if not self.output.endswith((".json", ".html")):
+            raise InputError("--output has another suffix", value=self.output, expected="NAME.json or NAME.html")
         super().__post_init__()
         if bool(self.sweep) != bool(self.model):
             raise InputError("--sweep and --model go together", expected="both or neither")
-        if not self.output.endswith((".json", ".html")):
-            raise InputError("--output has another suffix", value=self.output, expected="NAME.json or NAME.html")
         if len(set(self.answers)) < len(self.answers):
             raise InputError("--answers names a directory twice", value=" ".join(self.answers))
+
+    @property
+    def written(self) -> Sequence[str]:
+        """Both files."""
+        return self.outputs
 
     @property
     def outputs(self) -> tuple[str, str]:
@@ -83,8 +91,7 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
     if gold and gold.unreadable:
         logger.warning("--gold: %d rows cannot be read in full: %s", gold.unreadable, gold.first_unreadable)
     for url in options.outputs:
-        if store.is_directory(url):
-            raise InputError("--output is a directory", value=url, expected="a file's name")
+        _check_own(url)
     done, sweep = Counter[str](), sorted(set(options.sweep or ()))
     again: list[Sweep] = []
     if options.model is not None:
@@ -109,6 +116,23 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
     for line in table(figures):
         say(line)
     say(f"evaluate: {figures_url}, {report_url}")
+
+
+def _check_own(url: str) -> None:
+    """Checks that a file to be written does not exist yet, or is one that evaluate wrote."""
+    if store.is_directory(url):
+        raise InputError("--output is a directory", value=url, expected="a file's name")
+    if not store.exists(url):
+        return
+    try:
+        text = store.read_text(url)
+        own = REPORT_MARK in text if url.endswith(".html") else {"all", "files", "settings"} <= set(json.loads(text))
+    except (ValueError, TypeError):
+        own = False
+    if not own:
+        raise InputError(
+            "--output is a file that evaluate did not write", value=url, remedy="give another --output, or move it away"
+        )
 
 
 def table(figures: Mapping[str, Any]) -> Iterator[str]:

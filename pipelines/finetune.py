@@ -24,7 +24,7 @@ from rag_ops.training.settings import FinetuneSettings
 class FinetuneOptions(Options):
     """Options of finetune: trains `model` on `train` questions over a fixed `index`, into `output`."""
 
-    model: str = setting(..., "RAG-Token model to start from: directory, URL or hub id")
+    model: str = setting(..., "RAG-Token model to start from: directory, URL or hub id", metavar="MODEL")
     index: str = setting(..., "output of ragbeam index; its vectors stay", metavar="DIR")
     train: Sequence[str] = setting(..., "question files with gold answers", metavar="URL")
     eval: Sequence[str] | None = setting(None, "question files to evaluate on", metavar="URL")

@@ -23,7 +23,7 @@ COMMANDS: list[Command] = [importlib.import_module(f"pipelines.{name}.command").
 class Workspace(Options):
     """The workspace directory, with a folder for each stage."""
 
-    workspace: str = setting(..., "directory for all stages", also=("output",), metavar="DIR")
+    workspace: str = setting(..., "directory for all stages", also=("output",), metavar="DIR", writes=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,8 @@ from pipelines.console.command import Command, say
 from pipelines.console.options import VECTOR_DTYPES, Options, check_local_output
 from rag_ops.errors import InputError
 from rag_ops.settings import setting
+from rag_ops.storage import store
+from schemas.layout import CHUNK, EMBED, INDEX
 
 NEEDED = {"dpr": ("index", "passages"), "wiki_dpr": ("input",)}
 
@@ -21,7 +23,7 @@ class ImportOptions(Options):
     index: str | None = setting(None, "of dpr: NAME.index.dpr; its .index_meta.dpr is near", metavar="URL")
     passages: str | None = setting(None, "of dpr: psgs_w100.tsv, or the pickled dict of it", metavar="URL")
     input: Sequence[str] = setting((), "of wiki_dpr: its Parquet files", metavar="URL")
-    output: str = setting(..., "workspace: gets passages, embeddings and index", metavar="DIR")
+    output: str = setting(..., "workspace: gets passages, embeddings and index", metavar="DIR", writes=True)
     encoder: str = setting(
         "facebook/dpr-ctx_encoder-single-nq-base",
         "context encoder that made the vectors: a name, for the record",
@@ -36,13 +38,18 @@ class ImportOptions(Options):
         if missing := [name for name in NEEDED[self.format] if not getattr(self, name)]:
             raise InputError(f"--format {self.format} needs --{missing[0]}")
 
+    @property
+    def written(self) -> Sequence[str]:
+        """The directories of three stages."""
+        return [store.join(self.output, stage.folder) for stage in (CHUNK, EMBED, INDEX)]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportOptions(Options):
     """export: an `index` to what transformers' RagRetriever opens, in `output`."""
 
     index: str = setting(..., "output of ragbeam index", metavar="DIR")
-    output: str = setting(..., "local directory: gets dataset and index.faiss", metavar="DIR")
+    output: str = setting(..., "local directory: gets dataset and index.faiss", metavar="DIR", writes=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

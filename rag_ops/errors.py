@@ -40,7 +40,7 @@ class RagbeamError(Exception):
             line += f"; expected {expected}"
         if remedy:
             line += f"; {remedy}"
-        super().__init__(public_text(" ".join(line.split())))
+        super().__init__(printable(public_text(" ".join(line.split()))))
 
 
 class InputError(RagbeamError):
@@ -51,6 +51,15 @@ class InputError(RagbeamError):
 
 class JobError(RagbeamError):
     """The job itself failed: a worker, a device, a disk. Exit code 1."""
+
+
+def printable(text: str) -> str:
+    r"""Returns `text` with what a terminal would obey (escape sequences, line ends) written as escapes.
+
+    >>> printable("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\\n'
+    """
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _shorten(value: Any) -> str:

@@ -28,10 +28,12 @@ class Setting:
         flag: name on the command line, if it differs from the field's.
         also: other names of the flag.
         group: heading under which `--help` lists it; None for the first one.
-        metavar: what `--help` calls the value.
+        metavar: what `--help` calls the value; what is called URL, DIR or MODEL is read, unless it is written.
         choices: the only values.
-        at_least: smallest value; 1 is reported as a count.
+        at_least: smallest value.
+        at_most: largest value.
         within: (low, high): over low, up to and including high.
+        writes: whether it names what is written.
         positional: whether the command line gives it without a flag.
         finite: whether infinities and NaN are refused; off if the dataclass has an error line of its own for them.
     """
@@ -43,9 +45,20 @@ class Setting:
     metavar: str | None = None
     choices: tuple[Any, ...] = ()
     at_least: int | None = None
+    at_most: int | None = None
     within: tuple[float, float] | None = None
+    writes: bool = False
     positional: bool = False
     finite: bool = True
+
+    @property
+    def reads(self) -> str:
+        """What the value names to be read: "files" (one, a glob or a directory of them), a "directory", or nothing."""
+        return (
+            ""
+            if self.writes
+            else {"URL": "files", "DIR": "directory", "MODEL": "directory"}.get(self.metavar or "", "")
+        )
 
 
 def setting(default: Any, help: str, **declared: Any) -> Any:
@@ -111,6 +124,11 @@ def _check_value(flag: str, value: Any, kind: type, one: Setting) -> None:
     if one.at_least is not None and value < one.at_least:
         wrong = "negative" if one.at_least == 0 else "too small"
         raise InputError(f"{flag} is {wrong}", value=value, expected=f"{one.at_least} or more")
+    if one.at_most is not None and value > one.at_most:
+        raise InputError(f"{flag} is too large", value=value, expected=f"{one.at_most} or less")
+    if (one.reads or one.writes) and (not value.strip() or "\0" in value):
+        wrong = "has a NUL character" if value.strip() else "is empty"
+        raise InputError(f"{flag} {wrong}", value=value, expected="a path or a URL")
     if one.within is not None and not one.within[0] < value <= one.within[1]:  # nor is NaN
         low, high = one.within
         raise InputError(f"{flag} is out of range", value=value, expected=f"over {low:g}, to {high:g}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -10,11 +11,14 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 UNIONS = (types.UnionType, typing.Union)
-# What the manifest of each stage says under `info`: for readers, deciding nothing. What is unknown is left out.
+MAX_DIMENSION = 1 << 16
+MAX_VALUE_CHARS = 80  # of a wrong value in an error line
+# What the manifest of each stage says under `info`: for readers, deciding nothing. What is unknown is left out, unless
+# the class is one of keys that are always there.
 
 
-class Encoded(TypedDict, total=False):
-    """What made the vectors, and what they are; the same in the manifests of embed and index."""
+class Encoded(TypedDict):
+    """Always there: what made the vectors, and what they are; the same in the manifests of embed and index."""
 
     encoder: str  # as --encoder named it
     encoder_digest: str | None  # None if the vectors were imported
@@ -41,23 +45,34 @@ class EmbedInfo(Encoded, total=False):
     execution: dict[str, Any]  # device, threads, batch_tokens
 
 
-class IndexInfo(Encoded, total=False):
-    """Of index."""
+class Searched(Encoded):
+    """Always there: what else the search of an index needs."""
 
     spec: str  # FAISS factory string
+    augmented: bool  # whether vectors have one more number, for a graph
+    embeddings_digest: str
+
+
+class IndexInfo(Searched, total=False):
+    """Of index."""
+
     stored_as: str
     reason: str  # for the spec, in one line
-    augmented: bool  # whether vectors have one more number, for a graph
     trained: str | None  # file of the trained, empty index
     trained_sha256: str
-    embeddings_digest: str
     measured_for: dict[str, Any]  # what recall was measured for
     recall: dict[str, float]  # by k
     recall_queries: int
-    search: dict[str, Any]  # nprobe or ef_search that reaches the target
+    search: dict[str, int]  # nprobe or ef_search that reaches the target
 
 
-class AnswerInfo(TypedDict, total=False):
+class Counted(TypedDict):
+    """Always there: how answering went."""
+
+    errors: dict[str, int]  # rows by reason
+
+
+class AnswerInfo(Counted, total=False):
     """Of answer."""
 
     model: str  # as --model named it
@@ -66,10 +81,22 @@ class AnswerInfo(TypedDict, total=False):
     questions: int  # rows of the question files
     distinct_questions: int
     unreadable_questions: int
-    errors: dict[str, int]  # rows by reason
     unreadable_gold_answers: int
     first_unreadable_gold_answers: str | None
     execution: dict[str, Any]
+
+
+class Answered(TypedDict):
+    """What readers of answers need of the settings that made them."""
+
+    n_docs: int
+    reading: dict[str, Any]  # how the question files are read
+
+
+class AnswerConfig(Answered, total=False):
+    """Of answer, under `config`; it has more."""
+
+    retrieve: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +109,11 @@ class Stage:
         suffix: suffix of its shards.
         unit: what a row of it is, plural.
         info: what its manifest says under `info`.
+        reads: folders of the stages that `inputs` of its manifest names.
         source: the stage that it is made from, if any; `info` has the digest of its manifest as "<folder>_digest".
         aligned: what `verify` compares with the source: "shards" (the same content hashes, shard by shard), "rows"
             (the number of rows), or None.
+        config: what its manifest says under `config`, as far as readers need it.
     """
 
     name: str
@@ -92,8 +121,10 @@ class Stage:
     suffix: str
     unit: str
     info: type
+    reads: tuple[str, ...] = ()
     source: Stage | None = None
     aligned: str | None = None
+    config: type | None = None
 
     def shard(self, number: int, count: int) -> str:
         """The file name of shard `number` of `count`.
@@ -104,28 +135,76 @@ class Stage:
         return f"{self.folder}-{number:05d}-of-{count:05d}.{self.suffix}"
 
     def wrong_info(self, info: Mapping[str, Any]) -> str | None:
-        """What is wrong with the `info` of a manifest, as a clause; None if its values are of the right types.
+        """What is wrong with the `info` of a manifest, as a clause; None if nothing is.
 
         >>> EMBED.wrong_info({"dimension": "768"})
         "its info.dimension is '768', which is no int"
-        >>> EMBED.wrong_info({"dimension": 768, "someone_elses": 1}) is None
+        >>> CHUNK.wrong_info({"articles": 7, "someone_elses": 1}) is None
         True
         """
-        for key, hint in typing.get_type_hints(self.info).items():
-            parts = typing.get_args(hint) if typing.get_origin(hint) in UNIONS else (hint,)
-            kinds = tuple(typing.get_origin(part) or part for part in parts)
-            if float in kinds:
-                kinds += (int,)
-            value = info.get(key)
-            if key in info and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-                return f"its info.{key} is {value!r}, which is no {' or '.join(kind.__name__ for kind in kinds)}"
+        if wrong := _wrong_values(self.info, info, "info"):
+            return wrong
+        if not 0 < info.get("dimension", 1) <= MAX_DIMENSION:
+            return f"its info.dimension is {info['dimension']!r}, not 1 to {MAX_DIMENSION}"
+        if info.get("dtype", "float16") not in ("float16", "float32"):
+            return f"its info.dtype is {info['dtype']!r}, not float16 or float32"
+        if info.get("trained") not in (None, TRAINED):
+            return f"its info.trained is {info['trained']!r}, not {TRAINED}"
+        if low := [name for name, value in info.get("search", {}).items() if value < 1]:
+            return f"its info.search.{low[0]} is less than 1"
         return None
+
+    def wrong_config(self, config: Mapping[str, Any]) -> str | None:
+        """What is wrong with the `config` of a manifest, as a clause; None if nothing is."""
+        if self.config is None:
+            return None
+        wrong = _wrong_values(self.config, config, "config")
+        return wrong or ("its config.n_docs is less than 1" if config["n_docs"] < 1 else None)
+
+
+def _wrong_values(schema: type, values: Mapping[str, Any], where: str) -> str | None:
+    """The first value that is not of the type that a TypedDict gives its key, or the first key that is missing."""
+    for key, hint in typing.get_type_hints(schema).items():
+        if key in values and not _is_of(values[key], hint):
+            parts = typing.get_args(hint) if _is_union(hint) else (hint,)
+            names = [getattr(typing.get_origin(part) or part, "__name__", "value") for part in parts]
+            kinds = " or ".join(names).replace("NoneType", "null")
+            return f"its {where}.{key} is {_short(values[key])}, which is no {kinds}"
+    for key in sorted(schema.__required_keys__ - values.keys()):  # type: ignore[attr-defined]
+        return f"its {where} has no {key}"
+    return None
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of a type: a class, a union of some, or a dict or list of what its arguments say."""
+    if hint is Any:
+        return True
+    if _is_union(hint):
+        return any(_is_of(value, part) for part in typing.get_args(hint))
+    kind: Any = typing.get_origin(hint) or hint
+    parts = typing.get_args(hint)
+    kinds: Any = (float, int) if kind is float else kind
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        return kind is bool and isinstance(value, bool)
+    if kind is float and not math.isfinite(value):
+        return False
+    inside: Any = value.values() if kind is dict else value if kind is list else ()
+    return all(_is_of(each, parts[-1]) for each in inside) if parts else True
+
+
+def _is_union(hint: Any) -> bool:
+    return hint is not Any and not isinstance(hint, type) and typing.get_origin(hint) not in (dict, list)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_VALUE_CHARS else text[:MAX_VALUE_CHARS] + "..."
 
 
 CHUNK = Stage("chunk", "passages", "parquet", "passages", ChunkInfo)
-EMBED = Stage("embed", "embeddings", "parquet", "passages", EmbedInfo, CHUNK, "shards")
-INDEX = Stage("index", "index", "faiss", "vectors", IndexInfo, EMBED, "rows")
-ANSWER = Stage("answer", "answers", "parquet", "questions", AnswerInfo, INDEX)
+EMBED = Stage("embed", "embeddings", "parquet", "passages", EmbedInfo, ("passages",), CHUNK, "shards")
+INDEX = Stage("index", "index", "faiss", "vectors", IndexInfo, ("embeddings", "passages"), EMBED, "rows")
+ANSWER = Stage("answer", "answers", "parquet", "questions", AnswerInfo, ("index",), INDEX, config=AnswerConfig)
 STAGES = {stage.name: stage for stage in (CHUNK, EMBED, INDEX, ANSWER)}  # in the order in which they run
 TRAINED = "trained.faiss"  # of an index: trained and empty; no shard, but kept with a record
 

@@ -15,6 +15,7 @@ from typing import Any
 from schemas.layout import STAGES
 
 SCHEMA_VERSION = 1
+MAX_ROWS, MAX_BYTES = 1 << 40, 1 << 50  # of one shard
 FILE_NAME = "manifest.json"
 
 
@@ -37,11 +38,14 @@ class ShardRecord:
     fingerprint: str
 
     def __post_init__(self) -> None:
-        if self.rows < 0 or self.bytes < 0:
-            raise ManifestError(
-                f"shard {self.path!r} has {self.rows} rows and {self.bytes} bytes; neither can be negative"
-            )
-        if "/" in self.path or "\\" in self.path or self.path in ("", ".", ".."):
+        for name, most in (("rows", MAX_ROWS), ("bytes", MAX_BYTES)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+                raise ManifestError(f"shard {self.path!r} has {value!r} {name}, which is no number from 0 to {most:,}")
+        for name in ("path", "sha256", "fingerprint"):
+            if not isinstance(getattr(self, name), str):
+                raise ManifestError(f"a shard's {name} is {getattr(self, name)!r}, which is no string")
+        if any(character in "/\\\0" for character in self.path) or self.path in ("", ".", ".."):
             raise ManifestError(f"shard path {self.path!r} must be a plain file name beside the manifest")
 
 
@@ -96,26 +100,42 @@ class Manifest:
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ManifestError(f"it is not JSON ({error})") from error
         if not isinstance(data, dict) or "schema_version" not in data:
             raise ManifestError("it has no schema_version")
-        if data["schema_version"] != SCHEMA_VERSION:
+        if data["schema_version"] != SCHEMA_VERSION or type(data["schema_version"]) is not int:
             raise ManifestError(
                 f"its schema_version is {data['schema_version']!r}, this ragbeam reads {SCHEMA_VERSION}"
             )
+        for key, kind in (("stage", str), ("fingerprint", str), ("config", dict), ("inputs", dict), ("info", dict)):
+            if not isinstance(data.setdefault(key, None), kind):
+                raise ManifestError(f"its {key} is {str(data[key])[:80]!r}, which is no {kind.__name__}")
+        if not isinstance(data.get("shards"), list) or not all(isinstance(shard, dict) for shard in data["shards"]):
+            raise ManifestError("its shards are no list of objects")
         try:
-            shards = tuple(ShardRecord(**shard) for shard in data.pop("shards"))
-            manifest = cls(**data, shards=shards)
-        except (TypeError, KeyError, AttributeError) as error:
+            manifest = cls(**{**data, "shards": tuple(ShardRecord(**shard) for shard in data["shards"])})
+        except TypeError as error:
             raise ManifestError(f"a key is missing or unknown ({error})") from error
-        if manifest.stage not in STAGES:
-            raise ManifestError(f"its stage is {manifest.stage!r}, which is none of {', '.join(STAGES)}")
-        if not isinstance(manifest.info, dict):
-            raise ManifestError(f"its info is {manifest.info!r}, which is no object")
-        if clause := STAGES[manifest.stage].wrong_info(manifest.info):
-            raise ManifestError(clause)
+        manifest._check()
         return manifest
+
+    def _check(self) -> None:
+        """Checks what `from_json` read against the schema of its stage."""
+        if self.stage not in STAGES:
+            raise ManifestError(f"its stage is {self.stage!r}, which is none of {', '.join(STAGES)}")
+        stage, paths = STAGES[self.stage], [shard.path for shard in self.shards]
+        if wrong := stage.wrong_info(self.info) or stage.wrong_config(self.config):
+            raise ManifestError(wrong)
+        for name, url in self.inputs.items():
+            if not isinstance(url, str) or not url or "\0" in url:
+                raise ManifestError(f"its inputs.{name} is {url!r}, which is no URL")
+        if missing := [name for name in stage.reads if name not in self.inputs]:
+            raise ManifestError(f"its inputs have no {missing[0]}")
+        if len(set(paths)) < len(paths):
+            raise ManifestError("it names a shard twice")
+        if not paths:
+            raise ManifestError("it has no shards")
 
 
 def digest_of(value: Any) -> str:

@@ -24,8 +24,9 @@ from pipelines.answer.search import rescore, search
 from pipelines.answer.write import check_failures, write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
-from pipelines.transforms.stage_job import StageRun, distribute, stage_job
+from pipelines.transforms.stage_job import InputStates, StageRun, distribute, stage_job
 from pipelines.transforms.topk import register_coder
+from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import expand_question_files, read_questions
 from rag_ops.retrieval.corpus import Corpus, check_model, open_corpus
@@ -47,6 +48,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     # The question files are read by the launcher, so they may lie anywhere.
     launch.check(beam_arguments, [options.index, options.output], [options.model], options.workers.resources)
     files = expand_question_files(options.questions)
+    asked_files, model = InputStates(files), InputStates(checkpoints.local_files(options.model))
     corpus = open_corpus(options.index, options.passages, options.embeddings)
     launch.check(beam_arguments, [corpus.passages_url])
     digests = {"model_digest": check_model(options.model, corpus.index.info), "index_digest": corpus.index.digest}
@@ -56,7 +58,12 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     asked = {name: store.sha256_of(url) for name, url in read.items()}
     output = StageOutput(options.output, "answer", _config(options, files, digests, corpus.index), asked)
     work = Work(store.join(options.output, store.INCOMPLETE, f"work-{output.fingerprint[:16]}"))
-    with stage_job(output, beam_arguments, started, corpus.check_unchanged, work.url) as job:
+
+    def check_inputs() -> None:
+        corpus.check_unchanged()
+        model.check()
+
+    with stage_job(output, beam_arguments, started, check_inputs, work.url) as job:
         if options.verify:
             corpus.check_digests(embeddings=options.rescore is not None)
         if done := job.reuse(verify=options.verify):
@@ -66,6 +73,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         job.begin(options)
         job.keeps_scratch = lambda: _keep_answered(options, work)
         prepared = blocks.prepare(read_questions(files, options.reading), work.url, options.block_questions)
+        asked_files.check()  # the blocks hold all that is read of them
         cuts = blocks.cut_shards(prepared.blocks, options.num_shards)
         names = [ANSWER.shard(number, len(cuts)) for number in range(len(cuts))]
         wanted = job.todo(dict.fromkeys(names, output.fingerprint))
@@ -121,7 +129,7 @@ def warnings(manifest: Manifest) -> Iterator[str]:
             "the column error says more"
         )
     if unreadable := manifest.info.get("unreadable_gold_answers", 0):
-        first = manifest.info["first_unreadable_gold_answers"]
+        first = manifest.info.get("first_unreadable_gold_answers")
         yield f"gold answers of {unreadable:,} of {rows:,} rows cannot be read and are left out: {first}"
 
 
@@ -162,7 +170,6 @@ def _config(
     options: AnswerOptions, files: Sequence[str], digests: Mapping[str, str], index: Manifest
 ) -> dict[str, Any]:
     from rag_ops.generation import special_tokens
-    from rag_ops.models import checkpoints
 
     tokens = special_tokens.read_special_tokens(checkpoints.find_model(options.model))
     tokens = tokens if options.generation.forced_tokens == "model" else tokens.unforced()

@@ -40,7 +40,7 @@ class AnswerOptions(StageOptions):
         None, "its passages, if the place in its manifest cannot be read: moved, or secured", metavar="DIR"
     )
     embeddings: str | None = setting(None, "its embeddings likewise, for --rescore", metavar="DIR")
-    model: str = setting(..., "RAG-Token model: directory, URL or hub id")
+    model: str = setting(..., "RAG-Token model: directory, URL or hub id", metavar="MODEL")
     n_docs: int = n_docs_setting()
     generation: GenerationSettings = dataclasses.field(default_factory=GenerationSettings)
     retrieve: int | None = setting(

@@ -14,10 +14,10 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str]) -> None:
 
     done = job.run(options, beam_arguments)
     dropped = ", ".join(
-        f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.manifest.info["dropped"].items()
+        f"{count:,} {reason.replace('_', ' ')}" for reason, count in done.manifest.info.get("dropped", {}).items()
     )
     say(done.summary())
-    say(f"  from {done.manifest.info['articles']:,} articles; dropped: {dropped or 'none'}")
+    say(f"  from {done.manifest.info.get('articles', 0):,} articles; dropped: {dropped or 'none'}")
 
 
 COMMAND = Command.of(

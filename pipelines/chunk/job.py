@@ -20,7 +20,7 @@ import apache_beam as beam
 from pipelines.chunk.options import ChunkOptions
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters, live_rows
-from pipelines.transforms.stage_job import InputsChangedError, StageRun, distribute, stage_job
+from pipelines.transforms.stage_job import InputStates, StageRun, distribute, stage_job
 from rag_ops.articles import shuffle
 from rag_ops.articles.article import Split
 from rag_ops.articles.dropped import NAMED_TITLES, Dropped
@@ -53,13 +53,13 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     splits = plan_splits(options.input, options.reading)
     urls = list(dict.fromkeys(split.url for split in splits))
     num_shards = options.num_shards or default_shards(splits)
-    before = _states(splits)
+    states = InputStates({split.url for split in splits if FORMATS[split.format].is_file})
     digests = _digests(splits, options.reading)
     output = StageOutput(options.output, "chunk", _config(options, urls, num_shards, splits), digests)
     # Of spill files; named by the fingerprint, so that no other run's are taken for this one's.
     directory = store.join(options.output, store.INCOMPLETE, f"parts-{output.fingerprint[:16]}")
     wanted = {CHUNK.shard(n, num_shards): output.fingerprint for n in range(num_shards)}
-    with stage_job(output, beam_arguments, started, lambda: _check_unchanged(before, splits), directory) as job:
+    with stage_job(output, beam_arguments, started, states.check, directory) as job:
         if done := job.reuse(verify=options.verify):
             return done
         job.begin(options)
@@ -182,23 +182,6 @@ def _digests(splits: Sequence[Split], reading: InputOptions) -> dict[str, str]:
 def named(split: Split) -> str:
     """The URL of a split's input; a dataset of the hub has one too."""
     return f"hf://datasets/{split.url}" if split.format == "hf" and not os.path.isdir(split.url) else split.url
-
-
-def _states(splits: Sequence[Split]) -> dict[str, str]:
-    return {split.url: store.state_of(split.url) for split in splits if FORMATS[split.format].is_file}
-
-
-def _check_unchanged(before: Mapping[str, str], splits: Sequence[Split]) -> None:
-    """Checks that no input file was written anew while it was digested and read."""
-    try:
-        after = _states(splits)
-    except FileNotFoundError as error:
-        raise InputsChangedError("an input was removed while it was read", value=str(error.filename)) from error
-    for url, state in before.items():
-        if after[url] != state:
-            raise InputsChangedError(
-                "an input changed while it was read", value=url, remedy="run the same command again"
-            )
 
 
 def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:

@@ -10,19 +10,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import typing
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from functools import partial
 from typing import Any
 
 from rag_ops import defaults, settings
 from rag_ops.errors import InputError
 from rag_ops.settings import setting
-from rag_ops.storage import store
+from rag_ops.storage import places, store
 
 VECTOR_DTYPES = ("float16", "float32")
 # Settings that several dataclasses have. Each use makes a field of its own, for a dataclass writes its name into it.
-output_setting = partial(setting, ..., "directory or fsspec URL to write to", metavar="DIR")
-local_output_setting = partial(setting, ..., "local directory to save to", metavar="DIR")
+output_setting = partial(setting, ..., "directory or fsspec URL to write to", metavar="DIR", writes=True)
+local_output_setting = partial(setting, ..., "local directory to save to", metavar="DIR", writes=True)
 num_shards_setting = partial(setting, None, "files to write; by default from the size of the input", at_least=1)
 n_docs_setting = partial(setting, 5, "passages for a question", group="answers", at_least=1)
 overwrite_setting = partial(setting, False, "replace an output of another configuration")
@@ -93,10 +93,16 @@ def add_flags(parser: Parser, cls: type, without: Container[str] = ()) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options that check themselves when they are made."""
+    """Options that check themselves when they are made: each value, and that no output overlaps an input."""
 
     def __post_init__(self) -> None:
         settings.check(self)
+        places.check_options(self, self.written)
+
+    @property
+    def written(self) -> Sequence[str] | None:
+        """URLs that the command writes; None if they are those of the settings that say so."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

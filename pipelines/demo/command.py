@@ -34,18 +34,25 @@ SCORE_SCALE = 40.0  # the encoder's vectors have length 1; of 20, 40 and 80 the 
 class DemoOptions(Options):
     """demo: `ragbeam run` on what the demo extra installs, in `workspace`."""
 
-    workspace: str = setting("demo-workspace", "directory for all that the demo writes", metavar="DIR")
+    workspace: str = setting("demo-workspace", "directory for all that the demo writes", metavar="DIR", writes=True)
     encoder: str | None = setting(
         None, "context encoder; by default the one that the demo extra installs", metavar="MODEL"
     )
     model: str | None = setting(
-        None, "RAG-Token model; by default the demo's own; with another --encoder one composed of that, untrained"
+        None,
+        "RAG-Token model; by default the demo's own; with another --encoder one composed of that, untrained",
+        metavar="MODEL",
     )
     questions: Sequence[str] | None = setting(None, "question files; by default the demo's own", metavar="URL")
     n_docs: int = n_docs_setting()
     max_new_tokens: int = setting(20, "longest answer in tokens", group="answers", at_least=1)
     overwrite: bool = overwrite_setting()
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
+
+    @property
+    def written(self) -> Sequence[str]:
+        """None of its own: each stage checks its directory."""
+        return ()
 
 
 def run(options: DemoOptions, beam_arguments: Sequence[str]) -> None:

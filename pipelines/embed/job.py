@@ -16,7 +16,7 @@ from pipelines.embed.options import EmbedOptions
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters, live_rows
 from pipelines.transforms.inference import EncoderHandler, ModelSettings, TextUnit, VectorUnit
-from pipelines.transforms.stage_job import StageJob, StageRun, distribute, rows_done, stage_job
+from pipelines.transforms.stage_job import InputStates, StageJob, StageRun, distribute, rows_done, stage_job
 from rag_ops.errors import InputError, JobError
 from rag_ops.models import checkpoints
 from rag_ops.retrieval import previous_vectors
@@ -72,6 +72,7 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     launch.check(beam_arguments, [options.passages, options.output], [options.encoder], options.workers.resources)
     source = read_manifest(options.passages, "chunk")
     directory = checkpoints.find_model(options.encoder)
+    model = InputStates(checkpoints.local_files(directory))
     encoder = checkpoints.encoder_config(directory, "context")
     described = encoder.as_dict()
     config = {
@@ -82,7 +83,12 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     }
     output = StageOutput(options.output, "embed", config, {"passages": source.digest})
     earlier = open_previous(options, output) if options.previous else None
-    with stage_job(output, beam_arguments, started, lambda: check_unchanged(options.passages, source)) as job:
+
+    def check_inputs() -> None:
+        check_unchanged(options.passages, source)
+        model.check()
+
+    with stage_job(output, beam_arguments, started, check_inputs) as job:
         if options.verify:
             check_digests(options.passages, source)
         if done := job.reuse(verify=options.verify):
@@ -212,7 +218,7 @@ def read_passages(task: EmbedTask, output: str, previous: Previous | None) -> It
         return
     counters = StepCounters("ReadPassages")
     with counters.timed():
-        table = read_parquet(task.passages_url, ["title", "text", "content_hash"])
+        table = read_parquet(task.passages_url, ["title", "text", "content_hash"], task.rows)
         piece = Piece(task)
         if previous is not None:
             locations = previous.find(hash_words(table["content_hash"]))

@@ -18,6 +18,8 @@ class EmbedOptions(StageOptions):
     dtype: str = setting("float16", "of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
     max_tokens: int | None = setting(None, "cut passages to this many tokens; by default the model's limit", at_least=1)
     previous: str | None = setting(
-        None, "earlier output of ragbeam embed: take the vectors of unchanged passages", metavar="DIR"
+        None,
+        "earlier output of ragbeam embed: take the vectors of unchanged passages",
+        metavar="DIR",
     )
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)

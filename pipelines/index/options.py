@@ -23,7 +23,10 @@ class IndexOptions(StageOptions):
         within=(0, 1),
     )
     queries: str | None = setting(
-        None, "query vectors to measure with (.npy, .parquet); else passages", group="index", metavar="URL"
+        None,
+        "query vectors to measure with (.npy, .parquet); else passages",
+        group="index",
+        metavar="URL",
     )
     recall_queries: int = setting(512, "passages to measure recall with; 0 for none", group="index", at_least=0)
     trained_from: str | None = setting(None, "earlier output of ragbeam index: keep what was trained", metavar="DIR")

@@ -8,7 +8,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, TypeVar
 
@@ -22,13 +22,12 @@ from pipelines.runners.resources import Resources
 from rag_ops.errors import InputError, JobError, RagbeamError
 from rag_ops.redaction import public
 from rag_ops.storage import store
-from rag_ops.storage.stages import StageOutput, finished_shards
+from rag_ops.storage.stages import RUN_FILE, StageOutput, finished_shards
 from schemas.layout import STAGES
 from schemas.manifest import Manifest, ShardRecord
 
 logger = logging.getLogger("ragbeam")
 T = TypeVar("T")
-RUN_FILE = "run.json"
 PACKAGES = ("ragbeam", "apache-beam", "torch", "transformers", "faiss-cpu", "pyarrow", "numpy", "mwparserfromhell")
 
 
@@ -64,6 +63,33 @@ class StageRun:
 
 class InputsChangedError(JobError):
     """An input was written anew while it was read: nothing that was made of it is kept."""
+
+
+class InputStates:
+    """The states of input files when a job began, before it took their digests.
+
+    Args:
+        urls: URLs of the files.
+    """
+
+    def __init__(self, urls: Iterable[str]):
+        self._states = {url: store.state_of(url) for url in urls}
+
+    def check(self) -> None:
+        """Checks that no file was written anew since.
+
+        Raises:
+            InputsChangedError: one was, or is gone.
+        """
+        for url, state in self._states.items():
+            try:
+                changed = store.state_of(url) != state
+            except FileNotFoundError as error:
+                raise InputsChangedError("an input was removed while it was read", value=url) from error
+            if changed:
+                raise InputsChangedError(
+                    "an input changed while it was read", value=url, remedy="run the same command again"
+                )
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -69,19 +70,19 @@ class AnswerSet:
 
         The rows of an answers directory do not name their file, so the files are counted again.
         """
-        names = [name for name in self.manifest.inputs if name.startswith("questions_")]
+        names = [name for name in self.manifest.inputs if re.fullmatch(r"questions_\d+", name)]
         if len(names) < 2:
             return []
         names.sort(key=lambda name: int(name[10:]))
         urls = [store.resolve_url(self.manifest.inputs[name], self.url) for name in names]
-        reading = QuestionOptions(**self.manifest.config["reading"])
         try:
+            reading = QuestionOptions(**self.manifest.config["reading"])
             digests = {name: store.sha256_of(url) for name, url in zip(names, urls, strict=True)}
             described = {"stage": "answer", "config": self.manifest.config, "inputs": digests}
             if digest_of(described) != self.manifest.fingerprint:
                 return []
             return [(store.name_of(url), sum(1 for _ in read_questions([url], reading))) for url in urls]
-        except (RagbeamError, OSError):
+        except (RagbeamError, OSError, TypeError):
             return []
 
 

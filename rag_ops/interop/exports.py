@@ -17,6 +17,7 @@ from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
+from rag_ops.storage.places import check_empty
 from rag_ops.storage.rows import read_matrix
 
 
@@ -32,10 +33,12 @@ def export_custom(index_url: str, output: str) -> str:
         The vectors' dimension and the two paths, as a line of Python that loads them.
 
     Raises:
-        InputError: the index is a graph, whose shards cannot be joined or whose vectors are augmented.
+        InputError: `output` holds files, or the index is a graph, whose shards cannot be joined or whose
+            vectors are augmented.
     """
     from datasets import Dataset, Features, Sequence, Value
 
+    check_empty(output)
     opened = PassageIndex(index_url)
     manifest, spec = opened.manifest, opened.manifest.info["spec"]
     if kind_of(spec) is not Faiss:
@@ -86,7 +89,8 @@ def _rows(opened: PassageIndex) -> Iterator[dict[str, Any]]:
 
 def _shards(opened: PassageIndex) -> Iterator[Any]:
     for shard in opened.manifest.shards:
-        part = faiss_index.read_index(store.local_copy(store.join(opened.url, shard.path), shard.sha256), mapped=False)
+        copy = store.local_copy(store.join(opened.url, shard.path), shard.sha256, sha256=shard.sha256)
+        part = faiss_index.read_index(copy, mapped=False)
         if reason := faiss_factory.why_unreadable(part):
             raise InputError(f"an index shard {reason}", value=shard.path, remedy="run index again")
         yield part

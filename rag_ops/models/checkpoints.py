@@ -70,14 +70,25 @@ def find_model(name: str) -> str:
 def model_digest(directory: str, subfolder: str = "") -> str:
     """Digest (32 hex digits) of the weights, tokenizer and configuration files of a local model directory."""
     digest = hashlib.sha256()
-    root = Path(directory, subfolder)
+    for name, path in _model_files(Path(directory, subfolder)):
+        digest.update(f"{name}\0{store.sha256_of(str(path))}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def local_files(model: str) -> list[str]:
+    """Paths of the files that decide what a model computes, if it is a directory on this machine; else none."""
+    path = store.filesystem(model)[1] if store.is_local(model) else ""
+    return [str(file) for _, file in _model_files(Path(path))] if os.path.isdir(path) else []
+
+
+def _model_files(root: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a model that decide what it computes, sorted: name below `root` with forward slashes, and path."""
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
         wanted = any(fnmatch.fnmatch(path.name, pattern) for pattern in MODEL_FILES)
         if path.is_file() and wanted and not hidden and path.name not in IGNORED_FILES:
-            digest.update(f"{name}\0{store.sha256_of(str(path))}\n".encode())
-    return digest.hexdigest()[:32]
+            yield name, path
 
 
 def weights_directory(directory: str) -> str:

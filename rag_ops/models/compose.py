@@ -15,6 +15,7 @@ from rag_ops.models.loading import load_encoder, load_encoder_tokenizer, load_ge
 from rag_ops.models.prompting import encoder_note
 from rag_ops.models.warm_start import read_trained, warm_start_generator
 from rag_ops.storage import store
+from rag_ops.storage.places import check_empty
 
 
 def compose(
@@ -37,9 +38,10 @@ def compose(
             of length 1 have inner products within 1, of which the softmax makes hardly a difference.
 
     Raises:
-        InputError: a part is missing or of the wrong kind.
+        InputError: a part is missing or of the wrong kind, or `output` holds files.
     """
     _check_scale(score_scale)
+    check_empty(output)
     checkpoints.encoder_config(checkpoints.find_model(question_encoder), "question")  # refused before weights are read
     generator_directory = checkpoints.find_model(generator)
     tokenizer = load_tokenizer(generator_directory)
@@ -72,6 +74,7 @@ def compose_warm_started(
         InputError: the encoder is missing or no BERT, a number is out of range, or `trained` is of another encoder.
     """
     _check_scale(score_scale)
+    check_empty(output)
     directory = checkpoints.find_model(encoder)
     notes: dict[str, Any] = {"score_scale": score_scale}
     learned: dict[str, torch.Tensor] = {}

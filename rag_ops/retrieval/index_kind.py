@@ -54,7 +54,7 @@ class IndexShard(abc.ABC):
         self, url: str, digest: str, first_row: int, expected_rows: int, *, threads: int = 2, **params: int | None
     ):
         self._first_row, self._threads = first_row, threads
-        self._rows = self._open(store.local_copy(url, digest))
+        self._rows = self._open(store.local_copy(url, digest, sha256=digest))
         if self._rows != expected_rows:
             raise InputError(
                 "an index shard does not hold what its manifest says",

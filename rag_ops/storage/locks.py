@@ -37,7 +37,7 @@ def directory_held(path: str) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}", remedy="free the disk or check permissions"
         ) from error
     try:
-        if not _hold(descriptor):
+        if _hold(descriptor) is False:
             raise JobError(
                 "another job is writing to the output directory",
                 value=path,
@@ -53,42 +53,42 @@ def directory_held(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_file(path: str, final: str) -> Iterator[IO[bytes]]:
-    """Yields a temporary file that becomes `final` if the block succeeds; removes what killed processes left.
+    """Yields a temporary file at `path` that becomes `final` if the block succeeds, and goes if it fails.
 
-    Args:
-        path: the temporary name: `final`, a dot, anything, and ".tmp".
-        final: the name it gets in the end.
+    The file is held meanwhile, so that `remove_stale` knows those that a killed process left.
     """
-    for left in glob.glob(glob.escape(final) + ".*.tmp"):
-        _remove_stale(left)
     try:
         with open(path, "wb") as file:
             _hold(file.fileno())
             yield file
-        os.replace(path, final)
+            file.flush()
+            if fcntl is not None:  # renamed while it is held, or another process could take it for a stale one
+                os.close(os.dup(file.fileno()))  # a network filesystem reports at a close that it is full
+                os.replace(path, final)
+        if fcntl is None:  # Windows renames no open file
+            os.replace(path, final)
     except BaseException:
         with contextlib.suppress(OSError):
             os.remove(path)
         raise
 
 
-def _remove_stale(path: str) -> None:
-    """Removes a temporary file that no process holds."""
-    if fcntl is None:
-        return
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        if _hold(file.fileno()):
-            os.remove(path)
+def remove_stale(prefix: str) -> None:
+    """Removes the temporary files, of names from `prefix` to ".tmp", that killed processes left behind."""
+    for path in glob.glob(glob.escape(prefix) + "*.tmp"):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            if _hold(file.fileno()) is True:
+                os.remove(path)
 
 
-def _hold(descriptor: int) -> bool:
-    """Whether nobody else holds the file; where it cannot be held at all, nobody does."""
+def _hold(descriptor: int) -> bool | None:
+    """Holds the file until it is closed; False if another process holds it, None if it cannot be held at all."""
     if fcntl is None:
-        return True
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a filesystem without locks
-        return True
+        return None
     return True

@@ -6,6 +6,8 @@ from rag_ops.errors import InputError, JobError
 from rag_ops.storage import store
 from schemas.manifest import FILE_NAME, Manifest, ManifestError, ShardRecord
 
+AGAIN = "run the stage again into a new directory"
+
 
 def read_manifest(url: str, stage: str) -> Manifest:
     """Opens the output of `stage` at directory `url`, and checks that every shard is there with its size.
@@ -100,12 +102,12 @@ def find_manifest(url: str) -> Manifest | None:
         text = store.read_text(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except UnicodeDecodeError as error:
+        raise InputError("the manifest is not UTF-8", value=path, remedy=AGAIN) from error
     try:
         return Manifest.from_json(text)
     except ManifestError as error:
-        raise InputError(
-            f"the manifest cannot be used: {error}", value=path, remedy="run the stage again into a new directory"
-        ) from error
+        raise InputError(f"the manifest cannot be used: {error}", value=path, remedy=AGAIN) from error
 
 
 def shard_problem(url: str, shard: ShardRecord, verify: bool = False) -> str | None:

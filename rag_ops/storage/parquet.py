@@ -33,14 +33,25 @@ def write_parquet(
 
 
 @contextlib.contextmanager
-def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
+def open_parquet(url: str, rows: int | None = None) -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file of our own.
 
+    Args:
+        url: URL of the file.
+        rows: number of rows that its manifest says; None if there is none.
+
     Raises:
-        InputError: there is none, or it is cut or not Parquet.
+        InputError: there is none, it is cut or not Parquet, or it holds another number of rows.
     """
     try:
         with open_read(url) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+            if rows not in (None, parquet.metadata.num_rows):
+                raise InputError(
+                    "a shard does not hold what its manifest says",
+                    value=f"{url} ({parquet.metadata.num_rows} rows)",
+                    expected=f"{rows} rows",
+                    remedy="run its stage again",
+                )
             yield parquet
     except FileNotFoundError as error:
         raise InputError("a file is missing", value=url, remedy="run the stage that writes it again") from error
@@ -55,7 +66,7 @@ def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
         ) from error
 
 
-def read_parquet(url: str, columns: list[str] | None = None) -> pa.Table:
-    """The whole of a Parquet file of our own, or the named columns."""
-    with open_parquet(url) as parquet:
+def read_parquet(url: str, columns: list[str] | None = None, rows: int | None = None) -> pa.Table:
+    """The whole of a Parquet file of our own, or the named columns; `rows` as for `open_parquet`."""
+    with open_parquet(url, rows) as parquet:
         return parquet.read(columns=columns)

@@ -58,9 +58,13 @@ def needed_rows(rows: np.ndarray, starts: Sequence[int]) -> dict[int, np.ndarray
     return {int(shard): distinct[shards == shard] for shard in np.unique(shards)}
 
 
-def vector_batches(url: str) -> Iterator[np.ndarray]:
-    """The vectors of an embedding shard, a row group at a time, in the stored dtype, (rows, dimension)."""
-    with open_parquet(url) as parquet:
+def vector_batches(url: str, rows: int | None = None) -> Iterator[np.ndarray]:
+    """The vectors of an embedding shard, a row group at a time, in the stored dtype, (rows, dimension).
+
+    Raises:
+        InputError: it holds another number of rows than `rows`.
+    """
+    with open_parquet(url, rows) as parquet:
         for group in range(parquet.num_row_groups):
             yield as_matrix(parquet.read_row_group(group, columns=["vector"])["vector"])
 
@@ -72,9 +76,13 @@ def read_rows(url: str, rows: np.ndarray) -> np.ndarray:
 
 
 def read_matrix(url: str, rows: int) -> np.ndarray:
-    """All vectors of an embedding shard, (rows, dimension) in the stored dtype; held in memory once."""
+    """All vectors of an embedding shard, (rows, dimension) in the stored dtype; held in memory once.
+
+    Raises:
+        InputError: it holds another number of rows.
+    """
     found, start = None, 0
-    for vectors in vector_batches(url):
+    for vectors in vector_batches(url, rows):
         if found is None:
             found = np.empty((rows, vectors.shape[1]), vectors.dtype)
         found[start : start + len(vectors)] = vectors

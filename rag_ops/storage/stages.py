@@ -19,10 +19,12 @@ from rag_ops.errors import InputError, JobError
 from rag_ops.redaction import public, public_url
 from rag_ops.storage import locks, store
 from rag_ops.storage.manifests import find_manifest, shard_problem
+from rag_ops.storage.places import check_ours
 from schemas.layout import is_written_name
 from schemas.manifest import FILE_NAME, Manifest, ManifestError, ShardRecord, digest_of
 
 logger = logging.getLogger(__name__)
+RUN_FILE = "run.json"
 RECORD_SUFFIX = ".record.json"
 SETTINGS = "settings.json"  # in _incomplete: the configuration that the unfinished shards belong to
 
@@ -137,18 +139,31 @@ class StageOutput:
             verify: compare digests of finished shards, not sizes alone.
 
         Raises:
-            InputError: the directory belongs to another configuration and `overwrite` is not set.
+            InputError: the directory belongs to another configuration and `overwrite` is not set, it holds another
+                stage's output, or files that no manifest or record names.
         """
         manifest = find_manifest(self.url)
         owner = self._owner(manifest)
-        if owner is not None and owner != self._identity() and not overwrite:
+        if owner is not None and owner["stage"] != self.stage:
+            raise InputError(
+                "the output directory holds another stage's output",
+                value=f"{self.url} ({owner['stage']})",
+                expected=f"a directory for the output of {self.stage}",
+                remedy="give another --output",
+            )
+        self._check_names(manifest, owner is not None)
+        if store.is_local(self.url):
+            locks.remove_stale(store.join(store.filesystem(self.url)[1], store.INCOMPLETE, ""))
+        other = owner is not None and owner != self._identity()
+        made = manifest is not None or finished_shards(self.url)  # a job that made nothing is no loss
+        if owner is not None and other and made and not overwrite:
             raise InputError(
                 "the output directory belongs to another configuration",
                 value=self.url,
                 expected=config_differences(owner, self._identity()),
                 remedy="give another --output, or --overwrite",
             )
-        if owner is not None and owner != self._identity():
+        if other:
             self._clear(manifest)
             manifest = None
         self._write_settings()
@@ -160,6 +175,12 @@ class StageOutput:
         damaged = [name for name, shard in records.items() if shard_problem(self.url, shard, verify)]
         self._forget(damaged)
         return {name: shard for name, shard in records.items() if name not in damaged}
+
+    def _check_names(self, manifest: Manifest | None, owned: bool) -> None:
+        ours = {FILE_NAME, RUN_FILE, store.INCOMPLETE} if owned else {store.INCOMPLETE}
+        noted = {shard.path for shard in manifest.shards} if manifest else set()
+        written = {name for name in store.names_in(self.url) if owned and is_written_name(name)}
+        check_ours(self.url, ours | noted | written)
 
     def adopt(self, name: str, fingerprint: str, sha256: str) -> bool:
         """Adopts a file without rows (the trained index) from the last run if its SHA-256 still matches.
@@ -229,9 +250,10 @@ class StageOutput:
         if manifest is not None:
             return {"stage": manifest.stage, **manifest.config}
         try:
-            return json.loads(store.read_text(store.join(self.url, store.INCOMPLETE, SETTINGS)))
+            owner = json.loads(store.read_text(store.join(self.url, store.INCOMPLETE, SETTINGS)))
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
+        return owner if isinstance(owner, dict) and "stage" in owner else None
 
     def _write_settings(self) -> None:
         data = json.dumps(self._identity(), sort_keys=True).encode()

@@ -14,6 +14,7 @@ import os
 import posixpath
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -29,35 +30,60 @@ from rag_ops.storage import locks
 INCOMPLETE = "_incomplete"  # folder in a stage's output for unfinished files; removed once the manifest is written
 COPY_BYTES = 1 << 20
 WEB = ("http", "https")
+WHOLE_BYTES = 64 << 20  # a file up to this size is read at once from a server that gives no parts
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "az")
+
+_checked_copies: set[str] = set()  # cached files whose content this process has compared
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The fsspec filesystem of `url` and the path within it.
 
     Raises:
-        InputError: the scheme is unknown, or its package is not installed.
+        InputError: the name is not UTF-8, the scheme is unknown, or its package is not installed or does not work.
     """
+    _check_name(url)
+    if is_local(url):  # whatever its name has in it: url_to_fs takes "::" for a chain of URLs
+        fs = fsspec.filesystem("file")
+        return fs, fs._strip_protocol(os.path.expanduser(url))
     # Other processes write there too: a remembered listing would be out of date.
     settings = {"use_listings_cache": False} if is_object_store(url) else {}
     try:
-        return fsspec.core.url_to_fs(os.path.expanduser(url), **settings)
+        return fsspec.core.url_to_fs(url, **settings)
     except ImportError as error:
         raise InputError("the URL needs a package that is not installed", value=url, remedy=str(error)) from error
     except ValueError as error:
         raise InputError(
             "unknown URL", value=url, expected="a path or an fsspec URL such as gs://bucket/dir"
         ) from error
+    except OSError as error:
+        raise InputError("the URL cannot be used", value=url, remedy=str(error).splitlines()[0][:200]) from error
+
+
+def protocol(url: str) -> str:
+    """The scheme of a URL, the outermost of a chained one; "file" for a path.
+
+    >>> protocol("gs://bucket/x"), protocol("a::b"), protocol("simplecache::s3://bucket/x")
+    ('gs', 'file', 'simplecache')
+    """
+    return get_protocol(url) if "://" in url else "file"
+
+
+def _check_name(url: str) -> None:
+    try:
+        url.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("the name is not UTF-8", value=url, remedy="rename it") from error
 
 
 def is_local(url: str) -> bool:
     """Whether `url` is on this machine's own disk."""
-    return get_protocol(url) in ("file", "local")
+    return protocol(url) in ("file", "local")
 
 
 def is_object_store(url: str) -> bool:
     """Whether `url` is on an object store: no directories, no renames, and an upload appears whole or not at all."""
-    return get_protocol(url) in OBJECT_STORES
+    return protocol(url) in OBJECT_STORES
 
 
 def join(base: str, *names: str) -> str:
@@ -137,15 +163,46 @@ def size_bytes(url: str) -> int:
 
     Raises:
         FileNotFoundError: there is none.
+        InputError: its server does not say.
     """
     fs, path = filesystem(url)
-    return int(fs.size(path))
+    if (size := fs.size(path)) is None:
+        raise InputError(
+            "the server does not say how long the file is",
+            value=url,
+            expected="one that sends Content-Length",
+            remedy="download the file first",
+        )
+    return int(size)
 
 
 def open_read(url: str) -> IO[bytes]:
-    """Opens the file at `url` for reading bytes, seekable."""
+    """Opens the file at `url` for reading bytes, seekable.
+
+    Raises:
+        FileNotFoundError: there is none.
+        InputError: its server does not give parts of it.
+    """
     fs, path = filesystem(url)
-    return fs.open(path, "rb")
+    if protocol(url) not in ("http", "https"):
+        return fs.open(path, "rb")
+    size = size_bytes(url)
+    file = fs.open(path, "rb")
+    try:
+        file.seek(max(size - 1, 0))
+        file.read(1)
+        file.seek(0)
+        return file
+    except ValueError as error:  # the server sends files from the beginning only
+        file.close()
+        if size <= WHOLE_BYTES:
+            return io.BytesIO(fs.cat_file(path))
+        raise InputError(
+            "the server does not give parts of the file",
+            value=url,
+            expected="one that answers range requests",
+            remedy="download the file first",
+        ) from error
 
 
 def read_text(url: str) -> str:
@@ -214,6 +271,8 @@ def expand(url: str, kind: str) -> list[str]:
     else:
         raise InputError(f"no such {kind}", value=url, expected="a file, a directory or a glob")
     files = sorted(name for name in found if not posixpath.basename(name).startswith((".", "_")))
+    for name in files:
+        _check_name(name)
     if not files:
         raise InputError(f"no {kind} there", value=url, expected="at least one file")
     return [full(name) for name in files]
@@ -294,13 +353,14 @@ def atomic_write(directory: str, name: str) -> Iterator[HashingFile]:
 def _write_then_rename(fs: fsspec.AbstractFileSystem, temporary: str, final: str, shown: str) -> Iterator[HashingFile]:
     try:
         fs.makedirs(posixpath.dirname(temporary), exist_ok=True)
+        if is_local(shown):
+            with locks.temporary_file(temporary, final) as raw:
+                yield HashingFile(raw)
+            return
         try:
             with fs.open(temporary, "wb") as raw:
-                file = HashingFile(raw)
-                yield file
-            if is_local(shown):
-                os.replace(temporary, final)
-            elif has_magic(temporary):  # mv and rm would take the name for a pattern
+                yield HashingFile(raw)
+            if has_magic(temporary):  # mv and rm would take the name for a pattern
                 fs.cp_file(temporary, final)
                 fs.rm_file(temporary)
             else:
@@ -309,6 +369,8 @@ def _write_then_rename(fs: fsspec.AbstractFileSystem, temporary: str, final: str
             with contextlib.suppress(OSError):
                 fs.rm_file(temporary)
             raise
+    except NotImplementedError as error:
+        raise InputError("nothing can be written there", value=shown, expected="a path or an object store") from error
     except OSError as error:
         raise JobError(
             f"cannot write {shown}: {error.strerror or error}",
@@ -372,28 +434,44 @@ def sha256_of(url: str) -> str:
     return digest.hexdigest()
 
 
-def local_copy(url: str, digest: str, folder: str = "") -> str:
-    """A path on this machine for the file at `url`: its own when local, else a cached copy below `digest` and `folder`.
+def local_copy(url: str, key: str, folder: str = "", sha256: str | None = None) -> str:
+    """A path on this machine for the file at `url`: its own when local, else a cached copy below `key` and `folder`.
 
-    The cache lies under RAGBEAM_CACHE, else the system's temporary directory. Several processes can ask for the same
-    file: each downloads to a name of its own and the rename decides. What a killed process left is removed.
+    The cache lies under RAGBEAM_CACHE, else in a directory of the user's own, closed to others, below the system's
+    temporary one. Several processes can ask for the same file: each downloads to a name of its own and the rename
+    decides. What a killed process left is removed. When a process first asks for a copy, its content is compared with
+    its SHA-256; a damaged one is fetched anew.
+
+    Args:
+        url: URL of the file.
+        key: what the copies of one version of the file have in common, such as a digest.
+        folder: directory below the key.
+        sha256: SHA-256 of the content, if it is known; else that of the download counts.
 
     Raises:
-        InputError: there is no such file.
-        JobError: the disk is full or the cache cannot be written.
+        InputError: there is no such file, or its content is not that of `sha256`.
+        JobError: the disk is full or the cache cannot be written, or it belongs to somebody else.
     """
     fs, path = filesystem(url)
     if is_local(url):
         return path
-    cache = os.environ.get("RAGBEAM_CACHE") or os.path.join(tempfile.gettempdir(), "ragbeam-cache")
-    target = os.path.join(cache, digest[:32], folder, name_of(path))
-    if os.path.exists(target):
+    target = os.path.join(_cache(), key[:32], folder, name_of(path))
+    if target in _checked_copies or _holds_content(target, sha256):
+        _checked_copies.add(target)
         return target
     temporary = f"{target}.{uuid.uuid4().hex}.tmp"
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        with fs.open(path, "rb") as source, locks.temporary_file(temporary, target) as sink:
+        locks.remove_stale(target + ".")
+        with fs.open(path, "rb") as source, locks.temporary_file(temporary, target) as raw:
+            sink = HashingFile(raw)
             shutil.copyfileobj(source, sink, COPY_BYTES)
+            if sha256 not in (None, sink.sha256):
+                raise InputError(
+                    "a file has another content than when it was written", value=url, remedy="run its stage again"
+                )
+        with locks.temporary_file(temporary, _digest_note(target)) as note:
+            note.write(sink.sha256.encode())
     except FileNotFoundError as error:
         raise InputError("a file is missing", value=url, remedy="run the stage that writes it again") from error
     except OSError as error:
@@ -401,4 +479,42 @@ def local_copy(url: str, digest: str, folder: str = "") -> str:
             f"cannot copy {url} to {target}: {error.strerror or error}",
             remedy="free the disk, or name a larger one in RAGBEAM_CACHE",
         ) from error
+    _checked_copies.add(target)
     return target
+
+
+def _cache() -> str:
+    """The directory of cached files, made if needed: RAGBEAM_CACHE, or one that nobody else can write to."""
+    if cache := os.environ.get("RAGBEAM_CACHE"):
+        return cache
+    user = os.getuid() if hasattr(os, "getuid") else "user"  # Windows has a temporary directory for each user
+    cache = os.path.join(tempfile.gettempdir(), f"ragbeam-cache-{user}")
+    try:
+        os.makedirs(cache, mode=0o700, exist_ok=True)
+        state = os.lstat(cache)
+    except OSError as error:
+        raise JobError(f"cannot make {cache}: {error.strerror}", remedy="name a directory in RAGBEAM_CACHE") from error
+    mine = not hasattr(os, "getuid") or (state.st_uid == user and not state.st_mode & 0o077)
+    if not stat.S_ISDIR(state.st_mode) or not mine:
+        raise JobError(
+            "the directory for cached files can be written by others",
+            value=cache,
+            expected="a directory of this user's, with mode 0700",
+            remedy="remove it, or name another in RAGBEAM_CACHE",
+        )
+    return cache
+
+
+def _digest_note(copy: str) -> str:
+    """The file beside a cached one that says what it must hold."""
+    folder, name = os.path.split(copy)
+    return os.path.join(folder, f".{name}.sha256")
+
+
+def _holds_content(copy: str, sha256: str | None) -> bool:
+    """Whether a cached file is there and has the content that was downloaded, and that is wanted."""
+    try:
+        noted = read_text(_digest_note(copy))
+        return sha256 in (None, noted) and sha256_of(copy) == noted
+    except (OSError, InputError, UnicodeDecodeError):
+        return False

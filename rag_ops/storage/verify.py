@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from rag_ops.errors import InputError
+from rag_ops.errors import InputError, printable
 from rag_ops.storage import manifests, store
 from rag_ops.storage.parquet import open_parquet, read_parquet
 from schemas.layout import STAGES, Stage, is_written_name
@@ -31,9 +31,10 @@ class Finding:
     def line(self) -> str:
         """One line for the terminal."""
         if not self.problems:
-            return f"{self.stage}: ok, {self.rows:,} rows in {self.shards} shard{'s' * (self.shards != 1)}: {self.url}"
+            shards = f"{self.shards} shard{'s' * (self.shards != 1)}"
+            return printable(f"{self.stage}: ok, {self.rows:,} rows in {shards}: {self.url}")
         more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-        return f"{self.stage}: {self.problems[0]}{more}"
+        return printable(f"{self.stage}: {self.problems[0]}{more}")
 
 
 def check_digests(url: str, manifest: Manifest) -> None:

@@ -35,6 +35,7 @@ from rag_ops.models.prompting import check_question_prompt
 from rag_ops.questions.reading import Question
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.places import check_ours
 from rag_ops.training.data import Collator, answerable, retrieved, split_questions
 from rag_ops.training.settings import FinetuneSettings
 from schemas.manifest import digest_of
@@ -253,7 +254,7 @@ def _prepare(output: str, identity: dict[str, Any], resume: bool, overwrite: boo
     now = json.loads(json.dumps(identity))
     if resume and before == now:
         return folder
-    if overwrite:
+    if overwrite and before is not None:
         shutil.rmtree(folder, ignore_errors=True)
     elif before is not None:
         if not resume:
@@ -268,13 +269,15 @@ def _prepare(output: str, identity: dict[str, Any], resume: bool, overwrite: boo
                     expected=before.get(name),
                     remedy="give what it was started with, or --overwrite",
                 )
-    elif os.path.isfile(os.path.join(output, "config.json")):
+    elif not overwrite and os.path.isfile(os.path.join(output, "config.json")):
         raise InputError(
             "--output holds a model already",
             value=output,
             expected="a directory without one",
             remedy="give another --output, or --overwrite",
         )
+    if before is None and not os.path.isfile(os.path.join(output, HISTORY)):
+        check_ours(output, (CHECKPOINTS,))
     os.makedirs(folder, exist_ok=True)
     store.write_bytes(folder, SETTINGS, json.dumps(now).encode())
     return folder

@@ -34,8 +34,12 @@ def test_rows_are_counted_across_shards():
         ("{", "not JSON"),
         ("[]", "no schema_version"),
         ('{"schema_version": 99}', "99"),
-        ('{"schema_version": 1, "shards": []}', "key"),
-        ('{"schema_version": 1, "shards": [{"path": "x"}]}', "key"),
+        ('{"schema_version": 1, "shards": []}', "stage"),
+        (
+            '{"schema_version": 1, "shards": [{"path": "x"}], "stage": "chunk", "fingerprint": "f", "config": {}, '
+            '"inputs": {}, "info": {}}',
+            "key",
+        ),
     ],
 )
 def test_what_is_no_manifest_is_refused(text, message):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
+from pipelines.answer import job
 from rag_ops.models import compose
 from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import TOPICS, fails, ragbeam
@@ -208,3 +209,36 @@ def test_bad_flags_are_one_line(stage, tiny_rag, tmp_path, capsys, more, message
     assert code == 2
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_question_file_that_changes_between_its_digest_and_its_reading_fails_the_job(
+    stage, tiny_rag, tmp_path, monkeypatch, capsys
+):
+    questions = tmp_path / "questions.jsonl"
+    shutil.copy(stage / "questions.jsonl", questions)
+    prepare = job.blocks.prepare
+
+    def prepare_late(*given):
+        questions.write_text(questions.read_text() + '{"question": "who came late?"}\n')
+        return prepare(*given)
+
+    monkeypatch.setattr(job.blocks, "prepare", prepare_late)
+    command = flags(stage, tiny_rag, tmp_path / "out", "--questions", questions, "--max_new_tokens", 3)
+    code, line = fails(capsys, *command)
+    assert (code, "changed while it was read" in line) == (1, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_changes_while_it_is_used_fails_the_job(stage, tiny_rag, tmp_path, monkeypatch, capsys):
+    model = shutil.copytree(tiny_rag, tmp_path / "model")
+    prepare = job.blocks.prepare
+
+    def prepare_late(*given):
+        (model / "config.json").write_text((model / "config.json").read_text() + "\n")
+        return prepare(*given)
+
+    monkeypatch.setattr(job.blocks, "prepare", prepare_late)
+    command = flags(stage, model, tmp_path / "out", "--max_new_tokens", 3)
+    code, line = fails(capsys, *command)
+    assert (code, "changed while it was read" in line) == (1, True)
+    assert not (tmp_path / "out" / "manifest.json").exists()

@@ -109,3 +109,48 @@ def test_compose_makes_its_generator_in_one_way(more, what):
     known = build_parser(COMMANDS).parse_args(["compose", "--question_encoder", "q", "--output", "o", *more])
     with pytest.raises(InputError, match=f"either --generator or --warm_start: '{what}'"):
         known.command.make(vars(known))
+
+
+def read_by(command: str):
+    """The settings of a command that name what it reads: flag and whether it is a whole directory."""
+    for cls, field, _ in leaves(parsed(command)):
+        one = settings.declared(cls)[field.name]
+        if one.reads:
+            yield one.flag or field.name, one.reads == "directory"
+
+
+READING = [
+    (command.name, flag, whole)
+    for command in COMMANDS
+    if command.name not in (*WITHOUT_OUTPUT, "run")
+    for flag, whole in read_by(command.name)
+]
+
+
+@pytest.mark.parametrize(("command", "flag", "whole"), READING)
+def test_an_output_that_overlaps_any_input_is_refused_before_anything_is_touched(
+    command, flag, whole, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "place" / "passages").mkdir(parents=True)
+    read = tmp_path / "place" / "passages" / "data.json"
+    read.write_text("{}")
+    (tmp_path / "link").symlink_to("place")
+    output = {"evaluate": "link/passages/data.json", "import": "link"}.get(command, "link/passages/")
+    more = {"evaluate model": ["--sweep", "1"], "import input": ["--format", "wiki_dpr"]}.get(f"{command} {flag}", [])
+    given = [*REQUIRED[command], *more, "--output", output, f"--{flag}", "place/passages" if whole else str(read)]
+    known = vars(build_parser(COMMANDS).parse_args([command, *given]))
+    with pytest.raises(InputError, match=f"--output overlaps --{flag}"):
+        known.pop("command").make(known)
+    assert read.read_text() == "{}"
+
+
+def test_every_setting_that_names_a_place_says_whether_it_is_read_or_written():
+    without = {"workspace", "directory", "measured"}  # nothing is written beside them, or each stage checks its own
+    for command in COMMANDS:
+        for cls, field, _ in leaves(parsed(command.name)):
+            one = settings.declared(cls)[field.name]
+            if one.metavar in ("DIR", "URL", "FILE", "MODEL") or field.name in ("model", "encoder"):
+                own = command.name in ("evaluate", "import") and field.name in ("output", "encoder")
+                allowed = own or field.name in without or command.name in ("demo", "plan")
+                assert one.reads or one.writes or allowed, f"{command.name} --{field.name}"

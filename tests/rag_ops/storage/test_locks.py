@@ -44,6 +44,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
     assert process.stdout is not None
     process.stdout.readline()
     for content in (b"two", b"three"):
+        locks.remove_stale(f"{final}.")
         with locks.temporary_file(f"{final}.2.tmp", str(final)) as file:
             file.write(content)
         assert final.read_bytes() == content
@@ -62,3 +63,14 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError):
         fail()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_can_be_held_nothing_is_taken_for_stale(tmp_path, monkeypatch):
+    def unsupported(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(locks.fcntl, "flock", unsupported)
+    (tmp_path / "a.1.tmp").write_bytes(b"another job's")
+    locks.remove_stale(str(tmp_path / "a."))
+    with locks.directory_held(str(tmp_path)), locks.directory_held(str(tmp_path)):
+        assert (tmp_path / "a.1.tmp").exists()

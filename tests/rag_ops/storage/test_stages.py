@@ -59,9 +59,46 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path):
 
 
 def test_another_configuration_is_refused_before_the_stage_is_finished_too(tmp_path):
-    stage(tmp_path).begin(overwrite=False)
+    output = stage(tmp_path)
+    output.begin(overwrite=False)
+    write(output, NAMES[0])
     with pytest.raises(InputError, match="words"):
         stage(tmp_path, words=50).begin(overwrite=False)
+
+
+def test_a_job_that_made_nothing_leaves_the_directory_to_any_other(tmp_path):
+    stage(tmp_path).begin(overwrite=False)
+    (tmp_path / store.INCOMPLETE / "part.0123.tmp").write_bytes(b"left by a kill")
+    assert stage(tmp_path, words=50).begin(overwrite=False) == {}
+    assert not list(tmp_path.rglob("*.tmp"))
+    with pytest.raises(InputError, match="unfinished"):
+        read_manifest(str(tmp_path), "chunk")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_directory_of_another_stage_or_with_other_files_is_refused_and_left_alone(tmp_path, overwrite):
+    complete(stage(tmp_path / "passages"))
+    other = StageOutput(str(tmp_path / "passages"), "index", {}, {})
+    with pytest.raises(InputError, match=r"another stage's output.*chunk"):
+        other.begin(overwrite=overwrite)
+    assert stage(tmp_path / "passages").finished() is not None
+    for number, name in enumerate(["notes.txt", NAMES[0], "manifest.json.bak", "folder"]):
+        directory = tmp_path / f"own{number}"
+        (directory / name).mkdir(parents=True) if name == "folder" else directory.mkdir()
+        if name != "folder":
+            (directory / name).write_text("mine")
+        (directory / ".DS_Store").write_text("")
+        with pytest.raises(InputError, match=rf"not its own \('{name}'\)"):
+            stage(directory).begin(overwrite=overwrite)
+        assert sorted(path.name for path in directory.iterdir()) == sorted([".DS_Store", name])
+
+
+def test_a_file_put_into_a_finished_stage_is_refused_too(tmp_path):
+    complete(stage(tmp_path))
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(InputError, match=r"report\.html"):
+        stage(tmp_path, words=50).begin(overwrite=True)
+    assert stage(tmp_path).finished() is not None
 
 
 def test_overwrite_removes_the_old_shards(tmp_path):
@@ -124,7 +161,7 @@ def test_a_bad_manifest_is_one_clear_error(tmp_path, text, message):
 
 def test_the_manifest_of_another_stage_is_refused(tmp_path):
     complete(stage(tmp_path))
-    with pytest.raises(InputError, match="another stage"):
+    with pytest.raises(InputError, match=r"another stage"):
         read_manifest(str(tmp_path), "embed")
 
 

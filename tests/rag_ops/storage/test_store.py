@@ -1,6 +1,12 @@
 """Files behind URLs: atomic, hashed, the same for every scheme."""
 
+import contextlib
 import hashlib
+import http.server
+import os
+import shutil
+import tempfile
+import threading
 from pathlib import Path
 
 import fsspec
@@ -8,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from rag_ops.errors import InputError, JobError
-from rag_ops.storage import store
+from rag_ops.storage import places, store
 from rag_ops.storage.parquet import open_parquet, read_parquet, write_parquet
 
 
@@ -104,8 +110,109 @@ def test_what_a_killed_download_left_in_the_cache_goes(tmp_path, monkeypatch):
     (tmp_path / ("d" * 32)).mkdir()
     (tmp_path / ("d" * 32) / "y.faiss.0123.tmp").write_bytes(b"da")
     copy = Path(store.local_copy("memory://cached/y.faiss", "d" * 32))
-    assert [path.name for path in copy.parent.iterdir()] == ["y.faiss"]
+    assert sorted(path.name for path in copy.parent.iterdir()) == [".y.faiss.sha256", "y.faiss"]
     assert copy.read_bytes() == b"data"
+
+
+class Serving(http.server.BaseHTTPRequestHandler):
+    """A server without ranges, and on request without a length."""
+
+    data, says_length = b"", True
+
+    def do_GET(self):
+        self.send_response(200)
+        if self.says_length:
+            self.send_header("Content-Length", str(len(self.data)))
+        self.end_headers()
+        if self.command == "GET":
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(self.data)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def served(monkeypatch):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Serving)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(Serving, "data", bytes(range(256)) * 40_000)
+    yield f"http://127.0.0.1:{server.server_port}/file"
+    server.shutdown()
+
+
+def test_a_server_without_ranges_gives_small_files_whole_and_large_ones_are_refused(served, monkeypatch):
+    with store.open_read(served) as file:
+        file.seek(9_000_000)
+        assert file.read(300) == Serving.data[9_000_000:9_000_300]
+    monkeypatch.setattr(store, "WHOLE_BYTES", 1 << 20)
+    with pytest.raises(InputError, match=r"parts of the file.*127.*download"):
+        store.open_read(served)
+
+
+def test_a_server_without_a_length_is_refused_and_so_is_writing_to_one(served, monkeypatch):
+    monkeypatch.setattr(Serving, "says_length", False)
+    with pytest.raises(InputError, match=r"how long the file is.*download"):
+        store.open_read(served)
+    with pytest.raises(InputError, match="nothing can be written"):
+        store.write_bytes(served, "x", b"")
+    with pytest.raises(InputError, match="--output cannot be written to"):
+        places.check_writable(served)
+
+
+def test_colons_in_a_local_name_are_no_chain_of_urls(tmp_path):
+    for directory in (f"{tmp_path}/x::y", f"file://{tmp_path}/u::v"):
+        store.write_bytes(directory, "a::b.jsonl", b"data")
+        assert store.read_text(store.join(directory, "a::b.jsonl")) == "data"
+        assert [Path(name).name for name in store.expand(directory, "file")] == ["a::b.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["u::v", "x::y"]
+
+
+def test_a_name_that_is_not_utf_8_is_one_clear_error(tmp_path):
+    name = os.fsdecode(b"\xe4.jsonl")
+    (tmp_path / name).write_text("data")
+    for read in (lambda: store.expand(str(tmp_path), "file"), lambda: store.open_read(str(tmp_path / name))):
+        with pytest.raises(InputError, match=r"not UTF-8.*udce4.*rename"):
+            read()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_cached_file_with_another_content_is_fetched_anew(tmp_path, monkeypatch, known):
+    monkeypatch.setenv("RAGBEAM_CACHE", str(tmp_path))
+    store.write_bytes("memory://cached", "w.faiss", b"data")
+    sha256 = hashlib.sha256(b"data").hexdigest() if known else None
+    copy = Path(store.local_copy("memory://cached/w.faiss", "f" * 32, sha256=sha256))
+    copy.write_bytes(b"date")
+    monkeypatch.setattr(store, "_checked_copies", set())  # as in the next process
+    assert store.local_copy("memory://cached/w.faiss", "f" * 32, sha256=sha256) == str(copy)
+    assert copy.read_bytes() == b"data"
+    copy.write_bytes(b"date")
+    monkeypatch.setattr(store, "_checked_copies", set())
+    store.write_bytes("memory://cached", "w.faiss", b"date")
+    if known:
+        with pytest.raises(InputError, match=r"another content.*w\.faiss"):
+            store.local_copy("memory://cached/w.faiss", "f" * 32, sha256=sha256)
+
+
+def test_the_cache_is_closed_to_others_or_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAGBEAM_CACHE", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store.write_bytes("memory://cached", "v.faiss", b"data")
+    copy = Path(store.local_copy("memory://cached/v.faiss", "f" * 32))
+    cache = copy.parents[1]
+    assert cache.parent == tmp_path
+    assert cache.stat().st_mode & 0o777 == 0o700
+    cache.chmod(0o777)
+    with pytest.raises(JobError, match=r"written by others.*RAGBEAM_CACHE"):
+        store.local_copy("memory://cached/v.faiss", "0" * 32)
+    copy.unlink()
+    shutil.rmtree(cache)
+    cache.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(JobError, match="written by others"):
+        store.local_copy("memory://cached/v.faiss", "0" * 32)
 
 
 def test_a_cache_that_cannot_be_written_and_a_missing_file_are_one_clear_error(tmp_path, monkeypatch):

@@ -22,8 +22,9 @@ def corpus(tmp_path):
     output = StageOutput(str(tmp_path / "index"), "index", {}, {})
     output.begin(False)
     record = stages.write_shard(output.url, "index-00000-of-00001.faiss", "f" * 32, lambda file: file.write(b"x" * 50))
-    info = {"embeddings_digest": embeddings.digest, "passages_digest": embeddings.info["passages_digest"]}
-    output.finish([record], {"embeddings": str(tmp_path / "embeddings")}, info)
+    info = {**embeddings.info, "spec": "Flat", "augmented": False, "embeddings_digest": embeddings.digest}
+    inputs = {name: str(tmp_path / name) for name in ("embeddings", "passages")}
+    output.finish([record], inputs, info)
     return tmp_path
 
 
@@ -102,3 +103,18 @@ def test_digests_of_inputs_are_checked(corpus):
     with pytest.raises(InputError, match=rf"another content.*{path.name}.*--verify"):
         verify.check_digests(str(corpus / "embeddings"), manifest)
     assert read_manifest(str(corpus / "embeddings"), "embed").rows == 50  # the size alone does not tell
+
+
+def test_a_name_in_a_manifest_cannot_command_the_terminal(corpus):
+    path = corpus / "passages" / "manifest.json"
+    data = json.loads(path.read_text())
+    data["shards"][0]["path"] = "\x1b[31mx\nembed: ok, 5 rows in 1 shard"
+    path.write_text(json.dumps(data))
+    line = next(finding.line() for finding in verify.verify(str(corpus)) if finding.stage == "chunk")
+    assert line.isprintable()
+    assert "\\x1b[31mx\\nembed" in line
+
+
+def test_a_manifest_that_is_no_text_is_a_problem_of_its_stage(corpus):
+    (corpus / "passages" / "manifest.json").write_bytes(b"\xff\xfe")
+    assert "not UTF-8" in problems(corpus, "chunk")[0]
