@@ -50,11 +50,12 @@ class EvaluateOptions(Options):
         group="n_docs",
         metavar="N",
         at_least=1,
+        at_most=10_000,
     )
     model: str | None = setting(
         None, "of --sweep: the RAG-Token model that gave the answers", group="n_docs", metavar="MODEL"
     )
-    report_rows: int = setting(1000, "rows that the report lists, 0 or more", at_least=0)
+    report_rows: int = setting(1000, "rows that the report lists, 0 or more", at_least=0, at_most=1_000_000)
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
 
     def __post_init__(self) -> None:

@@ -33,11 +33,13 @@ class PlanOptions(Options):
     embeddings: str | None = setting(None, "output of ragbeam embed", group="corpus, one of", metavar="DIR")
     encoder: str | None = setting(None, "context encoder; by default one of BERT-base's size", metavar="MODEL")
     model: str | None = setting(None, "RAG-Token model; by default one of rag-token-nq's size")
-    dimension: int | None = setting(None, "numbers of a vector; by default the encoder's, or 768", at_least=1)
+    dimension: int | None = setting(
+        None, "numbers of a vector; by default the encoder's, or 768", at_least=1, at_most=1 << 16
+    )
     dtype: str = setting("float16", "of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
     spec: str = spec_setting()
     shard_memory: str = shard_memory_setting()
-    num_shards: int | None = setting(None, "index shards", group="index", at_least=1)
+    num_shards: int | None = setting(None, "index shards", group="index", at_least=1, at_most=defaults.MAX_SHARDS)
     target_recall: float | None = setting(None, "of --spec auto", group="index", within=(0, 1))
     questions: int | None = setting(None, "how many questions there are to answer", group="answers", at_least=1)
     n_docs: int = n_docs_setting()

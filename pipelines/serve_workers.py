@@ -15,7 +15,7 @@ from rag_ops.settings import setting
 class WorkersOptions(Options):
     """workers: a pool on `port`."""
 
-    port: int = setting(50000, "port to listen on")
+    port: int = setting(50000, "port to listen on", at_least=0, at_most=65_535)
     host: str = setting(
         listening.LOOPBACK, "address to listen on; whoever reaches it runs any code as you", metavar="ADDRESS"
     )

@@ -31,7 +31,7 @@ class Setting:
         metavar: what `--help` calls the value; what is called URL, DIR or MODEL is read, unless it is written.
         choices: the only values.
         at_least: smallest value.
-        at_most: largest value.
+        at_most: largest value; by default a thousand million, for no number here means more.
         within: (low, high): over low, up to and including high.
         writes: whether it names what is written.
         positional: whether the command line gives it without a flag.
@@ -45,7 +45,7 @@ class Setting:
     metavar: str | None = None
     choices: tuple[Any, ...] = ()
     at_least: int | None = None
-    at_most: int | None = None
+    at_most: int = 10**9
     within: tuple[float, float] | None = None
     writes: bool = False
     positional: bool = False
@@ -124,8 +124,8 @@ def _check_value(flag: str, value: Any, kind: type, one: Setting) -> None:
     if one.at_least is not None and value < one.at_least:
         wrong = "negative" if one.at_least == 0 else "too small"
         raise InputError(f"{flag} is {wrong}", value=value, expected=f"{one.at_least} or more")
-    if one.at_most is not None and value > one.at_most:
-        raise InputError(f"{flag} is too large", value=value, expected=f"{one.at_most} or less")
+    if kind is int and value > one.at_most:
+        raise InputError(f"{flag} is too large", value=value, expected=f"{one.at_most:,} or less")
     if (one.reads or one.writes) and (not value.strip() or "\0" in value):
         wrong = "has a NUL character" if value.strip() else "is empty"
         raise InputError(f"{flag} {wrong}", value=value, expected="a path or a URL")

@@ -15,7 +15,7 @@ from pipelines.console.options import (
     num_shards_setting,
 )
 from pipelines.transforms.model_workers import WorkerOptions
-from rag_ops import settings
+from rag_ops import defaults, settings
 from rag_ops.errors import InputError
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.questions.columns import QuestionOptions
@@ -49,6 +49,7 @@ class AnswerOptions(StageOptions):
         group="answers",
         metavar="N",
         at_least=1,
+        at_most=defaults.MAX_DOCS,
     )
     compute_dtype: str = setting(
         "auto",
@@ -56,7 +57,9 @@ class AnswerOptions(StageOptions):
         group="answers",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    block_questions: int = setting(256, "questions that travel and are answered together", group="answers", at_least=1)
+    block_questions: int = setting(
+        256, "questions that travel and are answered together", group="answers", at_least=1, at_most=100_000
+    )
     search: SearchSettings = dataclasses.field(default_factory=SearchSettings)
     rescore: int | None = setting(
         None,
@@ -64,6 +67,7 @@ class AnswerOptions(StageOptions):
         group="answers",
         metavar="N",
         at_least=1,
+        at_most=100_000,
     )
     keep_going: bool = setting(
         False,

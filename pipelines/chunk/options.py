@@ -19,7 +19,7 @@ class ChunkOptions(StageOptions):
         ..., "files, globs, or dataset names with --format hf", group="articles", metavar="URL"
     )
     reading: InputOptions = dataclasses.field(default_factory=InputOptions)
-    passage_words: int = setting(100, "words of a passage", group="articles")
+    passage_words: int = setting(100, "words of a passage", group="articles", at_most=100_000)
     passage_overlap: int = setting(0, "words that a passage repeats from the one before", group="articles")
     num_shards: int | None = num_shards_setting()
 

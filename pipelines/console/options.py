@@ -23,8 +23,10 @@ VECTOR_DTYPES = ("float16", "float32")
 # Settings that several dataclasses have. Each use makes a field of its own, for a dataclass writes its name into it.
 output_setting = partial(setting, ..., "directory or fsspec URL to write to", metavar="DIR", writes=True)
 local_output_setting = partial(setting, ..., "local directory to save to", metavar="DIR", writes=True)
-num_shards_setting = partial(setting, None, "files to write; by default from the size of the input", at_least=1)
-n_docs_setting = partial(setting, 5, "passages for a question", group="answers", at_least=1)
+num_shards_setting = partial(
+    setting, None, "files to write; by default from the size of the input", at_least=1, at_most=defaults.MAX_SHARDS
+)
+n_docs_setting = partial(setting, 5, "passages for a question", group="answers", at_least=1, at_most=defaults.MAX_DOCS)
 overwrite_setting = partial(setting, False, "replace an output of another configuration")
 shard_memory_setting = partial(
     setting, defaults.SHARD_MEMORY, "memory for an index shard; one is open at a time", group="index"

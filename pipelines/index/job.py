@@ -266,7 +266,7 @@ def build_shard(task: IndexTask, options: IndexOptions, kind: IndexKind) -> None
         return
 
     def vectors() -> Iterator[np.ndarray]:
-        return (batch for url, _ in task.embeddings for batch in vector_batches(url))
+        return (batch for url, rows in task.embeddings for batch in vector_batches(url, rows))
 
     counters = StepCounters("BuildShards")
     with counters.timed():

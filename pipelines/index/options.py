@@ -28,7 +28,11 @@ class IndexOptions(StageOptions):
         group="index",
         metavar="URL",
     )
-    recall_queries: int = setting(512, "passages to measure recall with; 0 for none", group="index", at_least=0)
+    recall_queries: int = setting(
+        512, "passages to measure recall with; 0 for none", group="index", at_least=0, at_most=1_000_000
+    )
     trained_from: str | None = setting(None, "earlier output of ragbeam index: keep what was trained", metavar="DIR")
     num_shards: int | None = num_shards_setting()
-    threads: int = setting(defaults.THREADS, "CPU threads of FAISS", group="workers", at_least=1)
+    threads: int = setting(
+        defaults.THREADS, "CPU threads of FAISS", group="workers", at_least=1, at_most=defaults.MAX_THREADS
+    )

@@ -26,6 +26,7 @@ class DeviceOptions(Options):
         "CPU threads of a model; results are the same for the same number",
         group="workers",
         at_least=1,
+        at_most=defaults.MAX_THREADS,
     )
 
 

@@ -21,16 +21,18 @@ class GenerationSettings:
         InputError: a setting is out of range, or two don't go together; it names the command line's flag.
     """
 
-    num_beams: int = setting(1, "beams; 1 is greedy decoding", at_least=1)
-    min_length: int = setting(1, "shortest answer in tokens, the start token counted, as transformers does")
+    num_beams: int = setting(1, "beams; 1 is greedy decoding", at_least=1, at_most=1000)
+    min_length: int = setting(1, "shortest answer in tokens, the start token counted, as transformers does", at_least=0)
     max_new_tokens: int = setting(50, "longest answer in tokens, the end token included", at_least=1)
-    length_penalty: float = setting(1.0, "power of the length by which a beam's log-probability is divided")
+    length_penalty: float = setting(
+        1.0, "power of the length by which a beam's log-probability is divided", within=(-100, 100)
+    )
     no_repeat_ngram_size: int = setting(
         0, "n-grams of this many tokens come once in an answer; 0 for no rule", at_least=0
     )
     early_stopping: bool = setting(False, "finish a question as soon as it has as many finished answers as beams")
     n_best: int = setting(
-        1, "answers for a question, at most as many as beams; the others go to alternatives", at_least=1
+        1, "answers for a question, at most as many as beams; the others go to alternatives", at_least=1, at_most=1000
     )
     forbidden_words: Sequence[str] = setting((), "words that no answer may have, as they are written", metavar="WORD")
     forced_tokens: str = setting(

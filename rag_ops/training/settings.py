@@ -28,9 +28,9 @@ class FinetuneSettings:
     warmup_steps: float = setting(
         0.1, "steps in which the learning rate rises from 0; below 1, their share of all", finite=False
     )
-    batch_size: int = setting(8, "questions of a batch", at_least=1)
+    batch_size: int = setting(8, "questions of a batch", at_least=1, at_most=100_000)
     accumulation: int = setting(1, "batches whose gradients are added up before a step", at_least=1)
-    n_docs: int = setting(5, "passages for a question", at_least=1)
+    n_docs: int = setting(5, "passages for a question", at_least=1, at_most=10_000)
     label_smoothing: float = setting(
         0.1, "share of the loss that is spread over the vocabulary, as the paper's code", finite=False
     )
@@ -41,7 +41,7 @@ class FinetuneSettings:
     max_answer_tokens: int = setting(32, "longer gold answers are cut", at_least=1)
     max_question_tokens: int = setting(64, "longer questions are cut", at_least=1)
     freeze: Sequence[str] = setting((), "beginnings of the names of parameters that stay", metavar="NAME")
-    seed: int = setting(1, "of the order of the questions, and of dropout")
+    seed: int = setting(1, "of the order of the questions, and of dropout", at_least=0)
     # The field keeps its first name, which is a key of settings.json and training.json.
     told_only: bool = setting(
         False,

@@ -154,3 +154,38 @@ def test_every_setting_that_names_a_place_says_whether_it_is_read_or_written():
                 own = command.name in ("evaluate", "import") and field.name in ("output", "encoder")
                 allowed = own or field.name in without or command.name in ("demo", "plan")
                 assert one.reads or one.writes or allowed, f"{command.name} --{field.name}"
+
+
+def test_every_number_has_bounds():
+    for command in COMMANDS:
+        for cls, field, _ in leaves(parsed(command.name)):
+            one, kind = settings.declared(cls)[field.name], settings.kind_of(cls, field.name)[0]
+            where = f"{command.name} --{field.name}"
+            if kind is int and field.name not in ("passage_words", "passage_overlap"):  # they have checks of their own
+                assert one.at_least is not None, where
+                assert one.at_least <= one.at_most <= 10**9, where
+            if kind is float:
+                assert one.within or field.name in ("score_scale", "warmup_steps", "label_smoothing"), where
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "value"),
+    [
+        ("chunk", "num_shards", 10**9),
+        ("chunk", "passage_words", 10**20),
+        ("embed", "threads", 100_000),
+        ("answer", "n_docs", 10**8),
+        ("answer", "length_penalty", 1e30),
+        ("answer", "length_penalty", "nan"),
+        ("answer", "score_scale", "inf"),
+        ("answer", "num_beams", 10**20),
+        ("finetune", "warmup_steps", "nan"),
+        ("finetune", "label_smoothing", "inf"),
+        ("compose", "score_scale", "nan"),
+        ("workers", "port", 70_000),
+        ("workers", "port", -1),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused_by_its_flag(command, flag, value):
+    with pytest.raises(InputError, match=f"--{flag}"):
+        parsed(command, f"--{flag}", str(value))
