@@ -49,13 +49,13 @@ class Searched(Encoded):
     """Always there: what else the search of an index needs."""
 
     spec: str  # FAISS factory string
-    augmented: bool  # whether vectors have one more number, for a graph
     embeddings_digest: str
 
 
 class IndexInfo(Searched, total=False):
     """Of index."""
 
+    augmented: bool  # whether vectors have one more number, for a graph
     stored_as: str
     reason: str  # for the spec, in one line
     trained: str | None  # file of the trained, empty index

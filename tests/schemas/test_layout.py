@@ -45,7 +45,7 @@ ENCODED = {
     "dimension": 3,
     "passages_digest": "d",
 }
-SEARCHED = {**ENCODED, "spec": "Flat", "augmented": False, "embeddings_digest": "d"}
+SEARCHED = {**ENCODED, "spec": "Flat", "embeddings_digest": "d"}
 SHARDS = (ShardRecord("index-00000-of-00001.faiss", 1, 1, "ab" * 32, "f"),)
 INPUTS = {"embeddings": "../embeddings", "passages": "../passages"}
 
