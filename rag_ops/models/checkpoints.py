@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import posixpath
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
