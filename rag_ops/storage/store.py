@@ -102,7 +102,7 @@ def name_of(url: str) -> str:
     ('b.jsonl', 'b.jsonl')
     """
     name = public_url(url)
-    if get_protocol(name) in WEB:
+    if protocol(name) in WEB:
         path = re.split(r"[?#]", name)[0]
         name = path if "." in posixpath.basename(path) else name  # else in its query: get?file=b.jsonl
     return posixpath.basename(name)
