@@ -145,16 +145,9 @@ def open_previous(options: EmbedOptions, output: StageOutput) -> Manifest:
     """The manifest of --previous, checked to hold vectors that this job would make.
 
     Raises:
-        InputError: there is none, it is the output itself, or encoder, --dtype or --max_tokens differ.
+        InputError: there is none, or encoder, --dtype or --max_tokens differ.
     """
     assert options.previous is not None
-    if store.same_place(options.previous, options.output):
-        raise InputError(
-            "--previous is the output itself",
-            value=options.previous,
-            expected="an earlier directory, which stays",
-            remedy="give another --output",
-        )
     previous = read_manifest(options.previous, "embed")
     if differences := config_differences(previous.config, output.config):
         raise InputError(

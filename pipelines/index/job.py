@@ -132,10 +132,6 @@ def open_trained(options: IndexOptions, kind: IndexKind) -> tuple[str, str]:
         InputError: no index, one without training, or of another spec or dimension.
     """
     assert options.trained_from is not None
-    if store.same_place(options.trained_from, options.output):
-        raise InputError(
-            "--trained_from is the output itself", value=options.trained_from, remedy="give another --output"
-        )
     info = read_manifest(options.trained_from, "index").info
     wanted = {"spec": kind.spec, "dimension": kind.dimension}
     if differences := config_differences({name: info[name] for name in wanted}, wanted):

@@ -239,6 +239,7 @@ class StageOutput:
     def abandon(self) -> None:
         """Leaves finished shards for the next run; removes an output directory in which there are none."""
         if find_manifest(self.url) is None and not finished_shards(self.url):
+            self._remove_shards(set())
             store.remove(store.join(self.url, store.INCOMPLETE))
             if store.exists(self.url) and not store.names_in(self.url):
                 store.remove(self.url)
@@ -249,11 +250,18 @@ class StageOutput:
     def _owner(self, manifest: Manifest | None) -> dict[str, Any] | None:
         if manifest is not None:
             return {"stage": manifest.stage, **manifest.config}
+        if (owner := self._read(store.INCOMPLETE, SETTINGS)) and "stage" in owner:
+            return owner
+        run = self._read(RUN_FILE)  # of a finished stage whose manifest somebody removed
+        return {"stage": run["stage"], **run["config"]} if run and {"stage", "config"} <= run.keys() else None
+
+    def _read(self, *names: str) -> dict[str, Any] | None:
+        """A JSON object in the directory; None if there is none."""
         try:
-            owner = json.loads(store.read_text(store.join(self.url, store.INCOMPLETE, SETTINGS)))
+            found = json.loads(store.read_text(store.join(self.url, *names)))
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
-        return owner if isinstance(owner, dict) and "stage" in owner else None
+        return found if isinstance(found, dict) else None
 
     def _write_settings(self) -> None:
         data = json.dumps(self._identity(), sort_keys=True).encode()

@@ -139,13 +139,6 @@ def resolve_url(url: str, base: str) -> str:
     return join(posixpath.dirname(base.rstrip("/")), url[3:])
 
 
-def same_place(one: str, other: str) -> bool:
-    """Whether two URLs name the same file or directory, links on this machine followed."""
-    if is_local(one) and is_local(other):
-        return os.path.realpath(filesystem(one)[1]) == os.path.realpath(filesystem(other)[1])
-    return one.rstrip("/") == other.rstrip("/")
-
-
 def exists(url: str) -> bool:
     """Whether there is a file or directory at `url`."""
     fs, path = filesystem(url)

@@ -94,7 +94,7 @@ def test_vectors_that_this_machine_does_not_give_are_not_taken(dumps, sentence_e
                 lambda file, t=other: write_parquet(file, iter([t]), t.schema),
             )
         )
-    elsewhere.finish(records, {}, {})
+    elsewhere.finish(records, {"passages": "../passages"}, manifest.info)
     embed(dumps / "new", sentence_encoder, output="alone")
     report = embed(dumps / "new", sentence_encoder, "--previous", elsewhere.url, output="mixed")
     assert contents(dumps / "new", "mixed") == contents(dumps / "new", "alone")
@@ -119,7 +119,10 @@ def test_another_encoders_vectors_and_the_output_itself_are_refused(
 ):
     other = make_sentence_encoder(tmp_path / "encoder", tokenizer, tiny_bert_config, seed=9)
     old = dumps / "old" / "embeddings"
-    for encoder, output, message in ((other, tmp_path / "out", "encoder_digest"), (sentence_encoder, old, "itself")):
+    for encoder, output, message in (
+        (other, tmp_path / "out", "encoder_digest"),
+        (sentence_encoder, old, "overlaps --previous"),
+    ):
         command = ["embed", "--passages", dumps / "new" / "passages", "--encoder", encoder, "--output", output]
         code, line = fails(capsys, *command, "--previous", old)
         assert code == 2
