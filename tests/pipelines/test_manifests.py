@@ -1,0 +1,83 @@
+"""A manifest that somebody changed: every command that reads it says so in one line, and leaves nothing behind."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.pipelines.workspace import fails
+
+HUGE = 10**18
+
+
+def shard(**changes):
+    return lambda manifest: manifest["shards"][0].update(changes)
+
+
+def info(**changes):
+    return lambda manifest: manifest["info"].update(changes)
+
+
+def top(**changes):
+    return lambda manifest: manifest.update(changes)
+
+
+CASES = [  # stage of the manifest, what is done to it, commands that read it
+    ("passages", shard(path="../../etc/passwd"), "embed"),
+    ("passages", shard(path="a\0b"), "embed"),
+    ("passages", shard(rows="7"), "embed"),
+    ("passages", shard(rows=1), "embed"),
+    ("passages", shard(rows=HUGE), "embed"),
+    ("passages", shard(bytes=None), "embed"),
+    ("passages", top(shards={}), "embed"),
+    ("passages", top(config=None), "embed"),
+    ("passages", top(stage=["chunk"]), "embed"),
+    ("passages", top(evil=1), "embed"),
+    ("embeddings", shard(rows=1), "index"),
+    ("embeddings", info(dimension=10**9), "index"),
+    ("embeddings", info(dtype="float8"), "index"),
+    ("embeddings", top(info={}), "index"),
+    ("embeddings", top(inputs={}), "index"),
+    ("index", top(info=[]), "answer"),
+    ("index", top(inputs={"passages": 5, "embeddings": 5}), "answer"),
+    ("index", info(search={"nprobe": "x"}), "answer"),
+    ("index", info(spec=["x"]), "answer"),
+    ("index", lambda manifest: manifest["inputs"].update(passages="foo://x"), "answer"),
+]
+TEXTS = ["[" * 100_000, "", "null", "\udcff", '{"schema_version": 1}']
+
+
+def command(name: str, workspace, encoder: str, model: str, output) -> list[object]:
+    more = {
+        "embed": ["--passages", workspace / "passages", "--encoder", encoder, "--threads", 1],
+        "index": ["--embeddings", workspace / "embeddings"],
+        "answer": ["--questions", workspace / "questions.jsonl", "--index", workspace / "index", "--model", model],
+    }
+    return [name, *more[name], "--output", output]
+
+
+@pytest.fixture
+def workspace(searchable, tmp_path):
+    return shutil.copytree(searchable, tmp_path / "workspace")
+
+
+@pytest.mark.parametrize(("stage", "change", "name"), CASES)
+def test_a_manifest_of_wrong_values_is_refused(
+    stage, change, name, workspace, sentence_encoder, tiny_rag, tmp_path, capsys
+):
+    path = workspace / stage / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    code, line = fails(capsys, *command(name, workspace, sentence_encoder, tiny_rag, tmp_path / "out"))
+    assert code == 2, line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(("stage", "name"), [("passages", "embed"), ("embeddings", "index"), ("index", "answer")])
+def test_what_is_no_manifest_is_refused(text, stage, name, workspace, sentence_encoder, tiny_rag, tmp_path, capsys):
+    (workspace / stage / "manifest.json").write_bytes(text.encode(errors="surrogateescape"))
+    code, line = fails(capsys, *command(name, workspace, sentence_encoder, tiny_rag, tmp_path / "out"))
+    assert (code, "manifest" in line) == (2, True)
+    assert not (tmp_path / "out").exists()
