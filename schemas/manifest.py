@@ -57,7 +57,8 @@ class Manifest:
         stage: "chunk", "embed", "index" or "answer".
         fingerprint: digest of the stage's configuration and of the digests of its inputs.
         config: the settings that decide the shards' content; what the fingerprint is made from.
-        inputs: name to URL of the stages read, relative to this manifest's directory where they share a parent.
+        inputs: name to URL of what was read, without passwords and signatures; relative to this manifest's directory
+            where they share a parent.
         shards: in row order.
         info: what a reader needs to know, by the schema of the stage in `schemas.layout`; decides nothing.
     """

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import fails, ragbeam, write_articles, write_questions
 
@@ -91,10 +92,10 @@ def served(tmp_path_factory, sentence_encoder):
 
 
 def signed(host: str, name: str, signature: str) -> str:
-    """A URL as S3 signs it."""
+    """A URL as S3 signs it, with slashes in the query, where a name seems to begin anew."""
     query = {"X-Amz-Algorithm": "AWS4-HMAC-SHA256", "X-Amz-Credential": CREDENTIAL, "X-Amz-Expires": "60"}
     query |= {"X-Amz-Date": f"2030010{len(signature)}", "X-Amz-Signature": signature, "x-id": "GetObject"}
-    return f"http://{host}/signed/{name}?{urllib.parse.urlencode(query)}"
+    return f"http://{host}/signed/{name}?{urllib.parse.urlencode(query, safe='/')}"
 
 
 def secured(host: str, name: str) -> str:
@@ -184,6 +185,14 @@ def test_what_a_manifest_cannot_reopen_is_given_anew(served, tmp_path, sentence_
     ragbeam("evaluate", "--answers", secured(host, "answers"), *gold, "--output", tmp_path / "figures.json")
     assert f"http://{host}/answers" in (tmp_path / "figures.html").read_text()
     assert secrets_in(capsys.readouterr().out, *texts(tmp_path), *texts(directory / "answers")) == []
+
+
+def test_a_copy_in_the_cache_has_the_files_own_name(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAGBEAM_CACHE", str(tmp_path))
+    copy = store.local_copy(signed(served[1], "articles.jsonl.gz", SIGNATURES[0]), "0" * 32)
+    assert Path(copy).name == "articles.jsonl.gz"
+    assert Path(copy).read_bytes() == (served[0] / "signed" / "articles.jsonl.gz").read_bytes()
+    assert secrets_in(*texts(tmp_path)) == []
 
 
 def test_what_is_looked_for_would_be_found(tmp_path):
