@@ -68,7 +68,7 @@ def filled(words: list[str]) -> list[str]:
     words = [word for word in words if word != "..."]
     needed = [action for action in parsers()[words[0]]._actions if action.required]
     missing = [action.option_strings[0] for action in needed if not {*action.option_strings} & {*words}]
-    return [*words, *itertools.chain.from_iterable((flag, "something") for flag in missing)]
+    return [*words, *itertools.chain.from_iterable((flag, "some" + flag.strip("-")) for flag in missing)]
 
 
 def parse(line: str) -> list[str]:
