@@ -51,6 +51,7 @@ class EvaluateOptions(Options):
         metavar="N",
         at_least=1,
         at_most=10_000,
+        memory=True,
     )
     model: str | None = setting(
         None, "of --sweep: the RAG-Token model that gave the answers", group="n_docs", metavar="MODEL"
@@ -85,7 +86,7 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
     Raises:
         InputError: a directory is no output of answer, a gold file is missing or matches nothing, no row has a gold
             answer, or the model is not the answers'.
-        JobError: a file cannot be written.
+        JobError: a file cannot be written, or the model failed on most answers of --sweep.
     """
     sets = [AnswerSet.open(url) for url in options.answers]
     gold = GoldFile(expand_question_files(options.gold), options.reading) if options.gold else None
@@ -109,6 +110,8 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
         figures = scoring.evaluate(
             sets, gold_file=gold, patterns=options.regex_answers, sweep=sweep, again=again, on_row=look
         )
+    for one in again:
+        one.check()
     gold_urls = list(map(public_url, options.gold)) if options.gold else options.gold
     figures["settings"] = {"gold": gold_urls, "regex_answers": options.regex_answers, "sweep": sweep or None}
     figures_url, report_url = options.outputs

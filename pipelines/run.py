@@ -73,7 +73,7 @@ def run(options: RunOptions, beam_arguments: Sequence[str]) -> None:
     launch.check(beam_arguments, [options.workspace.workspace], [answer.model, encoder], answer.workers.resources)
     check_parts(answer.questions, answer.reading, answer.model, encoder)
     for command in COMMANDS:
-        command.run(options.stages[command.name], beam_arguments)
+        command.execute(options.stages[command.name], beam_arguments)
 
 
 COMMAND = Command(

@@ -53,6 +53,10 @@ class JobError(RagbeamError):
     """The job itself failed: a worker, a device, a disk. Exit code 1."""
 
 
+class NoMemoryError(JobError):
+    """There is no memory for work that cannot be cut smaller; the command adds the flags that lower its need."""
+
+
 def printable(text: str) -> str:
     r"""Returns `text` with what a terminal would obey (escape sequences, line ends) written as escapes.
 

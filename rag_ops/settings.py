@@ -36,6 +36,7 @@ class Setting:
         writes: whether it names what is written.
         positional: whether the command line gives it without a flag.
         finite: whether infinities and NaN are refused; off if the dataclass has an error line of its own for them.
+        memory: whether a lower value takes less memory.
     """
 
     help: str
@@ -50,6 +51,7 @@ class Setting:
     writes: bool = False
     positional: bool = False
     finite: bool = True
+    memory: bool = False
 
     @property
     def reads(self) -> str:
@@ -99,6 +101,25 @@ def _kind_of_hint(hint: Any) -> tuple[type, bool]:
     if arguments := typing.get_args(hint):
         return arguments[0], True
     return hint, False
+
+
+def memory_flags(cls: type) -> list[str]:
+    """The flags of a dataclass of settings, and of those that are its fields, of which lower values take less memory.
+
+    >>> @dataclasses.dataclass
+    ... class Example:
+    ...     n_docs: int = setting(5, "passages", memory=True)
+    ...     seed: int = setting(1, "of the order")
+    >>> memory_flags(Example)
+    ['--n_docs']
+    """
+    flags, hints, settings = list[str](), typing.get_type_hints(cls), declared(cls)
+    for field in dataclasses.fields(cls):
+        if field.name in settings:
+            flags += ["--" + (settings[field.name].flag or field.name)] * settings[field.name].memory
+        elif dataclasses.is_dataclass(hint := hints[field.name]):
+            flags += memory_flags(typing.cast(type, hint))
+    return flags
 
 
 def check(settings: Any) -> None:

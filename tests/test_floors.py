@@ -22,7 +22,7 @@ STEPS = [
         schemas
         rag_ops.redaction
         rag_ops.errors rag_ops.heap rag_ops.defaults
-        rag_ops.settings rag_ops.sizes
+        rag_ops.settings rag_ops.sizes rag_ops.machine
         rag_ops.storage rag_ops.compute rag_ops.markup
         rag_ops.articles rag_ops.questions rag_ops.models
         rag_ops.retrieval rag_ops.generation

@@ -24,7 +24,7 @@ from pipelines.answer.search import rescore, search
 from pipelines.answer.write import check_failures, write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
-from pipelines.transforms.stage_job import InputStates, StageRun, distribute, stage_job
+from pipelines.transforms.stage_job import InputStates, StageJob, StageRun, distribute, stage_job
 from pipelines.transforms.topk import register_coder
 from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
@@ -71,7 +71,8 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         if launch.is_local(beam_arguments):
             _check_fits(options, corpus)
         job.begin(options)
-        job.keeps_scratch = lambda: _keep_answered(options, work)
+        job.keeps_scratch = lambda: _keep_answered(options, work, job)
+        _keep_answered(options, work, job)  # of a run that was killed before it could end with its failures
         prepared = blocks.prepare(read_questions(files, options.reading), work.url, options.block_questions)
         asked_files.check()  # the blocks hold all that is read of them
         cuts = blocks.cut_shards(prepared.blocks, options.num_shards)
@@ -111,10 +112,13 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         return job.finish({"index": options.index, **read}, info, metrics, report=report)
 
 
-def _keep_answered(options: AnswerOptions, work: Work) -> bool:
-    """Whether a failed run leaves answered blocks to the next one; those that failed the job are asked again."""
-    if not options.keep_going:
-        blocks.forget_failures(work.url)
+def _keep_answered(options: AnswerOptions, work: Work, job: StageJob) -> bool:
+    """Whether an unfinished run leaves answered blocks to the next one; those that failed the job are asked again.
+
+    So are the answers that a run with --keep_going made of them.
+    """
+    if not options.keep_going and blocks.forget_failures(work.url):
+        job.forget()
     return bool(blocks.result_names(work.url))
 
 

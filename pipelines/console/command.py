@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 
 from pipelines.console import events
 from pipelines.console.options import Parser, add_flags
-from rag_ops import settings
-from rag_ops.errors import InputError, RagbeamError
+from rag_ops import machine, settings
+from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError
 from rag_ops.redaction import public_text
 
 PROGRAM = "ragbeam"
@@ -61,6 +61,24 @@ class Command:
         """A command whose options are one dataclass of settings."""
         flags, make = partial(add_flags, cls=options), partial(settings.make, options)
         return cls(name, summary, description, flags, make, run, **more)
+
+    def execute(self, options: Any, beam_arguments: Sequence[str] = ()) -> int | None:
+        """Runs the command with its options; returns what `run` does.
+
+        Raises:
+            JobError: the machine failed; for want of memory, the line names the flags that lower the need of it.
+        """
+        try:
+            return self.run(options, beam_arguments)
+        except Exception as error:
+            fault = error if isinstance(error, RagbeamError) else machine.fault_of(error)
+            if isinstance(fault, NoMemoryError):
+                flags = " or ".join(settings.memory_flags(type(options)))
+                lower = f"lower {flags}, or give" if flags else "give"
+                raise JobError(str(fault), remedy=f"{lower} the machine more memory; {machine.RESUME}") from error
+            if fault is None or fault is error:
+                raise
+            raise fault from error
 
     def main(self) -> NoReturn:
         """Runs the command with the arguments of the process: what `python -m pipelines.<job>` does."""
@@ -109,7 +127,7 @@ def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool) -> 
             logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
         events.stage(command.name)
         events.event("started", f"{PROGRAM} {command.name}", details={"version": _version().split()[-1]})
-        code = command.run(command.make(given), rest) or 0
+        code = command.execute(command.make(given), rest) or 0
         events.event("finished", f"{PROGRAM} {command.name}", {"seconds": round(time.monotonic() - started, 3)})
         return code
     except RagbeamError as error:

@@ -26,10 +26,12 @@ local_output_setting = partial(setting, ..., "local directory to save to", metav
 num_shards_setting = partial(
     setting, None, "files to write; by default from the size of the input", at_least=1, at_most=defaults.MAX_SHARDS
 )
-n_docs_setting = partial(setting, 5, "passages for a question", group="answers", at_least=1, at_most=defaults.MAX_DOCS)
+n_docs_setting = partial(
+    setting, 5, "passages for a question", group="answers", at_least=1, at_most=defaults.MAX_DOCS, memory=True
+)
 overwrite_setting = partial(setting, False, "replace an output of another configuration")
 shard_memory_setting = partial(
-    setting, defaults.SHARD_MEMORY, "memory for an index shard; one is open at a time", group="index"
+    setting, defaults.SHARD_MEMORY, "memory for an index shard; one is open at a time", group="index", memory=True
 )
 spec_setting = partial(
     setting,

@@ -242,7 +242,7 @@ class PassageEncoder(EncoderHandler):
         except JobError as error:
             piece: Piece = unit.key
             if error.row is None:
-                raise JobError(f"{error}; in {piece.task.passages_url}") from error
+                raise type(error)(f"{error}; in {piece.task.passages_url}") from error
             row = error.row if piece.computed is None else int(piece.computed[error.row])
             raise JobError(f"{error}; it is row {row} of {piece.task.passages_url}") from error
 

@@ -16,7 +16,9 @@ class EmbedOptions(StageOptions):
     passages: str = setting(..., "output of ragbeam chunk", metavar="DIR")
     encoder: str = setting(..., "context encoder: directory, URL or hub id", metavar="MODEL")
     dtype: str = setting("float16", "of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
-    max_tokens: int | None = setting(None, "cut passages to this many tokens; by default the model's limit", at_least=1)
+    max_tokens: int | None = setting(
+        None, "cut passages to this many tokens; by default the model's limit", at_least=1, memory=True
+    )
     previous: str | None = setting(
         None,
         "earlier output of ragbeam embed: take the vectors of unchanged passages",

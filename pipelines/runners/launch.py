@@ -14,7 +14,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, 
 
 from pipelines.runners import counters, dataflow, listening, local_workers
 from pipelines.runners.resources import Resources
-from rag_ops.errors import InputError, JobError, RagbeamError
+from rag_ops import errors, machine
+from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 # Beam's DirectRunner of today downloads another runner's binary before it falls back; this one is in the package.
@@ -37,9 +38,9 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "PrismRunner": PORTABLE,
 }
 
-_OUR_ERROR = re.compile(r"rag_ops\.errors\.(InputError|JobError): ([^\n]*)")
+_OUR_ERROR = re.compile(r"rag_ops\.errors\.(InputError|JobError|NoMemoryError): ([^\n]*)")
 _WHERE = re.compile(r" \[while running '.*$", re.DOTALL)  # what Beam adds to a worker's message
-_LAST_ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)[\w.]*): ?.*$", re.MULTILINE)
+_LAST_ERROR = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)[\w.]*)(?:: ?.*)?$", re.MULTILINE)
 
 
 def pipeline_options(arguments: Sequence[str], resources: Resources | None = None) -> PipelineOptions:
@@ -133,17 +134,16 @@ def translate(error: BaseException) -> RagbeamError:
     text = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
     if ours := _OUR_ERROR.findall(text):
         kind, message = ours[-1]
-        return (InputError if kind == "InputError" else JobError)(_WHERE.sub("", message))
+        return getattr(errors, kind)(_WHERE.sub("", message))
     if local_workers.ENDED in text:
-        return JobError(
+        return NoMemoryError(
             "a worker process ended in the middle of its work",
             expected="it to live; one that takes too much memory is killed by the system",
-            remedy="the same command goes on where this one stopped",
         )
     lines = _LAST_ERROR.findall(text)
-    return JobError(
-        f"the job failed: {lines[-1] if lines else text.strip().splitlines()[-1]}", remedy="--debug shows the traceback"
-    )
+    line = lines[-1] if lines else text.strip().splitlines()[-1]
+    fault = machine.fault_in(_WHERE.sub("", line))
+    return fault or JobError(f"the job failed: {line}", remedy="--debug shows the traceback")
 
 
 def _runner_of(arguments: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ class WorkerOptions(DeviceOptions):
     """Where a job's models run, and what their workers must have."""
 
     batch_tokens: int | None = setting(
-        None, "tokens of a batch; by default what suits the device", group="workers", at_least=1
+        None, "tokens of a batch; by default what suits the device", group="workers", at_least=1, memory=True
     )
     accelerator: str | None = setting(
         None,

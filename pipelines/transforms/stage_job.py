@@ -161,6 +161,11 @@ class StageJob:
         self._finished = self.output.begin(options.overwrite, verify=options.verify)
         self.begun = True
 
+    def forget(self) -> None:
+        """Removes all finished shards: each is made again, by this run or the next."""
+        self.output.forget()
+        self._finished = {}
+
     def holds(self, name: str, fingerprint: str) -> bool:
         """Whether a file was finished with this fingerprint before the job began."""
         return _holds(self._finished.get(name), fingerprint)

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rag_ops import settings
+from rag_ops import machine, settings
 from rag_ops.articles import dump, tsv
 from rag_ops.articles.article import Article, NoArticle, Source, Split
 from rag_ops.articles.columns import Columns, find_columns, joined_text, made_id
@@ -188,6 +188,7 @@ class Parquet(Format):
                         number += 1
                         yield partial("{}, row {}".format, split.url, number), row
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                machine.check(error)
                 raise InputError(
                     f"a Parquet file is damaged, or its texts are not UTF-8 ({error})",
                     value=f"{split.url}, after row {number}",
@@ -351,6 +352,7 @@ def _open_parquet(url: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(store.open_read(url))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        machine.check(error)
         raise InputError(
             f"not a whole Parquet file ({error})", value=url, remedy="check --format, or download it again"
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 
+from rag_ops import machine
 from rag_ops.articles import tsv
 from rag_ops.articles.article import Split
 from rag_ops.errors import InputError
@@ -35,6 +36,7 @@ def read_lines(split: Split) -> Iterator[tsv.Line]:
                 yield number, position, line if position else line.removeprefix(codecs.BOM_UTF8)
                 position += len(line)
         except compression.BAD_COMPRESSION as error:
+            machine.check(error)
             raise InputError(
                 f"the file cannot be decompressed ({error})",
                 value=split.url,

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from rag_ops.errors import JobError, RagbeamError
+from rag_ops import machine
+from rag_ops.errors import NoMemoryError, RagbeamError
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
 Work = Callable[[np.ndarray], Sequence[R] | np.ndarray]  # row numbers to one result a row
-_NO_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|can't allocate memory|not enough memory", re.IGNORECASE)
-_BROKEN_DEVICE = re.compile(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|device-side assert", re.IGNORECASE)
 
 
 def token_batches(lengths: Sequence[int], budget_tokens: int) -> Iterator[np.ndarray]:
@@ -59,7 +57,7 @@ def in_batches(
         Row to result, and row to why it failed; each row is in one of them.
 
     Raises:
-        JobError: the device is broken; nothing that it says from then on is a row's fault.
+        JobError: the machine failed, or has no memory for a row alone: nothing that depends on the row.
     """
     results: dict[int, R] = {}
     failures: dict[int, str] = {}
@@ -71,13 +69,12 @@ def in_batches(
             rows = left[places]
             if rows.tobytes() in finished:
                 continue
-            found, own, for_memory = _halved(rows, work)
-            if own:
-                failures |= own
+            found, failed = _halved(rows, work)
+            if failed:
+                failures |= failed
                 break
             finished.add(rows.tobytes())
             results |= found
-            failures |= for_memory
             if len(results) + len(failures) > reported:
                 on_rows(len(results) + len(failures) - reported)
                 reported = len(results) + len(failures)
@@ -93,41 +90,32 @@ def one_by_one(count: int, work: Work[R]) -> tuple[dict[int, R], dict[int, str]]
 
     Returns:
         Row to result, and row to why it failed.
+
+    Raises:
+        JobError: as `in_batches`.
     """
-    found, own, for_memory = _halved(np.arange(count), work) if count else ({}, {}, {})
-    return found, own | for_memory
+    return _halved(np.arange(count), work) if count else ({}, {})
 
 
-def _halved(
-    rows: np.ndarray, work: Work[R], is_half: bool = False
-) -> tuple[dict[int, R], dict[int, str], dict[int, str]]:
-    """Results by row; failures that are the row's own; and those of rows that do not fit in memory even alone."""
+def _halved(rows: np.ndarray, work: Work[R], is_half: bool = False) -> tuple[dict[int, R], dict[int, str]]:
+    """Results by row, and failures that are the row's own."""
     try:
-        return dict(zip(rows.tolist(), work(rows), strict=True)), {}, {}
+        return dict(zip(rows.tolist(), work(rows), strict=True)), {}
     except RagbeamError:
         raise
     except Exception as error:  # whatever the model raises, it is one row's fault or the batch's size
         reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-        no_memory = is_out_of_memory(error)
-        broken = not no_memory and isinstance(error, RuntimeError) and _BROKEN_DEVICE.search(str(error)) is not None
+        fault = machine.fault_of(error)
     # Outside of the handler, whose traceback holds the batch's tensors.
-    if broken:
-        raise JobError("the device failed", value=reason, remedy="run the same command again: what is done stays")
+    if fault and (len(rows) == 1 or not isinstance(fault, NoMemoryError)):
+        raise fault
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if len(rows) == 1:
         logger.error("a row failed in the model: %s", reason)
-        alone = {int(rows[0]): reason}
-        return ({}, {}, alone) if no_memory else ({}, alone, {})
+        return {}, {int(rows[0]): reason}
     level = logging.DEBUG if is_half else logging.WARNING  # one line a batch, not one a half of a half
     logger.log(level, "a batch of %d rows failed and is halved: %s", len(rows), reason)
     half = len(rows) // 2
     first, second = _halved(rows[:half], work, is_half=True), _halved(rows[half:], work, is_half=True)
-    return first[0] | second[0], first[1] | second[1], first[2] | second[2]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that the device's or the machine's memory ran out, whichever library raised it."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+    return first[0] | second[0], first[1] | second[1]

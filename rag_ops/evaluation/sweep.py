@@ -18,6 +18,7 @@ from rag_ops.errors import InputError
 from rag_ops.evaluation.figures import AnswerSet, ByNumber, Scored
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.models import checkpoints
+from rag_ops.questions.failures import Failures
 from schemas.passages import Passage
 
 
@@ -50,6 +51,7 @@ class Sweep:
         on_rows: Callable[[int], None] = lambda rows: None,
     ):
         self._config, self._n_docs = answers.manifest.config, sorted(set(n_docs))
+        self._failures = {n: Failures() for n in self._n_docs}
         self._batch_tokens, self._on_rows = batch_tokens, on_rows
         self._device, self._threads = device, threads
         if max(n_docs) > answers.kept:
@@ -80,7 +82,11 @@ class Sweep:
             )
 
     def __call__(self, rows: Sequence[Scored]) -> list[ByNumber]:
-        """EM and F1 of each row by number of passages; empty for rows without gold, zeros for rows with an error."""
+        """EM and F1 of each row by number of passages; empty for rows without gold, zeros for rows with an error.
+
+        Raises:
+            JobError: the machine failed.
+        """
         distinct = {one.row["question"]: one.row for one in rows if one.gold and not one.row["error"]}
         by_n = {n: self._answers(distinct, n) for n in self._n_docs}
         found: list[ByNumber] = []
@@ -93,6 +99,15 @@ class Sweep:
             found.append(scores)
         return found
 
+    def check(self) -> None:
+        """Checks, after all rows, that the model has not failed alike on over half of them.
+
+        Raises:
+            JobError: it has, for some number of passages.
+        """
+        for failures in self._failures.values():
+            failures.check("mend the cause and run the same command again")
+
     def _answers(self, rows: Mapping[str, Mapping[str, Any]], n: int) -> dict[str, str | None]:
         if not rows:
             return {}
@@ -104,6 +119,7 @@ class Sweep:
         answers = self._generator.answer(
             list(rows), contexts, scores, batch_tokens=self._batch_tokens, on_rows=self._on_rows
         )
+        self._failures[n].add(answer.error for answer in answers)
         return {question: answer.text for question, answer in zip(rows, answers, strict=True)}
 
     @functools.cached_property

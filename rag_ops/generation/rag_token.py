@@ -166,7 +166,7 @@ class RagTokenGenerator:
             One answer a question, in the order given.
 
         Raises:
-            JobError: the device failed.
+            JobError: the machine failed, or has no memory for one question alone.
         """
         answers = [Answer(None, None, [], False, NO_HIT) for _ in questions]
         answerable = [number for number, found in enumerate(passages) if found]

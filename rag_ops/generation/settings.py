@@ -21,7 +21,7 @@ class GenerationSettings:
         InputError: a setting is out of range, or two don't go together; it names the command line's flag.
     """
 
-    num_beams: int = setting(1, "beams; 1 is greedy decoding", at_least=1, at_most=1000)
+    num_beams: int = setting(1, "beams; 1 is greedy decoding", at_least=1, at_most=1000, memory=True)
     min_length: int = setting(1, "shortest answer in tokens, the start token counted, as transformers does", at_least=0)
     max_new_tokens: int = setting(50, "longest answer in tokens, the end token included", at_least=1)
     length_penalty: float = setting(

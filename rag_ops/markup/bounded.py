@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from rag_ops import machine
+from rag_ops.errors import JobError, NoMemoryError
 from rag_ops.markup import wikitext
 
 MAX_SECS = 3  # processor seconds for a page
@@ -73,7 +76,11 @@ def is_suspect(markup: str) -> bool:
 
 
 def _in_child(markup: str, apparatus: frozenset[str]) -> str | None:
-    """Converts a page in a process of its own; None if that needs too much time or memory, or dies."""
+    """Converts a page in a process of its own; None if that needs too much time or memory, or dies of itself.
+
+    Raises:
+        JobError: the system killed the process, for its own want of memory say, or could not start it.
+    """
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
     try:
@@ -85,8 +92,14 @@ def _in_child(markup: str, apparatus: frozenset[str]) -> str | None:
             env={**os.environ, "PYTHONPATH": paths},
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except subprocess.TimeoutExpired:
         return None
+    except OSError as error:
+        raise machine.fault_of(error) or JobError("a process cannot be started", value=str(error)) from error
+    if done.returncode == -signal.SIGKILL:
+        raise NoMemoryError(
+            "the process that converts a page was killed", expected="it to live; the system kills for want of memory"
+        )
     return done.stdout.decode() if done.returncode == 0 else None
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rag_ops import heap
+from rag_ops import heap, machine
 from rag_ops.compute import batching
 from rag_ops.compute.devices import pick_device, torch_threads
 from rag_ops.compute.packed_linear import pack_linears
@@ -162,8 +162,8 @@ class Encoder:
             A row's vector is the same bytes whatever the other rows are.
 
         Raises:
-            JobError: a text cannot be encoded and there is no `on_failure`, and its `row` says which; or the device
-                failed.
+            JobError: a text cannot be encoded and there is no `on_failure`, and its `row` says which; or the
+                machine failed.
         """
         budget = batch_tokens or ENCODER_BATCH_TOKENS[self._device]
         vectors = np.empty((len(texts), self.dimension), dtype=dtype)
@@ -251,7 +251,7 @@ class Encoder:
         try:
             return self._encode_batch(batch, shape)
         except Exception as error:
-            if shape[0] == 1 or not batching.is_out_of_memory(error):
+            if shape[0] == 1 or not machine.is_out_of_memory(error):
                 raise
         # Outside of the handler, whose traceback holds the batch's tensors.
         if self._device == "cuda":

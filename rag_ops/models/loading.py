@@ -29,8 +29,8 @@ from transformers import (
     RagTokenizer,
 )
 
-from rag_ops.compute.batching import is_out_of_memory
-from rag_ops.errors import InputError, JobError, RagbeamError
+from rag_ops import machine
+from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError
 from rag_ops.models import checkpoints
 
 OWN_CLASSES: dict[str, Any] = {"trust_remote_code": False}  # given to whatever of transformers would take a directory's
@@ -215,15 +215,17 @@ def loading(what: str, directory: str) -> Iterator[None]:
 
     Raises:
         InputError: the block raised something else than our own errors.
-        JobError: there is no memory for it.
+        JobError: there is no memory for it, or the disk failed.
     """
     try:
         yield
     except RagbeamError:
         raise
     except Exception as error:  # of unpickling, zip, JSON, safetensors, torch and transformers
-        if is_out_of_memory(error):
+        if isinstance(fault := machine.fault_of(error), NoMemoryError):
             raise JobError(f"there is no memory for {what}", value=directory, remedy="use a larger worker") from error
+        if fault:
+            raise fault from error
         lines = str(error).strip().splitlines()
         reason = lines[0][:MAX_REASON_CHARS] if lines else type(error).__name__
         if "weights_only" in str(error) or "Weights only load failed" in str(error):

@@ -142,8 +142,8 @@ def failures(directory: str, numbers: Iterable[int]) -> Failures:
     return counts
 
 
-def forget_failures(directory: str) -> None:
-    """Removes the results of blocks with questions that failed in the model, if those fail the job.
+def forget_failures(directory: str) -> bool:
+    """Removes the results of blocks with questions that failed in the model, if those fail the job; returns whether.
 
     The next run asks these blocks again; if the job has another fault, a few such questions are no reason to.
     """
@@ -156,6 +156,8 @@ def forget_failures(directory: str) -> None:
         for name, found in errors.items():
             if any(map(is_of_model, found)):
                 store.remove(store.join(directory, name))
+        return True
+    return False
 
 
 def result_names(directory: str) -> list[str]:

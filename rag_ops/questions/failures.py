@@ -12,6 +12,10 @@ NO_HIT = "no passage was found for the question"
 MODEL_FAILED = "the model failed"
 NOT_ENCODED = "the question cannot be encoded"
 FEWEST_QUESTIONS = 20  # a job with fewer says nothing about the model
+REMEDY = (
+    "mend the cause and run the same command again, which asks them again; "
+    "--keep_going writes such rows with their error"
+)
 
 
 @dataclasses.dataclass
@@ -39,8 +43,11 @@ class Failures:
                 self.failed[kind] += 1
                 self.example.setdefault(kind, error)
 
-    def check(self) -> None:
+    def check(self, remedy: str = REMEDY) -> None:
         """Raises if more than half of the questions failed in one way.
+
+        Args:
+            remedy: what to do about it.
 
         Raises:
             JobError: it has, and there were at least `FEWEST_QUESTIONS`.
@@ -51,8 +58,7 @@ class Failures:
                 f"the model failed alike on {count} of {self.reached} questions",
                 value=self.example[kind],
                 expected="at most half",
-                remedy="mend the cause and run the same command again, which asks them again; "
-                "--keep_going writes such rows with their error",
+                remedy=remedy,
             )
 
 

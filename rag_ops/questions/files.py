@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rag_ops import machine
 from rag_ops.errors import InputError
 from rag_ops.questions import json_documents
 from rag_ops.questions.columns import FORMATS, QUESTION_NAMES, Columns, QuestionOptions, choose, plain
@@ -101,6 +102,7 @@ def _text_rows(url: str, kind: str, options: QuestionOptions) -> Iterator[Row]:
             else:
                 yield from _delimited_rows(url, decoded_lines(stream, url), DELIMITERS[kind], options)
         except compression.BAD_COMPRESSION as error:
+            machine.check(error)
             raise InputError(
                 f"a question file cannot be decompressed ({error})", value=url, expected="a whole file"
             ) from error
@@ -220,6 +222,7 @@ def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[Row]:
                     row = {name: values[place] for name, values in cells.items()}
                     yield Row(number, columns.id_of(row), row[columns.question], columns.answers_of(row))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        machine.check(error)
         raise InputError(
             f"not a whole Parquet file ({error})", value=f"{url}, after row {number}" if number else url
         ) from error

@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 import zstandard
 from fsspec.spec import AbstractBufferedFile
 
+from rag_ops import machine
 from rag_ops.errors import InputError
 from rag_ops.storage import store
 
@@ -109,6 +110,7 @@ def single_stream_chunks(url: str) -> Iterator[tuple[bytes, bool]]:
         except EOFError as error:
             raise _cut(url, file) from error
         except BAD_COMPRESSION as error:
+            machine.check(error)
             raise InputError(
                 f"not {'gzip' if kind == 'gz' else kind} ({error})",
                 value=f"{url}, byte {file.tell()}",
@@ -151,6 +153,7 @@ def bz2_chunks(url: str, start: int, end: int | None) -> Iterator[tuple[bytes, b
                     if piece:
                         yield piece, owned
             except OSError as error:
+                machine.check(error)
                 raise InputError(
                     f"not bz2 ({error})", value=f"{url}, stream at byte {position}", remedy="download it again"
                 ) from error

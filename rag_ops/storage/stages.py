@@ -277,6 +277,11 @@ class StageOutput:
             self._forget(names)
             raise
 
+    def forget(self) -> None:
+        """Removes all finished shards: they are made again."""
+        self._remove_shards(set())
+        self._forget([record.path for record in finished_shards(self.url)])
+
     def _forget(self, names: Sequence[str]) -> None:
         for name in names:
             store.remove(store.join(self.url, store.INCOMPLETE, name + RECORD_SUFFIX))

@@ -28,9 +28,9 @@ class FinetuneSettings:
     warmup_steps: float = setting(
         0.1, "steps in which the learning rate rises from 0; below 1, their share of all", finite=False
     )
-    batch_size: int = setting(8, "questions of a batch", at_least=1, at_most=100_000)
+    batch_size: int = setting(8, "questions of a batch", at_least=1, at_most=100_000, memory=True)
     accumulation: int = setting(1, "batches whose gradients are added up before a step", at_least=1)
-    n_docs: int = setting(5, "passages for a question", at_least=1, at_most=10_000)
+    n_docs: int = setting(5, "passages for a question", at_least=1, at_most=10_000, memory=True)
     label_smoothing: float = setting(
         0.1, "share of the loss that is spread over the vocabulary, as the paper's code", finite=False
     )
