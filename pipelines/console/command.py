@@ -73,8 +73,8 @@ class Command:
         except Exception as error:
             fault = error if isinstance(error, RagbeamError) else machine.fault_of(error)
             if isinstance(fault, NoMemoryError):
-                flags = " or ".join(settings.memory_flags(type(options)))
-                lower = f"lower {flags}, or give" if flags else "give"
+                flags = ", ".join(settings.memory_flags(type(options)))
+                lower = f"lower one of {flags}, or give" if flags else "give"
                 raise JobError(str(fault), remedy=f"{lower} the machine more memory; {machine.RESUME}") from error
             if fault is None or fault is error:
                 raise

@@ -129,6 +129,27 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(small_disk, passages, 
     assert files(small_disk / "out") == sorted(["manifest.json", "run.json", *(name for name, _ in whole)])
 
 
+@pytest.mark.parametrize("free", [2, 8, 24])
+def test_a_disk_that_is_full_while_questions_are_answered(small_disk, workspace, tiny_rag, tmp_path, capsys, free):
+    def command(output):
+        questions, index = tmp_path / "many.jsonl", workspace / "index"
+        few = ["--threads", 1, "--max_new_tokens", 4, "--n_docs", 2, "--block_questions", 10]
+        return ["answer", "--questions", questions, "--index", index, "--model", tiny_rag, "--output", output, *few]
+
+    rows = [{"question": f"what is the king {number}"} for number in range(40)]
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes((2 << 20) - (free << 12)))
+    code, line = fails(capsys, *command(small_disk / "out"))
+    assert code == 1
+    assert "No space left on device" in line
+    assert "free" in line
+    filler.unlink()
+    ragbeam(*command(small_disk / "out"))
+    ragbeam(*command(tmp_path / "whole"))
+    assert digests(small_disk / "out", "answer") == digests(tmp_path / "whole", "answer")
+
+
 def test_a_disk_that_may_not_be_written_is_one_line(small_disk, passages, sentence_encoder, whole, capsys):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     code, line = fails(capsys, *embed(passages, sentence_encoder, small_disk / "out"))
@@ -272,13 +293,30 @@ def test_two_jobs_at_once_never_mix(inputs, tmp_path):
 
 
 def test_a_worker_process_that_is_killed_ends_the_job(passages, sentence_encoder, whole, tmp_path):
-    out = tmp_path / "out"
-    command = [str(part) for part in embed(passages, sentence_encoder, out)]
+    command = embed(passages, sentence_encoder, tmp_path / "out")
+    line = killed(tmp_path, command)
+    assert "lower one of --max_tokens, --batch_tokens" in line
+    ragbeam(*command)
+    assert digests(tmp_path / "out", "embed") == whole
+    assert not (tmp_path / "out" / store.INCOMPLETE).exists()
+
+
+def test_a_worker_process_that_is_killed_while_questions_are_answered(workspace, inputs, tiny_rag, tmp_path):
+    command = ["answer", "--questions", inputs / "questions.jsonl", "--index", workspace / "index", "--model", tiny_rag]
+    command += ["--threads", 1, "--max_new_tokens", 4, "--n_docs", 2, "--block_questions", 4, "--output"]
+    line = killed(tmp_path, [*command, tmp_path / "out"])
+    assert "lower one of --n_docs, --num_beams, --batch_tokens" in line
+    ragbeam(*command, tmp_path / "out")
+    assert digests(tmp_path / "out", "answer") == digests(workspace / "answers", "answer")
+
+
+def killed(tmp_path, command) -> str:
+    """Runs a job with two worker processes, one of which is killed; returns its error line."""
     workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     log = tmp_path / "stderr"  # not a pipe: the worker that is left holds it until it sees that it is alone
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", *command, *workers], stderr=stderr, start_new_session=True
+            [sys.executable, "-m", "pipelines.cli", *map(str, command), *workers], stderr=stderr, start_new_session=True
         )
     try:
         while process.poll() is None and not children(process.pid):
@@ -291,11 +329,10 @@ def test_a_worker_process_that_is_killed_ends_the_job(passages, sentence_encoder
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 1
-    assert "ragbeam: error: a worker process ended" in log.read_text()
-    assert not (out / "manifest.json").exists()
-    ragbeam(*command)
-    assert digests(out, "embed") == whole
-    assert not (out / store.INCOMPLETE).exists()
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    (line,) = [line for line in log.read_text().splitlines() if line.startswith("ragbeam: error:")]
+    assert "a worker process ended" in line
+    return line
 
 
 def children(pid: int) -> list[int]:

@@ -1,5 +1,7 @@
 """Failures kept apart: results by an independent loop, every row once, whatever fails."""
 
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_ops.compute import batching
-from rag_ops.errors import JobError
+from rag_ops.errors import JobError, NoMemoryError
 
 LENGTHS = [3, 9, 2, 3, 7, 7, 1, 30, 4, 4]
 
@@ -53,10 +55,31 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_no_row(most):
     assert max(len(batch) for _, batch in found.values()) <= most
 
 
-def test_a_row_too_large_for_memory_alone_is_its_own_failure():
-    found, failures = batching.in_batches(LENGTHS, 1000, Model({7}, error=MemoryError()))
-    assert sorted(found) == [row for row in range(10) if row != 7]
-    assert failures == {7: "MemoryError: no message"}
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "memory ran out: 'OutOfMemoryError: CUDA",
+        ),
+        (RuntimeError("could not create a primitive"), "memory ran out: 'RuntimeError: could not create a primitive'"),
+        (MemoryError(), "memory ran out: 'MemoryError: no message'"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/tmp/x"),
+            "the disk failed: 'No space left on device: /tmp/x'",
+        ),
+        (RuntimeError("can't start new thread"), "the system failed"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "the device failed"),
+    ],
+)
+@pytest.mark.parametrize(
+    "how", [lambda work: batching.in_batches(LENGTHS, 20, work), lambda work: batching.one_by_one(10, work)]
+)
+def test_what_the_machine_lacks_is_no_rows_failure(how, error, message):
+    with pytest.raises(JobError) as raised:
+        how(Model({7}, error=error))
+    assert str(raised.value).startswith(message)
+    assert isinstance(raised.value, NoMemoryError) == ("memory ran out" in message)
 
 
 def test_one_bad_row_costs_some_more_batches_and_no_more():
@@ -64,31 +87,6 @@ def test_one_bad_row_costs_some_more_batches_and_no_more():
     found, _ = batching.in_batches([10] * 1000, 320, model)
     assert len(found) == 999
     assert model.calls < 1000 / 32 + 15
-
-
-@pytest.mark.parametrize(
-    ("error", "no_memory"),
-    [
-        (torch.cuda.OutOfMemoryError("x"), True),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-        (
-            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
-            True,
-        ),
-        (MemoryError(), True),
-        (RuntimeError("CUDA error: device-side assert triggered"), False),
-        (ValueError("out of memory, as a question says"), False),
-    ],
-)
-def test_how_memory_that_ran_out_is_told(error, no_memory):
-    assert batching.is_out_of_memory(error) == no_memory
-
-
-def test_a_broken_device_is_no_rows_fault():
-    error = RuntimeError("CUDA error: an illegal memory access was encountered")
-    with pytest.raises(JobError, match="the device failed"):
-        batching.in_batches(LENGTHS, 20, Model({1}, error=error))
 
 
 def test_one_by_one():
