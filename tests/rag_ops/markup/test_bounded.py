@@ -1,11 +1,13 @@
 """Hostile pages: within five seconds each is text or nothing, whatever its markup; the process lives on."""
 
+import sys
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rag_ops.errors import JobError
 from rag_ops.markup import bounded, wikitext
 from rag_ops.markup.bounded import is_suspect, render
 
@@ -112,3 +114,20 @@ def test_a_process_of_its_own_knows_the_names_of_files_too():
     page = "[[Datei:A.jpg|mini|Ein Bild]]Text. " + "<i>word</i> " * 9000
     assert is_suspect(wikitext.prepare(page)[0])
     assert render(page, frozenset(["datei"])).startswith("Text. word word")
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [("import os; os.kill(os.getpid(), 9)", "was killed"), (None, "cannot be started")],
+)
+def test_a_process_that_the_system_kills_is_no_fault_of_the_page(script, message, monkeypatch, tmp_path):
+    """A page is dropped for what it takes itself; that a machine has no memory left says nothing of it."""
+    if script is None:
+        python = tmp_path / "none"
+    else:
+        python = tmp_path / "python"
+        python.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{script}'\n")
+        python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(JobError, match=message):
+        bounded.render("x" * (bounded.SUSPECT_CHARS + 1))

@@ -11,6 +11,7 @@ import pytest
 import transformers
 
 from rag_ops.errors import InputError
+from rag_ops.generation.rag_token import RagTokenGenerator
 from rag_ops.questions.reading import Question, QuestionOptions, read_questions
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.training.data import split_questions
@@ -98,6 +99,38 @@ def test_a_checkpoint_half_written_is_passed_over_and_overwrite_does_not_hinder_
     )
     assert steps[0] == 3
     ours, theirs = (Path(place, "model.safetensors").read_bytes() for place in (tmp_path, undisturbed[0]))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("could not create a primitive"), OSError(28, "No space left on device")]
+)
+def test_a_failure_of_the_machine_in_an_evaluation_ends_the_training(
+    kingdom, undisturbed, tmp_path, capsys, monkeypatch, error
+):
+    """At the third evaluation, after a checkpoint; no answer counts as wrong for it."""
+    rows = [{"question": q.question, "answer": list(q.answers)} for q in few_questions(kingdom)]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["finetune", "--model", kingdom["model"], "--index", kingdom["index"], "--train", tmp_path / "few.jsonl"]
+    command += ["--output", tmp_path / "out", "--epochs", 2, "--learning_rate", 1e-3, "--n_docs", 2, "--eval_steps", 2]
+    command += ["--seed", 3]
+    real, calls = RagTokenGenerator._encode, []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) > 2:
+            raise error
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RagTokenGenerator, "_encode", failing)
+        code, line = fails(capsys, *command)
+    assert code == 1
+    assert str(error).removeprefix("[Errno 28] ") in line
+    assert ("lower one of --batch_size, --n_docs, or" in line) == isinstance(error, RuntimeError)
+    assert not (tmp_path / "out" / "config.json").exists()
+    ragbeam(*command, "--resume")
+    ours, theirs = (Path(place, "model.safetensors").read_bytes() for place in (tmp_path / "out", undisturbed[0]))
     assert ours == theirs
 
 
