@@ -377,6 +377,7 @@ def _loading_dataset(name: str, options: InputOptions) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # datasets raises its own, the hub's and the file system's errors
+        machine.check(error)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"the dataset cannot be loaded ({reason[:160]})",

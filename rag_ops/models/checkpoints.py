@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rag_ops import machine
 from rag_ops.errors import InputError
 from rag_ops.models import dpr_checkpoints
 from rag_ops.models.sentence_encoders import EncoderConfig, is_sentence_encoder, read_encoder_config, transformer_folder
@@ -60,6 +61,7 @@ def find_model(name: str) -> str:
     except HFValidationError as error:
         raise InputError("no such model directory", value=name, expected="a directory or a hub id") from error
     except Exception as error:  # the hub client raises its own, requests' and the operating system's errors
+        machine.check(error)
         raise InputError(
             f"no such model directory, and the hub does not give it ({type(error).__name__})",
             value=name,
