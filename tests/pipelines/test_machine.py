@@ -130,14 +130,16 @@ def test_a_fault_at_one_question_in_the_encoder(
 
 
 @pytest.mark.parametrize("fault", ["torch", "onednn", "python", "disk"])
-def test_a_fault_at_one_passage(stage, sentence_encoder, tmp_path, capsys, monkeypatch, fault):
+def test_a_fault_at_one_passage(stage, sentence_encoder, tokenizer, tmp_path, capsys, monkeypatch, fault):
+    mark = tokenizer.convert_tokens_to_ids("war")
     command = ["embed", "--passages", stage / "passages", "--encoder", sentence_encoder, "--output", tmp_path / "out"]
     broken = Fails(
-        monkeypatch, Encoder, "_encode_batch", lambda batch, _: any(row.number == 3 for row in batch), FAULTS[fault]
+        monkeypatch, Encoder, "_encode_batch", lambda batch, _: any(mark in row.ids for row in batch), FAULTS[fault]
     )
     code, line = fails(capsys, *command)
     assert code == 1
     assert names_what_to_lower(line, "--max_tokens", "--batch_tokens") == (fault in NO_MEMORY)
+    assert ("memory ran out" if fault in NO_MEMORY else "No space left on device") in line
     broken.mended = True
     ragbeam(*command)
     assert digests(tmp_path / "out", "embed") == digests(stage / "embeddings", "embed")
