@@ -16,6 +16,7 @@ from tests.benchmarks.running import run_all
 
 NAMES = (
     *("chunk", "embed", "answer", "decode", "index", "specs", "memory", "plan", "finetune", "reader", "rows", "fuzz"),
+    "arguments",
     *("flink", "gpu"),
 )
 

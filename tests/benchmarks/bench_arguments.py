@@ -1,0 +1,311 @@
+"""Random argument lists, most of them wrong, for every command: an exit code, one line, and nothing else touched.
+
+The lists come from hypothesis over what the commands' own parsers declare. Each is run in a child that is forked from a
+process with Beam, torch, transformers and FAISS imported, so that a case takes the time of the command alone.
+`RAGBEAM_ARGUMENT_CASES` gives another number of cases; those that fail are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.cli import COMMANDS
+from pipelines.console.command import build_parser, main
+from tests.benchmarks.common import Result
+from tests.conftest import bert_config, make_bart, make_sentence_encoder, make_tokenizer
+from tests.pipelines.workspace import ragbeam, write_articles, write_questions
+
+LIMIT_SECS = 20.0  # of a case
+SERVED_SECS = 2.0  # after which a worker pool is interrupted, for it serves until then
+CODES = (0, 1, 2, 130)
+MISSING = "no/such/place"
+VALUES: dict[Any, list[str]] = {
+    int: ["1", "2", "0", "-1", "100000", "99999999999999999999", "1.5", "NaN", "", "x", "1e3", " 2"],
+    float: ["0.5", "1", "0", "-1", "nan", "inf", "-inf", "1e308", "1e-320", "", "x", "0,5"],
+    str: [
+        "",
+        " ",
+        "x",
+        "\u0663",
+        "a::b",
+        "*",
+        "[",
+        "-",
+        "--",
+        "~",
+        "auto",
+        "1GiB",
+        "1e400GiB",
+        "Flat",
+        "HNSW0",
+        "IVF0",
+        MISSING,
+    ],
+}
+WHOLE = {  # arguments that a command runs with; OUT and the names of the workspace stand for paths
+    "chunk": "--input articles.jsonl --output OUT --num_shards 1",
+    "embed": "--passages passages --encoder encoder --output OUT",
+    "index": "--embeddings embeddings --output OUT",
+    "answer": "--questions questions.jsonl --index index --model rag --output OUT --max_new_tokens 2 --n_docs 1",
+    "evaluate": "--answers answers --output OUT/report.json",
+    "run": "--workspace OUT --input articles.jsonl --encoder encoder --questions no_questions.jsonl --model rag",
+    "verify": "index",
+    "demo": "--workspace OUT --encoder encoder --questions no_questions.jsonl",
+    "compose": "--question_encoder encoder --generator bart --output OUT",
+    "finetune": "--model rag --index index --train questions.jsonl --output OUT --max_steps 1 --n_docs 1",
+    "import": "--format wiki_dpr --input embeddings --output OUT",
+    "export": "--index index --output OUT",
+    "plan": "--articles 100",
+    "workers": "--port 0",
+}
+ALONE = [  # what may stand at the end of a list
+    *(
+        "b.jsonl",
+        "-n_docs 3",
+        "num_shards 4",
+        "--num_shard 4",
+        "--runner FlinkRunner",
+        "--runner Nobody",
+        "--job_name=x",
+    ),
+    *(
+        "--direct_num_workers -1",
+        "--direct_num_workers x",
+        "--streaming",
+        "--help",
+        "--debug",
+        "--log_format yaml",
+        "-",
+    ),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Cases of all commands together."""
+
+    cases: int = int(os.environ.get("RAGBEAM_ARGUMENT_CASES", "10000"))
+
+
+TOY = Sizes(cases=2 * len(WHOLE))
+
+
+def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
+    """Cases that did not end as they should, and how the others ended."""
+    import datasets  # noqa: F401  # what a child would import anew each time
+    import faiss  # noqa: F401
+    import torch
+    import transformers.models.rag  # noqa: F401
+
+    torch.set_num_threads(1)
+    workspace = directory / "workspace"
+    if not (child := os.fork()):  # the threads of its models would be missed in children of this process
+        make_workspace(workspace)
+        os._exit(0)
+    os.waitpid(child, 0)
+    ended: Counter[str] = Counter()
+    wrong: list[str] = []
+    slowest = (0.0, "")
+    for command in COMMANDS:
+        for arguments in lists_of(command.name, sizes.cases // len(COMMANDS)):
+            case = Case(workspace, directory, [command.name, *arguments])
+            case.run()
+            ended[str(case.code)] += 1
+            slowest = max(slowest, (case.seconds, case.line))
+            if problem := case.problem():
+                wrong.append(problem)
+                sys.stderr.write(f"{problem}: {case.line}\n")
+            case.clean()
+    codes = ", ".join(f"{count:,} with {code}" for code, count in sorted(ended.items()))
+    figures = f"{ended.total():,} lists; exit codes: {codes}; slowest {slowest[0]:.1f} s ({slowest[1][:80]})"
+    return [Result("argument lists that end otherwise than in a line", len(wrong), "0", not wrong, figures, not wrong)]
+
+
+def make_workspace(directory: Path) -> Path:
+    """Articles, questions, models and the outputs of all stages, small."""
+    from transformers import AutoTokenizer
+
+    directory.mkdir()
+    words = make_tokenizer(directory / "words")
+    tokenizer = AutoTokenizer.from_pretrained(words)
+    (directory / "encoder").mkdir()
+    make_sentence_encoder(directory / "encoder", tokenizer, bert_config(len(tokenizer)), seed=1)
+    make_bart(directory / "bart", tokenizer, seed=3, layers=2, width=16, init_std=0.5)
+    write_articles(directory / "articles.jsonl")
+    write_questions(directory / "questions.jsonl")
+    for command in ("compose", "chunk", "embed", "index", "answer"):
+        whole = list(filled(WHOLE[command].split(), directory, directory / OUTPUTS[command]))
+        ragbeam(command, *whole)
+    return directory
+
+
+OUTPUTS = {"compose": "rag", "chunk": "passages", "embed": "embeddings", "index": "index", "answer": "answers"}
+
+
+def filled(arguments: Sequence[str], workspace: Path, output: Path) -> list[str]:
+    """Arguments with the paths that names stand for."""
+    names = {*OUTPUTS.values(), "articles.jsonl", "questions.jsonl", "encoder", "bart", "no_questions.jsonl"}
+    paths = [str(workspace / one) if one in names else one for one in arguments]
+    return [str(output) + one[3:] if one == "OUT" or one.startswith("OUT/") else one for one in paths]
+
+
+def lists_of(command: str, count: int) -> list[list[str]]:
+    """Random argument lists of a command, the same in every run: whole ones with one to three changes."""
+    found: list[list[str]] = []
+
+    @settings(
+        max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(st.data())
+    def collect(data: Any) -> None:
+        found.append(changed(WHOLE[command].split(), actions_of(command), data.draw))
+
+    collect()
+    return found
+
+
+def actions_of(command: str) -> list[argparse.Action]:
+    """The flags that a command's parser declares."""
+    parser = build_parser([one for one in COMMANDS if one.name == command])
+    (subparsers,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    return [one for one in subparsers.choices[command]._actions if one.option_strings]
+
+
+def changed(arguments: list[str], actions: Sequence[argparse.Action], draw: Callable[[Any], Any]) -> list[str]:
+    """Arguments with one to three random changes."""
+    places = ["passages", "embeddings", "index", "answers", "encoder", "rag", "articles.jsonl", "questions.jsonl"]
+    for _ in range(draw(st.integers(1, 3))):
+        change = draw(st.sampled_from(["flag", "flag", "flag", "value", "drop", "misspell", "twice", "alone", "place"]))
+        flags = [place for place, one in enumerate(arguments) if one.startswith("--")]
+        values = [place for place, one in enumerate(arguments) if not one.startswith("-")]
+        if change == "flag":
+            action = draw(st.sampled_from(actions))
+            arguments = [*arguments, draw(st.sampled_from(action.option_strings))]
+            if action.nargs != 0:
+                arguments.append(draw(st.sampled_from([*VALUES.get(action.type, VALUES[str]), *places])))
+        elif change == "alone":
+            arguments = [*arguments, *draw(st.sampled_from(ALONE)).split()]
+        elif change in ("value", "place") and values:
+            place = draw(st.sampled_from(values))
+            value = draw(st.sampled_from(places if change == "place" else VALUES[str]))
+            arguments = [*arguments[:place], value, *arguments[place + 1 :]]
+        elif change in ("drop", "misspell", "twice") and flags:
+            place = draw(st.sampled_from(flags))
+            pair = {
+                "drop": [],
+                "misspell": [arguments[place][:-1], *arguments[place + 1 : place + 2]],
+                "twice": arguments[place : place + 2] * 2,
+            }[change]
+            arguments = [*arguments[:place], *pair, *arguments[place + 2 :]]
+    return arguments
+
+
+class Case:
+    """One argument list, run in a child of this process.
+
+    Args:
+        workspace: what the command reads, which must stay as it is.
+        directory: where the case may make a folder of its own.
+        arguments: the command and its arguments, with names for paths.
+    """
+
+    def __init__(self, workspace: Path, directory: Path, arguments: Sequence[str]):
+        self._workspace, self._folder = workspace, directory / "case"
+        self.line = shlex.join(arguments)
+        self._arguments = filled(arguments, workspace, self._folder / "out" / "put")
+        self.code: int | None = None
+        self.seconds = 0.0
+        self._before = state_of(workspace)
+
+    def run(self) -> None:
+        """Runs it, at most LIMIT_SECS; the code is None if it had to be killed."""
+        (self._folder / "out").mkdir(parents=True)
+        (self._folder / "here").mkdir()
+        started = time.monotonic()
+        child = os.fork()
+        if not child:
+            self._be()
+        interrupted = False
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+            self.seconds = time.monotonic() - started
+            if self._arguments[0] == "workers" and self.seconds > SERVED_SECS and not interrupted:
+                os.kill(child, signal.SIGINT)
+                interrupted = True
+            if self.seconds > LIMIT_SECS:
+                os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return
+            time.sleep(0.01)
+        self.seconds = time.monotonic() - started
+        self.code = os.waitstatus_to_exitcode(ended[1])
+
+    def _be(self) -> None:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.chdir(self._folder / "here")
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(self._folder / name, os.O_WRONLY | os.O_CREAT), descriptor)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        code = 99
+        try:
+            code = main(COMMANDS, self._arguments)
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 98
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            code = 1 if "--debug" in self._arguments else code  # as Python exits after a traceback
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def problem(self) -> str | None:
+        """What is wrong with how it ended, if anything."""
+        text = (self._folder / "stderr").read_text(errors="replace")
+        last = text.strip().splitlines()[-1][:200] if text.strip() else ""
+        marks = "ragbeam: error:", '"event": "error"'
+        errors = [line for line in text.splitlines() if line.startswith(marks[0]) or marks[1] in line]
+        says_more = {"verify", "--debug"} & {*self._arguments}  # in their own way
+        if self.code is None:
+            return f"it took over {LIMIT_SECS:.0f} s"
+        if "Traceback" in text and not says_more:
+            return f"a traceback ({last})"
+        if self.code not in CODES:
+            return f"exit code {self.code} ({last})"
+        if self.code in (1, 2) and len(errors) != 1 and not says_more:
+            return f"{len(errors)} error lines with exit code {self.code} ({last})"
+        if state_of(self._workspace) != self._before:
+            return "the workspace was changed"
+        if self.code == 2 and (left := list((self._folder / "out").rglob("*"))):
+            return f"left behind: {left[0].name}"
+        return None
+
+    def clean(self) -> None:
+        """Removes what the case made."""
+        shutil.rmtree(self._folder)
+
+
+def state_of(directory: Path) -> dict[str, tuple[int, int, int]]:
+    """Size, time and inode of every file below a directory."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        state = path.stat()
+        found[str(path)] = (state.st_size, state.st_mtime_ns, state.st_ino)
+    return found
