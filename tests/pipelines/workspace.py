@@ -128,5 +128,5 @@ def write_answers(directory: Path, rows: list[dict], n_docs: int = 5, row_group_
                 lambda file, t=table: write_parquet(file, iter([t]), t.schema, row_group_rows),
             )
         )
-    output.finish(records, {}, {})
+    output.finish(records, {"index": "../index"}, {"errors": {}})
     return output.url
