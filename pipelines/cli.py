@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pipelines import compose, evaluate, finetune, plan, run, serve_workers, transfer, verify
-from pipelines.console import command
-from pipelines.demo.command import COMMAND as DEMO
+try:
+    from pipelines import compose, evaluate, finetune, plan, run, serve_workers, transfer, verify
+    from pipelines.console import command
+    from pipelines.demo.command import COMMAND as DEMO
+except KeyboardInterrupt:  # later ones are `interrupts`'s
+    sys.exit("ragbeam: interrupted")
 
 COMMANDS = (
     *run.COMMANDS,
@@ -26,6 +29,8 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that the arguments name (by default those of the process); returns its exit code."""
+    if arguments is None:
+        return command.main(COMMANDS, sys.argv[1:], whole_process=True)
     return command.main(COMMANDS, arguments)
 
 

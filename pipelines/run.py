@@ -66,12 +66,9 @@ def run(options: RunOptions, beam_arguments: Sequence[str]) -> None:
         InputError: an input is missing, or parts do not go together.
         JobError: a stage failed.
     """
-    from pipelines.runners import launch
-    from rag_ops.retrieval.corpus import check_parts
-
-    answer, encoder = options.stages["answer"], options.stages["embed"].encoder
-    launch.check(beam_arguments, [options.workspace.workspace], [answer.model, encoder], answer.workers.resources)
-    check_parts(answer.questions, answer.reading, answer.model, encoder)
+    known: Mapping[str, Any] = {}
+    for name, stage in options.stages.items():  # each says what the next one will find
+        known = importlib.import_module(f"pipelines.{name}.job").check(stage, beam_arguments, known)
     for command in COMMANDS:
         command.execute(options.stages[command.name], beam_arguments)
 

@@ -20,6 +20,9 @@ def size(count: float) -> str:
     return f"{count:.3g} TiB"
 
 
+MAX_BYTES = 1 << 60
+
+
 def parse_size(flag: str, text: str) -> int:
     """Parses a number of bytes as a person writes it.
 
@@ -30,10 +33,13 @@ def parse_size(flag: str, text: str) -> int:
     (2147483648, 1500000, 4096)
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", str(text).lower())
-    if not match or (match[3] and not match[2]) or not float(match[1]):
+    if not match or (match[3] and not match[2]):
         raise InputError(f"{flag} is no size", value=text, expected="a number of bytes such as 2GiB, 500MB or 4096")
     base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** " kmgt".index(match[2] or " "))
+    count = float(match[1]) * base ** " kmgt".index(match[2] or " ")
+    if not 1 <= count <= MAX_BYTES:
+        raise InputError(f"{flag} is out of range", value=text, expected=f"1 byte to {size(MAX_BYTES)}")
+    return int(count)
 
 
 def duration(seconds: float | None) -> str:

@@ -29,6 +29,7 @@ STEPS = [
         rag_ops.evaluation rag_ops.interop rag_ops.planning
         rag_ops.training
         rag_ops
+        pipelines.interrupts
         pipelines.console pipelines.runners
         pipelines.transforms
         pipelines.chunk pipelines.embed pipelines.index pipelines.answer pipelines.evaluate pipelines.finetune

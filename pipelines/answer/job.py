@@ -24,11 +24,11 @@ from pipelines.answer.search import rescore, search
 from pipelines.answer.write import check_failures, write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
-from pipelines.transforms.stage_job import InputStates, StageJob, StageRun, distribute, stage_job
+from pipelines.transforms.stage_job import InputStates, StageJob, StageRun, begins_again, distribute, stage_job
 from pipelines.transforms.topk import register_coder
 from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
-from rag_ops.questions.reading import expand_question_files, read_questions
+from rag_ops.questions.reading import check_question_files, expand_question_files, read_questions
 from rag_ops.retrieval.corpus import Corpus, check_model, open_corpus
 from rag_ops.storage import store
 from rag_ops.storage.stages import StageOutput
@@ -38,6 +38,7 @@ from schemas.manifest import Manifest
 FEW_ERRORS = 0.01  # share of the rows: of more, the terminal names the commonest reason
 
 
+@begins_again
 def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     """Runs the job and returns what it wrote.
 
@@ -45,18 +46,18 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: a question file, the index or the model is missing or malformed, or they do not go together.
     """
     started = time.monotonic()
-    # The question files are read by the launcher, so they may lie anywhere.
-    launch.check(beam_arguments, [options.index, options.output], [options.model], options.workers.resources)
     files = expand_question_files(options.questions)
     asked_files, model = InputStates(files), InputStates(checkpoints.local_files(options.model))
     corpus = open_corpus(options.index, options.passages, options.embeddings)
     launch.check(beam_arguments, [corpus.passages_url])
-    digests = {"model_digest": check_model(options.model, corpus.index.info), "index_digest": corpus.index.digest}
+    config = _planned(options, beam_arguments, corpus.index.info)
+    digests = {"model_digest": config["model_digest"], "index_digest": corpus.index.digest}
+    config |= {**digests, **options.search.config(corpus.index.info.get("search", {}))}
     if options.rescore:
         _ = corpus.embeddings  # refused now rather than in the middle
     read = {f"questions_{number}": url for number, url in enumerate(files)}
     asked = {name: store.sha256_of(url) for name, url in read.items()}
-    output = StageOutput(options.output, "answer", _config(options, files, digests, corpus.index), asked)
+    output = StageOutput(options.output, "answer", config, asked)
     work = Work(store.join(options.output, store.INCOMPLETE, f"work-{output.fingerprint[:16]}"))
 
     def check_inputs() -> None:
@@ -170,11 +171,33 @@ def _check_fits(options: AnswerOptions, corpus: Corpus) -> None:
     planning.check_fits(planning.StagePlan("answer", 0, 0, memory, None), options.output)
 
 
-def _config(
-    options: AnswerOptions, files: Sequence[str], digests: Mapping[str, str], index: Manifest
-) -> dict[str, Any]:
+def check(options: AnswerOptions, beam_arguments: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises what the job would before it opens the index; returns what is known of its manifest's `info`: nothing.
+
+    Args:
+        options: options of the job.
+        beam_arguments: flags of the runner.
+        known: what is known of the `info` of the index.
+
+    Raises:
+        InputError: as `run`.
+    """
+    config = _planned(options, beam_arguments, known)
+    given = {name for name, value in dataclasses.asdict(options.search).items() if value}
+    unknown = {"index_digest", *dataclasses.asdict(options.search)} - given
+    StageOutput(options.output, "answer", config, {}).check(options.overwrite, unknown)
+    return {}
+
+
+def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration, but for what the index decides, checked against question files, model and runner."""
     from rag_ops.generation import special_tokens
 
+    # The question files are read by the launcher, so they may lie anywhere.
+    launch.check(beam_arguments, [options.index, options.output], [options.model], options.workers.resources)
+    launch.check_device(beam_arguments, options.workers.device)
+    check_question_files(options.questions, options.reading)
+    digest = check_model(options.model, known)
     tokens = special_tokens.read_special_tokens(checkpoints.find_model(options.model))
     tokens = tokens if options.generation.forced_tokens == "model" else tokens.unforced()
     reading = dataclasses.asdict(options.reading)
@@ -182,12 +205,12 @@ def _config(
     # Part of the fingerprint only if it changes what is kept.
     kept = {"retrieve": options.kept} if options.kept != options.n_docs else {}
     return {
-        "questions": [store.name_of(url) for url in files],
+        "questions": [store.name_of(url) for url in expand_question_files(options.questions)],
         "reading": reading,
-        **digests,
+        "model_digest": digest,
         "special_tokens": dataclasses.asdict(tokens),  # which generation_config.json may name, no part of the digest
         **dataclasses.asdict(options.generation),
         **{field: getattr(options, field) for field in decisive},
         **kept,
-        **options.search.config(index.info.get("search", {})),
+        **options.search.config({}),
     }

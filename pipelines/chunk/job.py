@@ -20,7 +20,7 @@ import apache_beam as beam
 from pipelines.chunk.options import ChunkOptions
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters, live_rows
-from pipelines.transforms.stage_job import InputStates, StageRun, distribute, stage_job
+from pipelines.transforms.stage_job import InputStates, StageRun, begins_again, distribute, stage_job
 from rag_ops.articles import shuffle
 from rag_ops.articles.article import Split
 from rag_ops.articles.dropped import NAMED_TITLES, Dropped
@@ -41,6 +41,7 @@ TEXT_RULES = 3  # raised when the rules from markup to text change: passages of 
 T = TypeVar("T")
 
 
+@begins_again
 def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     """Runs the job and returns what it wrote; reuses the whole output when inputs and settings hold.
 
@@ -48,14 +49,10 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: an input is missing or malformed, or the output belongs to another configuration.
     """
     started = time.monotonic()
-    files = [] if options.reading.names_datasets else options.input
-    launch.check(beam_arguments, [*files, options.output])
-    splits = plan_splits(options.input, options.reading)
-    urls = list(dict.fromkeys(split.url for split in splits))
-    num_shards = options.num_shards or default_shards(splits)
+    splits, config = _planned(options, beam_arguments)
+    num_shards = config["num_shards"]
     states = InputStates({split.url for split in splits if FORMATS[split.format].is_file})
-    digests = _digests(splits, options.reading)
-    output = StageOutput(options.output, "chunk", _config(options, urls, num_shards, splits), digests)
+    output = StageOutput(options.output, "chunk", config, _digests(splits, options.reading))
     # Of spill files; named by the fingerprint, so that no other run's are taken for this one's.
     directory = store.join(options.output, store.INCOMPLETE, f"parts-{output.fingerprint[:16]}")
     wanted = {CHUNK.shard(n, num_shards): output.fingerprint for n in range(num_shards)}
@@ -83,6 +80,26 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         metrics = job.run(build, "articles", None, lambda: live_rows("ReadSplits"))
         inputs = {f"input_{number}": url for number, url in enumerate(dict.fromkeys(map(named, splits)))}
         return job.finish(inputs, _counts(directory, splits, metrics), metrics)
+
+
+def check(options: ChunkOptions, beam_arguments: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises what the job would before it works; returns what is known of its manifest's `info`: nothing.
+
+    Raises:
+        InputError: as `run`.
+    """
+    _planned(options, beam_arguments)
+    return {}
+
+
+def _planned(options: ChunkOptions, beam_arguments: Sequence[str]) -> tuple[list[Split], dict[str, Any]]:
+    """The splits of the inputs and the configuration, checked against the runner and what the output holds."""
+    files = [] if options.reading.names_datasets else options.input
+    launch.check(beam_arguments, [*files, options.output])
+    splits = plan_splits(options.input, options.reading)
+    config = _config(options, options.num_shards or default_shards(splits), splits)
+    StageOutput(options.output, "chunk", config, {}).check(options.overwrite)
+    return splits, config
 
 
 def read_split(
@@ -160,7 +177,8 @@ def spill_name(split: Split) -> str:
     return f"part-{split.ordinal:05d}-{digest_of(dataclasses.asdict(named))[:8]}.arrow"
 
 
-def _config(options: ChunkOptions, urls: Sequence[str], num_shards: int, splits: Sequence[Split]) -> dict[str, Any]:
+def _config(options: ChunkOptions, num_shards: int, splits: Sequence[Split]) -> dict[str, Any]:
+    urls = dict.fromkeys(split.url for split in splits)
     reading = dataclasses.asdict(options.reading)
     del reading["split_bytes"]  # decides how the work is cut, not what comes out
     return {

@@ -1,6 +1,7 @@
 """How a command is run: flags into options, every error one line on stderr, and an exit code.
 
-The exit code is 2 for bad usage or input, 1 for a failed job, 130 for an interrupt. Flags that a command does not know
+The exit code is 2 for bad usage or input, 1 for a failed job, and 128 and the signal's number (130 for Ctrl-C) when the
+process was asked to end. Flags that a command does not know
 go to the Beam runner. Names use underscores, as Beam's do; hyphens are accepted.
 """
 
@@ -16,19 +17,23 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from pipelines.console import events
+from pipelines import interrupts
+from pipelines.console import events, streams
 from pipelines.console.options import Parser, add_flags
 from rag_ops import machine, settings
 from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError
 from rag_ops.redaction import public_text
+from rag_ops.storage import places
 
 PROGRAM = "ragbeam"
+INTERRUPTED = 130
 QUIET = {  # libraries that print bars and notices of their own unless switched off
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",  # its threads fight with torch's
 }
 STORE_CLIENTS = ("aiohttp", "botocore", "gcsfs", "google")  # their errors, of credentials say, are no OSError
+CLIENT_LOGGERS = ("gcsfs", "s3fs", "aiobotocore", "botocore", "google", "urllib3")  # log what they raise, at length
 EPILOG = "Flags that are not listed go to the Beam runner: --runner FlinkRunner --flink_master HOST:8081, say."
 
 
@@ -82,7 +87,7 @@ class Command:
 
     def main(self) -> NoReturn:
         """Runs the command with the arguments of the process: what `python -m pipelines.<job>` does."""
-        sys.exit(main([self], [self.name, *sys.argv[1:]]))
+        sys.exit(main([self], [self.name, *sys.argv[1:]], whole_process=True))
 
 
 def say(line: str) -> None:
@@ -91,9 +96,27 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def main(commands: Sequence[Command], arguments: Sequence[str] | None = None) -> int:
-    """Runs the command that the arguments name (by default those of the process); returns its exit code."""
-    arguments = [normalise(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+def main(commands: Sequence[Command], arguments: Sequence[str], whole_process: bool = False) -> int:
+    """Runs the command that the arguments name; returns its exit code.
+
+    Args:
+        commands: the commands that there are.
+        arguments: the command's name, and its flags.
+        whole_process: whether the process is there for this command alone: its streams and signals are taken over.
+    """
+    if not whole_process:
+        return _main(commands, arguments, lasts=True)
+    streams.keep()
+    interrupts.begin(_say_end)
+    try:
+        code = _main(commands, arguments, lasts=False)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    return interrupts.end(code, _say_end)
+
+
+def _main(commands: Sequence[Command], arguments: Sequence[str], lasts: bool) -> int:
+    arguments = [normalise(argument) for argument in arguments]
     debug = "--debug" in arguments
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -103,15 +126,18 @@ def main(commands: Sequence[Command], arguments: Sequence[str] | None = None) ->
     events.report_uncaught()
     logging.getLogger("ragbeam").setLevel(logging.INFO)
     logging.getLogger("rag_ops").setLevel(logging.INFO)
+    if not debug:
+        for name in CLIENT_LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         log_format = events.format_of(arguments)
     except InputError as error:
         return _fail(str(error), error.exit_code)
     with events.as_json() if log_format == "json" else contextlib.nullcontext():
-        return _run(commands, [argument for argument in arguments if argument != "--debug"], debug)
+        return _run(commands, [argument for argument in arguments if argument != "--debug"], debug, lasts)
 
 
-def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool) -> int:
+def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool, lasts: bool) -> int:
     """Parses and runs one command; its errors become lines and exit codes."""
     started = time.monotonic()
     try:
@@ -127,15 +153,34 @@ def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool) -> 
             logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
         events.stage(command.name)
         events.event("started", f"{PROGRAM} {command.name}", details={"version": _version().split()[-1]})
-        code = command.execute(command.make(given), rest) or 0
+        options = command.make(given)
+        if not lasts:
+            places.check_lasting(options)
+        code = command.execute(options, rest) or 0
         events.event("finished", f"{PROGRAM} {command.name}", {"seconds": round(time.monotonic() - started, 3)})
         return code
+    except KeyboardInterrupt:
+        if interrupts.received():
+            return interrupts.report(_say_end)
+        return _say_end(f"interrupted; {interrupts.GOES_ON}", INTERRUPTED)
+    except Exception as error:
+        if interrupts.received():  # which a library may have turned into something else
+            return interrupts.report(_say_end)
+        return _explained(error, debug)
+
+
+def _say_end(line: str, code: int) -> int:
+    return _fail(line, code, kind="")
+
+
+def _explained(error: Exception, debug: bool) -> int:
+    """Reports an error in one line; returns the exit code. What is a mistake of ours is raised again."""
+    try:
+        raise error
     except RagbeamError as error:
         if debug and not events.is_json():
             raise
         return _fail(str(error), error.exit_code, trace=debug)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on where this one stopped", 130, kind="")
     except OSError as error:
         if debug and not events.is_json():
             raise

@@ -16,7 +16,15 @@ from pipelines.embed.options import EmbedOptions
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters, live_rows
 from pipelines.transforms.inference import EncoderHandler, ModelSettings, TextUnit, VectorUnit
-from pipelines.transforms.stage_job import InputStates, StageJob, StageRun, distribute, rows_done, stage_job
+from pipelines.transforms.stage_job import (
+    InputStates,
+    StageJob,
+    StageRun,
+    begins_again,
+    distribute,
+    rows_done,
+    stage_job,
+)
 from rag_ops.errors import InputError, JobError
 from rag_ops.models import checkpoints
 from rag_ops.retrieval import previous_vectors
@@ -62,6 +70,7 @@ class Piece:
     locations: np.ndarray | None = None
 
 
+@begins_again
 def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     """Runs the job and returns what it wrote; shards whose passages and settings hold are reused.
 
@@ -69,20 +78,11 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: no passages, no encoder, or an output of another configuration.
     """
     started = time.monotonic()
-    launch.check(beam_arguments, [options.passages, options.output], [options.encoder], options.workers.resources)
+    model = InputStates(checkpoints.local_files(options.encoder))
+    known, config = _planned(options, beam_arguments)
     source = read_manifest(options.passages, "chunk")
-    directory = checkpoints.find_model(options.encoder)
-    model = InputStates(checkpoints.local_files(directory))
-    encoder = checkpoints.encoder_config(directory, "context")
-    described = encoder.as_dict()
-    config = {
-        "encoder_digest": checkpoints.model_digest(directory),
-        "encoder": described,
-        "max_tokens": options.max_tokens,
-        "dtype": options.dtype,
-    }
     output = StageOutput(options.output, "embed", config, {"passages": source.digest})
-    earlier = open_previous(options, output) if options.previous else None
+    earlier = read_manifest(options.previous, "embed") if options.previous else None
 
     def check_inputs() -> None:
         check_unchanged(options.passages, source)
@@ -91,6 +91,8 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     with stage_job(output, beam_arguments, started, check_inputs) as job:
         if options.verify:
             check_digests(options.passages, source)
+            if options.previous and earlier:
+                check_digests(options.previous, earlier)
         if done := job.reuse(verify=options.verify):
             return done
         job.begin(options)
@@ -111,17 +113,7 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         if previous and left:
             logger.warning("embed: this machine gives other vectors than --previous has: %d shards anew", len(left))
             metrics = _added(metrics, _encode(options, job, left, None))
-        info: dict[str, Any] = {
-            "dimension": checkpoints.dimension(directory),
-            "encoder": options.encoder,
-            "encoder_digest": config["encoder_digest"],
-            "pooling": encoder.pooling,
-            "normalize": encoder.normalize,
-            **{name: described[name] for name in ("prompt", "lower_case") if name in described},
-            "dtype": options.dtype,
-            "passages_digest": source.digest,
-            "execution": options.workers.execution,
-        }
+        info = {**known, "passages_digest": source.digest, "execution": options.workers.execution}
         report = _report(options, metrics, started)
         return job.finish({"passages": options.passages}, info, metrics, report=report)
 
@@ -141,24 +133,62 @@ def vector_counts(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
     return {name: int(steps.get(name, 0)) for name in ("reused", "computed", "checked")}
 
 
-def open_previous(options: EmbedOptions, output: StageOutput) -> Manifest:
-    """The manifest of --previous, checked to hold vectors that this job would make.
+def check(options: EmbedOptions, beam_arguments: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises what the job would before it reads passages; returns what is known of its manifest's `info`.
+
+    Raises:
+        InputError: as `run`.
+    """
+    return _planned(options, beam_arguments)[0]
+
+
+def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the encoder says for the manifest, and the configuration, checked against what else does not need passages.
+
+    Raises:
+        InputError: no encoder, a device or --previous that does not serve, or an output of another configuration.
+    """
+    launch.check(beam_arguments, [options.passages, options.output], [options.encoder], options.workers.resources)
+    launch.check_device(beam_arguments, options.workers.device)
+    directory = checkpoints.find_model(options.encoder)
+    encoder = checkpoints.encoder_config(directory, "context")
+    described = encoder.as_dict()
+    config: dict[str, Any] = {
+        "encoder_digest": checkpoints.model_digest(directory),
+        "encoder": described,
+        "max_tokens": options.max_tokens,
+        "dtype": options.dtype,
+    }
+    if options.previous:
+        _check_previous(options, config)
+    StageOutput(options.output, "embed", config, {}).check(options.overwrite)
+    info: dict[str, Any] = {
+        "dimension": checkpoints.dimension(directory),
+        "encoder": options.encoder,
+        "encoder_digest": config["encoder_digest"],
+        "pooling": encoder.pooling,
+        "normalize": encoder.normalize,
+        **{name: described[name] for name in ("prompt", "lower_case") if name in described},
+        "dtype": options.dtype,
+    }
+    return info, config
+
+
+def _check_previous(options: EmbedOptions, config: Mapping[str, Any]) -> None:
+    """Checks that --previous holds vectors that this job would make.
 
     Raises:
         InputError: there is none, or encoder, --dtype or --max_tokens differ.
     """
     assert options.previous is not None
     previous = read_manifest(options.previous, "embed")
-    if differences := config_differences(previous.config, output.config):
+    if differences := config_differences(previous.config, config):
         raise InputError(
             "the vectors of --previous are of another kind",
             value=options.previous,
             expected=differences,
             remedy="embed without --previous",
         )
-    if options.verify:
-        check_digests(options.previous, previous)
-    return previous
 
 
 def _prepare(options: EmbedOptions, output: StageOutput, earlier: Manifest) -> Previous:

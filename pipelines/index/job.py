@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipelines.index.options import IndexOptions
 from pipelines.index.recall import Measurement
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters
-from pipelines.transforms.stage_job import StageRun, distribute, rows_done, stage_job
+from pipelines.transforms.stage_job import StageRun, begins_again, distribute, rows_done, stage_job
 from rag_ops import defaults
 from rag_ops.errors import InputError
 from rag_ops.retrieval import kinds
@@ -53,6 +53,7 @@ class IndexTask:
         return sum(rows for _, rows in self.embeddings)
 
 
+@begins_again
 def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     """Runs the job and returns what it wrote; shards whose embeddings and settings hold are reused.
 
@@ -61,9 +62,15 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         JobError: the index does not reach the target recall.
     """
     started = time.monotonic()
-    queries = [options.queries] if options.queries else []
-    launch.check(beam_arguments, [options.embeddings, options.output, *queries])
     source = read_manifest(options.embeddings, "embed")
+    check(options, beam_arguments, source.info)
+    if not source.rows:
+        raise InputError(
+            "there is nothing to find: no passages",
+            value=options.embeddings,
+            expected="at least one",
+            remedy="ragbeam chunk says what it dropped",
+        )
     design = design_of(options, source)
     kind = design.kind
     cuts = kinds.cut_shards([shard.rows for shard in source.shards], design.num_shards)
@@ -123,6 +130,42 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             keep=[TRAINED] if kind.training else [],
             report={"trained": _how_trained(kind, train, options.trained_from)},
         )
+
+
+def check(options: IndexOptions, beam_arguments: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises what the job would before it reads vectors; returns what is known of its manifest's `info`.
+
+    Args:
+        options: options of the job.
+        beam_arguments: flags of the runner.
+        known: what is known of the `info` of the embeddings.
+
+    Raises:
+        InputError: no index by this spec, --queries or --trained_from that does not serve, or an output of another
+            configuration.
+    """
+    queries = [options.queries] if options.queries else []
+    launch.check(beam_arguments, [options.embeddings, options.output, *queries])
+    parse_size("--shard_memory", options.shard_memory)
+    dimension = int(known["dimension"])
+    if options.queries:
+        from rag_ops.retrieval import recall  # with torch
+
+        recall.read_queries(options.queries, dimension)
+    config, unknown = {}, {"spec", "metric", "augmented", "num_shards", "trained_from"}
+    if options.spec != kinds.AUTO:  # which depends on the number of vectors
+        kind = kinds.kind_of(options.spec)(options.spec, dimension, str(known["dtype"]), bool(known["normalize"]))
+        kind.check(None)
+        config, unknown = kind.config(), {"num_shards"}
+        if options.trained_from:
+            config["trained_from"] = open_trained(options, kind)[1]
+    elif options.trained_from:
+        read_manifest(options.trained_from, "index")
+    if options.num_shards:
+        config["num_shards"] = options.num_shards
+        unknown.discard("num_shards")
+    StageOutput(options.output, "index", config, {}).check(options.overwrite, unknown)
+    return dict(known)
 
 
 def open_trained(options: IndexOptions, kind: IndexKind) -> tuple[str, str]:
@@ -222,7 +265,7 @@ def _measure(
     target = options.target_recall if options.target_recall is not None or not auto else defaults.TARGET_RECALL
     if kind.exact:
         return {"recall": {str(k): 1.0 for k in kinds.DEPTHS}, "recall_queries": 0, "search": {}}
-    if not options.recall_queries and options.queries is None:
+    if options.queries is None and (not options.recall_queries or source.rows < 2):  # a query does not count itself
         return {"recall": {}, "recall_queries": 0, "search": {}}
     from rag_ops.retrieval import recall  # with torch
 

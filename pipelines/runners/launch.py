@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
+from pipelines import interrupts
 from pipelines.runners import counters, dataflow, listening, local_workers
 from pipelines.runners.resources import Resources
 from rag_ops import errors, machine
@@ -71,9 +72,11 @@ def check(
         models: directories, URLs or hub ids that workers load.
 
     Raises:
-        InputError: settings that don't go together, or a place that workers don't reach.
+        InputError: settings that don't go together, a flag that nobody knows, or a place that workers don't reach.
     """
     runner = _runner_of(arguments)
+    if runner in LOCAL_RUNNERS:
+        _refuse_unknown_flags(arguments)
     if runner == dataflow.RUNNER:
         dataflow.check(arguments, urls, models, resources or Resources())
     elif resources and resources.accelerator:
@@ -85,6 +88,18 @@ def check(
         )
 
 
+def check_device(arguments: Sequence[str], device: str) -> None:
+    """Raises, before any work, if the models are to run on a GPU of this machine and it has none.
+
+    Raises:
+        JobError: there is none.
+    """
+    if device == "cuda" and is_local(arguments):
+        from rag_ops.compute import devices
+
+        devices.pick_device(device)
+
+
 def run(
     build: Callable[[beam.Pipeline], Any], arguments: Sequence[str], resources: Resources | None = None
 ) -> dict[str, dict[str, float]]:
@@ -92,6 +107,7 @@ def run(
 
     Raises:
         InputError, JobError: what a worker raised, as the worker said it, or the runner's own last line.
+        KeyboardInterrupt: the process was asked to end, whatever Beam made of that.
     """
     options = pipeline_options(arguments, resources)
     listening.bind_launcher()
@@ -116,6 +132,8 @@ def run(
             result.cancel()
             raise
     except Exception as error:
+        if interrupts.received() or str(error).startswith("KeyboardInterrupt"):  # Beam raises it as another
+            raise KeyboardInterrupt from error
         raise translate(error) from error
     if state not in (None, "DONE"):
         raise JobError("the job did not finish", value=state, remedy="see the runner's log")

@@ -1,22 +1,52 @@
-"""Worker processes of a local run: one that dies ends the job, where Beam alone waits for it, at times for ever."""
+"""Worker processes of a local run: one that dies ends the job, where Beam alone waits for it, at times for ever.
+
+A signal to the whole process group, as Ctrl-C is, is the launcher's business: it kills its workers, silently.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+import types
 from typing import Any
+
+from pipelines import interrupts
 
 ENDED = "Channel closed prematurely"  # Beam's own words for a worker that dies in the middle of a bundle
 POLL_SECS = 0.2
+DEAF = "trap '' HUP INT TERM; exec " if os.name == "posix" else ""  # before a shell's command
 STOP_SECS = 5.0  # for a worker to end by itself; one that does not loses its connection when this process ends
+
+_processes: list[Any] = []  # all that were started
 
 
 def watch() -> None:
     """Has Beam's local runner notice, from now on, when a worker process dies, and not wait for one that is left."""
+    from apache_beam.runners.portability import local_job_service
     from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
     handler: Any = worker_handlers.SubprocessSdkWorkerHandler
+    if handler.start_worker is _start_worker:
+        return
     handler.start_worker, handler.stop_worker = _start_worker, _stop_worker
+    start, service = local_job_service.subprocess.Popen, vars(local_job_service)
+    service["subprocess"] = types.SimpleNamespace(Popen=lambda command, **settings: _started(start, command, settings))
+    interrupts.on_signal(_kill)
+
+
+def _started(start: Any, command: str, settings: Any) -> Any:
+    process = start(DEAF + command, **settings)
+    _processes.append(process)
+    if interrupts.received():
+        process.kill()
+    return process
+
+
+def _kill() -> None:
+    for process in _processes:
+        if process.poll() is None:
+            process.kill()
 
 
 def _start_worker(handler: Any) -> None:

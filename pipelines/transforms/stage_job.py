@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import apache_beam as beam
 
@@ -28,6 +29,7 @@ from schemas.manifest import Manifest, ShardRecord
 
 logger = logging.getLogger("ragbeam")
 T = TypeVar("T")
+P = ParamSpec("P")
 PACKAGES = ("ragbeam", "apache-beam", "torch", "transformers", "faiss-cpu", "pyarrow", "numpy", "mwparserfromhell")
 
 
@@ -59,6 +61,23 @@ class StageRun:
             return f"{what}, all reused, nothing to do ({self.seconds:.1f} s)"
         rate = f"{self.manifest.rows / max(self.seconds, 1e-9):,.0f} {unit}/s"
         return f"{what}, {self.reused} reused, {total - self.reused} made in {self.seconds:.1f} s ({rate})"
+
+
+class FinishedElsewhereError(JobError):
+    """Another job has finished the same output meanwhile, where the file system has no locks."""
+
+
+def begins_again(run: Callable[P, StageRun]) -> Callable[P, StageRun]:
+    """A job that reuses what another one finished meanwhile, in place of failing for it."""
+
+    @functools.wraps(run)
+    def beginning_again(*arguments: P.args, **named: P.kwargs) -> StageRun:
+        try:
+            return run(*arguments, **named)
+        except FinishedElsewhereError:
+            return run(*arguments, **named)
+
+    return beginning_again
 
 
 class InputsChangedError(JobError):
@@ -112,13 +131,17 @@ def stage_job(
         scratch: the job's own working directory, removed when an input is bad.
 
     Raises:
-        JobError: another job writes to the directory.
+        JobError: another job writes to the directory, or has finished the same output where there are no locks.
     """
-    with output.locked():
+    with output.locked() as alone:
         job = StageJob(output, beam_arguments, started, check_inputs)
         try:
             yield job
-        except RagbeamError as error:
+        except Exception as error:
+            if job.begun and not alone and output.finished() is not None:
+                raise FinishedElsewhereError("another job has finished the same output", value=output.url) from error
+            if not isinstance(error, RagbeamError):
+                raise
             if job.begun:
                 bad_input = isinstance(error, (InputError, InputsChangedError))
                 if scratch is not None and bad_input:

@@ -7,6 +7,7 @@ import dataclasses
 from schemas.passages import Passage
 
 UNKNOWN = -1  # when a text was written, if nothing says so
+MAX_SPLITS = 100_000  # of a job
 
 
 @dataclasses.dataclass(frozen=True)

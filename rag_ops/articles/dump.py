@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from xml.parsers import expat
 
+from rag_ops.articles.article import MAX_SPLITS
 from rag_ops.articles.dropped import TOO_LONG
 from rag_ops.errors import InputError
 from rag_ops.markup import siteinfo
@@ -93,7 +94,7 @@ def cut_dump(url: str, split_bytes: int) -> list[tuple[int, int | None]]:
             "%s is a single compressed stream, so one worker reads it; a multistream dump (or .xml) is read by all", url
         )
         return [(0, None)]
-    starts = list(range(0, size, split_bytes))
+    starts = list(range(0, size, split_bytes)[: MAX_SPLITS + 1])  # of which more are refused
     if name.endswith(".bz2") and (offsets := companion_offsets(url)):
         starts = sorted({offsets[min(bisect.bisect_left(offsets, start), len(offsets) - 1)] for start in starts})
     return [(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]

@@ -166,13 +166,14 @@ class Parquet(Format):
         """Cuts after row groups that have `split_bytes` together, compressed."""
         with _open_parquet(url) as parquet:
             find_columns(parquet.schema_arrow.names, options.columns, lambda: url, "a Parquet file")
-            start = size = 0
-            for group in range(parquet.num_row_groups):
-                row_group = parquet.metadata.row_group(group)
-                size += sum(row_group.column(n).total_compressed_size for n in range(row_group.num_columns))
+            # Of columns, whose compressed sizes there are too, an encrypted one ends the process.
+            sizes = [parquet.metadata.row_group(group).total_byte_size for group in range(parquet.num_row_groups)]
+            compressed, start, size = store.size_bytes(url) / max(sum(sizes), 1), 0, 0.0
+            for group, uncompressed in enumerate(sizes):
+                size += uncompressed * compressed
                 if size >= options.split_bytes:
                     yield start, group + 1
-                    start, size = group + 1, 0
+                    start, size = group + 1, 0.0
             if start < parquet.num_row_groups:
                 yield start, parquet.num_row_groups
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rag_ops.articles import dump
-from rag_ops.articles.article import Source, Split
+from rag_ops.articles.article import MAX_SPLITS, Source, Split
 from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.errors import InputError
@@ -31,11 +31,18 @@ def plan_splits(urls: Sequence[str], options: InputOptions) -> list[Split]:
     files = expand_inputs(urls, options)
     kinds = {url: format_of(url, options) for url in files}
     prefixes = id_prefixes(kinds, options)
-    cuts = [(url, cut) for url in files for cut in FORMATS[kinds[url]].cuts(url, options)]
+    cuts = ((url, cut) for url in files for cut in FORMATS[kinds[url]].cuts(url, options))
     splits = [
         Split(ordinal, kinds[url], url, *cut, prefix=prefixes[url])  # type: ignore[misc]
-        for ordinal, (url, cut) in enumerate(cuts)
+        for ordinal, (url, cut) in enumerate(itertools.islice(cuts, MAX_SPLITS + 1))
     ]
+    if len(splits) > MAX_SPLITS:
+        raise InputError(
+            "the input is cut into too many splits",
+            value=f"--split_bytes {options.split_bytes}",
+            expected=f"at most {MAX_SPLITS:,} splits",
+            remedy="give a larger --split_bytes",
+        )
     _check_first_ids(splits, options)
     return splits
 
@@ -120,14 +127,15 @@ def same_id_error(article_id: str, files: Sequence[str]) -> InputError:
 
 
 def _check_first_ids(splits: Sequence[Split], options: InputOptions) -> None:
-    """Looks at the first article of some files: ids that begin anew in each would end the job after hours of work.
+    """Looks at the first article of some files: a column that is not there, or ids that begin anew in each file, would
+    end the job after hours of work.
 
     Raises:
-        InputError: two of them differ and have one id.
+        InputError: one cannot be read, or two of them differ and have one id.
     """
     firsts = [split for split in splits if not split.start and FORMATS[split.format].checks_ids]
     seen: dict[str, tuple[Any, str]] = {}
-    for split in firsts[:FILES_LOOKED_AT] if len(firsts) > 1 else ():
+    for split in firsts[:FILES_LOOKED_AT]:
         article = next(read_split(split, options, Dropped()), None)
         if article is None:
             continue

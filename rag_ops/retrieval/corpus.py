@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
-from rag_ops.questions.reading import QuestionOptions, check_question_files
 from rag_ops.storage import store, verify
 from rag_ops.storage.manifests import check_embeddings, check_passages, check_unchanged, find_manifest, read_manifest
 from schemas.manifest import Manifest
@@ -93,26 +92,6 @@ def _check_readable(stage: str, url: str) -> None:
         expected="an address that needs no password or signature, which no manifest keeps",
         remedy=f"give answer the whole one, --{stage} URL, or copy them beside the index",
     )
-
-
-def check_parts(question_files: Sequence[str], reading: QuestionOptions, model: str, encoder: str) -> None:
-    """Checks, before the first stage runs, what the last one would refuse.
-
-    Raises:
-        InputError: a question file, the model or the encoder is missing, a question file is not what it is taken for,
-            or model and encoder do not go together.
-    """
-    check_question_files(question_files, reading)
-    directory = checkpoints.find_model(encoder)
-    passages_side = checkpoints.encoder_config(directory, "context")
-    made_with = {
-        "encoder": encoder,
-        "encoder_digest": checkpoints.model_digest(directory),
-        "dimension": checkpoints.dimension(directory),
-        "normalize": passages_side.normalize,
-        "pooling": passages_side.pooling,
-    }
-    check_model(model, made_with)
 
 
 def check_model(name: str, made_with: Mapping[str, Any]) -> str:

@@ -16,6 +16,10 @@ EXPECTED = "Flat, SQ8, PQ, IVF or HNSW, or another FAISS factory string that ran
 NAMES = {faiss.METRIC_INNER_PRODUCT: "inner product", faiss.METRIC_L2: "L2 distance"}
 READABLE = ("IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexScalarQuantizer")  # storages that are near the vectors
 ROTATIONS = ("OPQMatrix", "PCAMatrix", "RandomRotationMatrix", "HadamardRotation", "RemapDimensionsTransform")
+# The largest number after a name in a factory string: links, bits of a code, lists, and all others. FAISS itself makes
+# tables of any size for a greater one, before it sees a vector.
+LARGEST = ((r"HNSW(\d+)", 512), (r"IMI\d+x(\d+)", 11), (r"x(\d+)", 16), (r"IVF(\d+)", 1 << 22))
+LARGEST_NUMBER = 1 << 22
 UNIT_RANGE = re.compile(r"QT_\dbit_(tq|tqmse|eden)")  # scalar quantisers for the numbers of vectors of length 1
 
 
@@ -197,6 +201,9 @@ def why_unreadable(index: Any) -> str | None:
 
 def _made(spec: str, dimension: int, metric: int) -> tuple[Any, str]:
     """The index that the factory makes, or None and its error."""
+    for pattern, most in (*LARGEST, (r"(\d+)", LARGEST_NUMBER)):
+        if any(len(found) > 9 or int(found) > most for found in re.findall(pattern, spec)):
+            return None, f"a number is greater than {most:,}"
     try:
         return faiss.index_factory(dimension, spec, metric), ""
     except Exception as error:  # FAISS raises RuntimeError and, for some strings, AssertionError or bare Exception

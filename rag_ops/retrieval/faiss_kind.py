@@ -99,8 +99,8 @@ class Faiss(IndexKind):
         """See `IndexKind.info`."""
         return {"stored_as": self.stored_as, "augmented": self.layout.augmented}
 
-    def check(self, rows: int) -> None:
-        """Checks the factory string against the vectors before any work.
+    def check(self, rows: int | None) -> None:
+        """Checks the factory string against the vectors before any work; see `IndexKind.check`.
 
         Raises:
             InputError: FAISS does not know the string, it does not rank by inner product, or it does not go with the
@@ -119,6 +119,8 @@ class Faiss(IndexKind):
                 )
         index = self.empty()
         faiss_factory.check_unit_range(index, spec, self.normalize)
+        if rows is None:
+            return
         if lists(spec) > rows:
             raise InputError(
                 "--spec wants more centroids than there are vectors",

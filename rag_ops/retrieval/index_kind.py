@@ -146,8 +146,11 @@ class IndexKind(abc.ABC):
         return 0
 
     @abc.abstractmethod
-    def check(self, rows: int) -> None:
+    def check(self, rows: int | None) -> None:
         """Checks the spec against the vectors before any work.
+
+        Args:
+            rows: number of vectors; None if it is not known yet.
 
         Raises:
             InputError: it is no spec, does not rank by inner product, or does not go with the vectors.

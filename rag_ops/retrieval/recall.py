@@ -62,13 +62,19 @@ def read_queries(url: str, dimension: int) -> np.ndarray:
     Raises:
         InputError: another kind of file, or vectors of another dimension.
     """
-    if url.endswith(".npy"):
-        with store.open_read(url) as file:
-            found = np.load(io.BytesIO(file.read()), allow_pickle=False)
-    elif url.endswith(".parquet"):
-        found = np.array(read_parquet(url, ["vector"])["vector"].to_pylist())
-    else:
-        raise InputError("--queries is of no known kind", value=url, expected=".npy, or .parquet with a column vector")
+    expected = ".npy, or .parquet with a column vector"
+    try:
+        if url.endswith(".npy"):
+            with store.open_read(url) as file:
+                found = np.load(io.BytesIO(file.read()), allow_pickle=False).astype(np.float32)
+        elif url.endswith(".parquet"):
+            found = np.array(read_parquet(url, ["vector"])["vector"].to_pylist(), np.float32)
+        else:
+            raise InputError("--queries is of no known kind", value=url, expected=expected)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError("--queries: no such file", value=url, expected=expected) from error
+    except (ValueError, TypeError, KeyError, EOFError) as error:
+        raise InputError(f"--queries holds no vectors ({error})", value=url, expected=expected) from error
     if found.ndim != 2 or found.shape[1] != dimension or not len(found):
         raise InputError(
             "--queries does not go with the embeddings",

@@ -11,6 +11,7 @@ import contextlib
 import glob
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 from rag_ops.errors import JobError
@@ -22,14 +23,16 @@ except ImportError:  # Windows
 
 
 @contextlib.contextmanager
-def directory_held(path: str) -> Iterator[None]:
-    """Locks directory `path` while the block runs; makes it if needed, and removes it if it is empty at the end.
+def directory_held(path: str) -> Iterator[bool]:
+    """Locks directory `path` while the block runs; yields whether that can be done there.
+
+    The directory is made if needed, with those that it lies in; those that are empty at the end go again.
 
     Raises:
         JobError: another process holds it, or it cannot be made.
     """
     try:
-        made = not os.path.isdir(path)
+        made = [place for place in (path, *map(str, Path(path).parents)) if not os.path.isdir(place)]
         os.makedirs(path, exist_ok=True)
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
@@ -37,17 +40,18 @@ def directory_held(path: str) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}", remedy="free the disk or check permissions"
         ) from error
     try:
-        if _hold(descriptor) is False:
+        held = _hold(descriptor)
+        if held is False:
             raise JobError(
                 "another job is writing to the output directory",
                 value=path,
                 remedy="wait for its end, or give another --output",
             )
-        yield
+        yield held is True
     finally:
-        if made:
-            with contextlib.suppress(OSError):  # it holds something, or is gone
-                os.rmdir(path)
+        with contextlib.suppress(OSError):  # one holds something, or is gone
+            for place in made:
+                os.rmdir(place)
         os.close(descriptor)
 
 

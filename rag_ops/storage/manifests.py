@@ -102,6 +102,8 @@ def find_manifest(url: str) -> Manifest | None:
         text = store.read_text(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except IsADirectoryError as error:
+        raise InputError("the manifest is a directory", value=path, remedy=AGAIN) from error
     except UnicodeDecodeError as error:
         raise InputError("the manifest is not UTF-8", value=path, remedy=AGAIN) from error
     try:

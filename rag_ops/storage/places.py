@@ -131,6 +131,19 @@ def check_writable(url: str, flag: str = "output") -> None:
         raise InputError(f"--{flag} cannot be written to", value=url, expected="a path or an object store")
 
 
+def check_lasting(options: Any) -> None:
+    """Checks that what a command writes is still there when its process has ended.
+
+    Raises:
+        InputError: it would be in the process's own memory.
+    """
+    for flag, one, urls in _places(options):
+        if one.writes and store.protocol(urls[0]) == "memory":
+            raise InputError(
+                f"--{flag} is gone when the command ends", value=urls[0], expected="a path or an object store"
+            )
+
+
 def check_empty(directory: str, flag: str = "output") -> None:
     """Checks that a directory to be filled does not exist yet, or holds nothing but names that begin with a dot.
 

@@ -101,17 +101,17 @@ class StageOutput:
         return digest_of({"stage": self.stage, "config": dict(self.config), "inputs": inputs})
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other jobs from writing to the directory while the block runs, if it is on this machine's disk.
+    def locked(self) -> Iterator[bool]:
+        """Keeps other jobs from writing to the directory while the block runs, where there are locks; yields whether.
 
         Raises:
             JobError: another job does, or the directory cannot be made.
         """
         if not store.is_local(self.url):
-            yield
+            yield False
             return
-        with locks.directory_held(store.filesystem(self.url)[1]):
-            yield
+        with locks.directory_held(store.filesystem(self.url)[1]) as held:
+            yield held
 
     def finished(self, verify: bool = False) -> Manifest | None:
         """The manifest, if the directory already holds exactly what this stage would write; else None.
@@ -128,7 +128,7 @@ class StageOutput:
 
     def tidy(self) -> None:
         """Removes the working files of a finished stage that was killed just before it could."""
-        if store.exists(store.join(self.url, store.INCOMPLETE)):
+        with contextlib.suppress(OSError):  # another job may write there, where there are no locks
             store.remove(store.join(self.url, store.INCOMPLETE))
 
     def begin(self, overwrite: bool, verify: bool = False) -> dict[str, ShardRecord]:
@@ -142,27 +142,12 @@ class StageOutput:
             InputError: the directory belongs to another configuration and `overwrite` is not set, it holds another
                 stage's output, or files that no manifest or record names.
         """
-        manifest = find_manifest(self.url)
-        owner = self._owner(manifest)
-        if owner is not None and owner["stage"] != self.stage:
-            raise InputError(
-                "the output directory holds another stage's output",
-                value=f"{self.url} ({owner['stage']})",
-                expected=f"a directory for the output of {self.stage}",
-                remedy="give another --output",
-            )
+        manifest, owner = self._opened()
         self._check_names(manifest, owner is not None)
         if store.is_local(self.url):
             locks.remove_stale(store.join(store.filesystem(self.url)[1], store.INCOMPLETE, ""))
         other = owner is not None and owner != self._identity()
-        made = manifest is not None or finished_shards(self.url)  # a job that made nothing is no loss
-        if owner is not None and other and made and not overwrite:
-            raise InputError(
-                "the output directory belongs to another configuration",
-                value=self.url,
-                expected=config_differences(owner, self._identity()),
-                remedy="give another --output, or --overwrite",
-            )
+        self._check_owner(manifest, owner, overwrite)
         if other:
             self._clear(manifest)
             manifest = None
@@ -175,6 +160,55 @@ class StageOutput:
         damaged = [name for name, shard in records.items() if shard_problem(self.url, shard, verify)]
         self._forget(damaged)
         return {name: shard for name, shard in records.items() if name not in damaged}
+
+    def check(self, overwrite: bool, unknown: Container[str] = ()) -> None:
+        """Raises for what `begin` would, as far as that can be known; changes nothing.
+
+        Args:
+            overwrite: replace another configuration's output.
+            unknown: names of the configuration that are not known yet, for the input does not exist.
+        """
+        manifest, owner = self._opened()
+        if manifest is None:  # one that is finished may be reused as it is
+            self._check_names(manifest, owner is not None)
+        self._check_owner(manifest, owner, overwrite, unknown)
+
+    def _opened(self) -> tuple[Manifest | None, dict[str, Any] | None]:
+        """The manifest, and whose the directory is.
+
+        Raises:
+            InputError: another stage's, or it is a file.
+        """
+        if store.is_local(self.url) and store.exists(self.url) and not store.is_directory(self.url):
+            raise InputError("--output is a file", value=self.url, expected="a directory", remedy="give another")
+        manifest = find_manifest(self.url)
+        owner = self._owner(manifest)
+        if owner is not None and owner["stage"] != self.stage:
+            raise InputError(
+                "the output directory holds another stage's output",
+                value=f"{self.url} ({owner['stage']})",
+                expected=f"a directory for the output of {self.stage}",
+                remedy="give another --output",
+            )
+        return manifest, owner
+
+    def _check_owner(
+        self,
+        manifest: Manifest | None,
+        owner: Mapping[str, Any] | None,
+        overwrite: bool,
+        unknown: Container[str] = (),
+    ) -> None:
+        if owner is None or overwrite or (manifest is None and not finished_shards(self.url)):
+            return  # a job that made nothing is no loss
+        before, now = ({n: v for n, v in one.items() if n not in unknown} for one in (owner, self._identity()))
+        if before != now:
+            raise InputError(
+                "the output directory belongs to another configuration",
+                value=self.url,
+                expected=config_differences(before, now),
+                remedy="give another --output, or --overwrite",
+            )
 
     def _check_names(self, manifest: Manifest | None, owned: bool) -> None:
         ours = {FILE_NAME, RUN_FILE, store.INCOMPLETE} if owned else {store.INCOMPLETE}
@@ -233,7 +267,7 @@ class StageOutput:
         kept = {*keep, *(shard.path for shard in shards)}
         self._remove_shards(kept)
         store.write_bytes(self.url, FILE_NAME, manifest.to_json().encode())
-        store.remove(store.join(self.url, store.INCOMPLETE))
+        self.tidy()
         return manifest
 
     def abandon(self) -> None:
@@ -259,7 +293,7 @@ class StageOutput:
         """A JSON object in the directory; None if there is none."""
         try:
             found = json.loads(store.read_text(store.join(self.url, *names)))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
             return None
         return found if isinstance(found, dict) else None
 

@@ -16,6 +16,7 @@ import re
 import shutil
 import stat
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
@@ -32,7 +33,9 @@ COPY_BYTES = 1 << 20
 WEB = ("http", "https")
 WHOLE_BYTES = 64 << 20  # a file up to this size is read at once from a server that gives no parts
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "az")
+ANSWER_SECS = 15.0  # for the first answer of an object store, whose client would try again for a minute or more
 
+_reached: dict[str, bool] = {}  # buckets by their URLs, and whether they answered
 _checked_copies: set[str] = set()  # cached files whose content this process has compared
 
 
@@ -46,10 +49,11 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if is_local(url):  # whatever its name has in it: url_to_fs takes "::" for a chain of URLs
         fs = fsspec.filesystem("file")
         return fs, fs._strip_protocol(os.path.expanduser(url))
-    # Other processes write there too: a remembered listing would be out of date.
-    settings = {"use_listings_cache": False} if is_object_store(url) else {}
     try:
-        return fsspec.core.url_to_fs(url, **settings)
+        if not is_object_store(url):
+            return fsspec.core.url_to_fs(url)
+        _check_reached(url)
+        return _object_store(url)
     except ImportError as error:
         raise InputError("the URL needs a package that is not installed", value=url, remedy=str(error)) from error
     except ValueError as error:
@@ -58,6 +62,39 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         ) from error
     except OSError as error:
         raise InputError("the URL cannot be used", value=url, remedy=str(error).splitlines()[0][:200]) from error
+
+
+def _object_store(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    # Other processes write there too: a remembered listing would be out of date.
+    return fsspec.core.url_to_fs(url, use_listings_cache=False)
+
+
+def _check_reached(url: str) -> None:
+    """Asks a bucket something, once in a process.
+
+    Raises:
+        JobError: there is no answer within `ANSWER_SECS`; an answer of any kind is one.
+    """
+    bucket = "/".join(url.split("/")[:3])
+    if bucket not in _reached:
+        _reached[bucket] = False
+        asking = threading.Thread(target=_ask, args=(url, bucket), daemon=True)
+        asking.start()
+        asking.join(ANSWER_SECS)
+    if not _reached[bucket]:
+        raise JobError(
+            "the object store does not answer",
+            value=bucket,
+            expected=f"an answer within {ANSWER_SECS:g} s",
+            remedy="check the network, the address and the credentials",
+        )
+
+
+def _ask(url: str, bucket: str) -> None:
+    with contextlib.suppress(Exception):
+        fs, path = _object_store(url)
+        fs.exists(path)
+    _reached[bucket] = True
 
 
 def protocol(url: str) -> str:
@@ -174,9 +211,11 @@ def open_read(url: str) -> IO[bytes]:
 
     Raises:
         FileNotFoundError: there is none.
-        InputError: its server does not give parts of it.
+        InputError: it is no file on disk, or its server does not give parts of it.
     """
     fs, path = filesystem(url)
+    if is_local(url):
+        _check_on_disk(path)
     if protocol(url) not in ("http", "https"):
         return fs.open(path, "rb")
     size = size_bytes(url)
@@ -196,6 +235,15 @@ def open_read(url: str) -> IO[bytes]:
             expected="one that answers range requests",
             remedy="download the file first",
         ) from error
+
+
+def _check_on_disk(path: str) -> None:
+    """Refuses a pipe, which may wait for ever for a writer, and has no beginning to go back to; and a device."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(
+            "no regular file", value=path, expected="a file on disk, not a pipe or device", remedy="write it to a file"
+        )
 
 
 def read_text(url: str) -> str:

@@ -7,10 +7,13 @@ command leads a process group, its workers join it, and SIGKILL to the group end
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import importlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -89,9 +92,17 @@ def server() -> Iterator[str]:
             process.communicate()
 
 
-def start(address: str, arguments: Sequence[str], log: Path) -> Forked:
-    """Starts `ragbeam ARGUMENTS` in a process group of its own, with what it prints in a file."""
-    return Forked(address, {"arguments": list(arguments), "log": str(log), "directory": os.getcwd()})
+def start(address: str, arguments: Sequence[str], log: Path, locks: bool = True) -> Forked:
+    """Starts `ragbeam ARGUMENTS` in a process group of its own, with what it prints in a file.
+
+    Args:
+        address: address of the server.
+        arguments: the command's.
+        log: file for what it prints.
+        locks: whether its file system has locks.
+    """
+    request = {"arguments": list(arguments), "log": str(log), "directory": os.getcwd(), "locks": locks}
+    return Forked(address, request)
 
 
 def serve(address: str) -> None:
@@ -151,12 +162,17 @@ def become(address: str, request: dict[str, Any]) -> None:
         if "group" in request:
             os.environ.clear()
             os.environ.update(request["environment"])
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as `local_workers.DEAF` has it
+                signal.signal(number, signal.SIG_IGN)
             sys.argv = [WORKER]
             sys.modules[WORKER].main(sys.argv)
             code = 0
         else:
             fork_workers(address, request["log"])
-            code = sys.modules["pipelines.cli"].main(request["arguments"])
+            if not request["locks"]:
+                fcntl.flock = no_locks
+            sys.argv = ["ragbeam", *request["arguments"]]
+            code = sys.modules["pipelines.cli"].main()
     except BaseException:
         traceback.print_exc()
     finally:
@@ -164,6 +180,11 @@ def become(address: str, request: dict[str, Any]) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def no_locks(descriptor: int, operation: int) -> None:
+    """What flock does on some network file systems."""
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
 def fork_workers(address: str, log: str) -> None:

@@ -1,14 +1,17 @@
 """Bad input: one clear line, exit code 2, nothing half-written."""
 
+import base64
 import bz2
 import gzip
 import json
+import os
 import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.cli import main
 from rag_ops.models import compose
 from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles, write_questions
@@ -278,3 +281,101 @@ def test_the_cause_of_an_unexpected_failure_is_one_line_with_a_hint(capsys, tmp_
     assert code == 1
     assert "ZeroDivisionError: no such luck" in line
     assert "--debug" in line
+
+
+@pytest.fixture
+def encrypted(tmp_path):
+    """A Parquet file with all that articles and questions need, its columns encrypted, its footer not; and whole."""
+    encryption = pytest.importorskip("pyarrow.parquet.encryption")
+
+    class Keys(encryption.KmsClient):
+        def __init__(self, _):
+            super().__init__()
+
+        def wrap_key(self, key, _):
+            return base64.b64encode(key)
+
+        def unwrap_key(self, key, _):
+            return base64.b64decode(key)
+
+    factory, table = encryption.CryptoFactory(Keys), pa.table({name: ["a", "b"] for name in ("id", "title", "text")})
+    table = table.append_column("question", table["text"])
+    for plain in (True, False):
+        settings = encryption.EncryptionConfiguration(
+            footer_key="footer", column_keys={"key": table.column_names}, plaintext_footer=plain
+        )
+        properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), settings)
+        path = tmp_path / f"{'columns' if plain else 'whole'}.parquet"
+        with pq.ParquetWriter(path, table.schema, encryption_properties=properties) as writer:
+            writer.write_table(table)
+    return tmp_path / "columns.parquet", tmp_path / "whole.parquet"
+
+
+def test_encrypted_parquet_is_refused(capsys, tmp_path, encrypted, stages, tiny_rag):
+    answer = ["answer", "--index", stages / "index", "--model", tiny_rag, "--output", tmp_path / "answers"]
+    for path in encrypted:
+        assert "crypt" in chunk_fails(capsys, tmp_path, "--input", path)
+        code, line = fails(capsys, *answer, "--questions", path)
+        assert code == 2
+        assert "crypt" in line
+        assert not (tmp_path / "answers").exists()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_directory_in_place_of_a_file_is_refused(capsys, tmp_path, articles, stages, tiny_rag, make):
+    make(tmp_path / "odd.jsonl")
+    assert "odd.jsonl" in chunk_fails(capsys, tmp_path, "--input", tmp_path / "odd.jsonl")
+    answer = ["answer", "--index", stages / "index", "--model", tiny_rag, "--output", tmp_path / "answers"]
+    code, line = fails(capsys, *answer, "--questions", tmp_path / "odd.jsonl")
+    assert code == 2
+    assert "odd.jsonl" in line
+    make(tmp_path / "odd.npy")
+    index = ["index", "--embeddings", stages / "embeddings", "--output", tmp_path / "index", "--spec", "SQ8"]
+    code, line = fails(capsys, *index, "--queries", tmp_path / "odd.npy")
+    assert code == 2
+    assert "odd.npy" in line
+    shutil.copytree(stages / "passages", tmp_path / "passages")
+    (tmp_path / "passages" / "manifest.json").unlink()
+    make(tmp_path / "passages" / "manifest.json")
+    for command in (
+        ["embed", "--passages", tmp_path / "passages", "--encoder", "none", "--output", tmp_path / "o"],
+        ["chunk", "--input", articles, "--output", tmp_path / "passages"],
+    ):
+        code, line = fails(capsys, *command)
+        assert code == 2, line
+        assert "manifest" in line or "none" in line
+    assert main(["verify", str(tmp_path / "passages")]) == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_splits_are_bounded(capsys, tmp_path, articles):
+    for name, content in (("large.jsonl", articles.read_text()), ("large.xml", DUMP)):
+        with (tmp_path / name).open("w") as file:
+            file.write(content)
+            file.truncate(1 << 30)  # nothing of it is read
+        line = chunk_fails(capsys, tmp_path, "--input", tmp_path / name, "--split_bytes", 1)
+        assert "--split_bytes 1" in line
+
+
+@pytest.mark.parametrize("spec", ["HNSW8", "HNSW8,SQ8", "IVF1,Flat", "Flat", "SQ8", "PQ4", "IVF2,Flat", "auto"])
+@pytest.mark.parametrize("texts", [["one passage"], [""]])
+def test_one_passage_or_none_works_or_is_refused(capsys, tmp_path, sentence_encoder, tiny_rag, spec, texts):
+    rows = [{"id": n, "title": "t", "text": text} for n, text in enumerate(texts)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_questions(tmp_path / "q.jsonl")
+    command = [
+        "run",
+        "--workspace",
+        tmp_path / "w",
+        "--input",
+        tmp_path / "a.jsonl",
+        "--questions",
+        tmp_path / "q.jsonl",
+    ]
+    command += ["--encoder", sentence_encoder, "--model", tiny_rag, "--spec", spec, "--max_new_tokens", 2]
+    capsys.readouterr()
+    code = main([str(argument) for argument in command])
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line or "Traceback" in line]
+    assert (code, len(errors)) == ((2, 1) if not texts[0] or spec in ("PQ4", "IVF2,Flat") else (0, 0)), errors
+    if code == 2:
+        assert not (tmp_path / "w" / "index").exists()
