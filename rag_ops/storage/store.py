@@ -33,9 +33,10 @@ COPY_BYTES = 1 << 20
 WEB = ("http", "https")
 WHOLE_BYTES = 64 << 20  # a file up to this size is read at once from a server that gives no parts
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "az")
-ANSWER_SECS = 15.0  # for the first answer of an object store, whose client would try again for a minute or more
+NO_ANSWER = re.compile("Connect|Credential|Timeout")  # in the names of errors of the stores' clients
+ANSWER_SECS = 10.0  # for the first answer of an object store, whose client would try again for a minute or more
 
-_reached: dict[str, bool] = {}  # buckets by their URLs, and whether they answered
+_silent: dict[str, str] = {}  # why a bucket does not answer, by its URL; "" if it does
 _checked_copies: set[str] = set()  # cached files whose content this process has compared
 
 
@@ -76,25 +77,26 @@ def _check_reached(url: str) -> None:
         JobError: there is no answer within `ANSWER_SECS`; an answer of any kind is one.
     """
     bucket = "/".join(url.split("/")[:3])
-    if bucket not in _reached:
-        _reached[bucket] = False
+    if bucket not in _silent:
+        _silent[bucket] = f"in {ANSWER_SECS:g} s"
         asking = threading.Thread(target=_ask, args=(url, bucket), daemon=True)
         asking.start()
         asking.join(ANSWER_SECS)
-    if not _reached[bucket]:
+    if _silent[bucket]:
         raise JobError(
-            "the object store does not answer",
+            f"the object store does not answer ({_silent[bucket]})",
             value=bucket,
-            expected=f"an answer within {ANSWER_SECS:g} s",
             remedy="check the network, the address and the credentials",
         )
 
 
 def _ask(url: str, bucket: str) -> None:
-    with contextlib.suppress(Exception):
+    try:
         fs, path = _object_store(url)
         fs.exists(path)
-    _reached[bucket] = True
+        _silent[bucket] = ""
+    except Exception as error:  # of the store's client: they have no class in common
+        _silent[bucket] = str(error) if NO_ANSWER.search(type(error).__name__) else ""
 
 
 def protocol(url: str) -> str:

@@ -65,6 +65,6 @@ def test_an_object_store_that_does_not_answer_is_one_line(capsys, articles, monk
         url = f"{scheme}://silent-{answers}/articles.jsonl".lower()
         code, line = fails(capsys, "chunk", "--input", url, "--output", tmp_path / "out")
         assert code == 1
-        assert "does not answer" in line or "cannot be used" in line, line
+        assert "the object store does not answer" in line
         assert time.monotonic() - started < 20
         assert not (tmp_path / "out").exists()
