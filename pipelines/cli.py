@@ -10,7 +10,8 @@ try:
     from pipelines.console import command
     from pipelines.demo.command import COMMAND as DEMO
 except KeyboardInterrupt:  # later ones are `interrupts`'s
-    sys.exit("ragbeam: interrupted")
+    sys.stderr.write("ragbeam: interrupted\n")
+    sys.exit(130)
 
 COMMANDS = (
     *run.COMMANDS,
