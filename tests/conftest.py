@@ -28,7 +28,8 @@ ENVIRONMENT = {
 
 collect_ignore_glob = ["benchmarks/*"]  # whose modules are no tests, and take seconds to import
 SLOW_FIRST = (
-    *("tests/runners/test_flink.py", "tests/end_to_end/test_demo.py", "tests/test_benchmarks.py"),
+    *("tests/runners/test_flink.py", "tests/end_to_end/test_demo.py", "tests/end_to_end/test_signals.py"),
+    "tests/test_benchmarks.py",
     *("tests/end_to_end/test_kills.py", "tests/runners/test_portable.py", "tests/rag_ops/training/test_finetune.py"),
 )
 

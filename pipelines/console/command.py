@@ -1,8 +1,8 @@
 """How a command is run: flags into options, every error one line on stderr, and an exit code.
 
 The exit code is 2 for bad usage or input, 1 for a failed job, and 128 and the signal's number (130 for Ctrl-C) when the
-process was asked to end. Flags that a command does not know
-go to the Beam runner. Names use underscores, as Beam's do; hyphens are accepted.
+process was asked to end. Flags that a command does not know go to the Beam runner. Names use underscores, as Beam's do;
+hyphens are accepted.
 """
 
 from __future__ import annotations
