@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import io
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from rag_ops import errors, machine
 from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
+MAX_WORKERS = 1000  # of the local runner
 # Beam's DirectRunner of today downloads another runner's binary before it falls back; this one is in the package.
 LOCAL_RUNNER_CLASS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
@@ -77,6 +79,7 @@ def check(
     runner = _runner_of(arguments)
     if runner in LOCAL_RUNNERS:
         _refuse_unknown_flags(arguments)
+        _check_values(arguments)
     if runner == dataflow.RUNNER:
         dataflow.check(arguments, urls, models, resources or Resources())
     elif resources and resources.accelerator:
@@ -180,3 +183,18 @@ def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
             raise InputError(
                 "unknown flag", value=flag, expected="one of this command's flags or of Beam's", remedy=hint
             )
+
+
+def _check_values(arguments: Sequence[str]) -> None:
+    """Refuses values that the local runner cannot use: Beam's parser ends the process, with pages of usage."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            workers = PipelineOptions(list(arguments)).get_all_options()["direct_num_workers"]
+    except SystemExit as error:
+        reason = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+        raise InputError(f"a flag of Beam's has a wrong value ({reason})", remedy="see Beam's documentation") from error
+    if not 0 <= workers <= MAX_WORKERS:
+        raise InputError(
+            "--direct_num_workers is out of range", value=workers, expected=f"1 to {MAX_WORKERS}, or 0 for all cores"
+        )

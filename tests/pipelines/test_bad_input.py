@@ -116,6 +116,9 @@ def test_an_unknown_format_lists_the_known_ones(capsys, tmp_path, arguments):
         ["--num_shards", 0],
         ["--num_shards", "two"],
         ["--no_such_flag", 1],
+        ["--direct_num_workers", -1],
+        ["--direct_num_workers", "two"],
+        ["--direct_num_workers", 100_000_000],
     ],
 )
 def test_bad_flags_are_refused(capsys, tmp_path, articles, arguments):
