@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from rag_ops.redaction import public, public_text
@@ -47,6 +49,32 @@ class InputError(RagbeamError):
     """Bad usage or bad input: the user's files, flags or models. Exit code 2."""
 
     exit_code = 2
+
+
+class UnknownArgumentError(InputError):
+    """An argument of the command line that nobody knows; it names the flag that it is most like.
+
+    Args:
+        argument: the argument, without a value.
+        flags: all flags that it could have been.
+        remedy: what to do, as an imperative.
+
+    >>> str(UnknownArgumentError("--num_shard", ["--num_shards", "--input"], "see --help"))
+    "unknown flag: '--num_shard'; did you mean --num_shards? see --help"
+    >>> str(UnknownArgumentError("b.jsonl", ["--input"], "see --help"))
+    "an argument belongs to no flag: 'b.jsonl'; see --help"
+    """
+
+    def __init__(self, argument: str, flags: Iterable[str], remedy: str):
+        self.argument, self.flags = argument, list(flags)
+        is_flag = argument.startswith("-")
+        likely = 0.6 if is_flag else 0.9  # a file or a number is no misspelt flag
+        close = difflib.get_close_matches("--" + argument.lstrip("-"), self.flags, n=1, cutoff=likely)
+        super().__init__(
+            "unknown flag" if is_flag else "an argument belongs to no flag",
+            value=argument,
+            remedy=f"did you mean {close[0]}? {remedy}" if close else remedy,
+        )
 
 
 class JobError(RagbeamError):

@@ -1,8 +1,8 @@
 """How a command is run: flags into options, every error one line on stderr, and an exit code.
 
 The exit code is 2 for bad usage or input, 1 for a failed job, and 128 and the signal's number (130 for Ctrl-C) when the
-process was asked to end. Flags that a command does not know go to the Beam runner. Names use underscores, as Beam's do;
-hyphens are accepted.
+process was asked to end. Flags that a command does not know go to the Beam runner; what that does not know either is
+refused. Names use underscores, as Beam's do; hyphens are accepted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines import interrupts
 from pipelines.console import events, streams
 from pipelines.console.options import Parser, add_flags
 from rag_ops import machine, settings
-from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError
+from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError, UnknownArgumentError
 from rag_ops.redaction import public_text
 from rag_ops.storage import places
 
@@ -84,6 +84,16 @@ class Command:
             if fault is None or fault is error:
                 raise
             raise fault from error
+
+    def flags(self) -> list[str]:
+        """The flags of the command's own."""
+        parser = Parser()
+        self.add_flags(parser)
+        return sorted(parser.flags)
+
+    def help(self) -> str:
+        """The remedy for bad usage."""
+        return f"see {PROGRAM} {self.name} --help"
 
     def main(self) -> NoReturn:
         """Runs the command with the arguments of the process: what `python -m pipelines.<job>` does."""
@@ -148,7 +158,7 @@ def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool, las
             parser.print_help()
             return 2
         if rest and not command.takes_beam_flags:
-            raise InputError("unknown argument", value=rest[0], remedy=f"see {PROGRAM} {command.name} --help")
+            raise UnknownArgumentError(rest[0].partition("=")[0], command.flags(), command.help())
         if not debug:
             logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
         events.stage(command.name)
@@ -156,7 +166,11 @@ def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool, las
         options = command.make(given)
         if not lasts:
             places.check_lasting(options)
-        code = command.execute(options, rest) or 0
+        try:
+            code = command.execute(options, rest) or 0
+        except UnknownArgumentError as error:  # the runner's, which does not know our flags
+            flags = [*command.flags(), *error.flags]
+            raise UnknownArgumentError(error.argument, flags, command.help()) from error
         events.event("finished", f"{PROGRAM} {command.name}", {"seconds": round(time.monotonic() - started, 3)})
         return code
     except KeyboardInterrupt:

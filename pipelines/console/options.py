@@ -53,6 +53,11 @@ class Parser(argparse.ArgumentParser):
         """Raises instead of printing the usage."""
         raise InputError(message, remedy=f"see {self.prog} --help")
 
+    @property
+    def flags(self) -> set[str]:
+        """All flags, as they are given."""
+        return {*self._option_string_actions}
+
     def add_setting(self, cls: type, field: dataclasses.Field, one: settings.Setting) -> None:
         """Adds the flag of a setting, unless the parser has it already."""
         flag = one.flag or field.name

@@ -61,6 +61,9 @@ def run(options: DemoOptions, beam_arguments: Sequence[str]) -> None:
     Raises:
         InputError: the demo extra is not installed.
     """
+    from pipelines.runners import launch
+
+    launch.check_flags(beam_arguments)
     encoder = options.encoder or package_path(*ENCODER)
     model = options.model or composed(encoder, options.workspace)
     given = {name: getattr(options, name) for name in ("workspace", "n_docs", "max_new_tokens", "overwrite")}

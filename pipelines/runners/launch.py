@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import io
 import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    PortableOptions,
+    SetupOptions,
+    StandardOptions,
+)
 
 from pipelines import interrupts
-from pipelines.runners import counters, dataflow, listening, local_workers
+from pipelines.runners import beam_flags, counters, dataflow, listening, local_workers
 from pipelines.runners.resources import Resources
 from rag_ops import errors, machine
 from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError
@@ -25,6 +29,7 @@ MAX_WORKERS = 1000  # of the local runner
 LOCAL_RUNNER_CLASS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 NAMES = {name.lower(): f"{name}Runner" for name in ("Direct", "Flink", "Dataflow", "Prism", "Portable")}
+RUNNERS = {*StandardOptions.KNOWN_RUNNER_NAMES, *NAMES.values()}
 # What makes our jobs run well, unless a flag says otherwise. Beam's own timeout is five minutes, and workers run in the
 # launcher unless other flags are given.
 PORTABLE = {"job_server_timeout": "60", "environment_type": "LOOPBACK"}
@@ -50,11 +55,11 @@ def pipeline_options(arguments: Sequence[str], resources: Resources | None = Non
     """Beam's options from the arguments that our own parser did not know.
 
     Raises:
-        InputError: a flag that no installed part of Beam knows either, on the local runner.
+        InputError: see `check_flags`.
     """
+    check_flags(arguments)
     runner = _runner_of(arguments)
     if runner in LOCAL_RUNNERS:
-        _refuse_unknown_flags(arguments)
         runner = LOCAL_RUNNER_CLASS
     wanted = dataflow.defaults(arguments, resources) if runner == dataflow.RUNNER else DEFAULTS.get(runner, {})
     given = {argument.split("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")}
@@ -62,6 +67,32 @@ def pipeline_options(arguments: Sequence[str], resources: Resources | None = Non
     options = PipelineOptions([*arguments, *missing], runner=runner)
     options.view_as(SetupOptions).save_main_session = False  # all of our code is importable on the workers
     return options
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Checks that Beam or the chosen runner reads all of the arguments that our own parser did not know.
+
+    Raises:
+        InputError: it does not know one, or cannot read its value, or there is no such runner.
+        JobError: the job server that would know does not answer.
+    """
+    unknown = beam_flags.unknown(arguments)
+    runner = _runner_of(arguments)
+    if runner not in RUNNERS and "." not in runner:  # or a class, by its whole name
+        raise InputError("unknown runner", value=runner, expected=" or ".join(sorted(NAMES)))
+    workers = PipelineOptions(list(arguments)).view_as(DirectOptions).direct_num_workers
+    if not 0 <= workers <= MAX_WORKERS:
+        raise InputError(
+            "--direct_num_workers is out of range", value=workers, expected=f"1 to {MAX_WORKERS}, or 0 for all cores"
+        )
+    theirs = {*beam_flags.FLINK} if runner == "FlinkRunner" else set()
+    theirs |= DEFAULTS.get(runner, {}).keys()
+    endpoint = PipelineOptions(list(arguments)).view_as(PortableOptions).job_endpoint
+    if unknown and runner == "PortableRunner" and endpoint and endpoint != "embed":
+        from pipelines.runners import preflight
+
+        theirs |= preflight.described_flags(endpoint)
+    beam_flags.check(arguments, theirs)
 
 
 def check(
@@ -74,12 +105,10 @@ def check(
         models: directories, URLs or hub ids that workers load.
 
     Raises:
-        InputError: settings that don't go together, a flag that nobody knows, or a place that workers don't reach.
+        InputError: a flag that nobody knows, settings that don't go together, or a place that workers don't reach.
     """
+    check_flags(arguments)
     runner = _runner_of(arguments)
-    if runner in LOCAL_RUNNERS:
-        _refuse_unknown_flags(arguments)
-        _check_values(arguments)
     if runner == dataflow.RUNNER:
         dataflow.check(arguments, urls, models, resources or Resources())
     elif resources and resources.accelerator:
@@ -170,31 +199,3 @@ def translate(error: BaseException) -> RagbeamError:
 def _runner_of(arguments: Sequence[str]) -> str:
     runner = PipelineOptions(list(arguments)).view_as(StandardOptions).runner or "DirectRunner"
     return NAMES.get(runner.lower().removesuffix("runner"), runner)
-
-
-def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
-    known = set(PipelineOptions([]).get_all_options(drop_default=False))
-    for argument in arguments:
-        flag = argument.split("=")[0]
-        name = flag.lstrip("-")
-        if flag.startswith("--") and name not in known and name.removeprefix("no_") not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean --{close[0]}?" if close else "see --help"
-            raise InputError(
-                "unknown flag", value=flag, expected="one of this command's flags or of Beam's", remedy=hint
-            )
-
-
-def _check_values(arguments: Sequence[str]) -> None:
-    """Refuses values that the local runner cannot use: Beam's parser ends the process, with pages of usage."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            workers = PipelineOptions(list(arguments)).get_all_options()["direct_num_workers"]
-    except SystemExit as error:
-        reason = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
-        raise InputError(f"a flag of Beam's has a wrong value ({reason})", remedy="see Beam's documentation") from error
-    if not 0 <= workers <= MAX_WORKERS:
-        raise InputError(
-            "--direct_num_workers is out of range", value=workers, expected=f"1 to {MAX_WORKERS}, or 0 for all cores"
-        )

@@ -106,6 +106,27 @@ def check_job_server(endpoint: str) -> None:
             ) from error
 
 
+def described_flags(endpoint: str) -> set[str]:
+    """The names of the flags that a job server has beside Beam's own, as it describes them.
+
+    Raises:
+        JobError: it does not answer.
+    """
+    import grpc
+    from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+
+    check_job_server(endpoint)
+    with grpc.insecure_channel(endpoint) as channel:
+        service = beam_job_api_pb2_grpc.JobServiceStub(channel)
+        try:
+            reply = service.DescribePipelineOptions(
+                beam_job_api_pb2.DescribePipelineOptionsRequest(), timeout=ANSWER_SECS
+            )
+        except grpc.RpcError as error:
+            raise JobError("the job server does not say which flags it has", value=endpoint) from error
+    return {option.name for option in reply.options}
+
+
 @functools.cache
 def check_worker_pool(address: str, task_managers: int = 1) -> None:
     """Checks that a pool of workers listens and, where it is on this machine, that a worker of it comes up.

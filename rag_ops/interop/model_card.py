@@ -33,9 +33,10 @@ from rag_ops.errors import InputError
 from rag_ops.generation.contexts import ContextFormat, encode_contexts
 from rag_ops.models import checkpoints
 from rag_ops.models.encoder import pool
-from rag_ops.models.loading import load_encoder_tokenizer, longest_input, rag_tokenizer
+from rag_ops.models.loading import check_size, load_encoder_tokenizer, load_part, longest_input, rag_tokenizer, whole
 from rag_ops.models.prompting import PROMPT_IDS, QuestionPrompt, encoder_note
 from rag_ops.models.sentence_encoders import EncoderConfig
+from rag_ops.models.weights import REPORTED
 from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage import store
 from schemas.passages import Passage
@@ -272,6 +273,24 @@ class RagTokenForGeneration(transformers.RagTokenForGeneration):
             hook_questions(self.rag.question_encoder, EncoderConfig.from_dict(encoding), ours.get(PROMPT_IDS))
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *inputs: Any, **kwargs: Any) -> Any:
+        """See transformers' method of this name. Weights that the model's files lack are never drawn at random.
+
+        Raises:
+            InputError: a weight is missing, or has another shape (unless `ignore_mismatched_sizes` is given), or the
+                configuration asks for more than files and memory hold.
+        """
+        what, where = "the RAG model", str(pretrained_model_name_or_path)
+        if os.path.isdir(where) and "config" not in kwargs:
+            check_size(what, where, torch.float32)
+        may_differ = kwargs.get("ignore_mismatched_sizes")
+        wants_report = kwargs.get("output_loading_info")
+        found: Any = super().from_pretrained(pretrained_model_name_or_path, *inputs, **{**kwargs, **REPORTED})
+        model, report = found
+        whole(what, where, (model, {**report, "mismatched_keys": ()} if may_differ else report))
+        return (model, report) if wants_report else model
+
+    @classmethod
     def from_pretrained_question_encoder_generator(
         cls,
         question_encoder_pretrained_model_name_or_path: Any = None,
@@ -288,9 +307,9 @@ class RagTokenForGeneration(transformers.RagTokenForGeneration):
             kwargs: as transformers has them; `question_encoder_model` and `generator_model` are loaded models.
 
         Raises:
-            InputError: one is missing, or the encoder's files don't say how it pools.
+            InputError: one is missing or lacks weights, or the encoder's files don't say how it pools.
         """
-        encoding = directory = generator = None
+        encoding = directory = None
         model = kwargs.get("question_encoder_model")
         if model is None and question_encoder_pretrained_model_name_or_path is not None:
             directory = checkpoints.find_model(os.fspath(question_encoder_pretrained_model_name_or_path))
@@ -298,20 +317,25 @@ class RagTokenForGeneration(transformers.RagTokenForGeneration):
             directory = model.config.name_or_path  # where it was loaded from
         if directory is not None:
             encoding = checkpoints.encoder_config(directory, "question")
-        if generator_pretrained_model_name_or_path is not None:
-            generator = checkpoints.find_model(os.fspath(generator_pretrained_model_name_or_path))
-        made: Any = super().from_pretrained_question_encoder_generator(
-            checkpoints.weights_directory(directory) if model is None and directory else None,
-            generator,
-            retriever,
-            **kwargs,
-        )
+            if model is None:
+                _load_part(kwargs, "question_encoder", checkpoints.weights_directory(directory))
+        if generator_pretrained_model_name_or_path is not None and kwargs.get("generator_model") is None:
+            _load_part(kwargs, "generator", checkpoints.find_model(os.fspath(generator_pretrained_model_name_or_path)))
+        made: Any = super().from_pretrained_question_encoder_generator(None, None, retriever, **kwargs)
         if directory is not None and encoding is not None:
             made.config.retrieval_vector_size = checkpoints.dimension(directory)
             ours = encoder_note(encoding, load_encoder_tokenizer(directory) if encoding.prompt else None)
             setattr(made.config, checkpoints.OUR_KEY, ours)
             hook_questions(made.rag.question_encoder, encoding, ours.get(PROMPT_IDS))
         return made
+
+
+def _load_part(kwargs: dict[str, Any], side: str, directory: str) -> None:
+    """Puts a side's model into `kwargs` for the options of its loading that are there."""
+    names = [name for name in kwargs if name.startswith(side + "_")]
+    options = {name.removeprefix(side + "_"): kwargs.pop(name) for name in names}
+    options.pop("model", None)
+    kwargs[side + "_model"] = load_part(side, directory, options)
 
 
 def hook_questions(encoder: Any, encoding: EncoderConfig, prompt: Any = None) -> None:

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import posixpath
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ RAG_TOKEN = "RagTokenForGeneration"  # the name in config.json's `architectures`
 UNTRAINED = "untrained"  # mark in config.json of a generator that was never trained
 # The files that decide what a model computes. READMEs and other formats of the same weights don't.
 MODEL_FILES = "*.json *.safetensors pytorch_model*.bin vocab* merges.txt *.model *.spm *.codes".split()
+# Keys of config.json that say how many modules or names are made one by one, which takes memory however small each is.
+_COUNTS = re.compile(r"(layers?|blocks|experts|groups|networks|labels)$")
+MAX_COUNT = 1000
+WHOLE = "get the model again, or mend its config.json"
 IGNORED_FILES = ("data_config.json", "trainer_state.json", "generation_config.json")
 
 
@@ -100,7 +105,11 @@ def weights_directory(directory: str) -> str:
 
 
 def read_config(directory: str) -> dict[str, Any]:
-    """Returns config.json of a local model directory."""
+    """Returns config.json of a local model directory.
+
+    Raises:
+        InputError: it cannot be read, or asks for more layers than can be made.
+    """
     try:
         config = json.loads(Path(weights_directory(directory), "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -109,6 +118,14 @@ def read_config(directory: str) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise InputError("config.json names no model_type", value=directory, expected="a Hugging Face model directory")
+    for key, value in _numbers(config):
+        if _COUNTS.search(key) and value > MAX_COUNT:
+            raise InputError(
+                f"config.json asks for too many: {key} {value}",
+                value=directory,
+                expected=f"at most {MAX_COUNT:,}",
+                remedy=WHOLE,
+            )
     return config
 
 
@@ -207,6 +224,18 @@ def is_untrained(directory: str) -> bool:
 def trained_sha256(directory: str) -> list[str]:
     """Digests of the files of trained weights that a model in a local directory was composed with, in their order."""
     return read_config(directory).get(OUR_KEY, {}).get("trained_sha256", [])
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in a JSON value, with the key that it stands under."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _numbers(one, name)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _numbers(one, key)
+    elif isinstance(value, (int, float)):
+        yield key, value
 
 
 def _download(url: str) -> str:

@@ -11,7 +11,7 @@ from transformers import RagConfig, RagTokenForGeneration, RagTokenizer
 
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
-from rag_ops.models.loading import load_encoder, load_encoder_tokenizer, load_generator, load_tokenizer
+from rag_ops.models.loading import load_encoder, load_encoder_tokenizer, load_generator, load_tokenizer, loading
 from rag_ops.models.prompting import encoder_note
 from rag_ops.models.warm_start import read_trained, warm_start_generator
 from rag_ops.storage import store
@@ -86,7 +86,14 @@ def compose_warm_started(
     else:
         notes["generator"] = checkpoints.UNTRAINED
     generator = warm_start_generator(load_encoder(directory, "context"), decoder_layers)
-    generator.load_state_dict(learned, strict=False)
+    with loading("the trained weights", ", ".join(trained)):
+        _, unknown = generator.load_state_dict(learned, strict=False)
+    if unknown:
+        raise InputError(
+            "the trained weights hold what the generator does not have",
+            value=f"{unknown[0]} ({len(unknown)} in all, in {', '.join(trained)})",
+            remedy="use the version of ragbeam that trained them",
+        )
     save(encoder, generator, load_encoder_tokenizer(directory), output, notes=notes)
 
 

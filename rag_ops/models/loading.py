@@ -1,4 +1,4 @@
-"""The one place that loads models and tokenizers: as data, never as code, and with one line if they cannot be read.
+"""The one place that loads models and tokenizers: as data, never as code, whole, and with one line if they are not.
 
 Weights come from safetensors, or from torch files with weights_only=True, as transformers reads them too;
 classes come from transformers itself, never from a model's own directory. Layouts of every age are read: the tokenizers
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from transformers import (
 
 from rag_ops import machine
 from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError
-from rag_ops.models import checkpoints
+from rag_ops.models import checkpoints, weights
 
 OWN_CLASSES: dict[str, Any] = {"trust_remote_code": False}  # given to whatever of transformers would take a directory's
 MAX_REASON_CHARS = 160
@@ -94,7 +94,8 @@ def load_rag(directory: str, dtype: torch.dtype, kind: Any = transformers.RagTok
     """
     checkpoints.check_rag_token(directory, directory)
     with loading("the RAG model", directory):
-        return kind.from_pretrained(directory, dtype=dtype)
+        check_size("the RAG model", directory, dtype)
+        return whole("the RAG model", directory, kind.from_pretrained(directory, dtype=dtype, **weights.REPORTED))
 
 
 def load_generator(directory: str) -> Any:
@@ -105,7 +106,9 @@ def load_generator(directory: str) -> Any:
     """
     _refuse_adapter(directory)
     with loading("the generator", directory):
-        return AutoModelForSeq2SeqLM.from_pretrained(directory, dtype=torch.float32, **OWN_CLASSES)
+        check_size("the generator", directory, kind=AutoModelForSeq2SeqLM)
+        found = AutoModelForSeq2SeqLM.from_pretrained(directory, dtype=torch.float32, **weights.REPORTED, **OWN_CLASSES)
+        return whole("the generator", directory, found)
 
 
 def load_encoder(directory: str, role: str) -> Any:
@@ -123,10 +126,63 @@ def load_encoder(directory: str, role: str) -> Any:
     with loading("the encoder", directory):
         if model_type == "rag":
             return _question_encoder_of_rag(directory)
+        check_size("the encoder", folder)
         if model_type == "dpr":
             kind = DPRContextEncoder if role == "context" else DPRQuestionEncoder
-            return kind.from_pretrained(folder, dtype=torch.float32)
-        return AutoModel.from_pretrained(folder, dtype=torch.float32, **OWN_CLASSES)
+            found: Any = kind.from_pretrained(folder, dtype=torch.float32, **weights.REPORTED)
+        else:
+            found = AutoModel.from_pretrained(folder, dtype=torch.float32, **weights.REPORTED, **OWN_CLASSES)
+        return whole("the encoder", folder, found)
+
+
+def load_part(side: str, directory: str, options: Mapping[str, Any]) -> Any:
+    """The model of one side of a RAG model from a directory of its own, as transformers' RAG classes load it.
+
+    Args:
+        side: "question_encoder" or "generator".
+        directory: local; has config.json and weights.
+        options: what `from_pretrained` takes.
+
+    Raises:
+        InputError: it lacks weights, or asks for more than its files and memory can hold.
+    """
+    what, options = f"the {side.replace('_', ' ')}", {**options, **weights.REPORTED}
+    if side == "generator":
+        check_size(what, directory, kind=AutoModelForSeq2SeqLM)
+        return whole(what, directory, AutoModelForSeq2SeqLM.from_pretrained(directory, **options, **OWN_CLASSES))
+    check_size(what, directory)
+    return whole(what, directory, AutoModel.from_pretrained(directory, **options, **OWN_CLASSES))
+
+
+def whole(what: str, directory: str, found: tuple[Any, Mapping[str, Any]]) -> Any:
+    """The model that `from_pretrained` returned with `weights.REPORTED`, if its files hold all of it.
+
+    Raises:
+        InputError: they do not; see `weights.check_whole`.
+    """
+    model, report = found
+    weights.check_whole(what, directory, model, report)
+    return model
+
+
+def check_size(what: str, directory: str, dtype: torch.dtype = torch.float32, kind: Any = AutoModel) -> None:
+    """Checks, before a model is made, that its configuration asks for no more than its files and memory can hold.
+
+    Args:
+        what: the part that is loaded, such as "the encoder".
+        directory: local; has config.json and weights.
+        dtype: dtype that it is to be loaded in.
+        kind: transformers' class that makes it of a configuration.
+
+    Raises:
+        InputError: it asks for more.
+    """
+    checkpoints.read_config(directory)  # refuses counts that a configuration alone cannot bear
+    with loading(what, directory):
+        config = AutoConfig.from_pretrained(directory, **OWN_CLASSES)
+        with torch.device("meta"):
+            model = transformers.RagTokenForGeneration(config) if config.model_type == "rag" else _made(kind, config)
+        weights.check_size(what, directory, model, dtype)
 
 
 def longest_input(model: torch.nn.Module, otherwise: int) -> int:
@@ -180,14 +236,20 @@ def _refuse_adapter(directory: str) -> None:
 
 
 def _question_encoder_of_rag(directory: str) -> Any:
-    config = AutoConfig.from_pretrained(directory, **OWN_CLASSES).question_encoder
-    model = DPRQuestionEncoder(config) if config.model_type == "dpr" else AutoModel.from_config(config, **OWN_CLASSES)
-    missing, _ = model.load_state_dict(_read_weights(directory, RAG_ENCODER_PREFIX), strict=False)
-    if missing := [name for name in missing if "position_ids" not in name]:
-        raise InputError(
-            "the RAG model lacks weights of its question encoder", value=missing[0], expected="a whole checkpoint"
-        )
-    return model.float()
+    check_size("the RAG model", directory)
+    model = _made(AutoModel, AutoConfig.from_pretrained(directory, **OWN_CLASSES).question_encoder)
+    state = _read_weights(directory, RAG_ENCODER_PREFIX)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    wrong = [(name, one.shape, shapes[name]) for name, one in state.items() if one.shape != shapes.get(name, one.shape)]
+    others = {name: tensor for name, tensor in state.items() if tensor.shape == shapes.get(name, tensor.shape)}
+    missing, unexpected = model.load_state_dict(others, strict=False)
+    report = {"missing_keys": {*missing} - {*state}, "unexpected_keys": unexpected, "mismatched_keys": wrong}
+    return whole("the RAG model's question encoder", directory, (model, report)).float()
+
+
+def _made(kind: Any, config: Any) -> Any:
+    """A model as a configuration asks for it, without weights of its own."""
+    return DPRQuestionEncoder(config) if config.model_type == "dpr" else kind.from_config(config, **OWN_CLASSES)
 
 
 def _read_weights(directory: str, prefix: str) -> dict[str, torch.Tensor]:

@@ -110,12 +110,16 @@ def finetune(
         "index": passages.digest,
         "questions": digest_of([training, evaluation]),
     }
-    folder = _prepare(output, identity, resume, overwrite)
-    checkpoint = _last_checkpoint(folder)
+    folder, now = os.path.join(output, CHECKPOINTS), json.loads(json.dumps(identity))
+    before = _read_json(os.path.join(folder, SETTINGS))
+    _check_output(output, before, now, resume, overwrite)
     with torch_threads(threads):
         torch.manual_seed(settings.seed)
         tokenizer = RagTokenizer.from_pretrained(model)
         rag = load_rag(model, torch.float32, RagTokenForGeneration)
+        if not (resume and before == now):
+            _prepare(folder, now, anew=overwrite and before is not None)
+        checkpoint = _last_checkpoint(folder)
         retriever = RagRetriever(rag.config, tokenizer.question_encoder, tokenizer.generator, RagbeamIndex(index))
         rag.set_retriever(retriever)
         encoding = checkpoints.encoder_config(model, "question")
@@ -247,16 +251,17 @@ def _arguments(
     )
 
 
-def _prepare(output: str, identity: dict[str, Any], resume: bool, overwrite: bool) -> str:
-    """The folder for checkpoints: empty, or this very training's."""
-    folder = os.path.join(output, CHECKPOINTS)
-    before = _read_json(os.path.join(folder, SETTINGS))
-    now = json.loads(json.dumps(identity))
-    if resume and before == now:
-        return folder
-    if overwrite and before is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-    elif before is not None:
+def _check_output(output: str, before: Any, now: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    """Checks that --output is free: empty, to be overwritten, or of this very training, which is to be resumed.
+
+    Args:
+        output: directory of the model.
+        before: identity of the unfinished training in it; None if there is none.
+        now: identity of this one.
+        resume: see `finetune`.
+        overwrite: see `finetune`.
+    """
+    if before is not None and not overwrite:
         if not resume:
             raise InputError(
                 "an unfinished training lies in --output", value=output, remedy="--resume to go on, or --overwrite"
@@ -269,7 +274,7 @@ def _prepare(output: str, identity: dict[str, Any], resume: bool, overwrite: boo
                     expected=before.get(name),
                     remedy="give what it was started with, or --overwrite",
                 )
-    elif not overwrite and os.path.isfile(os.path.join(output, "config.json")):
+    elif before is None and not overwrite and os.path.isfile(os.path.join(output, "config.json")):
         raise InputError(
             "--output holds a model already",
             value=output,
@@ -278,9 +283,14 @@ def _prepare(output: str, identity: dict[str, Any], resume: bool, overwrite: boo
         )
     if before is None and not os.path.isfile(os.path.join(output, HISTORY)):
         check_ours(output, (CHECKPOINTS,))
+
+
+def _prepare(folder: str, now: dict[str, Any], anew: bool) -> None:
+    """Makes the folder for checkpoints of a training; `anew` throws away those of another in it."""
+    if anew:
+        shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder, exist_ok=True)
     store.write_bytes(folder, SETTINGS, json.dumps(now).encode())
-    return folder
 
 
 def _read_json(path: str) -> Any:

@@ -1,6 +1,7 @@
 """Flags are made from the options' own declarations, for every command."""
 
 import dataclasses
+import itertools
 import re
 
 import pytest
@@ -138,7 +139,9 @@ def test_an_output_that_overlaps_any_input_is_refused_before_anything_is_touched
     (tmp_path / "link").symlink_to("place")
     output = {"evaluate": "link/passages/data.json", "import": "link"}.get(command, "link/passages/")
     more = {"evaluate model": ["--sweep", "1"], "import input": ["--format", "wiki_dpr"]}.get(f"{command} {flag}", [])
-    given = [*REQUIRED[command], *more, "--output", output, f"--{flag}", "place/passages" if whole else str(read)]
+    required = dict(zip(REQUIRED[command][::2], REQUIRED[command][1::2], strict=True))
+    required |= {f"--{flag}": "place/passages" if whole else str(read), "--output": output}
+    given = [*itertools.chain.from_iterable(required.items()), *more]
     known = vars(build_parser(COMMANDS).parse_args([command, *given]))
     with pytest.raises(InputError, match=f"--output overlaps --{flag}"):
         known.pop("command").make(known)
@@ -189,3 +192,9 @@ def test_every_number_has_bounds():
 def test_a_number_out_of_bounds_is_refused_by_its_flag(command, flag, value):
     with pytest.raises(InputError, match=f"--{flag}"):
         parsed(command, f"--{flag}", str(value))
+
+
+@pytest.mark.parametrize("value", ["true", "false", "1", ""])
+def test_a_switch_takes_no_value(value):
+    with pytest.raises(InputError, match="--overwrite: ignored explicit argument"):
+        parsed("chunk", f"--overwrite={value}")

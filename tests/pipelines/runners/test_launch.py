@@ -14,15 +14,94 @@ def test_the_local_runner_is_beams_in_process_one(arguments):
     assert options.view_as(StandardOptions).runner == launch.LOCAL_RUNNER_CLASS
 
 
-@pytest.mark.parametrize("name", ["FlinkRunner", "DataflowRunner", "PrismRunner", "PortableRunner"])
-def test_other_runners_keep_their_name_and_their_flags(name):
-    options = launch.pipeline_options([f"--runner={name}", "--a_flag_of_its_own=1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--runner=FlinkRunner", "--flink_master", "host:8081", "--parallelism", "4", "--object_reuse", "true"],
+        ["--runner=FlinkRunner", "--max_bundle_size=7", "--environment_cache_millis", "5", "--state_backend=rocksdb"],
+        ["--runner=DataflowRunner", "--dataflow_service_options=a=b", "--dataflow_service_options=c", "--region", "eu"],
+        ["--runner=DataflowRunner", "--experiments=a", "--experiments=b,c", "--labels=x=y", "--no_use_public_ips"],
+        ["--runner=PrismRunner", "--prism_location", "/prism"],
+        ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type", "EXTERNAL"],
+        ["--direct_running_mode", "multi_processing", "--direct_num_workers", "2"],
+    ],
+)
+def test_flags_of_a_runner_are_known_and_stay(arguments):
+    launch.check(arguments if "Dataflow" not in arguments[0] else [], [])
+    options = launch.pipeline_options(arguments)
+    name = arguments[0].partition("=")[2] or launch.LOCAL_RUNNER_CLASS
     assert options.view_as(StandardOptions).runner == name
+    assert {*arguments} <= {*options._flags}
 
 
-def test_a_local_run_knows_its_flags():
-    with pytest.raises(InputError, match="did you mean --direct_running_mode"):
-        launch.pipeline_options(["--direct_runing_mode=in_memory"])
+@pytest.mark.parametrize("runner", [[], *(["--runner", name] for name in launch.NAMES)])
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--a_flag_of_its_own=1"], "unknown flag: '--a_flag_of_its_own'; see --help"),
+        (["--direct_runing_mode=in_memory"], "did you mean --direct_running_mode"),
+        (["--num_shard", "4"], "unknown flag: '--num_shard'"),
+        (["-n_docs", "3"], "unknown flag: '-n_docs'"),
+        (["-parallelism", "3"], "unknown flag: '-parallelism'; did you mean --parallelism"),
+        (["num_shards", "4"], "an argument belongs to no flag: 'num_shards'"),
+        (["b.jsonl"], "an argument belongs to no flag: 'b.jsonl'"),
+        (["--parallelism", "2", "b.jsonl"], "an argument belongs to no flag: 'b.jsonl'"),
+        (["--streaming", "b.jsonl"], "an argument belongs to no flag: 'b.jsonl'"),
+        (["--streaming=true"], "ignored explicit argument"),
+        (["--parallelism", "two"], "invalid int value: 'two'"),
+        (["--parallelism"], "expected one argument"),
+        (["--direct_running_mode", "no_such"], "invalid choice: 'no_such'"),
+        (["--"], "unknown flag: '--'"),
+    ],
+)
+def test_what_nobody_consumes_is_refused(given, says, runner, capsys):
+    for refuse in (lambda flags: launch.check(flags, []), launch.pipeline_options):
+        with pytest.raises(InputError) as caught:
+            refuse([*runner, *given])
+        assert says in str(caught.value)
+    assert not capsys.readouterr().err  # argparse itself would print the usage
+
+
+@pytest.mark.parametrize("given", [["--parallelism=2", "--parallelism", "3"], ["--streaming", "--streaming"]])
+def test_a_flag_of_beams_may_be_said_twice(given):
+    launch.check(given, [])
+
+
+def test_flinks_flags_are_of_flink_alone():
+    for name in launch.beam_flags.FLINK:
+        launch.check(["--runner=flink", f"--{name}=1"], [])
+        with pytest.raises(InputError, match=f"unknown flag: '--{name}'"):
+            launch.check([f"--{name}=1"], [])
+
+
+def test_a_runner_that_there_is_not_is_refused():
+    with pytest.raises(InputError, match="unknown runner: 'FlinkRuner'; expected dataflow or direct or flink"):
+        launch.check(["--runner", "FlinkRuner"], [])
+    launch.check(["--runner", "apache_beam.runners.portability.fn_api_runner.FnApiRunner"], [])
+
+
+def test_a_job_server_says_which_flags_it_has():
+    from concurrent import futures
+
+    import grpc
+    from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+
+    class Service(beam_job_api_pb2_grpc.JobServiceServicer):
+        def DescribePipelineOptions(self, request, context):  # noqa: N802 (as Beam names it)
+            described = beam_job_api_pb2.PipelineOptionDescriptor(name="spilling")
+            return beam_job_api_pb2.DescribePipelineOptionsResponse(options=[described])
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    beam_job_api_pb2_grpc.add_JobServiceServicer_to_server(Service(), server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    given = ["--runner", "portable", "--job_endpoint", f"localhost:{port}"]
+    try:
+        launch.check([*given, "--spilling", "much"], [])
+        with pytest.raises(InputError, match="unknown flag: '--spiling'; did you mean --spilling"):
+            launch.check([*given, "--spiling", "much"], [])
+    finally:
+        server.stop(None)
 
 
 def run(function) -> None:

@@ -88,3 +88,21 @@ def test_trained_weights_of_another_encoder_are_refused(tmp_path, sentence_encod
 def test_only_bert_warm_starts_a_bart(tiny_bart):
     with pytest.raises(InputError, match="bart"):
         warm_start_generator(AutoModel.from_pretrained(tiny_bart))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model.decoder.layers.7.fc1.bias", "what the generator does not have"),
+        ("model.decoder.layers.0.fc1.bias", None),
+    ],
+)
+def test_trained_weights_of_another_generator_are_refused(tmp_path, sentence_encoder, trained, name, says):
+    with safetensors.safe_open(trained[1], "pt") as file:
+        state, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    safetensors.torch.save_file(state | {name: torch.ones(3)}, tmp_path / "other.safetensors", metadata=metadata)
+    with pytest.raises(InputError, match=says or "the trained weights cannot be loaded"):
+        compose.compose_warm_started(
+            sentence_encoder, str(tmp_path / "rag"), trained=[str(tmp_path / "other.safetensors")]
+        )
+    assert not (tmp_path / "rag").exists()
