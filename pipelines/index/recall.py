@@ -48,7 +48,7 @@ class Measurement:
 
     @property
     def work(self) -> str:
-        """Directory of its working files."""
+        """Directory of its working files; they go with the stage's, because another job may read them without locks."""
         return store.join(self.options.output, store.INCOMPLETE, "recall")
 
     @property
@@ -63,7 +63,6 @@ class Measurement:
         with Progress("recall", None, lambda: 0, "queries"):
             launch.run(self.build, beam_arguments)
         rows = json.loads(store.read_text(store.join(self.work, RECALL_FILE)))
-        store.remove(self.work)
         return [
             Recall(params, row["queries"], {int(k): v for k, v in row["at"].items()})
             for params, row in zip(self.kind.search_params(self.tune), rows, strict=True)
