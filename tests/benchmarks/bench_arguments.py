@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import multiprocessing
 import os
 import shlex
 import shutil
@@ -117,22 +118,40 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         make_workspace(workspace)
         os._exit(0)
     os.waitpid(child, 0)
-    ended: Counter[str] = Counter()
-    wrong: list[str] = []
-    slowest = (0.0, "")
-    for command in COMMANDS:
-        for arguments in lists_of(command.name, sizes.cases // len(COMMANDS)):
-            case = Case(workspace, directory, [command.name, *arguments])
-            case.run()
-            ended[str(case.code)] += 1
-            slowest = max(slowest, (case.seconds, case.line))
-            if problem := case.problem():
-                wrong.append(problem)
-                sys.stderr.write(f"{problem}: {case.line}\n")
-            case.clean()
+    each = sizes.cases // len(COMMANDS)
+    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:  # of processes that start no threads
+        done = pool.starmap(run_command, [(command.name, each, workspace) for command in COMMANDS], chunksize=1)
+    ended = sum((one.ended for one in done), Counter[str]())
+    wrong = [line for one in done for line in one.wrong]
+    sys.stderr.writelines(f"{line}\n" for line in wrong)
+    slowest = max(one.slowest for one in done)
     codes = ", ".join(f"{count:,} with {code}" for code, count in sorted(ended.items()))
     figures = f"{ended.total():,} lists; exit codes: {codes}; slowest {slowest[0]:.1f} s ({slowest[1][:80]})"
     return [Result("argument lists that end otherwise than in a line", len(wrong), "0", not wrong, figures, not wrong)]
+
+
+@dataclasses.dataclass
+class Ended:
+    """How the cases of a command ended: how many with each code, what was wrong, and the slowest with its seconds."""
+
+    ended: Counter[str] = dataclasses.field(default_factory=Counter)
+    wrong: list[str] = dataclasses.field(default_factory=list)
+    slowest: tuple[float, str] = (0.0, "")
+
+
+def run_command(command: str, count: int, workspace: Path) -> Ended:
+    """Runs random argument lists of one command."""
+    found, folder = Ended(), workspace.parent / command
+    folder.mkdir()
+    for arguments in lists_of(command, count):
+        case = Case(workspace, folder, [command, *arguments])
+        case.run()
+        found.ended[str(case.code)] += 1
+        found.slowest = max(found.slowest, (case.seconds, case.line))
+        if problem := case.problem():
+            found.wrong.append(f"{problem}: {case.line}")
+        case.clean()
+    return found
 
 
 def make_workspace(directory: Path) -> Path:
