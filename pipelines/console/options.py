@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
             arguments["action"] = "store_true"
         else:
             arguments |= {"type": kind, "metavar": one.metavar, "required": required, "dest": flag}
-            arguments |= {"nargs": "+"} if many else {}
+            arguments |= {"nargs": "+", "action": "extend"} if many else {}  # given twice, it takes all values
         self._headings[one.group].add_argument(*("--" + name for name in (flag, *one.also)), **arguments)
 
 

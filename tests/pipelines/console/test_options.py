@@ -198,3 +198,8 @@ def test_a_number_out_of_bounds_is_refused_by_its_flag(command, flag, value):
 def test_a_switch_takes_no_value(value):
     with pytest.raises(InputError, match="--overwrite: ignored explicit argument"):
         parsed("chunk", f"--overwrite={value}")
+
+
+def test_a_flag_of_several_values_that_is_given_twice_takes_all():
+    assert list(parsed("chunk", "--input", "b.xml", "c.xml").input) == ["a.xml", "b.xml", "c.xml"]
+    assert list(parsed("answer", "--questions", "r.csv").questions) == ["q.csv", "r.csv"]
