@@ -11,17 +11,19 @@ from apache_beam.ml.inference.base import RunInference
 from pipelines.answer.plan import Plan, Work
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.inference import EncoderHandler, TextUnit, VectorUnit
+from pipelines.transforms.stage_job import distribute
 from rag_ops.questions import blocks
 from rag_ops.storage import store
 from rag_ops.storage.parquet import read_parquet, write_parquet
 
 
 @beam.ptransform_fn
-def encode_questions(todo: Any, plan: Plan) -> Any:
+def encode_questions(pipeline: Any, plan: Plan) -> Any:
     """Encodes blocks into files of question vectors; emits the numbers of finished blocks."""
     handler = EncoderHandler("EncodeQuestions", plan.settings, "question", ("question",), "float32")
     return (
-        todo
+        pipeline
+        | distribute("Blocks", plan.todo)
         | "Read" >> beam.Map(read_block, plan.work)
         | "Encode" >> RunInference(handler)
         | "Write" >> beam.Map(write_vectors, plan.work)

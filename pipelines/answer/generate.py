@@ -21,36 +21,45 @@ from rag_ops.storage.parquet import read_parquet, write_parquet
 from schemas import answers
 
 RESULT_ROWS = 1000  # rows of a row group
+# Of an answer shard: "", a block and its hits; or a file of texts, the number of a batch in it, and no hits.
+Found = tuple[int, tuple[str, int, TopK]]
 
 
 @beam.ptransform_fn
-def answer_questions(inputs: Any, plan: Plan) -> Any:
-    """Answers questions from hits and texts, into files of results; emits the numbers of finished blocks."""
+def join_texts(inputs: Any, plan: Plan) -> Any:
+    """Groups hits and texts by answer shard; a CoGroupByKey would add a step after its shuffle, without our hints."""
     hits, texts = inputs
+    shards, no_hits = plan.shard_of_block, TopK.empty(0, 0)
+    of_blocks = hits | "Hits" >> beam.MapTuple(
+        lambda block, hits: (shards[block], ("", block, hits))
+    ).with_output_types(Found)
+    of_files = texts | "Texts" >> beam.MapTuple(lambda shard, text: (shard, (*text, no_hits))).with_output_types(Found)
+    return (of_blocks, of_files) | beam.Flatten() | "GroupByAnswerShard" >> beam.GroupByKey()
+
+
+@beam.ptransform_fn
+def answer_questions(joined: Any, plan: Plan) -> Any:
+    """Answers questions from hits and texts, into files of results; emits the numbers of finished blocks."""
     handler = GeneratorHandler("Generate", plan.settings, plan.options.generation, plan.options.n_docs)
-    shards = plan.shard_of_block
-    by_shard = hits | "KeyByShard" >> beam.Map(lambda hit: (shards[hit[0]], hit)).with_output_types(
-        tuple[int, tuple[int, TopK]]
-    )
     return (
-        {"hits": by_shard, "texts": texts}
-        | "Join" >> beam.CoGroupByKey()
+        joined
         | "Texts" >> beam.FlatMap(read_hits, plan.work)
         | "Generate" >> RunInference(handler)
         | "Write" >> beam.Map(write_results, plan.work)
     )
 
 
-def read_hits(element: tuple[int, dict[str, Iterable[Any]]], work: Work) -> Iterator[AnswerUnit]:
+def read_hits(element: tuple[int, Iterable[tuple[str, int, TopK]]], work: Work) -> Iterator[AnswerUnit]:
     """Reads the texts that an answer shard needs, and emits its blocks one by one with their passages.
 
     Blocks that the runner's earlier try has answered are left out.
     """
-    _, joined = element
-    hits_of = sorted(joined["hits"], key=lambda hit: hit[0])
-    todo = [hit for hit in hits_of if not store.exists(work.path(blocks.result_name(hit[0])))]
-    passages = passage_texts.load(sorted(joined["texts"])) if todo else {}
-    for block, hits in todo:
+    joined = sorted(element[1], key=lambda found: found[:2])
+    hits_of = {block: hits for file, block, hits in joined if not file}
+    todo = [block for block in hits_of if not store.exists(work.path(blocks.result_name(block)))]
+    passages = passage_texts.load([(file, batch) for file, batch, _ in joined if file]) if todo else {}
+    for block in todo:
+        hits = hits_of[block]
         asked = read_parquet(work.path(blocks.block_name(block)))["question"].to_pylist()
         encoded = read_parquet(work.path(work.name("vectors", block)), ["truncated", "error"])
         errors = {row: error for row, error in enumerate(encoded["error"].to_pylist()) if error is not None}

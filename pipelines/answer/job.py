@@ -17,7 +17,7 @@ import apache_beam as beam
 
 from pipelines.answer.encode import encode_questions
 from pipelines.answer.fetch import fetch_texts
-from pipelines.answer.generate import answer_questions
+from pipelines.answer.generate import answer_questions, join_texts
 from pipelines.answer.options import AnswerOptions
 from pipelines.answer.plan import Plan, Work
 from pipelines.answer.search import rescore, search
@@ -141,18 +141,19 @@ def warnings(manifest: Manifest) -> Iterator[str]:
 def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Adds the job's transforms to `pipeline`."""
     register_coder()
-    encoded = pipeline | distribute("Blocks", plan.todo) | "EncodeQuestions" >> encode_questions(plan)
+    hints = plan.options.workers.resources.hints()
+    encoded = pipeline | "EncodeQuestions" >> encode_questions(plan).with_resource_hints(**hints)
     hits = pipeline | distribute("IndexShards", plan.index_shards()) | "Search" >> search(plan, encoded)
     if plan.options.rescore:
         hits = hits | "Rescore" >> rescore(plan)
     texts = hits | "FetchTexts" >> fetch_texts(plan)
-    results = (hits, texts) | "Answer" >> answer_questions(plan)
+    joined = (hits, texts) | "Join" >> join_texts(plan)
+    answered = joined | "Answer" >> answer_questions(plan).with_resource_hints(**hints)
     shards = [n for n, name in enumerate(plan.names) if name in plan.wanted]
     checked = (
         pipeline
         | distribute("Job", [plan.block_numbers] if shards else [])
-        | "WaitForResults" >> beam.WaitOn(results)
-        | "CheckFailures" >> beam.Map(check_failures, plan)
+        | "CheckFailures" >> beam.Map(check_failures, plan, answered=beam.pvalue.AsIter(answered))
     )
     _ = (
         pipeline

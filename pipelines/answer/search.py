@@ -28,7 +28,7 @@ def search(shards: Any, plan: Plan, encoded: Any) -> Any:
     return (
         shards
         | "SearchShards" >> beam.FlatMap(search_shard, plan, encoded=blocks).with_output_types(tuple[int, TopK])
-        | "Merge" >> beam.CombinePerKey(MergeTopK(plan.candidates)).with_output_types(tuple[int, TopK])
+        | "Merge" >> beam.CombinePerKey(MergeTopK(plan.candidates))
     )
 
 
@@ -57,39 +57,36 @@ def rescore(hits: Any, plan: Plan) -> Any:
     embeddings, kept = plan.corpus.embeddings, plan.options.kept
     starts = embeddings.row_starts()
 
-    def needs(element: tuple[int, TopK]) -> Iterator[tuple[int, tuple[int, bytes]]]:
+    def needs(element: tuple[int, TopK]) -> Iterator[tuple[int, tuple[int, TopK]]]:
         block, hits = element
         for shard in needed_rows(hits.rows, starts):
-            here = (hits.rows >= starts[shard]) & (hits.rows < starts[shard + 1])
-            yield shard, (block, np.where(here, hits.rows, -1).tobytes())
+            yield shard, (block, hits.within(starts[shard], starts[shard + 1]))
 
     score = beam.FlatMap(score_candidates, plan.corpus.embeddings_url, embeddings, plan.work, kept)
     return (
         hits
-        | "Needs" >> beam.FlatMap(needs).with_output_types(tuple[int, tuple[int, bytes]])
+        | "Needs" >> beam.FlatMap(needs).with_output_types(tuple[int, tuple[int, TopK]])
         | "GroupByEmbeddingShard" >> beam.GroupByKey()
         | "Score" >> score.with_output_types(tuple[int, TopK])
-        | "Merge" >> beam.CombinePerKey(MergeTopK(kept)).with_output_types(tuple[int, TopK])
+        | "Merge" >> beam.CombinePerKey(MergeTopK(kept))
     )
 
 
 def score_candidates(
-    element: tuple[int, Iterable[tuple[int, bytes]]], embeddings_url: str, embeddings: Manifest, work: Work, kept: int
+    element: tuple[int, Iterable[tuple[int, TopK]]], embeddings_url: str, embeddings: Manifest, work: Work, kept: int
 ) -> Iterator[tuple[int, TopK]]:
     """Scores the candidates that lie in one embedding shard, and keeps the best `kept` of each question."""
     from rag_ops.retrieval import exact  # with torch
 
     number, needs = element
     counters, url = StepCounters("Rescore"), store.join(embeddings_url, embeddings.shards[number].path)
-    wanted = {block: np.frombuffer(data, np.int64) for block, data in needs}
+    wanted = {block: hits.rows for block, hits in needs}
     with counters.timed():
-        rows = np.unique(np.concatenate(list(wanted.values())))
+        rows = np.unique(np.concatenate([candidates.ravel() for candidates in wanted.values()]))
         rows = rows[rows >= 0]
         vectors = read_rows(url, rows - embeddings.row_starts()[number])
         for block in sorted(wanted):
-            questions = question_vectors(work, block)
-            candidates = wanted[block].reshape(len(questions), -1)
-            yield block, exact.rescore(questions, candidates, rows, vectors, kept)
+            yield block, exact.rescore(question_vectors(work, block), wanted[block], rows, vectors, kept)
     counters.add(rows_in=len(rows), rows_out=len(wanted))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
@@ -15,10 +15,15 @@ from rag_ops.storage.stages import write_shard
 from schemas import answers
 
 
-def check_failures(numbers: list[int], plan: Plan) -> int:
+def check_failures(numbers: list[int], plan: Plan, answered: Iterable[int]) -> int:
     """Ends the job, before any answer is written, when the model failed alike on over half of its questions.
 
     The files are read, because a runner that tries again gives the results of its last try.
+
+    Args:
+        numbers: numbers of all blocks.
+        plan: plan of the job.
+        answered: numbers of the blocks that this run answers; a side input, so that the check comes after them.
     """
     if not plan.options.keep_going:
         blocks.failures(plan.work.url, numbers).check()

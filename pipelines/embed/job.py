@@ -205,14 +205,18 @@ def _encode(
     settings = ModelSettings(options.encoder, options.workers, options.max_tokens)
     handler = PassageEncoder("Encode", settings, "context", ("title", "text"), options.dtype)
 
-    def build(pipeline: beam.Pipeline) -> None:
-        (
+    @beam.ptransform_fn  # one composite for the hints: texts and vectors stay within a stage
+    def make_shards(pipeline: Any) -> Any:
+        return (
             pipeline
             | distribute("Shards", todo)
             | "ReadPassages" >> beam.FlatMap(read_passages, options.output, previous)
             | "Encode" >> RunInference(handler)
             | "WriteEmbeddings" >> beam.Map(write_embeddings, options.output, options.dtype, previous)
         )
+
+    def build(pipeline: beam.Pipeline) -> None:
+        _ = pipeline | "Embed" >> make_shards().with_resource_hints(**options.workers.resources.hints())
 
     written = rows_done(options.output, [task.name for task in todo])
     # Workers outside this process report no rows, but leave whole shards.

@@ -76,7 +76,7 @@ class Measurement:
         hits = (
             shards
             | "Measure" >> beam.FlatMap(self.search).with_output_types(tuple[str, TopK])
-            | "Merge" >> beam.CombinePerKey(MergeTopK(KEPT)).with_output_types(tuple[str, TopK])
+            | "Merge" >> beam.CombinePerKey(MergeTopK(KEPT))
         )
         once = pipeline | "Once" >> beam.Create([None])
         _ = once | "WriteRecall" >> beam.Map(self.write_recall, hits=beam.pvalue.AsDict(hits))

@@ -1,4 +1,8 @@
-"""What the workers of a model's transforms must have: a GPU, memory. They are Beam's resource hints, on those alone."""
+"""What the workers of a model's transforms must have: a GPU, memory. They are Beam's resource hints.
+
+The hints are put on the composite that reads, runs the model and writes: hints on the model's step alone give it an
+environment of its own, and then all texts and vectors cross to it and back between workers.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Our models under Beam's RunInference: loading once per worker, sharing and metrics are Beam's, batches are ours.
 
 An element is a whole unit of work (a passage shard, a block of questions), so Beam's own batching is held at one: what
-is computed together must depend on the unit alone.
+is computed together must depend on the unit alone. Resource hints belong on the composite around the model's step
+(`pipelines/runners/resources.py`), not on the handler.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler
 
 from pipelines.runners.counters import StepCounters
-from pipelines.runners.resources import Resources
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.questions.failures import NOT_ENCODED
@@ -31,9 +31,9 @@ M = TypeVar("M")
 class UnitHandler(ModelHandler[E, P, M], Generic[E, P, M]):
     """A ModelHandler that works on one unit at a time; subclasses say how to load and what to do with a unit."""
 
-    def __init__(self, step: str, resources: Resources):
+    def __init__(self, step: str):
         super().__init__(min_batch_size=1, max_batch_size=1)
-        self._step, self._resources = step, resources
+        self._step = step
 
     def load(self) -> M:
         """Loads the model in this process."""
@@ -65,10 +65,6 @@ class UnitHandler(ModelHandler[E, P, M], Generic[E, P, M]):
     def get_metrics_namespace(self) -> str:
         """The namespace of Beam's own inference metrics."""
         return f"beam.{self._step}"
-
-    def get_resource_hints(self) -> dict[str, Any]:
-        """What the worker must have; RunInference puts it on the model's own step alone, not on what feeds it."""
-        return self._resources.hints()
 
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
         """Arguments that make each batch one unit."""
@@ -131,7 +127,7 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
     """
 
     def __init__(self, step: str, settings: ModelSettings, role: str, columns: Sequence[str], dtype: str):
-        super().__init__(step, settings.workers.resources)
+        super().__init__(step)
         self._settings, self._role, self._columns, self._dtype = settings, role, list(columns), dtype
 
     def load(self) -> Any:
@@ -199,7 +195,7 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
     """
 
     def __init__(self, step: str, settings: ModelSettings, generation: GenerationSettings, n_docs: int):
-        super().__init__(step, settings.workers.resources)
+        super().__init__(step)
         self._settings, self._generation, self._n_docs = settings, generation, n_docs
 
     def load(self) -> Any:

@@ -35,25 +35,31 @@ def register_coder() -> None:
     beam.coders.registry.register_coder(TopK, TopKCoder)
 
 
+@beam.typehints.with_input_types(TopK)  # CombinePerKey's own hints do not reach what comes out of it
+@beam.typehints.with_output_types(TopK)
 class MergeTopK(beam.CombineFn):
-    """Merges the hits of several index shards for one block."""
+    """Merges the hits of several index shards for one block; an accumulator is the hits so far."""
 
     def __init__(self, k: int):
         self._k = k
 
-    def create_accumulator(self) -> list[TopK]:
-        """No hits yet."""
-        return []
+    def create_accumulator(self) -> TopK:
+        """No hits yet, and no question."""
+        return TopK.empty(0, self._k)
 
-    def add_input(self, accumulator: list[TopK], element: TopK) -> list[TopK]:
+    def add_input(self, accumulator: TopK, element: TopK) -> TopK:
         """Adds one shard's hits."""
-        return [merge([*accumulator, element], self._k)]
+        return self.merge_accumulators([accumulator, element])
 
-    def merge_accumulators(self, accumulators: Iterable[list[TopK]]) -> list[TopK]:
+    def merge_accumulators(self, accumulators: Iterable[TopK]) -> TopK:
         """Merges several accumulators."""
-        parts = [part for accumulator in accumulators for part in accumulator]
-        return [merge(parts, self._k)] if parts else []
+        parts = [part for part in accumulators if len(part.rows)]
+        return merge(parts, self._k) if parts else self.create_accumulator()
 
-    def extract_output(self, accumulator: list[TopK]) -> TopK:
+    def extract_output(self, accumulator: TopK) -> TopK:
         """The best k."""
-        return accumulator[0]
+        return accumulator
+
+    def get_accumulator_coder(self) -> beam.coders.Coder:
+        """The coder of accumulators, which a runner may shuffle."""
+        return TopKCoder()

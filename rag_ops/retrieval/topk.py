@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+HIT = np.dtype([("question", "<i4"), ("score", "<f4"), ("row", "<i8")])  # one that is sent: 16 bytes
+
 
 @dataclasses.dataclass(frozen=True)
 class TopK:
@@ -36,18 +38,25 @@ class TopK:
         order = np.lexsort((np.where(rows < 0, np.iinfo(np.int64).max, rows), -scores), axis=1)[:, :k]
         return cls(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
 
+    def within(self, first: int, end: int) -> TopK:
+        """The hits whose rows are from `first` to before `end`, in the same places; the others are no hit."""
+        here = (self.rows >= first) & (self.rows < end)
+        return TopK(np.where(here, self.scores, np.float32(-np.inf)), np.where(here, self.rows, -1))
+
     def to_bytes(self) -> bytes:
-        """Serializes shape, scores and rows, little-endian."""
-        shape = np.array(self.scores.shape, "<i8").tobytes()
-        return shape + self.scores.astype("<f4").tobytes() + self.rows.astype("<i8").tobytes()
+        """Serializes the shape and the hits; a place without a hit takes no bytes."""
+        places = np.nonzero(self.rows >= 0)
+        hits = np.empty(len(places[0]), HIT)
+        hits["question"], hits["score"], hits["row"] = places[0], self.scores[places], self.rows[places]
+        return np.array(self.rows.shape, "<i8").tobytes() + hits.tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> TopK:
-        """The inverse of `to_bytes`."""
-        questions, k = np.frombuffer(data, "<i8", 2)
-        scores = np.frombuffer(data, "<f4", questions * k, offset=16).reshape(questions, k)
-        rows = np.frombuffer(data, "<i8", questions * k, offset=16 + 4 * questions * k).reshape(questions, k)
-        return cls(scores, rows)
+        """The inverse of `to_bytes`, but that each question's hits come first."""
+        found, hits = cls.empty(*np.frombuffer(data, "<i8", 2)), np.frombuffer(data, HIT, offset=16)
+        places = hits["question"], np.arange(len(hits)) - np.searchsorted(hits["question"], hits["question"])
+        found.scores[places], found.rows[places] = hits["score"], hits["row"]
+        return found
 
 
 def merge(parts: Iterable[TopK], k: int) -> TopK:

@@ -234,7 +234,7 @@ def test_what_was_answered_before_counts_when_a_killed_job_goes_on(
     Broken(monkeypatch, tokenizer)
     command = many(stage, tmp_path, tiny_rag, [True] * 25)
     with monkeypatch.context() as patch:
-        patch.setattr(answer, "check_failures", lambda numbers, plan: 1 / 0)
+        patch.setattr(answer, "check_failures", lambda numbers, plan, answered: 1 / 0)
         patch.setattr(answer.blocks, "forget_failures", lambda directory: None)
         assert fails(capsys, *command)[0] == 1
     code, line = fails(capsys, *command)

@@ -210,7 +210,7 @@ def killed(monkeypatch, *arguments: object) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(job.blocks, "forget_failures", lambda directory: False)
-        patch.setattr(job, "check_failures", lambda numbers, plan: 1 / 0)
+        patch.setattr(job, "check_failures", lambda numbers, plan, answered: 1 / 0)
         with pytest.raises(AssertionError):
             ragbeam(*arguments)
 

@@ -19,6 +19,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,8 +110,18 @@ class Cluster:
 
     def slots(self) -> int:
         """Slots of the task managers that are connected."""
-        with urllib.request.urlopen(f"http://{self.master}/overview", timeout=5) as reply:
-            return int(json.load(reply)["slots-total"])
+        return int(self._get("overview")["slots-total"])
+
+    def sent(self) -> list[tuple[str, int]]:
+        """The operators of all jobs so far, and the bytes that each has sent to others; those of a chain are one."""
+        jobs = [self._get(f"jobs/{job['jid']}") for job in self._get("jobs/overview")["jobs"]]
+        operators = [operator for job in jobs for operator in job["vertices"]]
+        assert all(operator["metrics"]["write-bytes-complete"] for operator in operators)
+        return [(operator["name"], operator["metrics"]["write-bytes"]) for operator in operators]
+
+    def _get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://{self.master}/{path}", timeout=5) as reply:
+            return json.load(reply)
 
     def wait_for_slots(self, count: int) -> None:
         """Waits until that many are there."""

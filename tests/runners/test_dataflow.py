@@ -14,6 +14,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from tests.pipelines import crossings
 from tests.pipelines.workspace import fails
 from tests.runners.google import Google
 
@@ -23,7 +24,7 @@ pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install '.[gcp]
 
 GPU = "type:nvidia-l4;count:1;install-nvidia-driver"
 SECRET = "a-secret-that-nobody-may-read"
-MODEL_STEPS = {"embed": ["Encode"], "answer": ["EncodeQuestions/Encode", "Answer/Generate"]}
+MODEL_STEPS = {"embed": ("Embed/",), "answer": ("EncodeQuestions/", "Answer/")}  # what reads and writes is with them
 
 
 class Hurried:
@@ -88,28 +89,19 @@ def pipeline_of(google: Google):
     return beam_runner_api_pb2.Pipeline.FromString(google.objects[url.removeprefix("gs://")])
 
 
-def hinted(pipeline) -> dict[str, dict[str, str]]:
-    """The names of the steps that run code, and their hints."""
-    found = {}
-    for step in pipeline.components.transforms.values():
-        if not step.subtransforms and step.environment_id:
-            hints = pipeline.components.environments[step.environment_id].resource_hints
-            found[step.unique_name] = {urn.split(":")[-2]: value.decode() for urn, value in hints.items()}
-    return found
-
-
 @pytest.mark.parametrize("job", JOBS)
 def test_each_job_is_submitted_as_it_should_be(filled, job, capsys):
     code, line = fails(capsys, job, *JOBS[job], "--output", f"gs://b/out/{job}", *on_dataflow(filled))
     assert (code, "ended without a shard" in line) == (1, True), line  # the fake says DONE, and ran nothing
     (sent,) = filled.jobs
     environment = sent["environment"]
-    hints = hinted(pipeline_of(filled))
-    assert len(hints) > 3
-    for name, hint in hints.items():
-        model_step = any(name.startswith(step) and "BeamML_RunInference" in name for step in MODEL_STEPS.get(job, []))
-        assert hint.get("accelerator") == (GPU if model_step else None), name
-        assert ("min_ram_bytes" in hint) == (model_step and job == "answer"), name
+    stages = crossings.stages_of(pipeline_of(filled))
+    assert crossings.passed_on(stages) == []
+    assert sum("BeamML_RunInference" in str(stage.steps) for stage in stages) == len(MODEL_STEPS.get(job, []))
+    for stage in stages:
+        of_model = any(step.startswith(MODEL_STEPS.get(job, ())) for step in stage.steps)
+        assert stage.hints.get("accelerator") == (GPU if of_model else None), stage.steps
+        assert ("min_ram_bytes" in stage.hints) == (of_model and job == "answer"), stage.steps
     assert ("no_use_multiple_sdk_containers" in environment["experiments"]) == (job in MODEL_STEPS)
     (pool,) = environment["workerPools"]
     assert pool["numThreadsPerWorker"] == (2 if job in MODEL_STEPS else 1)

@@ -16,6 +16,13 @@ from tests.runners.conftest import all_digests, run_arguments
 
 JOB_SECS = 300
 SHARDS = 16
+# The steps that Flink runs as one, and the bytes that they may send: the numbers of 3 blocks, say.
+MODEL_STEPS = {
+    "Embed/{ReadPassages, Encode, WriteEmbeddings}": 0,
+    "EncodeQuestions/{Read, Encode, Write}": 3 * 64,
+    "Answer/{Texts, Generate, Write}": 3 * 64,
+}
+UNIT_BYTES, HIT_BYTES = 1024, 16  # of a shard or block; of a candidate
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +37,18 @@ def on_flink(cluster) -> list[object]:
 
 
 def test_workers_in_the_launcher_give_the_local_bytes(cluster, inputs, local, tmp_path, sentence_encoder, tiny_rag):
+    """With --worker_memory, which makes an environment of its own; texts and vectors stay within one operator."""
     with cluster.job_server() as endpoint:
-        more = [*on_flink(cluster), "--job_endpoint", endpoint]
+        more = [*on_flink(cluster), "--job_endpoint", endpoint, "--worker_memory", "1GiB"]
         ragbeam(*run_arguments(inputs, tmp_path, sentence_encoder, tiny_rag), *more)
     assert all_digests(tmp_path) == local
+    sent = cluster.sent()
+    assert len(sent) > 20
+    for steps, most in MODEL_STEPS.items():
+        (bytes_sent,) = [count for name, count in sent if steps in name]
+        assert bytes_sent <= most, steps
+    for name, count in sent:
+        assert count <= UNIT_BYTES * 4 + HIT_BYTES * 4 * 7 * 3, name  # 4 shards, 7 questions, 3 candidates of each
 
 
 def test_a_pool_of_workers_gives_the_local_bytes_though_a_task_manager_is_killed(cluster, tmp_path, minilm, tiny_bart):
