@@ -91,13 +91,16 @@ def read_matrix(url: str, rows: int) -> np.ndarray:
 
 
 def read_corpus_rows(url: str, embeddings: Manifest, rows: np.ndarray) -> np.ndarray:
-    """The vectors of the given rows of the corpus (int64, ascending, each once), float32 (rows, dimension)."""
+    """The vectors of the given rows of the corpus (int64, in any order), float32 (rows, dimension)."""
     starts = embeddings.row_starts()
     found = [
         read_rows(store.join(url, embeddings.shards[shard].path), here - starts[shard])
         for shard, here in needed_rows(rows, starts).items()
     ]
-    return np.concatenate(found)
+    vectors = np.concatenate(found)
+    if (np.diff(rows) > 0).all():  # a training sample is large: not copied again
+        return vectors
+    return vectors[np.unique(rows, return_inverse=True)[1]]
 
 
 def as_matrix(column: Any) -> np.ndarray:
