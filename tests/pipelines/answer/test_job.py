@@ -35,9 +35,17 @@ def t5_rag(tmp_path_factory, sentence_encoder, tokenizer) -> str:
     return str(directory / "rag")
 
 
-def flags(stage, model, output, *more: object) -> list[object]:
+def flags(stage, model, output, *more: object, questions: object = None) -> list[object]:
     return [
-        *("answer", "--questions", stage / "questions.jsonl", "--index", stage / "index", "--model", model),
+        *(
+            "answer",
+            "--questions",
+            questions or stage / "questions.jsonl",
+            "--index",
+            stage / "index",
+            "--model",
+            model,
+        ),
         *("--output", output, "--threads", 1, *more),
     ]
 
@@ -147,7 +155,8 @@ def ask(stage, model, tmp_path, rows: list[object], *more: object) -> list[dict]
     """The rows of answers to a file of these rows of JSON, or lines."""
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     (tmp_path / "q.jsonl").write_text("\n".join(lines))
-    command = flags(stage, model, tmp_path / "out", "--questions", tmp_path / "q.jsonl", "--max_new_tokens", 3, *more)
+    more = ("--max_new_tokens", 3, *more)
+    command = flags(stage, model, tmp_path / "out", *more, questions=tmp_path / "q.jsonl")
     ragbeam(*command)
     shards = read_manifest(str(tmp_path / "out"), "answer").shards
     return [row for shard in shards for row in pq.read_table(tmp_path / "out" / shard.path).to_pylist()]
@@ -174,9 +183,7 @@ def test_errors_are_counted_on_the_last_line_and_many_are_explained(stage, tiny_
     assert [number for number, row in enumerate(found) if row["error"]] == [1, 2, 3]
     for again in (False, True):  # also when there is nothing to do
         if again:
-            ragbeam(
-                *flags(stage, tiny_rag, tmp_path / "out", "--questions", tmp_path / "q.jsonl", "--max_new_tokens", 3)
-            )
+            ragbeam(*flags(stage, tiny_rag, tmp_path / "out", "--max_new_tokens", 3, questions=tmp_path / "q.jsonl"))
         assert capsys.readouterr().out.splitlines()[-1].endswith("; 3 with an error")
         assert "3 of 103 rows (2.9%) have an error, 2 of them: the line is not JSON" in caplog.text
         caplog.clear()
@@ -223,7 +230,7 @@ def test_a_question_file_that_changes_between_its_digest_and_its_reading_fails_t
         return prepare(*given)
 
     monkeypatch.setattr(job.blocks, "prepare", prepare_late)
-    command = flags(stage, tiny_rag, tmp_path / "out", "--questions", questions, "--max_new_tokens", 3)
+    command = flags(stage, tiny_rag, tmp_path / "out", "--max_new_tokens", 3, questions=questions)
     code, line = fails(capsys, *command)
     assert (code, "changed while it was read" in line) == (1, True)
     assert not (tmp_path / "out").exists()
