@@ -204,7 +204,7 @@ class RagTokenGenerator:
         return [[next(encoded) for _ in passages[number]] for number in numbers]
 
     def _answer_batch(
-        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None
+        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None = None
     ) -> list[Answer]:
         answers = []
         for best, given in zip(self._decode(contexts, scores, sources), contexts, strict=True):
@@ -226,7 +226,7 @@ class RagTokenGenerator:
         return answers
 
     def _decode(
-        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None
+        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None = None
     ) -> list[list[Hypothesis]]:
         """The best sequences of each question of a batch."""
         ids, mask, doc_scores = self._pad(contexts, scores)
