@@ -29,6 +29,7 @@ PROGRAM = "ragbeam"
 INTERRUPTED = 130
 QUIET = {  # libraries that print bars and notices of their own unless switched off
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",  # its threads fight with torch's
 }

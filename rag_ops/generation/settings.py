@@ -12,6 +12,8 @@ from rag_ops.errors import InputError
 
 setting = partial(settings.setting, group="answers")
 
+MAX_PENALTY = 100  # exponent of the length: of more, scores are 0 or infinite
+
 
 @dataclasses.dataclass(frozen=True)
 class GenerationSettings:
@@ -22,11 +24,9 @@ class GenerationSettings:
     """
 
     num_beams: int = setting(1, "beams; 1 is greedy decoding", at_least=1, at_most=1000, memory=True)
-    min_length: int = setting(1, "shortest answer in tokens, the start token counted, as transformers does", at_least=0)
+    min_length: int = setting(1, "shortest answer in tokens, the start token counted, as transformers does")
     max_new_tokens: int = setting(50, "longest answer in tokens, the end token included", at_least=1)
-    length_penalty: float = setting(
-        1.0, "power of the length by which a beam's log-probability is divided", within=(-100, 100)
-    )
+    length_penalty: float = setting(1.0, "power of the length by which a beam's log-probability is divided")
     no_repeat_ngram_size: int = setting(
         0, "n-grams of this many tokens come once in an answer; 0 for no rule", at_least=0
     )
@@ -74,6 +74,12 @@ class GenerationSettings:
             )
         if self.score_scale is not None and not 0 < self.score_scale < math.inf:
             raise InputError("--score_scale is out of range", value=self.score_scale, expected="more than 0")
+        if abs(self.length_penalty) > MAX_PENALTY:
+            raise InputError(
+                "--length_penalty is out of range",
+                value=self.length_penalty,
+                expected=f"-{MAX_PENALTY} to {MAX_PENALTY}",
+            )
         if not 0 <= self.min_length <= self.max_new_tokens + 1:
             raise InputError(
                 "--min_length is out of range", value=self.min_length, expected="0 to --max_new_tokens + 1"

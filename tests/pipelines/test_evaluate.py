@@ -140,7 +140,7 @@ def test_regular_expressions_as_gold(tmp_path):
         (["--gold", "{tmp}/none.jsonl"], "none.jsonl"),
         (["--gold", "{stage}/articles.jsonl"], "lacks the question column"),
         (["--gold", "{stage}/unanswered.jsonl"], "--gold gives no gold answers"),
-        (["--no_such_flag", 1], "unknown argument"),
+        (["--no_such_flag", 1], "unknown flag"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(stage, tmp_path, capsys, more, message):

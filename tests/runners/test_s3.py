@@ -42,6 +42,7 @@ def server(tmp_path_factory):
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             wait_until(lambda: listens(port), "the S3 server", directory)
+            s3fs.S3FileSystem.clear_instance_cache()  # of another endpoint, by tests of other files
             s3fs.S3FileSystem().mkdir("bucket")
             yield directory / "requests.log"
         finally:

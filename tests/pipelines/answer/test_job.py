@@ -202,7 +202,7 @@ def test_few_errors_are_only_counted(stage, tiny_rag, tmp_path, caplog, capsys):
         (["--n_best", 2], "--n_best is more than --num_beams: 2"),
         (["--truncation", "middle"], "--truncation is unknown: 'middle'"),
         (["--forced_tokens", "all"], "--forced_tokens is unknown: 'all'"),
-        (["--length_penalty", "nan"], "--length_penalty is out of range: nan"),
+        (["--length_penalty", "nan"], "--length_penalty is not finite: nan"),
         (["--spelling", "american"], "--spelling is unknown: 'american'"),
         (["--score_scale", 0], "--score_scale is out of range: 0"),
         (["--compute_dtype", "int8"], "--compute_dtype is unknown: 'int8'"),
