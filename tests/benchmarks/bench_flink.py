@@ -32,7 +32,7 @@ class Sizes:
     shards: int = 16
 
 
-TOY = Sizes(parts=2, shards=2)
+TOY = Sizes(parts=8, shards=2)
 
 
 @dataclasses.dataclass(frozen=True)
