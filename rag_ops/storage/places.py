@@ -17,6 +17,7 @@ from typing import Any
 from rag_ops import settings
 from rag_ops.errors import InputError
 from rag_ops.storage import store
+from schemas.manifest import FILE_NAME
 
 READ_ONLY = ("http", "https", "data", "github", "git", "hf", "zip", "tar", "libarchive")  # kinds of URLs
 SHOWN = 3  # names of foreign files in an error line
@@ -142,6 +143,16 @@ def check_lasting(options: Any) -> None:
             raise InputError(
                 f"--{flag} is gone when the command ends", value=urls[0], expected="a path or an object store"
             )
+
+
+def check_workspace(url: str) -> None:
+    """Checks that a workspace, which gets a directory for each stage, is not itself the directory of one.
+
+    Raises:
+        InputError: it is.
+    """
+    if any(store.exists(store.join(url, name)) for name in (FILE_NAME, store.INCOMPLETE)):
+        raise InputError("--workspace is the directory of a stage", value=url, expected="the one above, or a new one")
 
 
 def check_empty(directory: str, flag: str = "output") -> None:

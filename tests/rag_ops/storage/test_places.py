@@ -69,3 +69,10 @@ def test_a_directory_to_be_filled_is_empty_but_for_hidden_files(tmp_path):
     with pytest.raises(InputError, match="--output is a file"):
         places.check_empty(str(tmp_path / "a"))
     assert len(list(Path(tmp_path).iterdir())) == 5
+
+
+def test_a_workspace_is_not_the_directory_of_a_stage(tmp_path):
+    places.check_workspace(str(tmp_path))
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(InputError, match="directory of a stage"):
+        places.check_workspace(str(tmp_path))
