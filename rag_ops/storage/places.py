@@ -61,19 +61,19 @@ def check_apart(
     Raises:
         InputError: one does; the line names both flags.
     """
-    for written, urls in outputs.items():
-        for url in urls:
-            place = location(url)
-            for read, others in inputs.items():
-                for other in others:
-                    found = [*_meant(other, whole=read in folders)]
-                    if any(holds(place, one) for one in found) or (read in folders and holds(found[0], place)):
-                        raise InputError(
-                            f"--{written} overlaps --{read}, which it would damage",
-                            value=url,
-                            expected=f"a place apart from {other!r}",
-                            remedy=f"give another --{written}",
-                        )
+    written = [(flag, url, location(url)) for flag, urls in outputs.items() for url in urls]
+    if not written:
+        return
+    for read, other in ((flag, url) for flag, urls in inputs.items() for url in urls):
+        found = [*_meant(other, whole=read in folders)]
+        for flag, url, place in written:
+            if any(holds(place, one) for one in found) or (read in folders and holds(found[0], place)):
+                raise InputError(
+                    f"--{flag} overlaps --{read}, which it would damage",
+                    value=url,
+                    expected=f"a place apart from {other!r}",
+                    remedy=f"give another --{flag}",
+                )
 
 
 def _meant(pattern: str, whole: bool) -> Iterator[str]:

@@ -218,7 +218,7 @@ def open_read(url: str) -> IO[bytes]:
     fs, path = filesystem(url)
     if is_local(url):
         _check_on_disk(path)
-    if protocol(url) not in ("http", "https"):
+    if protocol(url) not in WEB:
         return fs.open(path, "rb")
     size = size_bytes(url)
     file = fs.open(path, "rb")
