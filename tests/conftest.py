@@ -200,14 +200,13 @@ def make_bart(directory: Path, tokenizer, *, seed: int, layers: int, width: int,
         **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in sizes.items()},
         vocab_size=len(tokenizer),
         d_model=width,
-        max_position_embeddings=128,
         init_std=init_std,
         pad_token_id=0,
         bos_token_id=2,
         eos_token_id=3,
         decoder_start_token_id=2,
         forced_eos_token_id=3,  # the end token, as in BART's own configuration
-        **more,
+        **{"max_position_embeddings": 128, **more},
     )
     BartForConditionalGeneration(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)

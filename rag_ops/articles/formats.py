@@ -34,6 +34,7 @@ from schemas.passages import Passage
 Row = tuple[Callable[[], str], dict[str, Any]]  # where a row stands, said only when asked, and its columns
 Cut = tuple[int, int | None] | tuple[int, int, int]  # start, end and, of a dataset, the number of its shards
 PARQUET_BATCH_ROWS = 256
+SPLIT_BYTES = 16 << 20  # read by one worker at a time, unless the input is large or a flag says
 MAX_NAME_CHARS = 1000  # longest title or id, which every passage of the article carries
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # what "\ud800" in JSON makes, and no file can hold
 
@@ -101,7 +102,7 @@ class MediaWiki(Format):
     name, suffixes, is_wikitext, checks_ids = "mediawiki", (".xml",), True, False
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        yield from dump.cut_dump(url, options.split_bytes)
+        yield from dump.cut_dump(url, options.cut_bytes)
 
     def articles(self, split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
         """Yields pages; one that is no article leaves a mark, so that no older revision comes back in its place."""
@@ -171,7 +172,7 @@ class Parquet(Format):
             compressed, start, size = store.size_bytes(url) / max(sum(sizes), 1), 0, 0.0
             for group, uncompressed in enumerate(sizes):
                 size += uncompressed * compressed
-                if size >= options.split_bytes:
+                if size >= options.cut_bytes:
                     yield start, group + 1
                     start, size = group + 1, 0.0
             if start < parquet.num_row_groups:
@@ -205,12 +206,12 @@ class Psgs(Format):
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         """Cuts every `split_bytes`; between records if cells are quoted, which takes a pass over the file."""
         start, size = 0, store.size_bytes(url)
-        is_one = store.name_of(url).lower().endswith(COMPRESSIONS) or size <= options.split_bytes
+        is_one = store.name_of(url).lower().endswith(COMPRESSIONS) or size <= options.cut_bytes
         if is_one or not (layout := _layout(url, options)).quoted:
             yield from _byte_cuts(url, options)
             return
         for _, position, _ in tsv.records(read_lines(Split(0, "psgs", url)), layout.width):  # 4 s a GB
-            if position >= start + options.split_bytes:
+            if position >= start + options.cut_bytes:
                 yield start, position
                 start = position
         yield start, size
@@ -285,13 +286,20 @@ class InputOptions:
     text_column: str = setting("text", f"column or key of the text{_USUAL}")
     dataset_config: str | None = setting(None, "configuration of a Hugging Face dataset, such as 20231101.en")
     dataset_split: str = setting("train", "split of a Hugging Face dataset")
-    split_bytes: int = setting(16 << 20, "input read by one worker at a time, in bytes as stored", at_least=1)
+    split_bytes: int | None = setting(
+        None, "input read by one worker at a time, in bytes as stored; by default 16 MiB or a 256th of all", at_least=1
+    )
     prefix_ids: bool = setting(False, "put each file's name before its ids, which begin anew in each file")
 
     def __post_init__(self) -> None:
         if self.format not in ("auto", *FORMATS):
             raise InputError("unknown --format", value=self.format, expected=f"auto, {', '.join(FORMATS)}")
         settings.check(self)
+
+    @property
+    def cut_bytes(self) -> int:
+        """Bytes of a split."""
+        return self.split_bytes or SPLIT_BYTES
 
     @property
     def names_datasets(self) -> bool:
@@ -332,8 +340,8 @@ def _byte_cuts(url: str, options: InputOptions) -> Iterator[Cut]:
     if store.name_of(url).lower().endswith(COMPRESSIONS):
         yield 0, None
         return
-    for start in range(0, size, options.split_bytes) or [0]:
-        yield start, min(start + options.split_bytes, size)
+    for start in range(0, size, options.cut_bytes) or [0]:
+        yield start, min(start + options.cut_bytes, size)
 
 
 def _is_array(url: str) -> bool:

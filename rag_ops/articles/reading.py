@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from rag_ops.articles import dump
 from rag_ops.articles.article import MAX_SPLITS, Source, Split
 from rag_ops.articles.dropped import Dropped
-from rag_ops.articles.formats import FORMATS, InputOptions
+from rag_ops.articles.formats import FORMATS, SPLIT_BYTES, InputOptions
 from rag_ops.errors import InputError
 from rag_ops.redaction import public_url
 from rag_ops.storage import store
@@ -18,6 +19,7 @@ from rag_ops.storage.compression import COMPRESSIONS
 from schemas.passages import Passage
 
 FILES_LOOKED_AT = 100  # before anything runs
+USUAL_SPLITS = 256  # most splits of an input of one file, unless --split_bytes is given
 UNPACK = {".7z": "7z x -so", "zip": "unzip -p", "rar": "unrar p -inul"}
 ARCHIVES = (".7z", ".zip", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -31,6 +33,7 @@ def plan_splits(urls: Sequence[str], options: InputOptions) -> list[Split]:
     files = expand_inputs(urls, options)
     kinds = {url: format_of(url, options) for url in files}
     prefixes = id_prefixes(kinds, options)
+    options = dataclasses.replace(options, split_bytes=options.split_bytes or split_bytes(kinds))
     cuts = ((url, cut) for url in files for cut in FORMATS[kinds[url]].cuts(url, options))
     splits = [
         Split(ordinal, kinds[url], url, *cut, prefix=prefixes[url])  # type: ignore[misc]
@@ -45,6 +48,16 @@ def plan_splits(urls: Sequence[str], options: InputOptions) -> list[Split]:
         )
     _check_first_ids(splits, options)
     return splits
+
+
+def split_bytes(kinds: Mapping[str, str]) -> int:
+    """The size of a split when none is given: each split meets each shard, so neither may grow with all of the input.
+
+    Args:
+        kinds: the format of each input.
+    """
+    total = sum(store.size_bytes(url) for url, kind in kinds.items() if FORMATS[kind].is_file)
+    return max(SPLIT_BYTES, -(-total // USUAL_SPLITS))
 
 
 def read_split(split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from rag_ops.articles import lines
+from rag_ops.articles import formats, lines, reading
 from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.formats import InputOptions
 from rag_ops.articles.reading import plan_splits, read_split
@@ -115,6 +115,20 @@ def test_a_tsv_with_quoted_line_ends_is_the_same_in_any_splits(tmp_path, order, 
         assert read(tmp_path / "a.tsv", split_bytes=split_bytes)[0] == expected
         counts.add(len(plan_splits([str(tmp_path / "a.tsv")], InputOptions(split_bytes=split_bytes))))
     assert {1, 81} < counts
+
+
+def test_a_larger_input_has_larger_splits_and_no_more_of_them(tmp_path, monkeypatch):
+    (tmp_path / "a.tsv").write_text("".join(f"{n}\tsome words\tT\n" for n in range(2000)))
+    (tmp_path / "b.tsv").write_text("".join(f"{n}\tsome words\tT\n" for n in range(2000, 4000)))
+    monkeypatch.setattr(formats, "SPLIT_BYTES", 100)
+    monkeypatch.setattr(reading, "SPLIT_BYTES", 100)
+    names = [str(tmp_path / name) for name in ("a.tsv", "b.tsv")]
+    for files in (names[:1], names):
+        splits = plan_splits(files, InputOptions())
+        assert 200 <= len(splits) <= reading.USUAL_SPLITS + len(files)
+        rows = sum(1 for split in splits for _ in read_split(split, InputOptions(), Dropped()))
+        assert rows == 2000 * len(files)
+    assert len(plan_splits(names[:1], InputOptions(split_bytes=100))) > 300
 
 
 def test_a_bad_line_of_a_tsv_in_splits_is_told_by_its_number_in_the_file(tmp_path):

@@ -47,7 +47,7 @@ def test_the_cut_into_splits_does_not_show(tmp_path):
 
 def test_rounds_do_not_show_either(tmp_path, monkeypatch):
     whole = shards(write(tmp_path / "a", [ARTICLES]))
-    monkeypatch.setattr(shuffle, "ROUND_PASSAGES", 7)
+    monkeypatch.setattr(shuffle, "ROUND_BYTES", 7 * shuffle.ROW_BYTES)
     records = write(tmp_path / "b", [ARTICLES])
     assert max(len(numbers) for numbers in records[0].batches.values()) > 3
     assert [table.to_pylist() for table, _ in whole] == [table.to_pylist() for table, _ in shards(records)]

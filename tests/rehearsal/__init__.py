@@ -1,0 +1,1 @@
+"""The job at its true size, with synthetic passages: `python -m tests.rehearsal`."""

@@ -1,0 +1,164 @@
+"""Rehearses a stage at true size: `python -m tests.rehearsal chunk --directory /large/disk`.
+
+The stage's input is made from a seed if it is not there. Its command is killed once with SIGKILL when half of its work
+is done, and run again; what both took goes to `measured.jsonl`. A rehearsal that is itself cut short goes on where it
+stopped: its `directory` may be lost, and is then made anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rag_ops.storage.manifests import find_manifest, read_manifest
+from schemas.layout import STAGES
+from tests.benchmarks.running import processor
+from tests.rehearsal import corpus
+from tests.rehearsal.watch import Watched, file_sizes, now
+
+ROWS = 21_015_324  # of psgs_w100
+EMBEDDED = 4_000_000  # rows that embed computes; it finds the vectors of the others finished
+SPEC = "IVF1024,SQ8"
+INDEX_ROWS = 2_000_000  # of an index shard
+SPLIT_BYTES = 16 << 20  # chunk's default
+BLOCK_QUESTIONS = 256  # answer's
+MEASURED = Path(__file__).with_name("measured.jsonl")
+
+
+class Rehearsal:
+    """One stage over so many rows, in a directory of its own.
+
+    Args:
+        flags: of the command line.
+    """
+
+    def __init__(self, flags: argparse.Namespace):
+        self.stage, self.rows, self.flags = STAGES[flags.stage], flags.rows, flags
+        self.place: Path = flags.directory / f"{flags.rows}-rows"
+        self.place.mkdir(parents=True, exist_ok=True)
+
+    def output(self, stage: str) -> Path:
+        """The output directory of a stage; each spec has an index of its own, and embed's own work a directory."""
+        folder = STAGES[stage].folder
+        if stage in ("index", "answer"):
+            return self.place / f"{folder}-{self.flags.spec.replace(',', '-')}"
+        return self.place / (
+            f"{folder}-{self.flags.embedded}" if (stage, self.stage.name) == ("embed", "embed") else folder
+        )
+
+    def prepare(self) -> tuple[list[object], str, int]:
+        """Makes the stage's input; returns its command, the files that show how far it is, and half of their number."""
+        return getattr(self, f"_prepare_{self.stage.name}")()
+
+    def _prepare_chunk(self) -> tuple[list[object], str, int]:
+        source = corpus.write_tsv(self.place / "psgs.tsv", self.rows)
+        splits = max(1, source.stat().st_size // SPLIT_BYTES)
+        return ["chunk", "--input", source], "_incomplete/parts-*/*.arrow", -(-splits // 2)
+
+    def _prepare_embed(self) -> tuple[list[object], str, int]:
+        models = self._corpus()
+        left = corpus.write_vectors(self.output("embed"), self.output("chunk"), models.encoder, self.flags.embedded)
+        shards = len(read_manifest(str(self.output("chunk")), "chunk").shards)
+        command = ["embed", "--passages", self.output("chunk"), "--encoder", models.encoder]
+        return command, "embeddings-*.parquet", shards - left // 2
+
+    def _prepare_index(self) -> tuple[list[object], str, int]:
+        models, embeddings = self._corpus(), self.output("embed")
+        corpus.write_vectors(embeddings, self.output("chunk"), models.encoder, 0)
+        self._finish(["embed", "--passages", self.output("chunk"), "--encoder", models.encoder], embeddings)
+        shards = -(-self.rows // INDEX_ROWS)
+        command = ["index", "--embeddings", embeddings, "--spec", self.flags.spec, "--num_shards", shards]
+        return command, "index-*.faiss", -(-shards // 2)
+
+    def _prepare_answer(self) -> tuple[list[object], str, int]:
+        command, *_ = self._prepare_index()
+        self._finish(command, self.output("index"))
+        questions = corpus.write_questions(self.place / "questions.jsonl", self.flags.questions)
+        command = ["answer", "--questions", questions, "--index", self.output("index"), "--max_new_tokens", 8]
+        command += ["--model", self._corpus().model]
+        return command, "_incomplete/work-*/result-*.parquet", -(-self.flags.questions // BLOCK_QUESTIONS // 2)
+
+    def _corpus(self) -> corpus.Models:
+        corpus.write_passages(self.output("chunk"), self.rows)
+        return corpus.Models.in_directory(self.flags.directory / "models")
+
+    def _finish(self, command: Sequence[object], output: Path) -> None:
+        if find_manifest(str(output)) is None:
+            Watched().run([*command, "--output", output], [self.place / "tmp"])
+
+    def run(self) -> dict[str, Any]:
+        """Kills the stage's command once, runs it to its end, and returns the record of both."""
+        command, pattern, half = self.prepare()
+        output, watched = self.output(self.stage.name), Watched()
+        command, places = [*command, "--output", output], [output, self.place / "tmp"]
+        if self.flags.workers:
+            command += ["--direct_running_mode=multi_processing", f"--direct_num_workers={self.flags.workers}"]
+
+        def is_half_done() -> bool:
+            return sum(1 for _ in output.glob(pattern)) >= half
+
+        was_killed = watched.run(command, places, is_half_done)
+        if was_killed:
+            watched.run(command, places)
+        manifest, report = read_manifest(str(output), self.stage.name), json.loads((output / "run.json").read_text())
+        return {
+            "stage": self.stage.name,
+            "spec": self.flags.spec if self.stage.name in ("index", "answer") else None,
+            "rows": self.rows,
+            "made_rows": self._made_rows(manifest.rows),
+            "killed_after": f"{half} of {pattern}" if was_killed else None,
+            **watched.as_dict(),
+            "disk_bytes": sum(file_sizes(output)),
+            "files": len(file_sizes(output)),
+            "manifest_bytes": (output / "manifest.json").stat().st_size,
+            "run_bytes": (output / "run.json").stat().st_size,
+            "shards": report["shards"],
+            "workers": self.flags.workers,
+            "machine": processor(),
+            "cores": os.cpu_count(),
+            "date": now(),
+        }
+
+    def _made_rows(self, rows: int) -> int:
+        """The rows that the command worked on, if its output is whole.
+
+        Raises:
+            RuntimeError: rows are lost.
+        """
+        wanted = self.flags.questions if self.stage.name == "answer" else self.rows
+        if rows != wanted:
+            raise RuntimeError(f"{self.stage.name} wrote {rows:,} rows of {wanted:,}")
+        return min(wanted, self.flags.embedded) if self.stage.name == "embed" else wanted
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Rehearses one stage, prints its record, and adds it to `measured.jsonl`."""
+    parser = argparse.ArgumentParser(prog="python -m tests.rehearsal", description=__doc__.splitlines()[0])
+    parser.add_argument("stage", choices=list(STAGES))
+    parser.add_argument("--directory", type=Path, required=True, help="for all files: some 60 GB at full size")
+    parser.add_argument("--rows", type=int, default=ROWS, help="passages; by default those of psgs_w100")
+    parser.add_argument("--embedded", type=int, default=EMBEDDED, help="passages that embed computes")
+    parser.add_argument("--questions", type=int, default=corpus.QUESTIONS, help="questions that answer is asked")
+    parser.add_argument("--spec", default=SPEC, help="spec of the index")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes; 0: none besides the launcher")
+    parser.add_argument("--again", action="store_true", help="remove the stage's earlier output first")
+    parser.add_argument("--measured", type=Path, default=MEASURED, help="file that gets the record")
+    flags = parser.parse_args(arguments)
+    rehearsal = Rehearsal(flags)
+    if flags.again:
+        shutil.rmtree(rehearsal.output(flags.stage), ignore_errors=True)
+    record = json.dumps(rehearsal.run())
+    print(record)
+    with flags.measured.open("a") as file:
+        file.write(record + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

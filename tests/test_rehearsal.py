@@ -1,0 +1,78 @@
+"""The rehearsal at toy size: its inputs are what they say, each stage runs, and one that is killed is resumed."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import read_parquet
+from rag_ops.storage.rows import as_matrix
+from tests.pipelines.workspace import ragbeam
+from tests.rehearsal import __main__ as rehearsal
+from tests.rehearsal import corpus, watch
+from tests.rehearsal.watch import Watched
+
+ROWS = 300
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch, minilm):
+    monkeypatch.setattr(corpus, "SHARD_ROWS", 100)
+    monkeypatch.setattr(rehearsal, "INDEX_ROWS", 150)
+
+
+def rehearse(stage, tmp_path, *more, rows=ROWS):
+    flags = ["--directory", tmp_path, "--rows", rows, "--measured", tmp_path / "measured.jsonl", *more]
+    assert rehearsal.main([stage, *map(str, flags)]) == 0
+    return json.loads((tmp_path / "measured.jsonl").read_text().splitlines()[-1])
+
+
+def test_the_tsv_is_what_csv_reads_and_its_passages_have_a_hundred_words(tmp_path):
+    path = corpus.write_tsv(tmp_path / "psgs.tsv", 9000)
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file, delimiter="\t")
+    assert header == ["id", "text", "title"]
+    assert [row[0] for row in rows] == [str(n) for n in range(1, 9001)]
+    assert {len(row[1].split(" ")) for row in rows} == {corpus.WORDS}
+    assert rows[0][2] == rows[5][2] != rows[6][2]
+    assert any('"' in row[1] for row in rows)
+    part = [text for block in corpus.blocks(8000, 8500) for text in block["text"].to_pylist()]
+    assert part == [row[1] for row in rows[8000:8500]]
+
+
+def test_a_stage_that_is_killed_is_resumed_and_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(rehearsal, "SPLIT_BYTES", 1 << 30)  # killed once a part is there
+    monkeypatch.setattr(watch, "POLL_SECS", 0.01)
+    record = rehearse("chunk", tmp_path, "--workers", 0, rows=2000)
+    assert record["killed_after"] == "1 of _incomplete/parts-*/*.arrow"
+    assert len(record["seconds"]) == 2
+    assert record["launcher_bytes"] > 50e6
+    assert record["disk_bytes"] > record["manifest_bytes"] > 0
+    found = {}
+    for shard in read_manifest(str(tmp_path / "2000-rows" / "passages"), "chunk").shards:
+        table = read_parquet(str(tmp_path / "2000-rows" / "passages" / shard.path))
+        found |= dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    (block,) = corpus.blocks(0, 2000)
+    assert found == dict(zip(block["id"].to_pylist(), block["text"].to_pylist(), strict=True))
+
+
+def test_embed_index_and_answer_run_over_what_is_made_from_the_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Watched, "run", lambda self, command, places, killed=None: ragbeam(*command))
+    sizes = ["--workers", 0, "--embedded", 100, "--questions", 5, "--spec", "IVF2,SQ8"]
+    record = rehearse("embed", tmp_path, *sizes)
+    assert (record["rows"], record["made_rows"]) == (ROWS, 100)
+    assert record["shards"] == {"total": 3, "reused": 2, "made": 1}
+    vectors = [
+        as_matrix(read_parquet(str(path))["vector"])
+        for path in sorted((tmp_path / "300-rows" / "embeddings-100").glob("*.parquet"))
+    ]
+    same = [np.array_equal(found, corpus.vectors(number, 100)) for number, found in enumerate(vectors)]
+    assert same == [False, True, True]
+    record = rehearse("answer", tmp_path, *sizes)
+    assert record["made_rows"] == 5
+    answers = tmp_path / "300-rows" / "answers-IVF2-SQ8"
+    assert read_manifest(str(answers), "answer").info["errors"] == {}
+    assert len(read_manifest(str(tmp_path / "300-rows" / "index-IVF2-SQ8"), "index").shards) == 2
+    assert rehearse("index", tmp_path, *sizes)["files"] == 5  # shards, trained, manifest, run
