@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rag_ops import defaults
 from rag_ops.errors import InputError
@@ -27,9 +28,10 @@ PASSAGES_PER_ARTICLE = 3.6  # English Wikipedia: 21,015,324 passages (DPR's psgs
 PASSAGE_BYTES = 277  # a passage of 100 words on disk, compressed
 VECTOR_PACKING = 0.925  # compressed vectors over plain ones; numbers of an encoder hardly compress
 ROW_OVERHEAD_BYTES = 17  # the content hash beside each vector
+SEARCH_STEP, FIXED_STEP = "SearchShards", "Train"  # steps whose time grows with the vectors too, and not at all
 ANSWER_BYTES = 370  # a passage in an answer's row, compressed, with its share of the other columns
 
-CHUNK_ROW_BYTES = 2000  # a passage while its shard is put together
+CHUNK_ROW_BYTES = 2700  # a passage while its shard is put together
 CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 235e6, 248e6, 907e6  # a worker before its data: libraries and runner
 TORCH = 700e6  # extra memory of index while it measures recall
 # peak over file size: the checkpoint, its repacked copy, and what malloc keeps
@@ -141,13 +143,33 @@ class Plan:
         return [*table, f"index: {self.reason}; {self.index_shards} shards"]
 
 
-def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """How fast a stage is, and how large its rows are.
+
+    Attributes:
+        rows_per_sec: of one worker at work: passages of chunk and embed, vectors of index, questions of answer.
+        start_secs: seconds of the stage's start and end, whatever its rows.
+        row_bytes: bytes of a row on disk; None if not measured.
+        search_secs: seconds of one worker to search one vector for one question; answer's alone.
+    """
+
+    rows_per_sec: float
+    start_secs: float = 0.0
+    row_bytes: float | None = None
+    search_secs: float = 0.0
+
+    def seconds(self, rows: int, vectors: int, workers: int) -> float:
+        """Seconds for so many rows, and for the search of so many vectors."""
+        return self.start_secs + rows * (1 / self.rows_per_sec + self.search_secs * vectors) / workers
+
+
+def plan(job: Job, rates: Mapping[str, Rate] | None = None) -> Plan:
     """Returns what each stage takes.
 
     Args:
         job: the job to plan for.
-        rates: rows a second of one worker, by stage: passages of chunk and embed, vectors of index, questions of
-            answer.
+        rates: the rate of each stage that is known.
 
     Raises:
         InputError: the spec does not go with the vectors, or no index fits the memory.
@@ -196,7 +218,9 @@ def plan(job: Job, rates: Mapping[str, float] | None = None) -> Plan:
     }
     stages = []
     for stage, (rows, disk, memory) in needs.items():
-        seconds = rows / rates[stage] / job.workers if stage in rates else None
+        rate = rates.get(stage)
+        seconds = rate.seconds(rows, job.passages, job.workers) if rate else None
+        disk = rows * rate.row_bytes if rate and rate.row_bytes else disk
         stages.append(StagePlan(stage, rows, disk, memory, 0.0 if not rows else seconds))
     return Plan(tuple(stages), kind.spec, reason, shards)
 
@@ -206,43 +230,58 @@ def answer_memory_bytes(model: Model, index_shard_bytes: float) -> float:
     return MODEL_PROCESS + ANSWER_WEIGHTS * model.weight_bytes + index_shard_bytes
 
 
-def measured_rates(workspace: str) -> dict[str, float]:
-    """Rows a second of each stage, from the run.json files of an earlier run in a workspace directory.
+def measured_rates(workspace: str) -> dict[str, Rate]:
+    """The rate of each stage, from the run.json files of an earlier run in a workspace directory.
 
     Raises:
         InputError: there is none.
     """
-    found = {}
+    reports = {}
     for stage in STAGES.values():
         url = store.join(workspace, stage.folder, "run.json")
         if store.exists(url):
             report = json.loads(store.read_text(url))
             if report["shards"]["made"] == report["shards"]["total"]:
-                found[stage.name] = float(report["rows_per_sec"])
-    if not found:
+                reports[stage.name] = report
+    if not reports:
         raise InputError(
             "no rates there", value=workspace, expected="a workspace of ragbeam run, with run.json in its stages"
         )
-    return found
+    vectors = reports["index"]["rows"] if "index" in reports else 0
+    return {name: _rate_of(report, vectors) for name, report in reports.items()}
 
 
-def parse_rates(given: Sequence[str]) -> dict[str, float]:
+def _rate_of(report: Mapping[str, Any], vectors: int) -> Rate:
+    """The rate that a run.json shows: by the time of its steps, where the runner counted it, else by all of it."""
+    steps = report["steps"].items()
+    seconds = {step: counters.get("millis", 0) / 1000 for step, counters in steps if step != FIXED_STEP}
+    searching = seconds.pop(SEARCH_STEP, 0.0) if vectors else 0.0
+    vector_counts = report.get("vectors", {})
+    rows = vector_counts.get("computed", 0) + vector_counts.get("checked", 0) or report["rows"]
+    row_bytes = report["bytes"] / max(report["rows"], 1)
+    if (at_work := sum(seconds.values())) <= 0 or not rows:
+        return Rate(max(float(report["rows_per_sec"]), 1e-9), row_bytes=row_bytes)
+    start = max(0.0, report["seconds"] - at_work - searching)
+    return Rate(rows / at_work, start, row_bytes, searching / max(1, rows * vectors))
+
+
+def parse_rates(given: Sequence[str]) -> dict[str, Rate]:
     """Parses rates given as STAGE=NUMBER.
 
     Raises:
         InputError: not STAGE=NUMBER.
 
-    >>> parse_rates(["embed=100", "answer=2.5"])
-    {'embed': 100.0, 'answer': 2.5}
+    >>> parse_rates(["embed=100"])["embed"].rows_per_sec
+    100.0
     """
     rates = {}
     for text in given:
         stage, _, number = text.partition("=")
         try:
-            rates[stage] = float(number)
+            rates[stage] = Rate(float(number))
         except ValueError:
-            rates[stage] = 0.0
-        if stage not in STAGES or not rates[stage] > 0:
+            rates[stage] = Rate(0.0)
+        if stage not in STAGES or not rates[stage].rows_per_sec > 0:
             raise InputError("--rate is no rate", value=text, expected=f"STAGE=ROWS_PER_SEC, of {', '.join(STAGES)}")
     return rates
 

@@ -108,7 +108,7 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
 
         written = rows_done(options.output, wanted)
         metrics = job.run(build, "vectors", sum(task.rows for task in todo), written) if todo or train else {}
-        recall = _measure(options, source, kind, tasks, beam_arguments)
+        recall, measuring = _measure(options, source, kind, tasks, beam_arguments)
         info = {
             "dimension": kind.dimension,
             "spec": kind.spec,
@@ -126,7 +126,7 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         return job.finish(
             {"embeddings": options.embeddings, "passages": passages_url},
             info,
-            metrics,
+            {**metrics, **measuring},
             keep=[TRAINED] if kind.training else [],
             report={"trained": _how_trained(kind, train, options.trained_from)},
         )
@@ -259,21 +259,21 @@ def _measure(
     kind: IndexKind,
     tasks: Sequence[IndexTask],
     beam_arguments: Sequence[str],
-) -> dict[str, Any]:
-    """Recall and the settings of the search, for the manifest."""
+) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """Recall and the settings of the search, for the manifest; the counters of what measured them."""
     auto = options.spec == kinds.AUTO
     target = options.target_recall if options.target_recall is not None or not auto else defaults.TARGET_RECALL
     if kind.exact:
-        return {"recall": {str(k): 1.0 for k in kinds.DEPTHS}, "recall_queries": 0, "search": {}}
+        return {"recall": {str(k): 1.0 for k in kinds.DEPTHS}, "recall_queries": 0, "search": {}}, {}
     if options.queries is None and (not options.recall_queries or source.rows < 2):  # a query does not count itself
-        return {"recall": {}, "recall_queries": 0, "search": {}}
+        return {"recall": {}, "recall_queries": 0, "search": {}}, {}
     from rag_ops.retrieval import recall  # with torch
 
     records = {record.path: record for record in finished_shards(options.output)}
     shards = [(records[task.name], task.first_row, task.embeddings) for task in tasks]
     measurement = Measurement(options, source, kind, shards, target is not None)
-    chosen = recall.choose(measurement.run(beam_arguments), target)
-    return recall.to_info(chosen)
+    recalls, metrics = measurement.run(beam_arguments)
+    return recall.to_info(recall.choose(recalls, target)), metrics
 
 
 def write_trained(

@@ -56,17 +56,22 @@ class Measurement:
         """The queries' own rows in the corpus; None if they are the caller's."""
         return load(self.work, ROWS_FILE) if self.options.queries is None else None
 
-    def run(self, beam_arguments: Sequence[str]) -> list[Any]:
-        """Runs the pipeline; returns a `rag_ops.retrieval.recall.Recall` for each parameter, cheapest first."""
+    def run(self, beam_arguments: Sequence[str]) -> tuple[list[Any], dict[str, dict[str, float]]]:
+        """Runs the pipeline.
+
+        Returns:
+            A `rag_ops.retrieval.recall.Recall` for each parameter, cheapest first; the counters of the steps.
+        """
         from rag_ops.retrieval.recall import Recall
 
         with Progress("recall", None, lambda: 0, "queries"):
-            launch.run(self.build, beam_arguments)
+            metrics = launch.run(self.build, beam_arguments)
         rows = json.loads(store.read_text(store.join(self.work, RECALL_FILE)))
-        return [
+        recalls = [
             Recall(params, row["queries"], {int(k): v for k, v in row["at"].items()})
             for params, row in zip(self.kind.search_params(self.tune), rows, strict=True)
         ]
+        return recalls, metrics
 
     def build(self, pipeline: beam.Pipeline) -> None:
         """Adds the transforms to `pipeline`."""

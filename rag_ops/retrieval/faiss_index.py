@@ -13,6 +13,7 @@ from rag_ops.errors import InputError
 from rag_ops.retrieval import faiss_factory
 
 logger = logging.getLogger(__name__)
+ADD_NUMBERS = 4 << 20  # of vectors that are added at a time, at least: 16 MB
 FEW_PER_CENTROID = 39  # below so many training vectors for each, FAISS warns
 CODE_BITS = 8  # bits of each part of a product quantiser whose rotation is learned
 WHOLE_CODES = ("IndexFlat", "IndexFlatIP", "IndexScalarQuantizer", "IndexPQ")  # kept in one block, a row after another
@@ -106,10 +107,22 @@ def fill(
     faiss.omp_set_num_threads(threads)
     if rows is not None:
         _reserve(index, rows)
-    for vectors in batches:
+    for vectors in _merged(batches):
         added = vectors.astype(np.float32) if longest is None else augment(vectors, longest, index.d)
         index.add(np.ascontiguousarray(added))
     return int(index.ntotal)
+
+
+def _merged(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields the same vectors, `ADD_NUMBERS` or more at a time: threads that meet after each few rows wait for long."""
+    held: list[np.ndarray] = []
+    for vectors in batches:
+        held.append(vectors)
+        if sum(part.size for part in held) >= ADD_NUMBERS:
+            yield np.concatenate(held)
+            held = []
+    if held:
+        yield np.concatenate(held)
 
 
 def _reserve(index: Any, rows: int) -> None:

@@ -7,14 +7,14 @@ import pytest
 
 from rag_ops import planning
 from rag_ops.errors import InputError
-from rag_ops.planning import Job, StagePlan, plan
+from rag_ops.planning import Job, Rate, StagePlan, plan
 from tests.pipelines.workspace import fails, ragbeam, write_articles, write_corpus
 
 GIB = 1 << 30
 
 
 def test_all_of_wikipedia_by_hand():
-    found = plan(Job(21_015_324, questions=1000, target_recall=0.999), {"embed": 1000.0, "answer": 2.0})
+    found = plan(Job(21_015_324, questions=1000, target_recall=0.999), {"embed": Rate(1000.0), "answer": Rate(2.0)})
     assert (found.spec, found.index_shards) == ("Flat", 16)
     assert found.stage("index").disk_bytes == 21_015_324 * 768 * 2
     assert found.stage("embed").disk_bytes == pytest.approx(21_015_324 * 768 * 2, rel=0.1)
@@ -38,7 +38,7 @@ def test_the_batches_of_embed_are_those_that_the_encoder_makes():
 
 
 def test_workers_share_the_time_and_shards_the_memory():
-    one, four = (plan(Job(10**7, spec="SQ8", workers=n), {"index": 100.0}) for n in (1, 4))
+    one, four = (plan(Job(10**7, spec="SQ8", workers=n), {"index": Rate(100.0)}) for n in (1, 4))
     assert four.stage("index").seconds == one.stage("index").seconds / 4
     few, many = (plan(Job(10**7, spec="SQ8", index_shards=n)).stage("index").memory_bytes for n in (2, 20))
     assert many < few / 2
@@ -48,6 +48,28 @@ def test_float32_doubles_the_vectors_and_leaves_codes_alone():
     half, whole = (plan(Job(10**6, spec="SQ8", dtype=dtype)) for dtype in ("float16", "float32"))
     assert whole.stage("embed").disk_bytes / half.stage("embed").disk_bytes == pytest.approx(2, rel=0.02)
     assert whole.stage("index").disk_bytes == half.stage("index").disk_bytes
+
+
+def test_rates_are_by_the_time_of_the_steps_and_start_and_training_come_once(tmp_path):
+    def write(folder, rows, seconds, steps, **more):
+        report = {"rows": rows, "bytes": 7 * rows, "seconds": seconds, "rows_per_sec": rows / seconds, **more}
+        report |= {"shards": {"made": 2, "total": 2}, "steps": {step: {"millis": ms} for step, ms in steps.items()}}
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "run.json").write_text(json.dumps(report))
+
+    write("passages", 1000, 14.0, {"ReadSplits": 8000, "WriteShards": 2000})
+    write("embeddings", 1000, 20.0, {"Encode": 5000}, vectors={"reused": 900, "computed": 92, "checked": 8})
+    write("index", 1000, 19.0, {"Train": 8000, "BuildShards": 3000, "Measure": 2000})
+    write("answers", 10, 30.0, {"Generate": 20_000, "SearchShards": 1000})
+    rates = planning.measured_rates(str(tmp_path))
+    found = plan(Job(100_000, questions=20, workers=2, spec="Flat"), rates)
+    assert found.stage("chunk").seconds == pytest.approx(4 + 1000 / 2)
+    assert found.stage("embed").seconds == pytest.approx(15 + 5 / 100 * 100_000 / 2)
+    assert found.stage("index").seconds == pytest.approx(14 + 500 / 2)
+    assert found.stage("answer").seconds == pytest.approx(9 + (40 + 2 * 100) / 2)
+    assert [stage.disk_bytes for stage in found.stages] == [700_000, 700_000, 700_000, 140]
+    write("uncounted/passages", 10, 5.0, {})
+    assert planning.measured_rates(str(tmp_path / "uncounted")) == {"chunk": Rate(2.0, row_bytes=7.0)}
 
 
 def test_what_does_not_fit_memory_or_disk_is_refused(tmp_path, monkeypatch):

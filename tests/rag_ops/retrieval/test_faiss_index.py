@@ -32,6 +32,22 @@ def test_every_spec_is_inner_product_and_finds_most_of_what_is_nearest(spec):
     assert recall > (0.25 if spec in ("PQ4x4", "PCA8,Flat") else 0.9)
 
 
+def test_small_batches_of_vectors_are_added_together_in_order(monkeypatch):
+    class Recorder:
+        ntotal, added = 0, []
+
+        def add(self, vectors):
+            self.added.append(vectors)
+            self.ntotal += len(vectors)
+
+    monkeypatch.setattr(faiss_index, "ADD_NUMBERS", 100)
+    vectors = np.arange(400, dtype=np.float16).reshape(100, 4)
+    index = Recorder()
+    assert faiss_index.fill(index, iter(np.array_split(vectors, 10)), threads=1) == 100
+    assert [len(batch) for batch in index.added] == [30, 30, 30, 10]
+    assert np.array_equal(np.concatenate(index.added), vectors.astype(np.float32))
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
