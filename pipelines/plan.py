@@ -54,7 +54,7 @@ class PlanOptions(Options):
         given = [name for name in CORPUS if getattr(self, name)]
         if len(given) != 1:
             raise InputError(
-                "the corpus is not told", value=given, expected="one of " + ", ".join("--" + name for name in CORPUS)
+                "the corpus is not given", value=given, expected="one of " + ", ".join("--" + name for name in CORPUS)
             )
 
 

@@ -60,6 +60,28 @@ def logging_goes_on() -> Iterator[None]:
     assert left == logging.NOTSET, "logging is switched off"
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of a process that has imported everything and forks, for `tests.warmed`."""
+    from tests import warmed
+
+    with warmed.server() as address:
+        yield address
+
+
+@pytest.fixture
+def warm_workers(server, tmp_path, monkeypatch) -> None:
+    """Worker processes of jobs in this process begin as forks: after the imports."""
+    from apache_beam.runners.portability import local_job_service
+
+    from pipelines.runners import local_workers
+    from tests import warmed
+
+    local_workers.watch()
+    monkeypatch.setattr(local_job_service, "subprocess", local_job_service.subprocess)  # which it is again afterwards
+    warmed.fork_workers(server, str(tmp_path / "workers.log"))
+
+
 def package_file(package: str, name: str) -> str:
     """The path of a file in an installed package, without importing it; skips the test where it is not installed."""
     spec = importlib.util.find_spec(package)

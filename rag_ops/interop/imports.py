@@ -59,7 +59,8 @@ def import_dpr(index: str, passages_url: str, output: str, encoder: str, dtype: 
     """
     index_url, meta_url = _dpr_files(index)
     ids = [str(name) for name in read_pickle(meta_url, list)]
-    opened = faiss_index.read_index(store.local_copy(_existing(index_url), digest_of(index_url)))
+    state = store.state_of(_existing(index_url))
+    opened = faiss_index.read_index(store.local_copy(index_url, digest_of([index_url, state])))
     if opened.ntotal != len(ids):
         raise InputError(
             "the index and its list of ids do not go together",

@@ -72,24 +72,27 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         NotHereError: no Java, Maven or Flink's package.
     """
     try:
-        with flink.cluster(directory / "cluster", WORKERS) as cluster, flink.worker_pool(directory) as port:
-            return compare(directory, cluster, port, sizes)
+        with (
+            flink.cluster(directory / "cluster", WORKERS) as cluster,
+            cluster.job_server() as endpoint,
+            flink.worker_pool(directory) as port,
+        ):
+            return compare(directory, cluster, endpoint, port, sizes)
     except pytest.skip.Exception as reason:
         raise NotHereError(str(reason)) from reason
 
 
-def compare(directory: Path, cluster: flink.Cluster, port: int, sizes: Sizes) -> list[Result]:
+def compare(directory: Path, cluster: flink.Cluster, endpoint: str, port: int, sizes: Sizes) -> list[Result]:
     """The runs, one after the other."""
     some_passages(directory, sizes.parts, sizes.shards)
     alone = timed(directory, "local", 1)
     processes = ["--direct_running_mode=multi_processing", f"--direct_num_workers={WORKERS}"]
     beside = timed(directory, "processes", WORKERS, *processes)
-    with cluster.job_server() as endpoint:
-        on_flink = ["--runner=FlinkRunner", f"--flink_master={cluster.master}", "--flink_version=1.19"]
-        on_flink += [f"--parallelism={WORKERS}", f"--job_endpoint={endpoint}"]
-        loopback = timed(directory, "loopback", WORKERS, *on_flink)
-        external = ["--environment_type=EXTERNAL", f"--environment_config=localhost:{port}"]
-        pool = timed(directory, "pool", WORKERS, *on_flink, *external)
+    on_flink = ["--runner=FlinkRunner", f"--flink_master={cluster.master}", "--flink_version=1.19"]
+    on_flink += [f"--parallelism={WORKERS}", f"--job_endpoint={endpoint}"]
+    loopback = timed(directory, "loopback", WORKERS, *on_flink)
+    external = ["--environment_type=EXTERNAL", f"--environment_config=localhost:{port}"]
+    pool = timed(directory, "pool", WORKERS, *on_flink, *external)
     figures = "; ".join(
         [
             alone.describe("local, 2 threads"),

@@ -23,8 +23,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests import warmed
 from tests.conftest import bert_config, make_bart, make_sentence_encoder, make_tokenizer
-from tests.end_to_end import warmed
 from tests.pipelines.workspace import write_articles, write_questions
 
 STAGES = ("passages", "embeddings", "index", "answers")
@@ -125,13 +125,12 @@ def contents(workspace: Path) -> dict[str, str]:
     }
 
 
-def run(directory: Path, kills: int, seed: int) -> list[Kill]:
-    """Kills so many runs, and compares what each leaves after it has been finished."""
+def run(directory: Path, address: str, kills: int, seed: int) -> list[Kill]:
+    """Kills so many runs, forks of the server at `address`, and compares what each leaves after it is finished."""
     command = prepare(directory)
     finish_cold(command, directory / "cold")
     expected = contents(directory / "cold")
-    with warmed.server() as address:
-        return run_forked(directory, Job(command, address, directory / "printed"), expected, kills, seed)
+    return run_forked(directory, Job(command, address, directory / "printed"), expected, kills, seed)
 
 
 def run_forked(directory: Path, job: Job, expected: dict[str, str], kills: int, seed: int) -> list[Kill]:
@@ -167,8 +166,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     flags = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        done = run(Path(directory), flags.kills, flags.seed)
+    with tempfile.TemporaryDirectory() as directory, warmed.server() as address:
+        done = run(Path(directory), address, flags.kills, flags.seed)
     bad = sum(bool(kill.differences) for kill in done)
     stages = ", ".join(f"{stage} {count}" for stage, count in Counter(kill.stage for kill in done).items())
     sys.stdout.write(f"{len(done)} kills ({stages}); {bad} of them left something else\n")

@@ -131,6 +131,7 @@ def test_a_second_run_redoes_nothing_and_says_so(workspace, inputs, sentence_enc
     ],
     ids=["again", "one process", "two processes", "two threads"],
 )
+@pytest.mark.usefixtures("warm_workers")
 def test_the_same_bytes_whatever_the_workers(workspace, inputs, tmp_path, sentence_encoder, tiny_rag, workers):
     ragbeam(*arguments(inputs, tmp_path / "ws", sentence_encoder, tiny_rag, *workers))
     for folder, stage in STAGES:

@@ -11,17 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end import kills, warmed
+from tests import warmed
+from tests.end_to_end import kills
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 REPORT = re.compile(r"(  |\{'|(ragbeam: )?[\w.]+: ).*(?<! stopped)")  # what a run says of its stages
 LIMIT_SECS = 60
-
-
-@pytest.fixture(scope="module")
-def server():
-    with warmed.server() as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

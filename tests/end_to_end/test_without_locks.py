@@ -1,16 +1,9 @@
 """Two equal jobs at once where the file system has no locks: one whole result, and nothing else."""
 
-import pytest
-
-from tests.end_to_end import kills, warmed
+from tests import warmed
+from tests.end_to_end import kills
 
 ROUNDS = 3
-
-
-@pytest.fixture(scope="module")
-def server():
-    with warmed.server() as address:
-        yield address
 
 
 def test_two_equal_jobs_at_once_leave_one_whole_result(server, tmp_path):

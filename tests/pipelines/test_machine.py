@@ -260,6 +260,7 @@ def test_keep_going_after_a_run_without_it(stage, usual, tiny_rag, tmp_path, cap
     assert read_manifest(str(tmp_path / "out"), "answer").info["errors"]["the model failed"] == QUESTIONS
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_over_half_fail_alike_in_worker_processes(stage, tiny_rag, tmp_path, capsys):
     """A generator whose weights are no numbers, in processes that no patch reaches."""
     model = tmp_path / "model"

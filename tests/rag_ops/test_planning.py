@@ -121,8 +121,8 @@ def test_the_command_reads_manifests_models_and_rates(tmp_path, tiny_rag, senten
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ([], "the corpus is not told"),
-        (["--articles", 10, "--num_passages", 5], "the corpus is not told"),
+        ([], "the corpus is not given"),
+        (["--articles", 10, "--num_passages", 5], "the corpus is not given"),
         (["--articles", 0], "--articles is too small: 0"),
         (["--articles", 10, "--rate", "embed"], "--rate is no rate: 'embed'"),
         (["--articles", 10, "--rate", "cook=3"], "--rate is no rate: 'cook=3'"),

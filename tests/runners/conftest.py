@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,11 @@ import time
 import pytest
 
 from tests.pipelines.workspace import digests, ragbeam, write_articles, write_questions
+from tests.runners.listening import listeners
 
 RUN_SECS = 120
+MODELS = {"encoder": "sentence_encoder", "rag": "tiny_rag"}
+WANTED = re.compile(r"/(passages|embeddings|index|answers)-\d{5}-of-\d{5}\.(parquet|faiss)$|/(manifest|run)\.json$")
 STAGES = [("passages", "chunk"), ("embeddings", "embed"), ("index", "index"), ("answers", "answer")]
 
 
@@ -38,6 +42,25 @@ def local(local_workspace):
     return all_digests(local_workspace)
 
 
+@pytest.fixture
+def a_run(inputs, tmp_path, sentence_encoder, tiny_rag):
+    """The small job's arguments; its workspace is `tmp_path`."""
+    return run_arguments(inputs, tmp_path, sentence_encoder, tiny_rag)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """All that this process and those below it listen on when it writes a file: while a job runs within it."""
+    found, replace = set(), os.replace
+
+    def looked(*places):
+        found.update(listeners(os.getpid()))
+        replace(*places)
+
+    monkeypatch.setattr(os, "replace", looked)
+    return found
+
+
 def run_arguments(inputs, workspace, encoder, model) -> list[object]:
     """All four stages, cut so that each has several units of work."""
     return [
@@ -45,6 +68,27 @@ def run_arguments(inputs, workspace, encoder, model) -> list[object]:
         *("--questions", inputs / "questions.jsonl", "--model", model, "--num_shards", 4, "--passage_words", 20),
         *("--max_new_tokens", 5, "--n_docs", 3, "--block_questions", 3, "--threads", 1),
     ]
+
+
+@pytest.fixture(scope="module")
+def there(store, request, inputs):
+    """The job's inputs and models, in the module's BUCKET; a function that gives the arguments of a run on those."""
+    bucket = request.module.BUCKET
+    for name, fixture in MODELS.items():
+        store.put(f"{request.getfixturevalue(fixture)}/", f"{bucket}/{name}/", recursive=True)
+    for name in ("articles.jsonl", "questions.jsonl"):
+        store.put(str(inputs / name), f"{bucket}/in/{name}")
+
+    def arguments(workspace: str, *more: object) -> list[object]:
+        command = run_arguments(inputs, workspace, f"{bucket}/encoder", f"{bucket}/rag")
+        return [str(part).replace(str(inputs), f"{bucket}/in") for part in [*command, *more]]
+
+    return arguments
+
+
+def left_over(store, workspace: str) -> list[str]:
+    """What lies in a workspace beside shards, manifests and run files."""
+    return [path for path in store.find(workspace) if not WANTED.search(path)]
 
 
 def kill_when(ready, command, log) -> None:

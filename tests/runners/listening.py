@@ -67,6 +67,11 @@ def is_open(address: str) -> bool:
     return not ipaddress.ip_address(address).is_loopback
 
 
+def open_to_others(found: set[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    """Those that are reached from other machines; Beam's Java, which has no setting for it, is left out."""
+    return [place for place in found if place[0].startswith("python") and is_open(place[1])]
+
+
 def watched(command: list[object], log: Path, also: int | None = None) -> set[tuple[str, str, int]]:
     """Runs a command to its good end; returns all that it, or the process `also`, listened on meanwhile."""
     if not PROC.exists():

@@ -1,7 +1,6 @@
 """The whole workspace on Google's storage: a fake-gcs-server on this machine, told by the environment alone."""
 
 import os
-import re
 import shutil
 import subprocess
 
@@ -9,7 +8,7 @@ import fsspec
 import pytest
 
 from tests.pipelines.workspace import fails, ragbeam
-from tests.runners.conftest import STAGES, all_digests, kill_when, run_arguments
+from tests.runners.conftest import MODELS, STAGES, all_digests, kill_when, left_over, run_arguments
 from tests.runners.flink import cache, free_port, listens, wait_until
 
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it asks a gRPC service that the server has not
@@ -17,8 +16,6 @@ gcsfs = pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install
 
 SERVER, VERSION = "github.com/fsouza/fake-gcs-server", "1.52.2"
 BUCKET = "gs://bucket"
-MODELS = {"encoder": "sentence_encoder", "rag": "tiny_rag"}
-WANTED = re.compile(r"/(passages|embeddings|index|answers)-\d{5}-of-\d{5}\.(parquet|faiss)$|/(manifest|run)\.json$")
 
 
 @pytest.fixture(scope="module")
@@ -58,26 +55,6 @@ def store(binary, tmp_path_factory):
             process.kill()
             process.wait()
             gcsfs.GCSFileSystem.clear_instance_cache()
-
-
-@pytest.fixture(scope="module")
-def there(store, request, inputs):
-    """The job's inputs and models, copied to the bucket; gives the arguments of a run that names nothing else."""
-    for name, fixture in MODELS.items():
-        store.put(f"{request.getfixturevalue(fixture)}/", f"bucket/{name}/", recursive=True)
-    for name in ("articles.jsonl", "questions.jsonl"):
-        store.put(str(inputs / name), f"bucket/in/{name}")
-
-    def arguments(workspace: str, *more: object) -> list[object]:
-        command = run_arguments(inputs, workspace, f"{BUCKET}/encoder", f"{BUCKET}/rag")
-        return [str(part).replace(str(inputs), f"{BUCKET}/in") for part in [*command, *more]]
-
-    return arguments
-
-
-def left_over(store, workspace: str) -> list[str]:
-    """What lies in a workspace beside shards, manifests and run files."""
-    return [path for path in store.find(workspace) if not WANTED.search(path)]
 
 
 def generations(store, workspace: str) -> dict[str, str]:

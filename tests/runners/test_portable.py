@@ -7,8 +7,9 @@ import subprocess
 import pytest
 
 from tests.pipelines.workspace import ragbeam
-from tests.runners.conftest import all_digests, run_arguments
+from tests.runners.conftest import all_digests
 from tests.runners.flink import cache
+from tests.runners.listening import open_to_others
 
 PRISM = "github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0"
 
@@ -27,13 +28,14 @@ def prism() -> str:
     return str(binary)
 
 
-def test_the_embedded_job_service_gives_the_local_bytes(inputs, local, tmp_path, sentence_encoder, tiny_rag):
-    more = ["--runner", "PortableRunner", "--job_endpoint", "embed"]
-    ragbeam(*run_arguments(inputs, tmp_path, sentence_encoder, tiny_rag), *more)
+def test_the_embedded_job_service_gives_the_local_bytes(a_run, local, tmp_path, seen):
+    ragbeam(*a_run, "--runner", "PortableRunner", "--job_endpoint", "embed")
     assert all_digests(tmp_path) == local
+    assert len(seen) >= 5  # the pool, and the runner's control, data, state and logging
+    assert open_to_others(seen) == []
 
 
-def test_prism_gives_the_local_bytes(inputs, local, tmp_path, sentence_encoder, tiny_rag, prism):
-    more = ["--runner", "prism", "--prism_location", prism]
-    ragbeam(*run_arguments(inputs, tmp_path, sentence_encoder, tiny_rag), *more)
+def test_prism_gives_the_local_bytes(a_run, local, tmp_path, seen, prism):
+    ragbeam(*a_run, "--runner", "prism", "--prism_location", prism)
     assert all_digests(tmp_path) == local
+    assert open_to_others(seen) == []

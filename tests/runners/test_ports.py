@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.runners import flink
-from tests.runners.listening import is_open, listeners, watched
+from tests.runners.listening import is_open, listeners, open_to_others, watched
 
 CHUNK = [sys.executable, "-m", "pipelines.cli", "chunk", "--num_shards", 2]
 
@@ -35,13 +35,7 @@ def test_a_listener_on_every_address_is_found():
 def test_worker_processes(chunk, tmp_path):
     found = watched([*chunk, "--direct_running_mode=multi_processing", "--direct_num_workers=2"], tmp_path / "log")
     assert len(found) >= 5  # control, data, state and logging of the runner, logging of a worker
-    assert [place for place in found if is_open(place[1])] == []
-
-
-def test_workers_in_the_launcher(chunk, tmp_path):
-    found = watched([*chunk, "--runner", "PortableRunner", "--job_endpoint", "embed"], tmp_path / "log")
-    assert len(found) >= 5  # the pool, and the runner's control, data, state and logging
-    assert [place for place in found if is_open(place[1])] == []
+    assert open_to_others(found) == []
 
 
 def test_a_pool(chunk, tmp_path):
@@ -50,5 +44,4 @@ def test_a_pool(chunk, tmp_path):
         more = ["--runner", "PortableRunner", "--job_endpoint", "embed", *external]
         found = watched([*chunk, *more], tmp_path / "log", also=os.getpid())
     assert port in {number for _, _, number in found}
-    ours = [place for place in found if place[0].startswith("python")]  # not another test's server
-    assert [place for place in ours if is_open(place[1])] == []
+    assert open_to_others(found) == []

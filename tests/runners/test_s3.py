@@ -12,7 +12,7 @@ from rag_ops.errors import JobError
 from rag_ops.storage import store as storage
 from rag_ops.storage.stages import write_shard
 from tests.pipelines.workspace import fails, ragbeam
-from tests.runners.conftest import STAGES, all_digests, kill_when, run_arguments
+from tests.runners.conftest import MODELS, STAGES, all_digests, kill_when, left_over, run_arguments
 from tests.runners.flink import free_port, listens, wait_until
 
 pytest.importorskip("moto", reason="moto is not installed: pip install '.[test]'")
@@ -21,7 +21,6 @@ s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install '.
 
 BUCKET = "s3://bucket"
 REQUEST = re.compile(r"(GET|PUT|POST|HEAD|DELETE) (\S+) HTTP")
-MODELS = {"encoder": "sentence_encoder", "rag": "tiny_rag"}
 
 
 @pytest.fixture(scope="module")
@@ -58,33 +57,12 @@ def store(server):
 
 
 @pytest.fixture(scope="module")
-def there(store, request, inputs):
-    """The job's inputs and models, copied to the bucket; gives the arguments of a run that names nothing else."""
-    for name, fixture in MODELS.items():
-        store.put(request.getfixturevalue(fixture), f"bucket/{name}", recursive=True)
-    for name in ("articles.jsonl", "questions.jsonl"):
-        store.put(str(inputs / name), f"bucket/in/{name}")
-
-    def arguments(workspace: str, *more: object) -> list[object]:
-        command = run_arguments(inputs, workspace, f"{BUCKET}/encoder", f"{BUCKET}/rag")
-        return [str(part).replace(str(inputs), f"{BUCKET}/in") for part in [*command, *more]]
-
-    return arguments
-
-
-@pytest.fixture(scope="module")
 def done(there, server):
     """A finished workspace on S3, and the requests that it took."""
     before = len(server.read_text().splitlines())
     ragbeam(*there(f"{BUCKET}/whole"))
     lines = server.read_text().splitlines()[before:]
     return [found.groups() for found in map(REQUEST.search, lines) if found]
-
-
-def left_over(store, workspace: str) -> list[str]:
-    """What lies in a workspace beside shards, manifests and run files."""
-    wanted = re.compile(r"/(passages|embeddings|index|answers)-\d{5}-of-\d{5}\.(parquet|faiss)$|/(manifest|run)\.json$")
-    return [path for path in store.find(workspace) if not wanted.search(path)]
 
 
 def test_a_workspace_on_s3_has_the_local_bytes_and_nothing_else(done, store, local):
@@ -111,6 +89,7 @@ def test_a_second_run_reuses_all_and_writes_nothing(done, there, server, capsys)
     assert not re.findall(r"(?:PUT|POST|DELETE) \S+", "\n".join(server.read_text().splitlines()[before:]))
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_worker_processes_each_with_its_own_connection_give_the_same_bytes(done, there, store, local):
     workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     more = ["--passages", f"{BUCKET}/whole/passages", "--encoder", f"{BUCKET}/encoder", "--threads", 1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import ByT5Tokenizer, RagTokenForGeneration, T5Config, T5ForConditionalGeneration
 
 from pipelines.answer import job
 from rag_ops.models import compose
@@ -25,13 +25,16 @@ def stage(searchable):
 @pytest.fixture(scope="module")
 def t5_rag(tmp_path_factory, sentence_encoder, tokenizer) -> str:
     """A RAG-Token model whose generator is a tiny random T5."""
-    directory = tmp_path_factory.mktemp("t5")
+    return a_t5(tmp_path_factory.mktemp("t5"), sentence_encoder, tokenizer, eos_token_id=3)
+
+
+def a_t5(directory: Path, encoder: str, tokenizer, eos_token_id: int) -> str:
     torch.manual_seed(4)
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "initializer_factor": 4.0}
-    config = T5Config(vocab_size=len(tokenizer), **sizes, decoder_start_token_id=0, eos_token_id=3, pad_token_id=0)
-    T5ForConditionalGeneration(config).save_pretrained(directory / "generator")
-    tokenizer.save_pretrained(directory / "generator")
-    compose.compose(sentence_encoder, str(directory / "generator"), str(directory / "rag"))
+    ids = {"decoder_start_token_id": 0, "eos_token_id": eos_token_id, "pad_token_id": 0}
+    T5ForConditionalGeneration(T5Config(vocab_size=len(tokenizer), **sizes, **ids)).save_pretrained(directory / "t5")
+    tokenizer.save_pretrained(directory / "t5")
+    compose.compose(encoder, str(directory / "t5"), str(directory / "rag"))
     return str(directory / "rag")
 
 
@@ -82,6 +85,27 @@ def test_tokens_and_alternatives_stand_in_the_table(stage, request, tmp_path, ge
         for place, share in enumerate(shares):
             mean = sum(token["posterior"][place] for token in row["tokens"]) / len(row["tokens"])
             assert mean == pytest.approx(share, abs=1e-5)
+
+
+def test_a_generator_of_bytes_whose_tokenizer_is_slow_answers_as_transformers_does(stage, sentence_encoder, tmp_path):
+    tokenizer = ByT5Tokenizer()
+    assert not tokenizer.is_fast
+    directory = a_t5(tmp_path, sentence_encoder, tokenizer, eos_token_id=1)
+    limits = ["--n_docs", 2, "--min_length", 5, "--max_new_tokens", 7, "--num_beams", 2]
+    rows = answers(stage, directory, tmp_path / "out", *limits)
+    assert len(rows) == len(TOPICS) + 1
+    model = RagTokenForGeneration.from_pretrained(directory)
+    for row in rows:
+        texts = [f"{found['title']} / {found['text']} // {row['question']}" for found in row["passages"]]
+        contexts = tokenizer(texts, return_tensors="pt", padding=True)
+        (expected,) = model.generate(
+            context_input_ids=contexts["input_ids"],
+            context_attention_mask=contexts["attention_mask"],
+            doc_scores=torch.tensor([[found["score"] for found in row["passages"]]]),
+            **{"n_docs": 2, "num_beams": 2, "min_length": 5, "max_length": 8, "early_stopping": False},
+        )
+        assert row["answer"] == tokenizer.decode(expected, skip_special_tokens=True)
+    assert len({row["answer"] for row in rows}) > 1
 
 
 def test_a_forbidden_word_does_not_come(stage, tiny_rag, tmp_path):

@@ -50,6 +50,7 @@ def test_passages_have_at_most_100_words_and_no_markup(chunked):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("warm_workers")
 def test_the_excerpt_gives_the_same_bytes_in_other_processes(chunked, tmp_path, excerpt, workers):
     command = ["chunk", "--input", excerpt, "--output", tmp_path / "p", "--direct_running_mode=multi_processing"]
     ragbeam(*command, f"--direct_num_workers={workers}")
@@ -91,6 +92,7 @@ def test_files_whose_ids_begin_anew_are_refused_and_both_read_with_prefix_ids(tm
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("warm_workers")
 def test_a_page_for_each_revision_gives_the_latest_whatever_splits_and_workers(tmp_path, workers):
     pages = []
     for year in (2004, 2001, 2003, 2002):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from pipelines.cli import COMMANDS
 from pipelines.console.command import build_parser
 from rag_ops import settings
 from rag_ops.errors import InputError
+from tests.pipelines.workspace import fails
 
 REQUIRED = {
     "chunk": ["--input", "a.xml"],
@@ -110,6 +112,33 @@ def test_compose_makes_its_generator_in_one_way(more, what):
     known = build_parser(COMMANDS).parse_args(["compose", "--question_encoder", "q", "--output", "o", *more])
     with pytest.raises(InputError, match=f"either --generator or --warm_start: '{what}'"):
         known.command.make(vars(known))
+
+
+PLACES = [
+    (name, *action.option_strings[:1])
+    for name, command in build_parser(COMMANDS)._subparsers._group_actions[0].choices.items()
+    for action in command._actions
+    if action.metavar in ("DIR", "URL", "FILE", "MODEL")
+]
+
+
+@pytest.mark.parametrize(("value", "says"), [("", "(is empty|another suffix): ''"), (os.fsdecode(b"\xe4"), "'.udce4")])
+@pytest.mark.parametrize("place", PLACES, ids=" ".join)
+def test_an_empty_name_and_one_that_is_not_utf_8_are_refused_wherever_a_place_is_named(
+    place, value, says, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    command, *flag = place
+    required = dict(zip(REQUIRED[command][::2], REQUIRED[command][1::2], strict=False)) if flag else {}
+    if command not in WITHOUT_OUTPUT:
+        required["--output" if command != "run" else "--workspace"] = "o.json"
+    if flag[:1] not in ([], ["--measured"], ["--encoder"]) and command == "plan":
+        del required["--articles"]  # another way to give the same
+    given = itertools.chain.from_iterable((required | {flag[0]: value}).items()) if flag else [value]
+    code, line = fails(capsys, command, *given)
+    assert code == 2
+    assert re.search(says, line)
+    assert list(tmp_path.iterdir()) == []
 
 
 def read_by(command: str):

@@ -3,6 +3,7 @@
 import pickle
 
 import faiss
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,6 +99,20 @@ def test_a_directory_that_dpr_wrote_is_taken(tmp_path, vectors, given):
     opened = imported(tmp_path, given)
     np.testing.assert_array_equal(opened.vectors(np.arange(40)), rows)
     assert opened.search(rows[:5], 3).rows.tolist() == np.argsort(-(rows[:5] @ rows.T), 1)[:, :3].tolist()
+
+
+def test_a_remote_index_that_was_replaced_is_read_anew(tmp_path, vectors, monkeypatch):
+    monkeypatch.setenv("RAGBEAM_CACHE", str(tmp_path / "cache"))
+    memory = fsspec.filesystem("memory")
+    for number in range(2):
+        rows = vectors[number * 40 :][:40].astype(np.float32)
+        save(tmp_path / "nq", flat(rows), [str(n) for n in range(1, 41)], "index.dpr")
+        memory.put(f"{tmp_path}/nq/", "/nq/", recursive=True)
+        monkeypatch.setattr(store, "_checked_copies", set())  # as in another process
+        imports.import_dpr("memory://nq/index.dpr", "memory://nq/psgs.tsv", str(tmp_path / f"{number}"), "e")
+        opened = PassageIndex(str(tmp_path / f"{number}" / "index"), threads=1)
+        np.testing.assert_array_equal(opened.vectors(np.arange(40)), rows)
+    memory.store.clear()
 
 
 @pytest.mark.parametrize("order", [1, -1])

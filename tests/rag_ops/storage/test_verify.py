@@ -118,3 +118,28 @@ def test_a_name_in_a_manifest_cannot_command_the_terminal(corpus):
 def test_a_manifest_that_is_no_text_is_a_problem_of_its_stage(corpus):
     (corpus / "passages" / "manifest.json").write_bytes(b"\xff\xfe")
     assert "not UTF-8" in problems(corpus, "chunk")[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("info", [], "info"),
+        ("info", {}, "info"),
+        ("inputs", [], "inputs"),
+        ("inputs", {}, "passages"),
+        ("inputs", {"passages": 5}, "passages"),
+        ("inputs", {"passages": "foo://x"}, "foo://x"),
+        ("inputs", {"passages": "../nowhere"}, "no such directory"),
+        ("inputs", {"passages": "a\0b"}, "a\\x00b"),
+        ("rows", "5", "rows"),
+        ("shards", {}, "shards"),
+    ],
+)
+def test_a_manifest_that_was_tampered_with_is_a_problem_of_its_stage_alone(corpus, key, value, says):
+    path = corpus / "embeddings" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    lines = [finding.line() for finding in verify.verify(str(corpus))]
+    assert lines[0].startswith("chunk: ok, 50 rows")
+    assert says in lines[1]
+    assert lines[1].isprintable()
+    assert not lines[1].startswith("embed: ok")

@@ -1,4 +1,4 @@
-"""Commands and Beam's workers as forks of a process that has imported torch and Beam: kills need many of each.
+"""Commands and Beam's workers as forks of a process that has imported torch and Beam: tests need many of each.
 
 A fork begins after the imports, which take 5 s of a processor each time, and is otherwise a process of its own: a
 command leads a process group, its workers join it, and SIGKILL to the group ends all of them at once.
@@ -80,7 +80,7 @@ def server() -> Iterator[str]:
     """Starts the server, which imports everything; gives its address, for `start`."""
     with tempfile.TemporaryDirectory() as directory:
         address = os.path.join(directory, "socket")
-        command = [sys.executable, "-m", "tests.end_to_end.warmed", address]
+        command = [sys.executable, "-m", "tests.warmed", address]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**ENVIRONMENT, **os.environ})
         try:
             assert process.stdout is not None
@@ -123,7 +123,7 @@ def serve(address: str) -> None:
         if select.select([listening], [], [], POLL_SECS)[0]:
             connection = listening.accept()[0]
             request = json.loads(connection.makefile("r", encoding="utf-8").readline())
-            if "group" in request and request["group"] not in running:
+            if request.get("group", 0) not in (0, *running):
                 connection.close()  # the command was killed meanwhile
                 continue
             pid = os.fork()
@@ -132,7 +132,7 @@ def serve(address: str) -> None:
                     other.close()
                 become(address, request)
             with contextlib.suppress(OSError):
-                os.setpgid(pid, request.get("group", pid))
+                os.setpgid(pid, request.get("group", 0))
             running[pid] = connection
             report(connection, pid)
         while running:
@@ -159,7 +159,7 @@ def become(address: str, request: dict[str, Any]) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.chdir(request["directory"])
-        if "group" in request:
+        if "environment" in request:
             os.environ.clear()
             os.environ.update(request["environment"])
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as `local_workers.DEAF` has it
@@ -168,7 +168,7 @@ def become(address: str, request: dict[str, Any]) -> None:
             sys.modules[WORKER].main(sys.argv)
             code = 0
         else:
-            fork_workers(address, request["log"])
+            fork_workers(address, request["log"], os.getpid())
             if not request["locks"]:
                 fcntl.flock = no_locks
             sys.argv = ["ragbeam", *request["arguments"]]
@@ -187,14 +187,20 @@ def no_locks(descriptor: int, operation: int) -> None:
     raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
-def fork_workers(address: str, log: str) -> None:
-    """Has Beam's local runner, in this process, take its workers from the server too."""
+def fork_workers(address: str, log: str, group: int = 0) -> None:
+    """Has Beam's local runner, in this process, take its workers from the server too.
+
+    Args:
+        address: address of the server.
+        log: file for what the workers print.
+        group: the process group that they join, led by a fork of the server; 0 for one of their own each.
+    """
     from apache_beam.runners.portability import local_job_service
 
     def popen(command: str, shell: bool, env: Mapping[str, str]) -> Forked:
         assert shell
         assert command.endswith(f"-m {WORKER}"), command
-        request = {"group": os.getpid(), "environment": dict(env), "log": log, "directory": os.getcwd()}
+        request = {"group": group, "environment": dict(env), "log": log, "directory": os.getcwd()}
         return Forked(address, request)
 
     local_job_service.subprocess = SimpleNamespace(Popen=popen)
