@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.console.command import Command, say
-from pipelines.console.options import VECTOR_DTYPES, Options, n_docs_setting, shard_memory_setting, spec_setting
+from pipelines.console.options import (
+    VECTOR_DTYPES,
+    Options,
+    compute_dtype_setting,
+    n_docs_setting,
+    shard_memory_setting,
+    spec_setting,
+)
 from rag_ops import defaults
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
@@ -37,6 +44,7 @@ class PlanOptions(Options):
         None, "numbers of a vector; by default the encoder's, or 768", at_least=1, at_most=1 << 16
     )
     dtype: str = setting("float16", "of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
+    compute_dtype: str = compute_dtype_setting()
     spec: str = spec_setting()
     shard_memory: str = shard_memory_setting()
     num_shards: int | None = setting(None, "index shards", group="index", at_least=1, at_most=defaults.MAX_SHARDS)
@@ -106,6 +114,7 @@ def job_of(options: PlanOptions) -> Job:
         options.n_docs,
         encoder,
         model,
+        defaults.COMPUTE_DTYPES["cpu"] if options.compute_dtype == "auto" else options.compute_dtype,
         workers=options.workers,
     )
 

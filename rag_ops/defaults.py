@@ -1,7 +1,11 @@
 """Settings that several parts must agree on if none is given, and bounds. Imports nothing, so that flags stay quick."""
 
 THREADS = 2  # a setting, not a guess: vectors must not depend on how many cores a machine has
-ENCODER_BATCH_TOKENS = {"cpu": 512, "cuda": 16_384}  # tokens of a batch: fits a core's caches, fills a GPU
+# Tokens and rows of a batch at most. A core's caches hold the one; the other takes a GPU longer than its launch does.
+ENCODER_BATCH_TOKENS = {"cpu": 512, "cuda": 32_768}
+ENCODER_BATCH_ROWS = {"cpu": 64, "cuda": 512}  # bounds the empty rows of short lengths
+# What --compute_dtype auto means; "auto" is a device that only the worker knows.
+COMPUTE_DTYPES = {"cpu": "float32", "cuda": "bfloat16", "auto": "float32"}
 TARGET_RECALL = 0.95  # recall that --spec auto aims at
 SHARD_MEMORY = "2GiB"  # memory for an index shard, as --shard_memory gives it
 MAX_THREADS = 1024

@@ -34,9 +34,9 @@ ANSWER_BYTES = 370  # a passage in an answer's row, compressed, with its share o
 CHUNK_ROW_BYTES = 2700  # a passage while its shard is put together
 CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 235e6, 248e6, 907e6  # a worker before its data: libraries and runner
 TORCH = 700e6  # extra memory of index while it measures recall
-# peak over file size: the checkpoint, its repacked copy, and what malloc keeps
-EMBED_WEIGHTS, ANSWER_WEIGHTS = 4.0, 3.0
-TOKEN_BYTES = 45  # activations, for each token of a batch and each number of the feed-forward layer
+# peak over file size: the checkpoint, its repacked copy, and what malloc keeps; 16-bit weights are not repacked
+EMBED_WEIGHTS, EMBED_WEIGHTS_16_BITS, ANSWER_WEIGHTS = 4.0, 2.0, 3.0
+TOKEN_BYTES = 45  # activations in float32, for each token of a batch and each number of the feed-forward layer
 INDEX_COPIES = 1.05  # peak over shard size while an index shard is filled
 EMBED_COPIES = 3.0  # peak over the size of a shard's vectors while it is embedded and written
 
@@ -81,6 +81,7 @@ class Job:
         questions: number of questions; 0 for none.
         n_docs: passages for a question.
         encoder, model: sizes of the encoder and of the RAG model.
+        compute_dtype: of the encoder's arithmetic, on a CPU.
         embed_batch_tokens: tokens of a batch on a CPU.
         threads: batches that a worker of embed computes at once.
         workers: processes of each stage.
@@ -99,6 +100,7 @@ class Job:
     n_docs: int = 5
     encoder: Model = BERT_BASE
     model: Model = RAG_TOKEN
+    compute_dtype: str = defaults.COMPUTE_DTYPES["cpu"]
     embed_batch_tokens: int = defaults.ENCODER_BATCH_TOKENS["cpu"]
     threads: int = defaults.THREADS
     workers: int = 1
@@ -200,10 +202,7 @@ def plan(job: Job, rates: Mapping[str, Rate] | None = None) -> Plan:
         "embed": (
             job.passages,
             job.passages * (job.dimension * width * VECTOR_PACKING + ROW_OVERHEAD_BYTES),
-            MODEL_PROCESS
-            + EMBED_WEIGHTS * job.encoder.weight_bytes
-            + TOKEN_BYTES * job.encoder.feed_forward * job.embed_batch_tokens * job.threads
-            + EMBED_COPIES * vector_shard * width / 4,
+            embed_memory_bytes(job) + EMBED_COPIES * vector_shard * width / 4,
         ),
         "index": (
             job.passages,
@@ -223,6 +222,14 @@ def plan(job: Job, rates: Mapping[str, Rate] | None = None) -> Plan:
         disk = rows * rate.row_bytes if rate and rate.row_bytes else disk
         stages.append(StagePlan(stage, rows, disk, memory, 0.0 if not rows else seconds))
     return Plan(tuple(stages), kind.spec, reason, shards)
+
+
+def embed_memory_bytes(job: Job) -> float:
+    """Peak memory of an embed worker on a CPU before its vectors, in bytes: weights, and activations of its batches."""
+    wide = job.compute_dtype == "float32"
+    tokens = job.encoder.feed_forward * job.embed_batch_tokens * job.threads
+    weights = (EMBED_WEIGHTS if wide else EMBED_WEIGHTS_16_BITS) * job.encoder.weight_bytes
+    return MODEL_PROCESS + weights + TOKEN_BYTES * tokens * (1 if wide else 0.5)
 
 
 def answer_memory_bytes(model: Model, index_shard_bytes: float) -> float:

@@ -42,6 +42,7 @@ class EmbedInfo(Encoded, total=False):
 
     prompt: str  # that stands before each passage
     lower_case: bool
+    compute_dtype: str  # of the encoder's arithmetic; float32 if it is not said
     execution: dict[str, Any]  # device, threads, batch_tokens
 
 

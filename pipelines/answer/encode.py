@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import apache_beam as beam
@@ -19,8 +20,9 @@ from rag_ops.storage.parquet import read_parquet, write_parquet
 
 @beam.ptransform_fn
 def encode_questions(pipeline: Any, plan: Plan) -> Any:
-    """Encodes blocks into files of question vectors; emits the numbers of finished blocks."""
-    handler = EncoderHandler("EncodeQuestions", plan.settings, "question", ("question",), "float32")
+    """Encodes blocks, in float32, into files of question vectors; emits the numbers of finished blocks."""
+    settings = dataclasses.replace(plan.settings, dtype="float32")
+    handler = EncoderHandler("EncodeQuestions", settings, "question", ("question",), "float32")
     return (
         pipeline
         | distribute("Blocks", plan.todo)

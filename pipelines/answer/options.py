@@ -11,6 +11,7 @@ from pipelines.console.options import (
     Parser,
     StageOptions,
     add_flags,
+    compute_dtype_setting,
     n_docs_setting,
     num_shards_setting,
 )
@@ -51,12 +52,7 @@ class AnswerOptions(StageOptions):
         at_least=1,
         at_most=defaults.MAX_DOCS,
     )
-    compute_dtype: str = setting(
-        "auto",
-        "of the generator: auto, float32, bfloat16, float16; auto is by device",
-        group="answers",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
+    compute_dtype: str = compute_dtype_setting()
     block_questions: int = setting(
         256, "questions that travel and are answered together", group="answers", at_least=1, at_most=100_000
     )

@@ -33,6 +33,14 @@ overwrite_setting = partial(setting, False, "replace an output of another config
 shard_memory_setting = partial(
     setting, defaults.SHARD_MEMORY, "memory for an index shard; one is open at a time", group="index", memory=True
 )
+compute_dtype_setting = partial(
+    setting,
+    "auto",
+    "of the models' arithmetic, but float32 for questions' vectors: auto, float32, bfloat16 or float16; auto is "
+    "bfloat16 on a GPU, float32 on a CPU",
+    group="workers",
+    choices=("auto", "float32", "bfloat16", "float16"),
+)
 spec_setting = partial(
     setting,
     "auto",

@@ -25,6 +25,7 @@ from pipelines.transforms.stage_job import (
     rows_done,
     stage_job,
 )
+from rag_ops.defaults import COMPUTE_DTYPES
 from rag_ops.errors import InputError, JobError
 from rag_ops.models import checkpoints
 from rag_ops.retrieval import previous_vectors
@@ -108,11 +109,12 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         wanted = job.todo({task.name: task.fingerprint for task in tasks})
         todo = [task for task in tasks if task.name in wanted]
         previous = _prepare(options, output, earlier) if earlier and todo else None
-        metrics = _encode(options, job, todo, previous) if todo else {}
+        settings = ModelSettings(options.encoder, options.workers, options.max_tokens, str(known["compute_dtype"]))
+        metrics = _encode(options, settings, job, todo, previous) if todo else {}
         left = [task for task in todo if not is_finished(options.output, task.name, task.fingerprint)]
         if previous and left:
             logger.warning("embed: this machine gives other vectors than --previous has: %d shards anew", len(left))
-            metrics = _added(metrics, _encode(options, job, left, None))
+            metrics = _added(metrics, _encode(options, settings, job, left, None))
         info = {**known, "passages_digest": source.digest, "execution": options.workers.execution}
         report = _report(options, metrics, started)
         return job.finish({"passages": options.passages}, info, metrics, report=report)
@@ -159,6 +161,9 @@ def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict
         "max_tokens": options.max_tokens,
         "dtype": options.dtype,
     }
+    computed_in = compute_dtype(options, beam_arguments)
+    if computed_in != "float32":  # so that vectors of before there was a choice stay reusable
+        config["compute_dtype"] = computed_in
     if options.previous:
         _check_previous(options, config)
     StageOutput(options.output, "embed", config, {}).check(options.overwrite)
@@ -170,15 +175,32 @@ def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict
         "normalize": encoder.normalize,
         **{name: described[name] for name in ("prompt", "lower_case") if name in described},
         "dtype": options.dtype,
+        "compute_dtype": computed_in,
     }
     return info, config
+
+
+def compute_dtype(options: EmbedOptions, beam_arguments: Sequence[str]) -> str:
+    """The dtype that all workers of a job compute in; that of --compute_dtype auto follows from what is known here.
+
+    Of `--device auto` on other machines nothing is known, and workers with and without a GPU must give one kind of
+    vectors: float32.
+    """
+    device = options.workers.worker_device
+    if options.compute_dtype != "auto":
+        return options.compute_dtype
+    if device == "auto" and launch.is_local(beam_arguments):
+        from rag_ops.compute import devices
+
+        device = devices.pick_device(device)
+    return COMPUTE_DTYPES[device]
 
 
 def _check_previous(options: EmbedOptions, config: Mapping[str, Any]) -> None:
     """Checks that --previous holds vectors that this job would make.
 
     Raises:
-        InputError: there is none, or encoder, --dtype or --max_tokens differ.
+        InputError: there is none, or encoder, --dtype, --compute_dtype or --max_tokens differ.
     """
     assert options.previous is not None
     previous = read_manifest(options.previous, "embed")
@@ -199,10 +221,9 @@ def _prepare(options: EmbedOptions, output: StageOutput, earlier: Manifest) -> P
 
 
 def _encode(
-    options: EmbedOptions, job: StageJob, todo: Sequence[EmbedTask], previous: Previous | None
+    options: EmbedOptions, settings: ModelSettings, job: StageJob, todo: Sequence[EmbedTask], previous: Previous | None
 ) -> dict[str, dict[str, float]]:
     """Makes the shards of `todo`, without those whose sample of `previous` comes out otherwise here."""
-    settings = ModelSettings(options.encoder, options.workers, options.max_tokens)
     handler = PassageEncoder("Encode", settings, "context", ("title", "text"), options.dtype)
 
     @beam.ptransform_fn  # one composite for the hints: texts and vectors stay within a stage

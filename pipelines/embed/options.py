@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from pipelines.console.options import VECTOR_DTYPES, StageOptions
+from pipelines.console.options import VECTOR_DTYPES, StageOptions, compute_dtype_setting
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.settings import setting
 
@@ -16,6 +16,7 @@ class EmbedOptions(StageOptions):
     passages: str = setting(..., "output of ragbeam chunk", metavar="DIR")
     encoder: str = setting(..., "context encoder: directory, URL or hub id", metavar="MODEL")
     dtype: str = setting("float16", "of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
+    compute_dtype: str = compute_dtype_setting()
     max_tokens: int | None = setting(
         None, "cut passages to this many tokens; by default the model's limit", at_least=1, memory=True
     )

@@ -79,7 +79,7 @@ class ModelSettings:
         name: directory, fsspec URL or hub id.
         workers: device and threads to run it on.
         max_tokens: longest input; None for the model's own limit.
-        dtype: dtype of a generator's arithmetic; "auto" is float32 on a CPU and bfloat16 on a GPU.
+        dtype: dtype of the arithmetic; "auto" is bfloat16 on a GPU, float32 on a CPU and for questions' vectors.
     """
 
     name: str
@@ -141,6 +141,7 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
             device=settings.workers.worker_device,
             threads=settings.workers.threads,
             max_tokens=settings.max_tokens,
+            dtype=settings.dtype,
         )
 
     def work(self, unit: TextUnit, model: Any, counters: StepCounters) -> VectorUnit:

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import torch
 
+from rag_ops.defaults import COMPUTE_DTYPES
 from rag_ops.errors import JobError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pick_device(wanted: str) -> str:
@@ -25,6 +28,11 @@ def pick_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return wanted
+
+
+def pick_dtype(wanted: str, device: str) -> torch.dtype:
+    """The dtype of a model's weights and arithmetic that --compute_dtype means on a device, "cpu" or "cuda"."""
+    return DTYPES[COMPUTE_DTYPES[device] if wanted == "auto" else wanted]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rag_ops import heap
 from rag_ops.compute import batching
 from rag_ops.compute.batching import token_batches
-from rag_ops.compute.devices import pick_device, torch_threads
+from rag_ops.compute.devices import pick_device, pick_dtype, torch_threads
 from rag_ops.generation.beams import beam_search
 from rag_ops.generation.contexts import ContextFormat, encode_contexts
 from rag_ops.generation.decoding import Batch, Constraints, Hypothesis
@@ -33,7 +33,6 @@ from schemas.passages import Passage
 Contexts = Sequence[tuple[list[int], bool]]  # for one question: token ids of each context, and whether it was cut
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions
 ENCODER_TOKENS = {"cpu": 1024, "cuda": 65_536}  # tokens of one encoder batch: on a CPU, what its caches hold
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +91,7 @@ class RagTokenGenerator:
         threads: int,
         dtype: str = "float32",
     ):
-        config, generator = model.config, model.rag.generator.to(device, DTYPES[dtype]).eval()
+        config, generator = model.config, model.rag.generator.to(device, pick_dtype(dtype, device)).eval()
         self._questions, self._answers = tokenizer.question_encoder, tokenizer.generator
         self._settings, self._device, self._threads = settings, device, threads
         prefix = getattr(generator.config, "prefix", None)
@@ -128,17 +127,15 @@ class RagTokenGenerator:
             settings: settings of decoding.
             device: "auto", "cpu" or "cuda".
             threads: torch threads.
-            dtype: one of `DTYPES`, or "auto": float32 on a CPU, bfloat16 on a GPU.
+            dtype: one of `devices.DTYPES`, or "auto": float32 on a CPU, bfloat16 on a GPU.
 
         Raises:
             InputError: it is no RAG-Token model, or lacks a part.
             JobError: the device is absent.
         """
         device = pick_device(device)
-        if dtype == "auto":
-            dtype = "bfloat16" if device == "cuda" else "float32"
         tokenizer = rag_tokenizer(directory)
-        model = load_rag(directory, DTYPES[dtype])
+        model = load_rag(directory, pick_dtype(dtype, device))
         return cls(model, tokenizer, settings, device, threads, dtype)
 
     def answer(

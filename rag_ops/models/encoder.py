@@ -8,15 +8,20 @@ from that; if too few rows have that length, empty ones fill the batch. What rem
 row alike wherever in a batch of one shape it lies. Those of torch on CPUs do, in all that was tried, but they do not
 promise it: so embed --previous computes a sample anew and compares, and with `batch_tokens=1` each row is alone.
 On a CPU each batch is computed by one thread, several side by side, so the number of threads decides nothing either.
+
+On a GPU nothing waits for a batch but the one who takes its vectors: a thread tokenises some windows ahead, another
+fills page-locked arrays and queues copies and kernels, and the vectors come back into page-locked arrays of their own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -25,35 +30,39 @@ import torch
 
 from rag_ops import heap, machine
 from rag_ops.compute import batching
-from rag_ops.compute.devices import pick_device, torch_threads
+from rag_ops.compute.attention import never_look_at_masks
+from rag_ops.compute.devices import pick_device, pick_dtype, torch_threads
 from rag_ops.compute.packed_linear import pack_linears
-from rag_ops.defaults import ENCODER_BATCH_TOKENS
+from rag_ops.defaults import ENCODER_BATCH_ROWS, ENCODER_BATCH_TOKENS
 from rag_ops.errors import JobError
 from rag_ops.models.checkpoints import encoder_config
 from rag_ops.models.loading import load_encoder, load_encoder_tokenizer, longest_input
 from rag_ops.models.sentence_encoders import EncoderConfig
 
 logger = logging.getLogger(__name__)
-WINDOW_ROWS = 4096  # rows tokenised together while the device works on those before: bounds memory
+# Rows tokenised together, and how many times that: bounds memory. Few together, for each lot holds the interpreter for
+# some milliseconds, and the device runs out of work if its queue is not filled in that time.
+WINDOW_ROWS, WINDOWS_AHEAD = 512, 8
 STEP_TOKENS = 8  # rows are padded to a multiple: 3% of a passage, and no more shapes than kernels keep
-MOST_ROWS = 64  # rows of a batch: bounds the empty rows of short lengths
+BATCHES_AHEAD = 3  # batches that are queued behind the one that a GPU works on
 # Characters of a text; 512 tokens are some 2,500, and a megabyte takes seconds and gigabytes to tokenise
 MAX_TEXT_CHARS = 1 << 16
 
 
-def batch_shape(tokens: int, budget_tokens: int, limit: int) -> tuple[int, int]:
+def batch_shape(tokens: int, budget_tokens: int, limit: int, most_rows: int = 64) -> tuple[int, int]:
     """The shape (rows, tokens) of the batch that a row is computed in: it depends only on the row's length.
 
     Args:
         tokens: number of tokens of the row.
         budget_tokens: most tokens of a batch; a single longer row is a batch of its own.
         limit: longest input of the model.
+        most_rows: most rows of a batch.
 
     >>> batch_shape(130, 512, limit=256), batch_shape(9, 512, limit=256), batch_shape(47, 512, limit=47)
     ((3, 136), (32, 16), (10, 47))
     """
     length = min(-(-max(tokens, 1) // STEP_TOKENS) * STEP_TOKENS, max(limit, tokens))
-    return max(1, min(budget_tokens // length, MOST_ROWS)), length
+    return max(1, min(budget_tokens // length, most_rows)), length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +75,8 @@ class Tokens:
 
 
 Batch = list[tuple[int, Tokens]]  # texts that are computed together, each with its number among all
+# Vectors by place in the batch; for the other places why there is none; and what waits until the vectors are there.
+Encoded = tuple[dict[int, np.ndarray], dict[int, str], Callable[[], None]]
 
 
 class Encoder:
@@ -79,6 +90,8 @@ class Encoder:
     def __init__(self, model: Any, tokenizer: Any, config: EncoderConfig, device: str, threads: int):
         self.config = config
         self._model = model.to(device).eval()
+        if device != "cpu":
+            never_look_at_masks(self._model)
         self._takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
         pack_linears(self._model)
         heap.hold()
@@ -87,12 +100,21 @@ class Encoder:
         # One pool for all calls, for each new thread would grow the heap: the first tokenises, the second computes.
         self._ahead = ThreadPoolExecutor(1)
         self._at_once = threads if device == "cpu" else 1
+        self._most_rows = ENCODER_BATCH_ROWS[device]
+        self._queued = 2 * self._at_once if device == "cpu" else 1 + BATCHES_AHEAD
         self._workers = ThreadPoolExecutor(self._at_once, initializer=torch.set_num_threads, initargs=(1,))
         self.dimension = int(getattr(model.config, "projection_dim", 0) or model.config.hidden_size)
 
     @classmethod
     def load(
-        cls, directory: str, *, role: str, device: str = "auto", threads: int = 2, max_tokens: int | None = None
+        cls,
+        directory: str,
+        *,
+        role: str,
+        device: str = "auto",
+        threads: int = 2,
+        max_tokens: int | None = None,
+        dtype: str = "auto",
     ) -> Encoder:
         """Loads the encoder in a local directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model.
 
@@ -102,17 +124,19 @@ class Encoder:
             device: "auto", "cpu" or "cuda".
             threads: torch threads on a CPU.
             max_tokens: cuts inputs shorter than the model's own limit does.
+            dtype: "float32", "bfloat16" or "float16", of the weights and the arithmetic; "auto" is bfloat16 for
+                passages on a GPU, else float32: questions are few, and their rounding would be on top of the passages'.
 
         Raises:
             InputError: not an encoder, or the wrong side of a DPR pair.
             JobError: the device is absent.
         """
-        config = encoder_config(directory, role)
+        config, device = encoder_config(directory, role), pick_device(device)
         tokenizer = load_encoder_tokenizer(directory)
-        model = load_encoder(directory, role)
+        model = load_encoder(directory, role, pick_dtype(dtype, device if role == "context" else "cpu"))
         limits = config.max_tokens, longest_input(model, config.max_tokens), max_tokens or config.max_tokens
         config = dataclasses.replace(config, max_tokens=min(limits))
-        return cls(model, tokenizer, config, pick_device(device), threads)
+        return cls(model, tokenizer, config, device, threads)
 
     def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Tokens]:
         """Token ids of texts, or of (title, text) pairs, cut to the model's length, the longer side of a pair first.
@@ -153,7 +177,7 @@ class Encoder:
             texts: questions, or passages' titles.
             pairs: passages' texts, as many.
             batch_tokens: most tokens of a batch; by default what suits the device.
-            dtype: dtype of the result; the model computes in float32.
+            dtype: dtype of the result; pooled and normalised in float32, whatever the model computes in.
             on_rows: called after each batch with its number of rows.
             on_failure: called with each row that cannot be encoded, and why; its vector is 0. None raises.
 
@@ -168,7 +192,7 @@ class Encoder:
         budget = batch_tokens or ENCODER_BATCH_TOKENS[self._device]
         vectors = np.empty((len(texts), self.dimension), dtype=dtype)
         truncated = np.zeros(len(texts), dtype=bool)
-        running: deque[tuple[Batch, Future[tuple[dict[int, np.ndarray], dict[int, str]]]]] = deque()
+        running: deque[tuple[Batch, Future[Encoded]]] = deque()
 
         def fail(row: int, reason: str) -> None:
             vectors[row] = 0
@@ -178,18 +202,20 @@ class Encoder:
 
         def take() -> None:
             batch, result = running.popleft()
-            found, failed = result.result()
+            found, failed, wait = result.result()
+            wait()
             for place, vector in found.items():
                 vectors[batch[place][0]] = vector
             for place, reason in sorted(failed.items()):
                 fail(batch[place][0], reason)
             on_rows(len(batch))
 
-        with torch_threads(1):
+        batches = contextlib.closing(self._batches(texts, pairs, budget, truncated, fail))
+        with torch_threads(1), batches as cut:
             try:
-                for shape, batch in self._batches(texts, pairs, budget, truncated, fail):
+                for shape, batch in cut:
                     running.append((batch, self._workers.submit(self._encode_rows, [row for _, row in batch], shape)))
-                    while len(running) > 2 * self._at_once:
+                    while len(running) > self._queued:
                         take()
                 while running:
                     take()
@@ -207,7 +233,7 @@ class Encoder:
         budget: int,
         truncated: np.ndarray,
         fail: Callable[[int, str], None],
-    ) -> Iterator[tuple[tuple[int, int], Batch]]:
+    ) -> Generator[tuple[tuple[int, int], Batch], None, None]:
         """Yields full batches of rows of one shape, then what is left; notes what was cut, reports what failed."""
         waiting: dict[tuple[int, int], Batch] = {}
 
@@ -221,32 +247,60 @@ class Encoder:
             count = min(WINDOW_ROWS, len(texts) - start)
             return batching.one_by_one(count, lambda places: chosen(places, start))
 
-        pending = self._ahead.submit(window, 0) if len(texts) else None
-        for start in range(0, len(texts), WINDOW_ROWS):
-            assert pending is not None
-            tokenised, failed = pending.result()
-            if start + WINDOW_ROWS < len(texts):  # tokenised while the device works on this window
-                pending = self._ahead.submit(window, start + WINDOW_ROWS)
-            for place, reason in sorted(failed.items()):
-                fail(start + place, reason)
-            for place, row in sorted(tokenised.items()):
-                truncated[start + place] = row.truncated
-                shape = batch_shape(len(row.ids), budget, self.config.max_tokens)
-                batch = waiting.setdefault(shape, [])
-                batch.append((start + place, row))
-                if len(batch) == shape[0]:
-                    yield shape, waiting.pop(shape)
+        starts = iter(range(0, len(texts), WINDOW_ROWS))
+        pending: deque[tuple[int, Future[tuple[dict[int, Tokens], dict[int, str]]]]] = deque()
+
+        def look_ahead(windows: int) -> None:
+            pending.extend((start, self._ahead.submit(window, start)) for start in itertools.islice(starts, windows))
+
+        try:
+            look_ahead(WINDOWS_AHEAD)
+            while pending:
+                start, result = pending.popleft()
+                tokenised, failed = result.result()
+                look_ahead(1)
+                for place, reason in sorted(failed.items()):
+                    fail(start + place, reason)
+                for place, row in sorted(tokenised.items()):
+                    truncated[start + place] = row.truncated
+                    shape = batch_shape(len(row.ids), budget, self.config.max_tokens, self._most_rows)
+                    batch = waiting.setdefault(shape, [])
+                    batch.append((start + place, row))
+                    if len(batch) == shape[0]:
+                        yield shape, waiting.pop(shape)
+        finally:
+            for _, result in pending:
+                result.cancel()
         yield from sorted(waiting.items(), key=lambda item: item[0])
 
-    def _encode_rows(
-        self, batch: Sequence[Tokens], shape: tuple[int, int]
-    ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-        """The vectors by place in the batch; and for the other places, why there is none."""
-        return batching.one_by_one(
+    def _encode_rows(self, batch: Sequence[Tokens], shape: tuple[int, int]) -> Encoded:
+        """The vectors of a batch, which on a GPU may be on their way."""
+        found, failed = batching.one_by_one(
             len(batch), lambda places: self._within_memory([batch[place] for place in places], shape)
         )
+        return found, failed, self._arrival()
 
-    def _within_memory(self, batch: Sequence[Tokens], shape: tuple[int, int]) -> np.ndarray:
+    def _arrival(self) -> Callable[[], None]:
+        """What waits until all that this thread has queued on the device is done.
+
+        Raises:
+            JobError: the device failed meanwhile.
+        """
+        if self._device == "cpu":
+            return lambda: None
+        event = torch.cuda.Event(blocking=True)
+        event.record()
+
+        def wait() -> None:
+            try:
+                event.synchronize()
+            except Exception as error:
+                machine.check(error)
+                raise
+
+        return wait
+
+    def _within_memory(self, batch: Sequence[Tokens], shape: tuple[int, int]) -> Sequence[np.ndarray] | np.ndarray:
         """The vectors of a batch; of halves of its shape, if it does not fit in memory."""
         try:
             return self._encode_batch(batch, shape)
@@ -259,25 +313,36 @@ class Encoder:
         logger.warning("a batch of %d rows of %d tokens is halved: no memory", *shape)
         half = -(-shape[0] // 2)
         parts = [batch[start : start + half] for start in range(0, len(batch), half)]
-        return np.concatenate([self._within_memory(part, (half, shape[1])) for part in parts])
+        return [vector for part in parts for vector in self._within_memory(part, (half, shape[1]))]
 
     def _encode_batch(self, batch: Sequence[Tokens], shape: tuple[int, int]) -> np.ndarray:
-        ids = torch.full(shape, self._tokenizer.pad_token_id or 0, dtype=torch.long)
-        mask = torch.zeros(shape, dtype=torch.long)
-        mask[len(batch) :, 0] = 1  # an empty row has one token to attend to
-        types = torch.zeros(shape, dtype=torch.long)
-        for place, row in enumerate(batch):
-            count = len(row.ids)
-            ids[place, :count] = torch.tensor(row.ids)
-            mask[place, :count] = 1
-            if row.types is not None:
-                types[place, :count] = torch.tensor(row.types)
-        inputs = {"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)}
-        if batch[0].types is not None or self.config.zero_token_types:
-            inputs["token_type_ids"] = types.to(self._device)
+        """The vectors of a batch, float32; on a GPU they come once what `_arrival` gave has waited."""
         with torch.inference_mode():
-            pooled = pool(self._model(**inputs), inputs["attention_mask"], self.config)
-            return pooled[: len(batch)].float().cpu().numpy()
+            given = self._inputs(batch, shape)
+            inputs = {name: tensor.to(self._device, non_blocking=True) for name, tensor in given.items()}
+            pooled = pool(self._model(**inputs), inputs["attention_mask"], self.config)[: len(batch)]
+            return self._host(pooled.shape, torch.float32).copy_(pooled, non_blocking=True).numpy()
+
+    def _inputs(self, batch: Sequence[Tokens], shape: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """The model's inputs, int64 (rows, tokens), in the machine's memory."""
+        ids, mask = self._host(shape), self._host(shape)
+        lengths = np.zeros((shape[0], 1), np.int64)
+        lengths[: len(batch), 0] = [len(row.ids) for row in batch]
+        taken = np.arange(shape[1]) < lengths
+        ids.fill_(self._tokenizer.pad_token_id or 0)
+        ids.numpy()[taken] = [number for row in batch for number in row.ids]
+        mask.copy_(torch.from_numpy(taken))
+        mask[len(batch) :, 0] = 1  # an empty row has one token to attend to
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if batch[0].types is not None or self.config.zero_token_types:
+            inputs["token_type_ids"] = types = self._host(shape).zero_()
+            if batch[0].types is not None:
+                types.numpy()[taken] = [number for row in batch for number in row.types or ()]
+        return inputs
+
+    def _host(self, shape: Sequence[int], dtype: torch.dtype = torch.long) -> torch.Tensor:
+        """A new tensor in the machine's memory, page-locked if a GPU is to copy it while other work goes on."""
+        return torch.empty(shape, dtype=dtype, pin_memory=self._device == "cuda")
 
 
 def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor:
@@ -289,12 +354,12 @@ def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor
         config: pooling and normalisation.
 
     Returns:
-        (rows, dimension), in the model's dtype.
+        float32 (rows, dimension), also of a model in lower precision.
     """
     if config.pooling == "pooler":
-        vectors = output.pooler_output
+        vectors = output.pooler_output.float()
     else:
-        vectors = _pool_states(output.last_hidden_state, mask, config.pooling)
+        vectors = _pool_states(output.last_hidden_state.float(), mask, config.pooling)
     return torch.nn.functional.normalize(vectors, dim=-1) if config.normalize else vectors
 
 

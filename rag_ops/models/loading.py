@@ -111,12 +111,13 @@ def load_generator(directory: str) -> Any:
         return whole("the generator", directory, found)
 
 
-def load_encoder(directory: str, role: str) -> Any:
-    """The bare encoder model of a local directory, in float32; of a RAG model its question encoder alone.
+def load_encoder(directory: str, role: str, dtype: torch.dtype = torch.float32) -> Any:
+    """The bare encoder model of a local directory; of a RAG model its question encoder alone.
 
     Args:
         directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model.
         role: "context" or "question"; the side of a DPR checkpoint.
+        dtype: dtype of the weights.
 
     Raises:
         InputError: it cannot be loaded.
@@ -125,13 +126,13 @@ def load_encoder(directory: str, role: str) -> Any:
     _refuse_adapter(folder)
     with loading("the encoder", directory):
         if model_type == "rag":
-            return _question_encoder_of_rag(directory)
-        check_size("the encoder", folder)
+            return _question_encoder_of_rag(directory).to(dtype)
+        check_size("the encoder", folder, dtype)
         if model_type == "dpr":
             kind = DPRContextEncoder if role == "context" else DPRQuestionEncoder
-            found: Any = kind.from_pretrained(folder, dtype=torch.float32, **weights.REPORTED)
+            found: Any = kind.from_pretrained(folder, dtype=dtype, **weights.REPORTED)
         else:
-            found = AutoModel.from_pretrained(folder, dtype=torch.float32, **weights.REPORTED, **OWN_CLASSES)
+            found = AutoModel.from_pretrained(folder, dtype=dtype, **weights.REPORTED, **OWN_CLASSES)
         return whole("the encoder", folder, found)
 
 

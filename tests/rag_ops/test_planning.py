@@ -37,6 +37,13 @@ def test_the_batches_of_embed_are_those_that_the_encoder_makes():
     assert found[1] - found[0] == pytest.approx(planning.TOKEN_BYTES * hidden * tokens * threads)
 
 
+def test_arithmetic_of_16_bits_halves_the_activations_and_needs_no_repacked_weights():
+    wide, narrow = (plan(Job(1000, compute_dtype=dtype)).stage("embed") for dtype in ("float32", "bfloat16"))
+    activations = planning.TOKEN_BYTES * 3072 * 512 * 2
+    assert wide.memory_bytes - narrow.memory_bytes == pytest.approx(2 * 438_000_000 + activations / 2)
+    assert wide.disk_bytes == narrow.disk_bytes
+
+
 def test_workers_share_the_time_and_shards_the_memory():
     one, four = (plan(Job(10**7, spec="SQ8", workers=n), {"index": Rate(100.0)}) for n in (1, 4))
     assert four.stage("index").seconds == one.stage("index").seconds / 4

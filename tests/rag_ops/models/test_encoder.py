@@ -1,11 +1,18 @@
 """Vectors against an unbatched loop over the bare models; batches by token budget; errors that name the model."""
 
+import gc
+import inspect
+import threading
+
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, DPRContextEncoder, DPRQuestionEncoder
 
+from rag_ops.compute.attention import UNSEEN, never_look_at_masks
 from rag_ops.compute.batching import token_batches
+from rag_ops.compute.devices import pick_dtype
+from rag_ops.defaults import ENCODER_BATCH_ROWS, ENCODER_BATCH_TOKENS
 from rag_ops.errors import InputError, JobError
 from rag_ops.models import checkpoints
 from rag_ops.models import encoder as encoder_module
@@ -14,6 +21,7 @@ from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
 from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import ragbeam
+from tests.rag_ops.compute.peak_bytes import PeakBytes
 
 TITLES = ["the moon", "river", "", "the king of ice"]
 TEXTS = ["ice is on the moon", "the river " * 40, "war", ""]
@@ -237,3 +245,132 @@ def test_a_text_of_megabytes_is_cut_before_it_is_tokenised_and_says_so(sentence_
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
     _, cut = encoder.encode(["moon"], [" " * 100_000])
     assert cut.tolist() == [True]
+
+
+def test_bfloat16_gives_nearly_the_vectors_of_float32(minilm, excerpt_passages):
+    titles, texts = (column[:24] for column in excerpt_passages)
+    wide, narrow = (
+        Encoder.load(minilm, role="context", device="cpu", dtype=dtype).encode(titles, texts)[0]
+        for dtype in ("auto", "bfloat16")
+    )
+    assert (wide.dtype, narrow.dtype) == (np.float32, np.float32)
+    assert ((wide * narrow).sum(1) >= 0.999).all()
+    assert (wide != narrow).any(1).all()
+    np.testing.assert_allclose(np.linalg.norm(narrow, axis=1), 1, atol=1e-6)  # bfloat16 alone would be off by 2e-3
+
+
+@pytest.mark.parametrize("kind", ["sentence_encoder", "dpr_pair"])
+def test_masks_that_nobody_looks_at_change_nothing(kind, request):
+    found = request.getfixturevalue(kind)
+    encoder = Encoder.load(found if isinstance(found, str) else found[0], role="context", device="cpu")
+    whole, _ = encoder.encode(TITLES, TEXTS)
+    never_look_at_masks(encoder._model)
+    attending = [part for part in encoder._model.modules() if hasattr(part, "config")]
+    assert {part.config._attn_implementation for part in attending} == {UNSEEN}
+    np.testing.assert_allclose(encoder.encode(TITLES, TEXTS)[0], whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [16, 136, 512])
+def test_a_gpus_largest_batches_of_bert_base_fit_a_card_of_8_gb_and_wait_for_nothing(tokens):
+    """On torch's meta device, which has no numbers: whatever looks at one, and so would wait for a GPU, raises."""
+    with torch.device("meta"):
+        model = BertModel(BertConfig()).to(torch.bfloat16).eval()
+    never_look_at_masks(model)
+    rows, length = encoder_module.batch_shape(tokens, ENCODER_BATCH_TOKENS["cuda"], 512, ENCODER_BATCH_ROWS["cuda"])
+    assert ENCODER_BATCH_TOKENS["cuda"] / 4 <= rows * length <= ENCODER_BATCH_TOKENS["cuda"]
+    ids = torch.zeros(rows, length, dtype=torch.long, device="meta")
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    config = checkpoints.EncoderConfig("mean", True, 512, zero_token_types=False)
+    weights = [*model.parameters(), *model.buffers()]
+    with torch.inference_mode(), PeakBytes(*weights, *given.values()) as memory:
+        vectors = encoder_module.pool(model(**given), given["attention_mask"], config)
+    assert (vectors.shape, vectors.dtype) == ((rows, 768), torch.float32)
+    assert rows * length * 768 * 2 * 4 < memory.peak < 2e9
+
+
+def test_the_thread_that_tokenises_ahead_ends_with_its_encoder_and_with_an_error(sentence_encoder, monkeypatch):
+    monkeypatch.setattr(encoder_module, "WINDOW_ROWS", 4)
+    before = set(threading.enumerate())
+    encoder = Encoder.load(sentence_encoder, role="question", device="cpu", threads=1)
+    windows = []
+
+    def fails(texts, pairs=None):
+        windows.append(len(texts))
+        raise MemoryError("no memory for a window")
+
+    monkeypatch.setattr(encoder, "tokenize", fails)
+    texts = ["who is the king"] * 400
+    for _ in range(2):  # the same thread goes on after an error
+        with pytest.raises(JobError, match="memory ran out"):
+            encoder.encode(texts)
+    assert len(windows) <= 2 * 3 * encoder_module.WINDOWS_AHEAD, "windows are tokenised for nobody"
+    monkeypatch.undo()
+    assert encoder.encode(texts)[0].shape == (400, 16)
+    started = set(threading.enumerate()) - before
+    assert started
+    del encoder
+    gc.collect()
+    for thread in started:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_an_encoder_computes_in_what_its_device_and_role_ask_for():
+    assert inspect.signature(Encoder.load).parameters["dtype"].default == "auto"
+    assert pick_dtype("auto", "cpu") == torch.float32
+    assert pick_dtype("auto", "cuda") == torch.bfloat16
+    assert pick_dtype("float16", "cpu") == pick_dtype("float16", "cuda") == torch.float16
+
+
+def test_vectors_that_arrive_after_their_batches_were_queued_are_waited_for(sentence_encoder, monkeypatch):
+    """As on a GPU, whose copies come later: until then there is anything in their place."""
+    encoder = Encoder.load(sentence_encoder, role="question", device="cpu", threads=1)
+    texts = [f"moon {number} " * (number % 7 + 1) for number in range(60)]
+    whole, _ = encoder.encode(texts, batch_tokens=40)
+    real, on_the_way, queued = encoder._encode_batch, [], []
+
+    def queue(batch, shape):
+        if shape[0] == 5:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        vectors = real(batch, shape)
+        place = np.full_like(vectors, np.nan)
+        on_the_way.append((place, vectors))
+        return place
+
+    def arrival():
+        mine, on_the_way[:] = on_the_way[:], []
+        queued.append(len(mine))
+
+        def wait():
+            queued.pop()
+            for place, vectors in mine:
+                place[:] = vectors
+
+        return wait
+
+    monkeypatch.setattr(encoder, "_encode_batch", queue)
+    monkeypatch.setattr(encoder, "_arrival", arrival)
+    monkeypatch.setattr(encoder, "_queued", 4)
+    assert any(encoder_module.batch_shape(len(row.ids), 40, 48)[0] == 5 for row in encoder.tokenize(texts))
+    np.testing.assert_allclose(encoder.encode(texts, batch_tokens=40)[0], whole, atol=1e-6)
+    assert queued == []
+
+
+def test_a_gpu_that_fails_while_a_batch_is_on_its_way_ends_the_job(sentence_encoder, monkeypatch):
+    class Event:
+        def __init__(self, blocking):
+            assert blocking
+
+        def record(self):
+            pass
+
+        def synchronize(self):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    encoder = Encoder.load(sentence_encoder, role="question", device="cpu", threads=1)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    arrival = encoder._arrival
+    monkeypatch.setattr(encoder, "_device", "cuda")
+    wait = arrival()
+    with pytest.raises(JobError, match="the device failed"):
+        wait()
