@@ -11,13 +11,13 @@ from rag_ops.storage.parquet import read_parquet
 from rag_ops.storage.rows import as_matrix
 from tests.pipelines.workspace import ragbeam
 from tests.rehearsal import __main__ as rehearsal
-from tests.rehearsal import corpus, watch
+from tests.rehearsal import corpus, scale, watch
 from tests.rehearsal.watch import Watched
 
 ROWS = 300
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def toy(monkeypatch, minilm):
     monkeypatch.setattr(corpus, "SHARD_ROWS", 100)
     monkeypatch.setattr(rehearsal, "INDEX_ROWS", 150)
@@ -29,7 +29,7 @@ def rehearse(stage, tmp_path, *more, rows=ROWS):
     return json.loads((tmp_path / "measured.jsonl").read_text().splitlines()[-1])
 
 
-def test_the_tsv_is_what_csv_reads_and_its_passages_have_a_hundred_words(tmp_path):
+def test_the_tsv_is_what_csv_reads_and_its_passages_have_a_hundred_words(tmp_path, toy):
     path = corpus.write_tsv(tmp_path / "psgs.tsv", 9000)
     with path.open(newline="") as file:
         header, *rows = csv.reader(file, delimiter="\t")
@@ -42,7 +42,7 @@ def test_the_tsv_is_what_csv_reads_and_its_passages_have_a_hundred_words(tmp_pat
     assert part == [row[1] for row in rows[8000:8500]]
 
 
-def test_a_stage_that_is_killed_is_resumed_and_measured(tmp_path, monkeypatch):
+def test_a_stage_that_is_killed_is_resumed_and_measured(tmp_path, monkeypatch, toy):
     monkeypatch.setattr(rehearsal, "SPLIT_BYTES", 1 << 30)  # killed once a part is there
     monkeypatch.setattr(watch, "POLL_SECS", 0.01)
     record = rehearse("chunk", tmp_path, "--workers", 0, rows=2000)
@@ -58,7 +58,7 @@ def test_a_stage_that_is_killed_is_resumed_and_measured(tmp_path, monkeypatch):
     assert found == dict(zip(block["id"].to_pylist(), block["text"].to_pylist(), strict=True))
 
 
-def test_embed_index_and_answer_run_over_what_is_made_from_the_seed(tmp_path, monkeypatch):
+def test_embed_index_and_answer_run_over_what_is_made_from_the_seed(tmp_path, monkeypatch, toy):
     monkeypatch.setattr(Watched, "run", lambda self, command, places, killed=None: ragbeam(*command))
     sizes = ["--workers", 0, "--embedded", 100, "--questions", 5, "--spec", "IVF2,SQ8"]
     record = rehearse("embed", tmp_path, *sizes)
@@ -76,3 +76,23 @@ def test_embed_index_and_answer_run_over_what_is_made_from_the_seed(tmp_path, mo
     assert read_manifest(str(answers), "answer").info["errors"] == {}
     assert len(read_manifest(str(tmp_path / "300-rows" / "index-IVF2-SQ8"), "index").shards) == 2
     assert rehearse("index", tmp_path, *sizes)["files"] == 5  # shards, trained, manifest, run
+
+
+def test_the_page_shows_what_was_measured_last():
+    records = [json.loads(line) for line in rehearsal.MEASURED.read_text().splitlines()]
+    shown, wanted = (text.partition("## Planned")[0] for text in (scale.PAGE.read_text(), scale.page(records, {})))
+    assert shown == wanted, "python -m tests.rehearsal.scale"
+
+
+def test_the_page_tells_growth_plan_and_gpus():
+    one = {"stage": "chunk", "spec": None, "rows": 10**6, "made_rows": 10**6, "shards": {"total": 10}, "load": 1.0}
+    one |= {"launcher_bytes": 2e8, "worker_bytes": 5e8, "disk_bytes": 277e6, "peak_disk_bytes": 5e8, "files": 12}
+    one |= {"peak_files": 30, "manifest_bytes": 1000, "seconds": [5.0, 6.0], "cores": 2, "machine": "M", "date": "2026"}
+    two = one | {"rows": 10**7, "made_rows": 10**7, "launcher_bytes": 3e8, "manifest_bytes": 9000}
+    assert list(scale.growth([two, one])) == [("chunk", "1,000,000 to 10,000,000", "10.00", "1.50", "1.00", "9.00")]
+    assert list(scale.growth([one])) == []
+    assert [row[-1] for row in scale.planned([one, two])] == ["1.00", "0.10"]
+    index = one | {"stage": "index", "spec": "Flat", "rows": 21_015_324, "seconds": [300.0, 0.0]}
+    rows = {row[0]: row for row in scale.wikipedia([index], {"L4": 2 * 85e6 * 137 * 21_015_324 / 36_000}, 10)}
+    assert rows["index"][3] == "1.0"  # 300 s for vectors of 64, an hour for those of 768
+    assert rows["embed"][-2:] == ("not measured", "10.0 in all, 1.2 long")

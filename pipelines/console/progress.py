@@ -16,6 +16,7 @@ from tqdm import tqdm
 from pipelines.console import events
 from rag_ops.storage import store
 from rag_ops.storage.stages import RECORD_SUFFIX
+from schemas.layout import TRAINED
 
 POLL_SECS = 0.5
 PLAIN_LINE_SECS = 10.0  # without a terminal: a line at most this often
@@ -113,6 +114,7 @@ def shards_of(url: str, total: int) -> Callable[[], tuple[int, int]]:
 
     def count() -> tuple[int, int]:
         names = store.names_in(store.join(url, store.INCOMPLETE))
-        return min(sum(name.endswith(RECORD_SUFFIX) for name in names), total), total
+        done = sum(name.endswith(RECORD_SUFFIX) and name != TRAINED + RECORD_SUFFIX for name in names)
+        return min(done, total), total
 
     return count

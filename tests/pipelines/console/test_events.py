@@ -116,7 +116,7 @@ def test_text_is_as_ever_and_what_was_set_for_json_is_put_back(source, tmp_path,
 def test_plain_lines_tell_rows_rate_time_left_and_shards(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress, "PLAIN_LINE_SECS", 0.05)
     monkeypatch.setattr(progress, "POLL_SECS", 0.02)
-    for name in ("a.record.json", "b.record.json", "settings.json"):
+    for name in ("a.record.json", "b.record.json", "trained.faiss.record.json", "settings.json"):
         store.write_bytes(str(tmp_path / "_incomplete"), name, b"{}")
     with Progress("embed", 100, lambda: 25, "passages", shards_of(str(tmp_path), 8)) as shown:
         shown._stop.wait(0.3)

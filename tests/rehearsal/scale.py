@@ -1,0 +1,190 @@
+"""Writes pipelines/SCALE.md from what was measured: `python -m tests.rehearsal.scale`.
+
+What no machine here can measure is derived from what was, and the page says how, or it is left open: `--flops H100=N`
+gives the FLOP a second that a GPU reaches, from a source that whoever gives it knows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rag_ops import planning
+from rag_ops.sizes import size
+from tests.rehearsal import corpus
+from tests.rehearsal.__main__ import MEASURED, ROWS
+
+PAGE = Path(__file__).parents[2] / "pipelines" / "SCALE.md"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "measured.jsonl"
+ENCODER, MODEL = planning.Model(8_085_000, 128), planning.Model(16_500_000, 128)  # corpus.Models: bytes, feed-forward
+PAGES = 6_900_000  # articles of the English Wikipedia
+PASSAGE_TOKENS = 137  # of a passage and its title, as DPR's encoder reads them
+BERT_BASE_WEIGHTS = 85e6  # that a token meets: without the embeddings
+READER_WEIGHTS, ANSWER_DOCS, CONTEXT_TOKENS, ANSWER_TOKENS = 203e6, 5, 170, 10  # BART-large, each half
+CHIPS = {"H100": 1, "L4": 8}
+BOX_CORES = 32
+Record = Mapping[str, Any]
+
+
+def of_stage(records: Sequence[Record], stage: str) -> list[Record]:
+    """The records of a stage, by spec and then by the rows that it worked on."""
+    found = [record for record in records if record["stage"] == stage]
+    return sorted(found, key=lambda record: (record["spec"] or "", record["rows"], record["made_rows"]))
+
+
+def name_of(record: Record) -> str:
+    """A stage, with the spec of its index."""
+    return f"{record['stage']} {record['spec'] or ''}".strip()
+
+
+def table(head: str, rows: Iterator[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+    return [f"| {head} |", "|" + "---|" * (head.count("|") + 1), *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def measured(records: Sequence[Record]) -> Iterator[Sequence[str]]:
+    """Rows of what each rehearsal took."""
+    for stage in planning.STAGES:
+        for record in of_stage(records, stage):
+            passages = f"{record['rows']:,}" + (f", {record['made_rows']:,} made" if stage == "embed" else "")
+            seconds = " + ".join(f"{secs:,.0f}" for secs in record["seconds"])
+            memory = [size(record[name]) for name in ("launcher_bytes", "worker_bytes")]
+            files = f"{record['files']:,} ({record['peak_files']:,})"
+            disk = f"{size(record['disk_bytes'])} ({size(record['peak_disk_bytes'])})"
+            manifest = f"{record['manifest_bytes']:,}"
+            yield name_of(record), passages, *memory, disk, files, manifest, seconds, str(record["load"])
+
+
+def growth(records: Sequence[Record]) -> Iterator[Sequence[str]]:
+    """Rows of how memory grows from the smallest to the largest rehearsal of each stage."""
+    for name in dict.fromkeys(name_of(record) for stage in planning.STAGES for record in of_stage(records, stage)):
+        few, *_, many = [record for record in records if name_of(record) == name] * 2
+        few, many = sorted((few, many), key=lambda record: (record["rows"], record["made_rows"]))
+        if (few["rows"], few["made_rows"]) != (many["rows"], many["made_rows"]):
+            work = "made_rows" if few["stage"] == "embed" else "rows"
+            ratios = [many[key] / few[key] for key in (work, "launcher_bytes", "worker_bytes", "manifest_bytes")]
+            yield name, f"{few[work]:,} to {many[work]:,}", *(f"{ratio:.2f}" for ratio in ratios)
+
+
+def planned(records: Sequence[Record]) -> Iterator[Sequence[str]]:
+    """Rows of what `ragbeam plan` says, from nothing measured, beside what was taken; measured over planned."""
+    for stage in planning.STAGES:
+        for record in of_stage(records, stage):
+            shards, rows = record["shards"]["total"], record["rows"]
+            files = shards if stage in ("chunk", "embed") else -(-rows // corpus.SHARD_ROWS)
+            index_shards = shards if stage == "index" else -(-rows // 2_000_000)
+            questions = record["made_rows"] if stage == "answer" else 0
+            spec, sizes = record["spec"] or "Flat", {"encoder": ENCODER, "model": MODEL}
+            job = planning.Job(
+                rows, corpus.DIMENSION, "float16", spec, files, index_shards, questions=questions, **sizes
+            )
+            needs = planning.plan(job).stage(stage)
+            cells = [size(needs.memory_bytes), size(record["worker_bytes"])]
+            cells.append(f"{record['worker_bytes'] / needs.memory_bytes:.2f}")
+            cells += [size(needs.disk_bytes), size(record["disk_bytes"])]
+            cells.append(f"{record['disk_bytes'] / needs.disk_bytes:.2f}")
+            yield name_of(record), f"{rows:,}", *cells
+
+
+def benchmark(pattern: str) -> float:
+    """A figure of the kept benchmarks, by the words around it."""
+    found = re.search(pattern, BENCHMARKS.read_text(encoding="utf-8"))
+    if found is None:
+        raise ValueError(f"{BENCHMARKS} has no {pattern!r}: make bench writes it")
+    return float(found[1])
+
+
+def wikipedia(records: Sequence[Record], flops: Mapping[str, float], questions: int) -> Iterator[Sequence[str]]:
+    """Rows of what DPR's Wikipedia takes: stage, bytes, core-hours, hours of a box, and hours of GPUs."""
+    core_flops = benchmark(r"limit at (\d+) GFLOP/s") * 1e9 / 2
+    pages = benchmark(r"(\d+) pages/s, bare loop") / 2
+    plan = planning.plan(planning.Job(ROWS, spec="Flat", questions=questions))
+    index = max(of_stage(records, "index"), key=lambda record: (record["spec"] == "Flat", record["rows"]))
+    index_secs = sum(index["seconds"]) / index["rows"] * ROWS * 768 / corpus.DIMENSION
+    work = {
+        "embed": 2 * BERT_BASE_WEIGHTS * PASSAGE_TOKENS * ROWS,
+        "answer": 2 * READER_WEIGHTS * ANSWER_DOCS * (CONTEXT_TOKENS + ANSWER_TOKENS) * questions,
+    }
+    core_hours = {"chunk": PAGES / pages / 3600, "index": index_secs / 3600}
+    core_hours |= {stage: flop / core_flops / 3600 for stage, flop in work.items()}
+    for stage in planning.STAGES:
+        cells = [size(plan.stage(stage).disk_bytes), size(plan.stage(stage).memory_bytes)]
+        cells += [f"{core_hours[stage]:,.1f}", f"{core_hours[stage] / BOX_CORES:,.1f}"]
+        for chip, count in CHIPS.items():
+            known = stage in work and chip in flops
+            hours = work.get(stage, 0) / flops.get(chip, 1) / 3600
+            cells.append(
+                f"{hours:,.1f} in all, {hours / count:,.1f} long" if known else "not measured" * (stage in work)
+            )
+        yield stage, *cells
+
+
+HOW = """
+Written by `python -m tests.rehearsal.scale` from `tests/rehearsal/measured.jsonl`. A rehearsal is one stage over
+synthetic passages of real length, with vectors of {dimension} numbers and models of one layer, in a launcher and one
+worker process; it is killed once with SIGKILL when half of it is done, and run again. `python -m tests.rehearsal STAGE
+--directory DIR` makes one. A size that is not in the table was not run.
+"""
+WHERE = """
+On {machines}, {first} to {last}. Seconds are until the kill, and of the run after it. The machine was shared with other
+work, and `load` is its mean load: the seconds say little else than that the stage ends.
+"""
+DERIVED = """
+{rows:,} passages (DPR's), vectors of 768 float16, exact search, {questions:,} questions (NQ's test set). All of
+it is derived, none measured. Bytes and memory: `ragbeam plan`. chunk: {pages:,} articles of a dump at the pages
+a second that `tests/benchmarks/measured.jsonl` has for 2 cores. index: seconds a row of the largest rehearsal,
+kill and load included, times 768 / {dimension}. embed: 2 FLOP for each of BERT-base's {bert:.0f} million
+weights and {tokens} tokens a passage. answer: 2 FLOP for each of {reader:.0f} million weights of half a
+BART-large and {docs} passages of {context} tokens read and {written} written, without the search. Both at the FLOP a
+second of a core that the benchmark `decode` measured, and as if the work reached all of them. FLOP a second of
+GPUs were not measured here; given with `--flops`: {given}.
+"""
+
+
+def page(records: Sequence[Record], flops: Mapping[str, float]) -> str:
+    """The page's text."""
+    dates = sorted(record["date"][:10] for record in records)
+    facts = {
+        "machines": ", ".join(sorted({f"{record['cores']} cores of {record['machine']}" for record in records})),
+        **{"first": dates[0], "last": dates[-1], "dimension": corpus.DIMENSION, "rows": ROWS, "pages": PAGES},
+        **{"questions": corpus.QUESTIONS, "tokens": PASSAGE_TOKENS, "docs": ANSWER_DOCS, "context": CONTEXT_TOKENS},
+        **{"bert": BERT_BASE_WEIGHTS / 1e6, "reader": READER_WEIGHTS / 1e6, "written": ANSWER_TOKENS},
+        "given": ", ".join(f"{chip} {rate:.3g}" for chip, rate in flops.items()) or "none",
+    }
+    how, where, derived = (
+        textwrap.fill(text.format(**facts).strip(), 120, break_on_hyphens=False) for text in (HOW, WHERE, DERIVED)
+    )
+    memory = "launcher, peak | worker, peak | disk (peak) | files (peak) | manifest, bytes"
+    compared = "worker, planned | measured | ratio | disk, planned | measured | ratio"
+    took = f"core-hours | hours on {BOX_CORES} cores | hours of one H100 | hours of {CHIPS['L4']} L4"
+    lines = ["# What a whole Wikipedia takes", "", how, "", "## Measured", "", where, ""]
+    lines += table(f"stage | passages | {memory} | seconds | load", measured(records))
+    lines += ["How it grows with the work (1.00: not at all; memory may grow to 1.10):", ""]
+    lines += table("stage | rows | times the rows | launcher | worker | manifest", growth(records))
+    lines += ["## Planned", "", "What `ragbeam plan` says of the same jobs, from formats and constants alone.", ""]
+    lines += table(f"stage | passages | {compared}", planned(records))
+    lines += ["## Wikipedia", "", derived, ""]
+    lines += table(f"stage | disk | memory of a worker | {took}", wikipedia(records, flops, corpus.QUESTIONS))
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the page."""
+    parser = argparse.ArgumentParser(prog="python -m tests.rehearsal.scale", description=__doc__.splitlines()[0])
+    parser.add_argument("--flops", nargs="*", default=[], metavar="CHIP=N", help=f"of {', '.join(CHIPS)}")
+    parser.add_argument("--output", type=Path, default=PAGE)
+    flags = parser.parse_args(arguments)
+    flops = {chip: float(number) for chip, _, number in (text.partition("=") for text in flags.flops)}
+    records = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
+    flags.output.write_text(page(records, flops), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
