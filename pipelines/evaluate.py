@@ -97,7 +97,8 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
     done, sweep = Counter[str](), sorted(set(options.sweep or ()))
     again: list[Sweep] = []
     if options.model is not None:
-        where = {name: getattr(options.workers, name) for name in ("device", "threads", "batch_tokens")}
+        where = {name: getattr(options.workers, name) for name in ("device", "batch_tokens")}
+        where["threads"] = options.workers.cpu_threads
         again = [Sweep(one, sweep, options.model, on_rows=lambda n: done.update(rows=n), **where) for one in sets]
     selection = report.Selection(options.report_rows)
     rows = sum(one.manifest.rows for one in sets)

@@ -64,7 +64,7 @@ def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> None:
         options.settings,
         held_out=read_questions(held_out, options.reading) if held_out else None,
         device=options.workers.device,
-        threads=options.workers.threads,
+        threads=options.workers.cpu_threads,
         resume=options.resume,
         overwrite=options.overwrite,
         progress=bars,

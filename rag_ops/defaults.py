@@ -1,6 +1,6 @@
 """Settings that several parts must agree on if none is given, and bounds. Imports nothing, so that flags stay quick."""
 
-THREADS = 2  # a setting, not a guess: vectors must not depend on how many cores a machine has
+THREADS = 2  # a setting, not a guess: answers must not depend on how many cores a machine has
 # Tokens and rows of a batch at most. A core's caches hold the one; the other takes a GPU longer than its launch does.
 ENCODER_BATCH_TOKENS = {"cpu": 512, "cuda": 32_768}
 ENCODER_BATCH_ROWS = {"cpu": 64, "cuda": 512}  # bounds the empty rows of short lengths

@@ -26,6 +26,7 @@ from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
 from pipelines.transforms.stage_job import InputStates, StageJob, StageRun, begins_again, distribute, stage_job
 from pipelines.transforms.topk import register_coder
+from rag_ops import defaults
 from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import check_question_files, expand_question_files, read_questions
@@ -35,6 +36,7 @@ from rag_ops.storage.stages import StageOutput
 from schemas.layout import ANSWER
 from schemas.manifest import Manifest
 
+PROCESS_QUESTIONS = 256  # for which another process with its models starts
 FEW_ERRORS = 0.01  # share of the rows: of more, the terminal names the commonest reason
 
 
@@ -81,6 +83,8 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         wanted = job.todo(dict.fromkeys(names, output.fingerprint))
         there = set(blocks.result_names(work.url))
         todo = [block for block in prepared.blocks if blocks.result_name(block.number) not in there]
+        places = [options.index, corpus.passages_url, *([options.embeddings] if options.embeddings else [])]
+        job.spread(partial(_processes, options, corpus, todo), places)
         plan = Plan(options, corpus, work, output.fingerprint, todo, cuts, names, wanted, digests)
 
         def answered() -> int:  # by workers that are not in this process
@@ -163,13 +167,26 @@ def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     )
 
 
-def _check_fits(options: AnswerOptions, corpus: Corpus) -> None:
-    """Refuses a job that this machine has no memory for: models and the largest index shard."""
+def _processes(options: AnswerOptions, corpus: Corpus, todo: Sequence[blocks.Block]) -> int:
+    """How many processes pay on this machine; on a CPU each has the same threads, for answers depend on them."""
+    units = min(len(todo), sum(block.questions for block in todo) // PROCESS_QUESTIONS)
+    return options.workers.processes(units, defaults.THREADS, lambda: _memory_bytes(options, corpus))
+
+
+def _memory_bytes(options: AnswerOptions, corpus: Corpus) -> float:
+    """Peak memory of a process: models and the largest index shard."""
     from rag_ops import planning
 
     shard_bytes = max(shard.bytes for shard in corpus.index.shards)
-    memory = planning.answer_memory_bytes(planning.Model.of(options.model), shard_bytes)
-    planning.check_fits(planning.StagePlan("answer", 0, 0, memory, None), options.output)
+    return planning.answer_memory_bytes(planning.Model.of(options.model), shard_bytes)
+
+
+def _check_fits(options: AnswerOptions, corpus: Corpus) -> None:
+    """Refuses a job that this machine has no memory for."""
+    from rag_ops import planning
+
+    stage = planning.StagePlan("answer", 0, 0, _memory_bytes(options, corpus), None)
+    planning.check_fits(stage, options.output)
 
 
 def check(options: AnswerOptions, beam_arguments: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:

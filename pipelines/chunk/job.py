@@ -1,7 +1,7 @@
 """chunk: Wikipedia in, passages out.
 
 Each input split becomes one spill file (read, parsed, split into passages); each shard is put together from these,
-sorted and written. Only file names go through the shuffle.
+sorted and written. What goes through the shuffle is the list of each.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import apache_beam as beam
 
 from pipelines.chunk.options import ChunkOptions
-from pipelines.runners import launch
+from pipelines.runners import launch, local_workers
 from pipelines.runners.counters import StepCounters, live_rows
 from pipelines.transforms.stage_job import InputStates, StageRun, begins_again, distribute, stage_job
 from rag_ops.articles import shuffle
@@ -26,6 +27,7 @@ from rag_ops.articles.article import Split
 from rag_ops.articles.dropped import NAMED_TITLES, Dropped
 from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.articles.reading import plan_splits
+from rag_ops.compute.cores import cores
 from rag_ops.storage import store
 from rag_ops.storage.compression import COMPRESSIONS
 from rag_ops.storage.parquet import write_parquet
@@ -35,8 +37,13 @@ from schemas.layout import CHUNK
 from schemas.manifest import digest_of
 
 MIN_SHARDS = 4  # a laptop's cores have something to share even for a small input
-SHARD_INPUT_BYTES = {True: 16 << 20, False: 64 << 20}  # input for a shard, compressed or not: about 50,000 passages
+SHARD_INPUT_BYTES = {True: 16 << 20, False: 64 << 20}  # input for a shard, compressed or not
+SHARD_PASSAGES = 50_000  # that about come of it
 HF_SHARDS = 8  # shards for each shard of a Hugging Face dataset, whose size is not known
+# Bytes as stored that a core reads in a second: of markup or not, compressed or not
+CORE_BYTES_PER_SEC = {(True, True): 0.5e6, (True, False): 2.3e6, (False, True): 6e6, (False, False): 12e6}
+HF_SECS = 10  # for a shard of a dataset
+WORTH_SECS = 20  # work of a core for which processes start, which take 2 seconds of a core each
 TEXT_RULES = 3  # raised when the rules from markup to text change: passages of other rules are not reused
 T = TypeVar("T")
 
@@ -60,26 +67,53 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         if done := job.reuse(verify=options.verify):
             return done
         job.begin(options)
-        todo = job.todo(wanted)
+        job.todo(wanted)
+        job.spread(partial(_processes, splits, num_shards), {split.url for split in splits})
 
         def build(pipeline: beam.Pipeline) -> None:
-            names = [split.url for split in splits]
-            seeds = pipeline | "Shards" >> beam.Create([(n, None) for n, name in enumerate(wanted) if name in todo])
-            refs = (
+            read = (
                 pipeline
                 | distribute("Splits", splits)
-                | "ReadSplits" >> beam.FlatMap(read_split, options, directory, num_shards)
+                | "ReadSplits" >> beam.Map(read_split, options, directory, num_shards)
             )
-            (
-                (seeds, refs)
-                | "Join" >> beam.Flatten()
-                | "GroupByShard" >> beam.GroupByKey()
-                | "WriteShards" >> beam.Map(write_passages, output, directory, num_shards, names)
+            _ = (
+                pipeline
+                | distribute("Shards", range(num_shards))  # finished ones too, for their counts
+                | "WaitForSplits" >> beam.WaitOn(read)
+                | "WriteShards" >> beam.Map(write_passages, output, directory, num_shards, splits)
             )
 
-        metrics = job.run(build, "articles", None, lambda: live_rows("ReadSplits"))
+        spilled = _articles_spilled(directory, splits)
+        metrics = job.run(build, "articles", None, lambda: live_rows("ReadSplits") or spilled())
         inputs = {f"input_{number}": url for number, url in enumerate(dict.fromkeys(map(named, splits)))}
         return job.finish(inputs, _counts(directory, splits, metrics), metrics)
+
+
+def _processes(splits: Sequence[Split], num_shards: int) -> int:
+    """How many processes pay on this machine: the cores, if there is a split and enough work for each."""
+    from rag_ops import planning
+
+    secs = float(HF_SECS * sum(split.format == "hf" for split in splits))
+    for url, kind in {split.url: FORMATS[split.format] for split in splits if FORMATS[split.format].is_file}.items():
+        secs += store.size_bytes(url) / CORE_BYTES_PER_SEC[kind.is_wikitext, _is_compressed(url)]
+    wanted = min(cores(), len(splits)) if secs >= WORTH_SECS else 1
+    rows = SHARD_PASSAGES * default_shards(splits) / num_shards
+    return local_workers.affordable(wanted, planning.CHUNK_PROCESS + planning.CHUNK_ROW_BYTES * rows)
+
+
+def _articles_spilled(directory: str, splits: Sequence[Split]) -> Callable[[], int]:
+    """A function that counts the articles of the spill files that are complete; for progress."""
+    left, count = {spill_name(split) for split in splits}, 0
+
+    def counted() -> int:
+        nonlocal count
+        for name in left & {name.removesuffix(".json") for name in store.names_in(directory) if name.endswith(".json")}:
+            if spill := shuffle.find_spill(directory, name):
+                left.discard(name)
+                count += spill.articles
+        return count
+
+    return counted
 
 
 def check(options: ChunkOptions, beam_arguments: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,10 +136,8 @@ def _planned(options: ChunkOptions, beam_arguments: Sequence[str]) -> tuple[list
     return splits, config
 
 
-def read_split(
-    split: Split, options: ChunkOptions, directory: str, num_shards: int
-) -> Iterator[tuple[int, tuple[str, list[int]]]]:
-    """Reads a split and writes its spill file; emits (shard, (file URL, batches)) for every shard in it."""
+def read_split(split: Split, options: ChunkOptions, directory: str, num_shards: int) -> None:
+    """Reads a split and writes its spill file, unless an earlier run has."""
     counters = StepCounters("ReadSplits")
     with counters.timed():
         spill = shuffle.find_spill(directory, spill_name(split))
@@ -124,8 +156,6 @@ def read_split(
     pages = spill.articles + sum(spill.dropped.values())
     counters.add(rows_in=pages, rows_out=spill.passages, bytes=spill.text_bytes)
     counters.add(**{f"dropped_{reason}": count for reason, count in spill.dropped.items()})
-    for shard, batches in spill.batches.items():
-        yield shard, (spill.url, batches)
 
 
 def _ticking(articles: Iterable[T], counters: StepCounters) -> Iterator[T]:
@@ -134,18 +164,11 @@ def _ticking(articles: Iterable[T], counters: StepCounters) -> Iterator[T]:
         yield article
 
 
-def write_passages(
-    element: tuple[int, Iterable[tuple[str, list[int]] | None]],
-    output: StageOutput,
-    directory: str,
-    num_shards: int,
-    inputs: Sequence[str],
-) -> None:
-    """Puts one shard together from its batches in all spill files, and writes it, unless an earlier run has.
+def write_passages(shard: int, output: StageOutput, directory: str, num_shards: int, splits: Sequence[Split]) -> None:
+    """Puts one shard together from its passages in all spill files, and writes it, unless an earlier run has.
 
     The number of duplicates that a shard dropped is kept beside the spill files, because counts are of all shards.
     """
-    shard, refs = element
     counters, name = StepCounters("WriteShards"), CHUNK.shard(shard, num_shards)
     note = name + ".duplicates"
     if is_finished(output.url, name, output.fingerprint):
@@ -154,7 +177,8 @@ def write_passages(
             counters.add(dropped_duplicate_id=int(noted))
             return
     with counters.timed():
-        table, duplicates = shuffle.read_shard(sorted(ref for ref in refs if ref), inputs)
+        spills = [store.join(directory, spill_name(split)) for split in splits]
+        table, duplicates = shuffle.read_shard(spills, shard, [split.url for split in splits])
         store.write_bytes(directory, note, str(duplicates).encode())
         record = write_shard(
             output.url, name, output.fingerprint, lambda file: write_parquet(file, iter([table]), passages.SCHEMA)
@@ -166,15 +190,18 @@ def default_shards(splits: Sequence[Split]) -> int:
     """The number of shards when --num_shards is not given: from the size of the inputs alone."""
     wanted = float(HF_SHARDS * sum(split.format == "hf" for split in splits))
     for url in {split.url for split in splits if FORMATS[split.format].is_file}:
-        compressed = store.name_of(url).lower().endswith((*COMPRESSIONS, ".parquet"))
-        wanted += store.size_bytes(url) / SHARD_INPUT_BYTES[compressed]
+        wanted += store.size_bytes(url) / SHARD_INPUT_BYTES[_is_compressed(url)]
     return max(MIN_SHARDS, math.ceil(wanted))
+
+
+def _is_compressed(url: str) -> bool:
+    return store.name_of(url).lower().endswith((*COMPRESSIONS, ".parquet"))
 
 
 def spill_name(split: Split) -> str:
     """The name of a split's spill file, with a digest of the split: another --split_bytes cuts other splits."""
     named = dataclasses.replace(split, url=store.name_of(split.url))  # the URL may be signed anew
-    return f"part-{split.ordinal:05d}-{digest_of(dataclasses.asdict(named))[:8]}.arrow"
+    return f"spill-{split.ordinal:05d}-{digest_of(dataclasses.asdict(named))[:8]}.arrow"
 
 
 def _config(options: ChunkOptions, num_shards: int, splits: Sequence[Split]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -42,6 +43,7 @@ from schemas.manifest import Manifest
 
 logger = logging.getLogger("ragbeam")
 VECTOR_ROWS = 1000  # rows of a row group
+PROCESS_ROWS = 10_000  # passages for which a GPU's own process starts
 # Rows of a shard whose vectors of --previous are computed again, to see that this machine gives the same.
 CHECKED_ROWS = 8
 
@@ -109,6 +111,9 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         wanted = job.todo({task.name: task.fingerprint for task in tasks})
         todo = [task for task in tasks if task.name in wanted]
         previous = _prepare(options, output, earlier) if earlier and todo else None
+        job.spread(partial(_processes, options, todo), [options.passages])
+        workers = options.workers.with_threads(job.threads(options.workers.threads))
+        options = dataclasses.replace(options, workers=workers)
         settings = ModelSettings(options.encoder, options.workers, options.max_tokens, str(known["compute_dtype"]))
         metrics = _encode(options, settings, job, todo, previous) if todo else {}
         left = [task for task in todo if not is_finished(options.output, task.name, task.fingerprint)]
@@ -118,6 +123,18 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         info = {**known, "passages_digest": source.digest, "execution": options.workers.execution}
         report = _report(options, metrics, started)
         return job.finish({"passages": options.passages}, info, metrics, report=report)
+
+
+def _processes(options: EmbedOptions, todo: Sequence[EmbedTask]) -> int:
+    """How many processes pay on this machine."""
+
+    def memory_bytes() -> float:
+        from rag_ops import planning
+
+        return planning.MODEL_PROCESS + planning.EMBED_WEIGHTS * planning.Model.of(options.encoder).weight_bytes
+
+    units = min(len(todo), sum(task.rows for task in todo) // PROCESS_ROWS)
+    return options.workers.processes(units, None, memory_bytes)
 
 
 def _report(options: EmbedOptions, metrics: Mapping[str, Mapping[str, float]], started: float) -> dict[str, Any]:

@@ -14,10 +14,11 @@ import numpy as np
 
 from pipelines.index.options import IndexOptions
 from pipelines.index.recall import Measurement
-from pipelines.runners import launch
+from pipelines.runners import launch, local_workers
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.stage_job import StageRun, begins_again, distribute, rows_done, stage_job
 from rag_ops import defaults
+from rag_ops.compute.cores import cores
 from rag_ops.errors import InputError
 from rag_ops.retrieval import kinds
 from rag_ops.retrieval.index_kind import IndexKind
@@ -30,6 +31,8 @@ from rag_ops.storage.stages import StageOutput, config_differences, finished_sha
 from rag_ops.storage.verify import check_digests
 from schemas.layout import INDEX, TRAINED
 from schemas.manifest import Manifest
+
+PROCESS_BYTES = 500e6  # vectors for which a process pays: a core adds them to an IVF index in some 10 s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +101,17 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         tasks = _tasks(options, output, source, cuts, kind.training and not earlier)
         wanted = job.todo({task.name: task.fingerprint for task in tasks})
         todo = [task for task in tasks if task.name in wanted]
+        threads = job.threads(options.threads)
+        options, given = dataclasses.replace(options, threads=threads), options.threads
+        job.spread(partial(_processes, design, todo, given), [options.embeddings])
+        filling = dataclasses.replace(options, threads=job.threads(given))
         train = kind.training and not (job.holds(TRAINED, trained) or _trained_before(output, before, trained))
         trainer = beam.Map(write_trained, options, source, kind, trained, earlier[0] if earlier else None)
 
         def build(pipeline: beam.Pipeline) -> None:
             trained = pipeline | "Sample" >> beam.Create([TRAINED] if train else []) | "Train" >> trainer
             shards = pipeline | distribute("Shards", todo) | "WaitForTraining" >> beam.WaitOn(trained)
-            _ = shards | "BuildShards" >> beam.Map(build_shard, options, kind)
+            _ = shards | "BuildShards" >> beam.Map(build_shard, filling, kind)
 
         written = rows_done(options.output, wanted)
         metrics = job.run(build, "vectors", sum(task.rows for task in todo), written) if todo or train else {}
@@ -245,6 +252,19 @@ def design_of(options: IndexOptions, source: Manifest) -> IndexDesign:
     )
 
 
+def _processes(design: IndexDesign, todo: Sequence[IndexTask], threads: int | None) -> int:
+    """How many processes pay on this machine, which share its cores; bytes depend on neither them nor threads."""
+    from rag_ops import planning
+
+    kind, rows = design.kind, [task.rows for task in todo]
+    worth = int(sum(rows) * kind.dimension * kinds.NUMBER_BYTES[kind.dtype] // PROCESS_BYTES)
+    wanted = min(cores(), len(todo), worth)
+    if threads or wanted < 2:
+        return 1
+    shard_bytes = max(rows) * kind.bytes_per_vector + kind.fixed_bytes
+    return local_workers.affordable(wanted, planning.INDEX_PROCESS + planning.INDEX_COPIES * shard_bytes)
+
+
 def _check_fits(options: IndexOptions, design: IndexDesign, source: Manifest) -> None:
     from rag_ops import planning
 
@@ -288,7 +308,7 @@ def write_trained(
     counters = StepCounters("Train")
     with counters.timed():
         rows = kind.training_rows(source.rows)
-        index = kind.train(read_corpus_rows(options.embeddings, source, rows), options.threads)
+        index = kind.train(read_corpus_rows(options.embeddings, source, rows), options.cpu_threads)
         write_shard(options.output, name, fingerprint, partial(kind.write, index))
     counters.add(rows_in=len(rows))
 
@@ -311,7 +331,7 @@ def build_shard(task: IndexTask, options: IndexOptions, kind: IndexKind) -> None
     with counters.timed():
         url = store.join(options.output, TRAINED)
         trained = store.local_copy(url, task.fingerprint) if kind.training else None
-        index = kind.build(vectors, task.rows, options.threads, trained)
+        index = kind.build(vectors, task.rows, options.cpu_threads, trained)
         record = write_shard(options.output, task.name, task.fingerprint, partial(kind.write, index))
     counters.add(rows_in=record.rows, rows_out=record.rows, bytes=record.bytes)
 

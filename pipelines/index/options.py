@@ -33,6 +33,11 @@ class IndexOptions(StageOptions):
     )
     trained_from: str | None = setting(None, "earlier output of ragbeam index: keep what was trained", metavar="DIR")
     num_shards: int | None = num_shards_setting()
-    threads: int = setting(
-        defaults.THREADS, "CPU threads of FAISS", group="workers", at_least=1, at_most=defaults.MAX_THREADS
+    threads: int | None = setting(
+        None, "CPU threads of FAISS; by default all cores", group="workers", at_least=1, at_most=defaults.MAX_THREADS
     )
+
+    @property
+    def cpu_threads(self) -> int:
+        """The threads, as given or by default."""
+        return self.threads or defaults.THREADS

@@ -102,7 +102,7 @@ class Measurement:
         """Yields what exact search finds in an index shard, and what the shard finds with each parameter."""
         from rag_ops.retrieval import recall
 
-        (shard, first_row, embeddings), threads, counters = element, self.options.threads, StepCounters("Measure")
+        (shard, first_row, embeddings), threads, counters = element, self.options.cpu_threads, StepCounters("Measure")
         vectors, own_rows = load(self.work, QUERIES_FILE), self.own_rows
         with counters.timed():
             matrices = (read_matrix(url, rows) for url, rows in embeddings)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -20,7 +21,8 @@ from apache_beam.options.pipeline_options import (
 from pipelines import interrupts
 from pipelines.runners import beam_flags, counters, dataflow, listening, local_workers
 from pipelines.runners.resources import Resources
-from rag_ops import errors, machine
+from rag_ops import defaults, errors, machine
+from rag_ops.compute.cores import cores
 from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
@@ -151,7 +153,7 @@ def run(
         if threading.excepthook.__module__ != preflight.__name__:
             threading.excepthook = preflight.quiet_hang_up(threading.excepthook)
     else:
-        local_workers.watch()
+        local_workers.watch(_gpus() if resources and processes_of(arguments) > 1 else 0)
     counters.reset_live()
     try:
         with dataflow.staged(options) if _runner_of(arguments) == dataflow.RUNNER else contextlib.nullcontext():
@@ -175,6 +177,41 @@ def run(
 def is_local(arguments: Sequence[str]) -> bool:
     """Whether the job runs on this machine, in this process or in processes beside it."""
     return _runner_of(arguments) in LOCAL_RUNNERS
+
+
+def spread(arguments: Sequence[str], processes: Callable[[], int], urls: Iterable[str]) -> list[str]:
+    """The runner's flags, with those for several processes if the run is local and no flag says how it is to run.
+
+    Args:
+        arguments: flags of the runner.
+        processes: function that returns how many processes pay.
+        urls: what workers read and write; what is in this process's memory is for this process.
+    """
+    told = any(argument.startswith("--direct_") for argument in arguments)
+    if told or not is_local(arguments) or any(url.startswith("memory://") for url in urls) or (n := processes()) < 2:
+        return [*arguments]
+    return [*arguments, "--direct_running_mode=multi_processing", f"--direct_num_workers={n}"]
+
+
+def processes_of(arguments: Sequence[str]) -> int:
+    """How many processes work in a local run."""
+    options = PipelineOptions(list(arguments)).view_as(DirectOptions)
+    if options.direct_running_mode != "multi_processing":
+        return 1
+    return options.direct_num_workers or multiprocessing.cpu_count()  # as Beam reads 0
+
+
+def threads(arguments: Sequence[str], given: int | None) -> int:
+    """The threads of a worker whose results do not depend on them: as given, or its share of this machine's cores."""
+    if given or not is_local(arguments):
+        return given or defaults.THREADS
+    return max(1, cores() // processes_of(arguments))
+
+
+def _gpus() -> int:
+    from rag_ops.compute import devices
+
+    return devices.gpus("auto")
 
 
 def translate(error: BaseException) -> RagbeamError:

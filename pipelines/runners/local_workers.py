@@ -1,4 +1,6 @@
-"""Worker processes of a local run: one that dies ends the job, where Beam alone waits for it, at times for ever.
+"""Worker processes of a local run: how many pay, which GPU each has, and that one that dies ends the job.
+
+Beam alone waits for a process that dies, at times for ever.
 
 A signal to the whole process group, as Ctrl-C is, is the launcher's business: it kills its workers, silently.
 """
@@ -6,23 +8,54 @@ A signal to the whole process group, as Ctrl-C is, is the launcher's business: i
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import os
 import threading
 import types
 from typing import Any
 
 from pipelines import interrupts
+from rag_ops.sizes import size
 
+logger = logging.getLogger("ragbeam")
 ENDED = "Channel closed prematurely"  # Beam's own words for a worker that dies in the middle of a bundle
 POLL_SECS = 0.2
 DEAF = "trap '' HUP INT TERM; exec " if os.name == "posix" else ""  # before a shell's command
 STOP_SECS = 5.0  # for a worker to end by itself; one that does not loses its connection when this process ends
 
 _processes: list[Any] = []  # all that were started
+_gpus: list[str] = []  # names of those that are dealt out
+_numbers = itertools.count()  # of processes, from 0 in each run
 
 
-def watch() -> None:
-    """Has Beam's local runner notice, from now on, when a worker process dies, and not wait for one that is left."""
+def affordable(wanted: int, process_bytes: float) -> int:
+    """How many of the wanted processes fit in the memory that is free, at least 1; the log names what is missing.
+
+    Args:
+        wanted: number of processes.
+        process_bytes: peak memory of each.
+    """
+    from rag_ops import planning
+
+    free = planning.available_memory_bytes()
+    if wanted < 2 or free is None or wanted * process_bytes <= free:
+        return max(1, wanted)
+    fit = max(1, int(free // process_bytes))
+    logger.info("%d of %d processes: each takes %s, and %s are free", fit, wanted, size(process_bytes), size(free))
+    return fit
+
+
+def watch(gpus: int = 0) -> None:
+    """Has Beam's local runner notice, from now on, when a worker process dies, and not wait for one that is left.
+
+    Args:
+        gpus: number of GPUs to deal out to the processes, each of which then sees only its own; 0 to leave them be.
+    """
+    global _numbers
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    _numbers, _gpus[:] = itertools.count(), (visible.split(",") if visible else map(str, range(gpus)))
+    del _gpus[gpus:]
     from apache_beam.runners.portability import local_job_service
     from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
@@ -36,6 +69,9 @@ def watch() -> None:
 
 
 def _started(start: Any, command: str, settings: Any) -> Any:
+    if _gpus:
+        gpu = _gpus[next(_numbers) % len(_gpus)]
+        settings = {**settings, "env": {**settings["env"], "CUDA_VISIBLE_DEVICES": gpu}}
     process = start(DEAF + command, **settings)
     _processes.append(process)
     if interrupts.received():

@@ -139,7 +139,7 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
             checkpoints.find_model(settings.name),
             role=self._role,
             device=settings.workers.worker_device,
-            threads=settings.workers.threads,
+            threads=settings.workers.cpu_threads,
             max_tokens=settings.max_tokens,
             dtype=settings.dtype,
         )
@@ -209,7 +209,7 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
             checkpoints.find_model(settings.name),
             self._generation,
             device=settings.workers.worker_device,
-            threads=settings.workers.threads,
+            threads=settings.workers.cpu_threads,
             dtype=settings.dtype,
         )
 

@@ -52,6 +52,7 @@ class StageRun:
     reused: int
     seconds: float
     metrics: Mapping[str, Mapping[str, float]]
+    processes: int | None = None  # of a local run
 
     def summary(self) -> str:
         """One line for the terminal."""
@@ -60,7 +61,8 @@ class StageRun:
         if self.reused == total:
             return f"{what}, all reused, nothing to do ({self.seconds:.1f} s)"
         rate = f"{self.manifest.rows / max(self.seconds, 1e-9):,.0f} {unit}/s"
-        return f"{what}, {self.reused} reused, {total - self.reused} made in {self.seconds:.1f} s ({rate})"
+        by = f", {self.processes} processes" if (self.processes or 1) > 1 else ""
+        return f"{what}, {self.reused} reused, {total - self.reused} made in {self.seconds:.1f} s ({rate}{by})"
 
 
 class FinishedElsewhereError(JobError):
@@ -203,6 +205,19 @@ class StageJob:
         self._reused = [name for name, fingerprint in wanted.items() if self.holds(name, fingerprint)]
         return [name for name in wanted if name not in self._reused]
 
+    def spread(self, processes: Callable[[], int], urls: Iterable[str]) -> None:
+        """Has `run` use so many processes if it is local and no flag says how many; see `launch.spread`."""
+        self._arguments = launch.spread(self._arguments, processes, [self.output.url, *urls])
+
+    def threads(self, given: int | None) -> int:
+        """The threads of a worker; see `launch.threads`."""
+        return launch.threads(self._arguments, given)
+
+    @property
+    def processes(self) -> int | None:
+        """How many processes work in a local run; None elsewhere."""
+        return launch.processes_of(self._arguments) if launch.is_local(self._arguments) else None
+
     def run(
         self,
         build: Callable[[beam.Pipeline], None],
@@ -262,6 +277,7 @@ class StageJob:
             "bytes": sum(shard.bytes for shard in shards),
             "shards": {"total": len(shards), "reused": len(reused), "made": len(shards) - len(reused)},
             "reused": list(reused),
+            "processes": self.processes,
             "seconds": round(seconds, 3),
             "rows_per_sec": round(sum(shard.rows for shard in shards) / max(seconds, 1e-9), 1),
             "steps": {step: dict(counters) for step, counters in metrics.items()},
@@ -278,7 +294,8 @@ class StageJob:
         store.write_bytes(
             output.url, RUN_FILE, (json.dumps(public(contents), indent=2, sort_keys=True) + "\n").encode()
         )
-        return StageRun(output.finish(shards, inputs, info, keep), len(reused), seconds, metrics)
+        manifest = output.finish(shards, inputs, info, keep)
+        return StageRun(manifest, len(reused), seconds, metrics, self.processes)
 
 
 def _holds(record: ShardRecord | None, fingerprint: str) -> bool:

@@ -1,7 +1,8 @@
 """Chunk's shuffle by spill files: each input split writes one, and each shard is put together from all of them.
 
-A spill file is an Arrow IPC file in which every record batch belongs to one shard. So passages' text meets no
-GroupByKey, and the memory for a shard is the shard.
+A spill file is an Arrow IPC file in which every record batch belongs to one shard, and the last one says which: its
+column `source` has the shard of each batch before it. So no passage's text meets a GroupByKey, nothing is sent for each
+pair of split and shard, and the memory for a shard is the shard.
 """
 
 from __future__ import annotations
@@ -42,10 +43,9 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 @dataclasses.dataclass(frozen=True)
 class SpillRecord:
-    """The record of a spill file: URL, the record batches of each shard, counts of the split, and titles dropped."""
+    """The record of a spill file: URL, counts of the split, and titles dropped."""
 
     url: str
-    batches: dict[int, list[int]]
     articles: int
     passages: int
     text_bytes: int
@@ -74,24 +74,24 @@ def write_spill(
         num_shards: number of shards over which articles are hashed.
         words, overlap: whitespace words of a passage, and those that it repeats from the one before.
     """
-    batches: dict[int, list[int]] = {}
-    articles = rows = text_bytes = batch_number = 0
+    shards: list[int] = []  # of each batch
+    articles = rows = text_bytes = 0
     with store.atomic_write(directory, name) as file, pa.ipc.new_file(file, SCHEMA, options=_OPTIONS) as writer:
         for buffer in _rounds(_passages(sources, dropped, words, overlap), ordinal << SOURCE_BITS):
-            shards = np.array([shard_of(row["article_id"], num_shards) for row in buffer])
-            whole = pa.RecordBatch.from_pylist(buffer, schema=SCHEMA).take(pa.array(np.argsort(shards, kind="stable")))
-            numbers, counts_of = np.unique(shards, return_counts=True)
+            places = np.array([shard_of(row["article_id"], num_shards) for row in buffer])
+            whole = pa.RecordBatch.from_pylist(buffer, schema=SCHEMA).take(pa.array(np.argsort(places, kind="stable")))
+            numbers, counts_of = np.unique(places, return_counts=True)
             for shard, start, count in zip(numbers, np.cumsum(counts_of) - counts_of, counts_of, strict=True):
                 writer.write_batch(whole.slice(start, count))
-                batches.setdefault(int(shard), []).append(batch_number)
-                batch_number += 1
+                shards.append(int(shard))
             positions = whole["position"].to_numpy()
             rows += int((positions != NO_PASSAGE).sum())
             articles += int((positions == 0).sum())
             text_bytes += sum(len(row["text"]) for row in buffer)
             heap.trim()
+        writer.write_batch(_contents(shards))
     counts = dict(sorted(dropped.items()))
-    record = SpillRecord(store.join(directory, name), batches, articles, rows, text_bytes, counts, dropped.titles)
+    record = SpillRecord(store.join(directory, name), articles, rows, text_bytes, counts, dropped.titles)
     sidecar = json.dumps({**dataclasses.asdict(record), "url": public_url(record.url)}, sort_keys=True)
     store.write_bytes(directory, name + ".json", sidecar.encode())
     return record
@@ -113,11 +113,18 @@ def plain_articles(split: Split, options: InputOptions, dropped: Dropped) -> Ite
             yield NoArticle(source.article_id, source.date, source.revision)
 
 
-def read_shard(parts: Sequence[tuple[str, Sequence[int]]], inputs: Sequence[str] = ()) -> tuple[pa.Table, int]:
+def _contents(shards: Sequence[int]) -> pa.RecordBatch:
+    """The last batch of a spill file: the shard of each batch before it."""
+    blank = _row("", "", "", "", NO_PASSAGE)
+    return pa.RecordBatch.from_pylist([{**blank, "source": shard} for shard in shards], schema=SCHEMA)
+
+
+def read_shard(urls: Sequence[str], shard: int, inputs: Sequence[str] = ()) -> tuple[pa.Table, int]:
     """Reads the passages of one shard in their final order, and the number of articles dropped for a repeated id.
 
     Args:
-        parts: URL of each spill file and its batches that belong to the shard.
+        urls: URLs of all spill files.
+        shard: number of the shard.
         inputs: the file of each split by its ordinal, for messages.
 
     Returns:
@@ -129,9 +136,10 @@ def read_shard(parts: Sequence[tuple[str, Sequence[int]]], inputs: Sequence[str]
         InputError: two articles differ and have one id, and neither is a later revision: one of them would be lost.
     """
     batches: list[pa.RecordBatch] = []
-    for url, numbers in parts:
+    for url in urls:
         with store.open_read(url) as file, pa.ipc.open_file(file) as reader:
-            batches += map(reader.get_batch, numbers)
+            shards = reader.get_batch(reader.num_record_batches - 1)["source"].to_numpy()
+            batches += map(reader.get_batch, np.flatnonzero(shards == shard).tolist())
     table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
     if not table.num_rows:
         return passages.SCHEMA.empty_table(), 0
@@ -212,5 +220,4 @@ def find_spill(directory: str, name: str) -> SpillRecord | None:
         record = json.loads(store.read_text(store.join(directory, name + ".json")))
     except FileNotFoundError:
         return None
-    batches = {int(shard): numbers for shard, numbers in record["batches"].items()}
-    return SpillRecord(**{**record, "url": store.join(directory, name), "batches": batches})
+    return SpillRecord(**{**record, "url": store.join(directory, name)})

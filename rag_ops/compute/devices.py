@@ -35,6 +35,11 @@ def pick_dtype(wanted: str, device: str) -> torch.dtype:
     return DTYPES[COMPUTE_DTYPES[device] if wanted == "auto" else wanted]
 
 
+def gpus(wanted: str) -> int:
+    """How many GPUs --device auto, cpu or cuda may use here; CUDA is not started for that."""
+    return 0 if wanted == "cpu" else torch.cuda.device_count()
+
+
 @contextlib.contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
     """Runs the block with `threads` torch threads; the setting is the process's, so it is put back after."""

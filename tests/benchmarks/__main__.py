@@ -15,8 +15,8 @@ from pathlib import Path
 from tests.benchmarks.running import run_all
 
 NAMES = (
-    *("chunk", "embed", "answer", "decode", "index", "specs", "memory", "plan", "finetune", "reader", "rows", "fuzz"),
-    "arguments",
+    *("chunk", "dump", "embed", "answer", "decode", "index", "specs", "memory", "plan", "finetune", "reader"),
+    *("rows", "fuzz", "arguments"),
     *("flink", "gpu"),
 )
 

@@ -83,7 +83,7 @@ def stage_peaks(place: Path, times: int, encoder: str, model: str, shards: int, 
     dump = repeat_excerpt(place / "dump.xml", times)
     passages, embeddings, index = (place / name for name in ("passages", "embeddings", "index"))
     stages: dict[str, list[object]] = {
-        "chunk": ["--input", dump, "--output", passages, "--num_shards", shards],
+        "chunk": ["--input", dump, "--output", passages, "--num_shards", shards, "--direct_num_workers", 1],
         "embed": ["--passages", passages, "--encoder", encoder, "--output", embeddings],
         "index": ["--embeddings", embeddings, "--output", index, "--num_shards", index_shards],
         "answer": ["--index", index, "--model", model, "--questions", demo.QUESTIONS, "--output", place / "answers"],
