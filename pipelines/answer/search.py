@@ -36,8 +36,10 @@ def search_shard(element: tuple[ShardRecord, int], plan: Plan, encoded: list[int
     """Opens one index shard and searches it for all blocks, many questions at once."""
     shard, first_row = element
     opened, url = kind_of(plan.corpus.index.info["spec"]).shard, store.join(plan.corpus.index_url, shard.path)
-    threads = plan.options.workers.cpu_threads
-    index = opened(url, shard.sha256, first_row, shard.rows, threads=threads, **plan.search_params)
+    workers = plan.options.workers
+    # Of Dataflow a GPU is asked for the models alone, and hits are the same on any device.
+    how: dict[str, Any] = {"device": "auto" if workers.accelerator else workers.device, **plan.search_params}
+    index = opened(url, shard.sha256, first_row, shard.rows, threads=workers.cpu_threads, **how)
     counters, at_once = StepCounters("SearchShards"), max(1, SEARCHED_QUESTIONS // plan.options.block_questions)
     for start in range(0, len(encoded), at_once):
         numbers = sorted(encoded)[start : start + at_once]

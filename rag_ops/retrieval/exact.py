@@ -1,16 +1,23 @@
 """Exact top-k by inner product: blocks of questions against blocks of vectors, straight from float16 or float32.
 
 A matrix product in low precision proposes candidates; an error bound shows which can be among the best k; those
-alone are scored again, in float64 and in one fixed order. So what comes out does not depend on the matrix library, on
-block sizes, on threads or on the device, and equal scores stand in order of row.
+alone are scored again, in float64 and in one fixed order, from the questions as given and the vectors as stored. So
+what comes out does not depend on the matrix library, on block sizes, on threads or on the device, and equal scores
+stand in order of row.
 
 The bound: an inner product of d numbers that is summed in float32, in whatever order, is off by at most d u / (1 - d u)
 times the product of the two lengths, with u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
 section 3.1). So a vector whose score is more than twice that below the k-th best score so far is out.
+
+On a GPU the product is of float16 numbers, summed in float32. Questions, and vectors stored in float32, are rounded to
+float16 for it; by the Cauchy-Schwarz inequality that moves a score by at most the length of what was rounded off, which
+is measured, times the other length. Vectors pass through the card once for thousands of questions, block by block: a
+thread copies the next block into page-locked memory and from there to the card while the card works on this one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -21,14 +28,15 @@ import torch
 from rag_ops.compute.devices import torch_threads
 from rag_ops.compute.packed_linear import PackedLinear
 from rag_ops.retrieval.topk import TopK
+from rag_ops.retrieval.vector_blocks import PASSES, QUESTION_BLOCK, Block, blocks_of, to_half
 
-QUESTION_BLOCK = 1024  # questions of one product
-BLOCK_ROWS = {"cpu": 1024, "cuda": 65_536}  # vectors of one product: with their scores, what a CPU's caches hold
+MOST_HITS = 1 << 22  # candidates that one product may give at once: of more, half of its vectors are looked at first
+TENSOR_CORES = 4  # how many times float32's error theirs is taken to be: they cut sums off where float32 rounds
 KEPT_PER_HIT = 16  # candidates for each of the k best, on average over questions, before they are scored again
 RESCORED_ROWS = 512  # candidates that are scored again at once: 3 MB at 768 numbers
 TRIAL_ROWS, TRIAL_ROUNDS = 1024, 3
 
-Product = Callable[[torch.Tensor], torch.Tensor]  # vectors (rows, dimension) to scores (rows, questions)
+Product = Callable[[torch.Tensor], torch.Tensor]  # vectors (rows, dimension) to float32 scores (rows, questions)
 
 
 def search(
@@ -46,18 +54,24 @@ def search(
         questions: float32 (questions, dimension).
         vectors: float16 or float32 (rows, dimension); may be memory-mapped: it is read block by block, in order.
         k: number of vectors to find.
-        device: "cpu" or "cuda".
+        device: "cpu" or "cuda"; results don't depend on it.
         threads: torch threads.
         block_rows: vectors of one product; by default what suits the device. Results don't depend on it.
 
     Returns:
         Scores, float64 rounded to float32, and rows, counted from 0; -1 if there are fewer than k vectors.
     """
-    hits = [TopK.empty(0, k)]
+    hits, how = [TopK.empty(0, k)], PASSES[device]
     with torch_threads(threads), torch.inference_mode():
-        for start in range(0, len(questions), QUESTION_BLOCK):
-            asked = np.ascontiguousarray(questions[start : start + QUESTION_BLOCK], np.float32)
-            hits.append(_Search(asked, vectors, k, device).run(block_rows or BLOCK_ROWS[device]))
+        for first in range(0, len(questions), how.questions):
+            asked = np.ascontiguousarray(questions[first : first + how.questions], np.float32)
+            cuts = range(0, len(asked), QUESTION_BLOCK)
+            searches = [_Search(asked[cut : cut + QUESTION_BLOCK], vectors, k, device) for cut in cuts]
+            with contextlib.closing(blocks_of(vectors, block_rows or how.block_rows, device, threads)) as blocks:
+                for block in blocks:
+                    for one in searches:
+                        one.look_at(block)
+            hits += [one.finish() for one in searches]
     return TopK(np.concatenate([part.scores for part in hits]), np.concatenate([part.rows for part in hits]))
 
 
@@ -143,33 +157,44 @@ class _Search:
         self._questions, self._vectors, self._k, self._device = questions, vectors, k, device
         self._product, relative_error = _product(questions, device)
         # Of one question, for a vector of length 1: twice the bound, and a little, for the lengths are rounded too.
-        self._margin = 2.001 * relative_error * np.linalg.norm(questions.astype(np.float64), axis=1)
-        self._longest = 0.0  # length of the longest vector so far
+        self._error, self._lengths = relative_error, 2.001 * np.linalg.norm(questions.astype(np.float64), axis=1)
+        self._longest = self._rounded = 0.0  # of the vectors so far: the greatest length, and length rounded off
         self._best = np.full(len(questions), -np.inf)  # the k-th best score so far
         self._kept: list[_Candidates] = []
         self._limit = KEPT_PER_HIT * max(k, 8) * len(questions)
+        self._next_thinning = 0
 
-    def run(self, block_rows: int) -> TopK:
-        """See `search`."""
-        next_thinning = 0
-        for start in range(0, len(self._vectors), block_rows):
-            self._look_at(start, self._vectors[start : start + block_rows])
-            if start >= next_thinning or sum(map(len, self._kept)) > self._limit:
-                self._thin_out()
-                next_thinning = 2 * (start + block_rows)
-        return self._finish()
+    @property
+    def _margin(self) -> np.ndarray:
+        """How far below the k-th best score so far a vector may be found and be better, float64 (questions,)."""
+        return self._lengths * (self._error * (self._longest + self._rounded) + (1 + self._error) * self._rounded)
 
-    def _look_at(self, start: int, vectors: np.ndarray) -> None:
-        """Keeps the vectors of a block that can be among the best."""
-        block = torch.from_numpy(vectors).to(self._device, torch.float32 if self._device == "cpu" else torch.float16)
-        longest = torch.linalg.vector_norm(block, dim=1, dtype=torch.float32).amax()
-        self._longest = max(self._longest, float(longest))
-        scores = self._product(block)
+    def look_at(self, block: Block) -> None:
+        """Keeps the vectors of the next block that can be among the best."""
+        self._longest, self._rounded = max(self._longest, block.longest), max(self._rounded, block.rounded)
+        scores = self._product(block.vectors)
+        if block.factor != 1:
+            scores *= block.factor
         best = self._best
-        if not start and len(vectors) >= self._k:  # nothing is known yet; the first block shows where to begin
+        if not block.start and len(scores) >= self._k:  # nothing is known yet; the first block shows where to begin
             best = scores.topk(self._k, dim=0, sorted=False).values.amin(0).double().cpu().numpy()
-        threshold = np.nextafter((best - self._margin * self._longest).astype(np.float32), np.float32(-np.inf))
-        places = _true_places(scores >= torch.from_numpy(threshold).to(scores.device))
+        self._keep(block.start, scores, best)
+        end = block.start + len(scores)
+        if block.start >= self._next_thinning or sum(map(len, self._kept)) > self._limit:
+            self._thin_out()
+            self._next_thinning = 2 * end
+
+    def _keep(self, start: int, scores: torch.Tensor, best: np.ndarray) -> None:
+        """Keeps the vectors, from row `start` on, whose scores are not too far below `best`, (questions,)."""
+        threshold = np.nextafter((best - self._margin).astype(np.float32), np.float32(-np.inf))
+        mask = scores >= torch.from_numpy(threshold).to(scores.device)
+        if mask.numel() > MOST_HITS and len(scores) > 1 and int(mask.count_nonzero()) > MOST_HITS:
+            half = len(scores) // 2
+            self._keep(start, scores[:half], best)
+            self._thin_out()
+            self._keep(start + half, scores[half:], np.maximum(best, self._best))
+            return
+        places = _true_places(mask)
         rows, questions = np.divmod(places, len(self._questions))
         found = scores.view(-1)[torch.from_numpy(places).to(scores.device)].double().cpu().numpy()
         self._kept.append(_Candidates(questions.astype(np.uint16), rows + start, found))
@@ -178,7 +203,7 @@ class _Search:
         """Drops candidates that are out by now; where too many are left, scores them again and keeps the best k."""
         kept = _Candidates.joined(self._kept)
         self._best = np.maximum(self._best, kept.kth_best(self._k, len(self._questions)))
-        kept = kept.only(kept.scores >= (self._best - self._margin * self._longest)[kept.questions])
+        kept = kept.only(kept.scores >= (self._best - self._margin)[kept.questions])
         if len(kept) > self._limit:
             kept = self._scored(kept)
             kept = kept.only(kept.places(len(self._questions)) < self._k)
@@ -194,7 +219,8 @@ class _Search:
         order = np.lexsort((kept.rows, -scores, kept.questions))
         return _Candidates(kept.questions, kept.rows, scores).only(order)
 
-    def _finish(self) -> TopK:
+    def finish(self) -> TopK:
+        """The best k of all blocks."""
         if not self._kept:
             return TopK.empty(len(self._questions), self._k)
         self._thin_out()
@@ -213,20 +239,29 @@ def _true_places(mask: torch.Tensor) -> np.ndarray:
     return mask.view(-1).nonzero()[:, 0].cpu().numpy()
 
 
-def _product(questions: np.ndarray, device: str) -> tuple[Product, float]:
-    """The product of vectors with these questions, and its largest relative error."""
+def _product(questions: np.ndarray, device: str) -> tuple[Product, float | np.ndarray]:
+    """The product of vectors with these questions, and its largest relative error, for all or for each question."""
     asked, dimension = torch.from_numpy(questions).to(device), questions.shape[1]
     error = dimension * 2.0**-24 / (1 - dimension * 2.0**-24)
-    if device != "cpu":
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-        half = asked.half().T
-        # Questions are rounded to float16, and so are the scores: each is off by at most 2^-11 of itself.
-        return lambda block: block @ half, error + 2 * 2.0**-11 + 2.0**-22
+    if PASSES[device].half:
+        half, factor = to_half(asked)
+        off = np.linalg.norm(questions - half.double().cpu().numpy() * factor, axis=1)
+        off /= np.maximum(np.linalg.norm(questions.astype(np.float64), axis=1), np.finfo(np.float64).tiny)
+        return lambda block: _scores(block, half.T, factor), off + TENSOR_CORES * error * (1 + off)
     packed = PackedLinear(asked, None)
     transposed = asked.T.contiguous()
     products: list[Product] = [packed, lambda block: block @ asked.T, lambda block: block @ transposed]
     trial = torch.ones(TRIAL_ROWS, dimension)
     return min(products, key=lambda product: _seconds(product, trial)), error
+
+
+def _scores(block: torch.Tensor, questions: torch.Tensor, factor: float) -> torch.Tensor:
+    """The product of float16 numbers, summed and given in float32, times `factor`."""
+    if block.is_cpu:  # where torch sums float16 in float16
+        scores = torch.mm(block.float(), questions.float())
+    else:
+        scores = torch.mm(block, questions, out_dtype=torch.float32)
+    return scores if factor == 1 else scores.mul_(factor)
 
 
 def _seconds(product: Product, block: torch.Tensor) -> float:

@@ -18,7 +18,8 @@ LENGTH_ROWS = 1000  # sample that gives the vectors' common length
 class FaissShard(IndexShard):
     """An open FAISS index shard.
 
-    Vectors that it stores as they are (Flat, and SQfp16) are searched by `exact.search`; others by FAISS. Scores are
+    Vectors that it stores as they are (Flat, and SQfp16) are searched by `exact.search`, on a GPU too; others by FAISS
+    on the CPU. Scores are
     always inner products, also if the graph is one of distances: of the stored vectors, or, if a graph only has
     codes of them, by way of q·v = (|q|^2 + |v|^2 - |q - v|^2) / 2, as all of its vectors have one length.
     """
@@ -37,9 +38,11 @@ class FaissShard(IndexShard):
 
     def _search(self, questions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         if self._matrix is not None:
-            from rag_ops.retrieval import exact  # with torch
+            from rag_ops.compute.devices import pick_device  # with torch
+            from rag_ops.retrieval import exact
 
-            hits = exact.search(questions, self._matrix, k, threads=self._threads)
+            device = pick_device(self._device)
+            hits = exact.search(questions, self._matrix, k, device=device, threads=self._threads)
             return hits.scores, hits.rows
         faiss.omp_set_num_threads(self._threads)
         by_distance = self._index.metric_type != faiss_factory.METRIC

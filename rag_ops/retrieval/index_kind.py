@@ -44,6 +44,7 @@ class IndexShard(abc.ABC):
         first_row: row of its first vector in the corpus.
         expected_rows: number of vectors in the manifest.
         threads: number of threads of the search.
+        device: "auto", "cpu" or "cuda": of a search that can be on a GPU; others are on the CPU.
         params: see `set_search`.
 
     Raises:
@@ -51,9 +52,17 @@ class IndexShard(abc.ABC):
     """
 
     def __init__(
-        self, url: str, digest: str, first_row: int, expected_rows: int, *, threads: int = 2, **params: int | None
+        self,
+        url: str,
+        digest: str,
+        first_row: int,
+        expected_rows: int,
+        *,
+        threads: int = 2,
+        device: str = "cpu",
+        **params: int | None,
     ):
-        self._first_row, self._threads = first_row, threads
+        self._first_row, self._threads, self._device = first_row, threads, device
         self._rows = self._open(store.local_copy(url, digest, sha256=digest))
         if self._rows != expected_rows:
             raise InputError(

@@ -12,6 +12,8 @@ from transformers import ByT5Tokenizer, RagTokenForGeneration, T5Config, T5ForCo
 
 from pipelines.answer import job
 from rag_ops.models import compose
+from rag_ops.models.encoder import Encoder
+from rag_ops.retrieval import exact
 from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import TOPICS, fails, ragbeam
 
@@ -70,6 +72,24 @@ def test_a_preset_sets_what_it_says_and_a_flag_overrules_it(stage, tiny_rag, tmp
     assert {len(row["passages"]) for row in hf} == {3}
     assert [row["answer"] for row in hf] == [row["answer"] for row in by_hand]
     assert [row["score"] for row in hf] == [row["score"] for row in by_hand]
+
+
+def test_the_device_reaches_the_search_and_questions_are_encoded_in_float32(stage, tiny_rag, tmp_path, monkeypatch):
+    used, load, search = [], Encoder.load, exact.search
+
+    def encoder(directory, **how):
+        used.append((how["device"], how["dtype"]))
+        return load(directory, **how)
+
+    def searched(*given, device, threads):
+        used.append(device)
+        return search(*given, device=device, threads=threads)
+
+    monkeypatch.setattr(Encoder, "load", encoder)
+    monkeypatch.setattr(exact, "search", searched)
+    more = ["--device", "cpu", "--compute_dtype", "bfloat16", "--max_new_tokens", 2]
+    assert answers(stage, tiny_rag, tmp_path / "answers", *more)
+    assert set(used) == {("cpu", "float32"), "cpu"}
 
 
 @pytest.mark.parametrize("generator", ["tiny_rag", "t5_rag"])

@@ -6,8 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from rag_ops.retrieval import exact
+from rag_ops.retrieval import exact, vector_blocks
+from rag_ops.retrieval.faiss_shard import FaissShard
 from rag_ops.retrieval.topk import TopK, merge
+from rag_ops.retrieval.vector_blocks import Pass
+from tests.rag_ops.compute.peak_bytes import PeakBytes
 
 
 def brute_force(questions: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,3 +146,96 @@ def test_pairs_are_scored_as_exact_sums_would_be(dimension):
     for score, question, vector in zip(exact.score_pairs(asked, vectors), asked, vectors, strict=True):
         expected = math.fsum(float(a) * float(b) for a, b in zip(question, vector, strict=True))
         assert score == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """A GPU's way through the vectors, on the CPU: float16 products, small blocks that another thread carries."""
+    monkeypatch.setitem(exact.PASSES, "cpu", Pass(64, 40, True))
+    monkeypatch.setattr(exact, "QUESTION_BLOCK", 16)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("scale", [1.0, 3e-6, 2e4])
+def test_a_gpus_way_gives_brute_forces_rows_and_the_bytes_of_a_cpu(dtype, scale, monkeypatch, request):
+    asked, vectors = draw(100, 1003, 96, "float32")
+    asked[:2] *= 1e-4  # far shorter than the others
+    asked[2] = 0
+    asked, vectors = asked * np.float32(scale), (vectors * scale if dtype == "float32" else vectors).astype(dtype)
+    on_cpu = exact.search(asked, vectors, 20)
+    scores, expected = brute_force(asked, vectors, 20)
+    request.getfixturevalue("as_on_a_gpu")
+    found = exact.search(asked, vectors, 20)
+    np.testing.assert_array_equal(found.rows, expected)
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-5)
+    assert found.to_bytes() == on_cpu.to_bytes()
+
+
+def test_vectors_that_float16_cannot_tell_apart_are_ranked_by_what_is_stored(as_on_a_gpu):
+    generator = np.random.default_rng(5)
+    vectors = (1 + generator.standard_normal((500, 32)) * 1e-5).astype(np.float32)
+    asked = generator.standard_normal((6, 32)).astype(np.float32)
+    assert len(np.unique(vectors.astype(np.float16), axis=0)) < 500
+    _, expected = brute_force(asked, vectors, 10)
+    np.testing.assert_array_equal(exact.search(asked, vectors, 10).rows, expected)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_gpus_way_with_ties_and_with_nothing(monkeypatch):
+    monkeypatch.setattr(exact, "MOST_HITS", 50)  # one product gives more: its halves are looked at one by one
+    monkeypatch.setattr(exact, "KEPT_PER_HIT", 1)
+    vectors = np.random.default_rng(3).integers(-1, 2, (1000, 6)).astype(np.float16)
+    asked = np.random.default_rng(4).integers(-2, 3, (20, 6)).astype(np.float32)
+    scores, expected = brute_force(asked, vectors, 30)
+    found = exact.search(asked, vectors, 30)
+    np.testing.assert_array_equal(found.rows, expected)
+    np.testing.assert_array_equal(found.scores, scores)
+    assert exact.search(asked, vectors[:0], 2).rows.tolist() == [[-1, -1]] * 20
+    assert exact.search(asked[:0], vectors, 2).rows.shape == (0, 2)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_vector_that_cannot_be_read_ends_the_search_with_its_error():
+    class Broken(np.ndarray):
+        def __getitem__(self, key):
+            if isinstance(key, slice) and key.start and key.start >= 128:
+                raise OSError("the disk failed")
+            return super().__getitem__(key)
+
+    asked, vectors = draw(5, 500, 16, "float16")
+    with pytest.raises(OSError, match="the disk failed"):
+        exact.search(asked, vectors.view(Broken), 3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_gpu_holds_some_blocks_and_scores_however_many_vectors_there_are(dtype, monkeypatch):
+    rows, questions, dimension, number = 256, 32, 96, np.dtype(dtype).itemsize
+    monkeypatch.setitem(exact.PASSES, "cpu", Pass(rows, 4 * questions, True))
+    monkeypatch.setattr(exact, "QUESTION_BLOCK", questions)
+
+    def bound(rows: int, questions: int, dimension: int) -> int:
+        """Blocks on their way, as float16 and as rounded; a pass of questions; scores, a mask, and a copy of scores."""
+        blocks = rows * dimension * (3 * number + 2 + (0 if dtype == "float16" else 12))
+        return blocks + 4 * questions * dimension * 6 + rows * questions * (4 + 4 + 1)
+
+    peaks = []
+    for count in (2_000, 8_000):
+        asked, vectors = draw(4 * questions, count, dimension, dtype)
+        with PeakBytes() as memory:
+            exact.search(asked, vectors, 3)
+        peaks.append(memory.peak)
+    cpu_only = rows * dimension * 4  # the float32 copy that a CPU multiplies, where a GPU takes float16
+    assert peaks[1] <= peaks[0] * 1.1 <= 1.1 * (bound(rows, questions, dimension) + cpu_only)
+    whole = vector_blocks.PASSES["cuda"]
+    assert bound(whole.block_rows, vector_blocks.QUESTION_BLOCK, 768) < 2e9
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_a_shard_of_vectors_is_searched_on_the_device(device, monkeypatch):
+    asked, vectors = draw(4, 60, 16, "float16")
+    shard, used = FaissShard.__new__(FaissShard), []
+    shard._matrix, shard._threads, shard._device = vectors, 1, device
+    monkeypatch.setattr("rag_ops.compute.devices.torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(exact, "search", lambda *_, device, threads: used.append(device) or TopK.empty(4, 5))
+    shard._search(asked, 5)
+    assert used == ["cuda" if device == "auto" else "cpu"]
