@@ -1,5 +1,6 @@
 """A closed stdout or stderr, and a reader that goes away: the work is done and the exit code is the job's own."""
 
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,14 @@ import pytest
 
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles
 
+WRITES_LATER = """import sys
+from pipelines.console import streams
+streams.keep()
+for number in range(3):
+    print(number, flush=True)
+open({done!r}, "w").close()
+sys.exit(7)
+"""
 PYTHON = f"{sys.executable} -m pipelines.cli"
 
 
@@ -32,6 +41,16 @@ def test_what_nobody_reads_stops_nothing(articles, tmp_path, closed):
     assert "Exception ignored" not in done.stderr
     ragbeam("chunk", "--input", articles, "--output", tmp_path / "usual")
     assert digests(tmp_path / "out", "chunk") == digests(tmp_path / "usual", "chunk")
+
+
+def test_a_reader_that_goes_away_does_not_stop_what_is_written_later(tmp_path):
+    code = WRITES_LATER.format(done=str(tmp_path / "done"))
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (7, b"")
+    assert (tmp_path / "done").exists()
 
 
 def test_an_output_in_memory_is_refused_by_the_command_alone(articles, tmp_path):

@@ -308,3 +308,12 @@ def test_a_link_to_a_file_is_a_file_of_the_directory(tmp_path):
     (tmp_path / "d" / "near.jsonl").symlink_to(tmp_path / "far.jsonl")
     (tmp_path / "d" / "folder").symlink_to(tmp_path)
     assert store.expand(str(tmp_path / "d"), "file") == [str(tmp_path / "d" / "near.jsonl")]
+
+
+def test_a_file_system_whose_library_is_missing_is_one_line(monkeypatch):
+    def broken(*_, **__):
+        raise OSError("Unable to load libjvm\nloadFileSystems error:\na second line, and more")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", broken)
+    with pytest.raises(InputError, match=r"cannot be used: 'hdfs://host/x'; Unable to load libjvm$"):
+        store.exists("hdfs://host/x")
