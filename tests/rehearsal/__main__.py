@@ -97,8 +97,9 @@ class Rehearsal:
         command, pattern, half = self.prepare()
         output, watched = self.output(self.stage.name), Watched()
         command, places = [*command, "--output", output], [output, self.place / "tmp"]
+        command.append(f"--direct_num_workers={self.flags.workers or 1}")
         if self.flags.workers:
-            command += ["--direct_running_mode=multi_processing", f"--direct_num_workers={self.flags.workers}"]
+            command.append("--direct_running_mode=multi_processing")
 
         def is_half_done() -> bool:
             return sum(1 for _ in output.glob(pattern)) >= half

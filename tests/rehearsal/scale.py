@@ -87,8 +87,11 @@ def planned(records: Sequence[Record]) -> Iterator[Sequence[str]]:
             needs = planning.plan(job).stage(stage)
             cells = [size(needs.memory_bytes), size(record["worker_bytes"])]
             cells.append(f"{record['worker_bytes'] / needs.memory_bytes:.2f}")
-            cells += [size(needs.disk_bytes), size(record["disk_bytes"])]
-            cells.append(f"{record['disk_bytes'] / needs.disk_bytes:.2f}")
+            if stage != "answer":  # whose size follows from how alike the passages are that were found
+                cells += [size(needs.disk_bytes), size(record["disk_bytes"])]
+                cells.append(f"{record['disk_bytes'] / needs.disk_bytes:.2f}")
+            else:
+                cells += [""] * 3
             yield name_of(record), f"{rows:,}", *cells
 
 
