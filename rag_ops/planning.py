@@ -32,6 +32,7 @@ SEARCH_STEP, FIXED_STEP = "SearchShards", "Train"  # steps whose time grows with
 ANSWER_BYTES = 370  # a passage in an answer's row, compressed, with its share of the other columns
 
 CHUNK_ROW_BYTES = 2700  # a passage while its shard is put together
+EMBED_ROW_BYTES = 4000  # a passage while its shard is embedded: its text and tokens
 CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 235e6, 248e6, 907e6  # a worker before its data: libraries and runner
 TORCH = 600e6  # extra memory of index while it measures recall
 # peak over file size: the checkpoint, its repacked copy, and what malloc keeps; 16-bit weights are not repacked
