@@ -203,7 +203,7 @@ def plan(job: Job, rates: Mapping[str, Rate] | None = None) -> Plan:
         "embed": (
             job.passages,
             job.passages * (job.dimension * width * VECTOR_PACKING + ROW_OVERHEAD_BYTES),
-            embed_memory_bytes(job) + EMBED_COPIES * vector_shard * width / 4,
+            embed_memory_bytes(job) + EMBED_COPIES * vector_shard * width / 4 + EMBED_ROW_BYTES * job.passages / files,
         ),
         "index": (
             job.passages,
