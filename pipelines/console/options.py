@@ -49,11 +49,21 @@ spec_setting = partial(
 )
 
 
+class _Once(argparse.Action):
+    """Stores the value of a flag, and refuses another one."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if (before := getattr(namespace, self.dest, values)) != values:  # there are no defaults
+            raise InputError(f"{option_string} is given twice", value=[before, values], remedy="give it once")
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
-    """Argparse whose errors are ours, and which never guesses a flag from its beginning."""
+    """Argparse whose errors are ours, and which neither guesses a flag from its beginning nor drops a value."""
 
     def __init__(self, **arguments: Any):
         super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS, **arguments)
+        self.register("action", None, _Once)
         self._headings: dict[str | None, Any] = {None: self}
         self._flags: set[str] = set()
 

@@ -1,10 +1,12 @@
 """Which flags Beam has, and that those of a command line are among them and hold what Beam reads.
 
-Beam itself passes over what it does not know, and ends the process over a value that it cannot read.
+Beam itself passes over what it does not know, takes the last of two values, and ends the process over one that it
+cannot read.
 """
 
 from __future__ import annotations
 
+import argparse
 import typing
 from collections.abc import Collection, Sequence
 
@@ -47,18 +49,21 @@ def unknown(arguments: Sequence[str]) -> list[str]:
         arguments: flags and their values.
 
     Raises:
-        InputError: an argument belongs to no flag, or Beam cannot read a flag's value.
+        InputError: an argument belongs to no flag, a flag has two values, or one that Beam cannot read.
     """
-    parser, given, found = _parser(), list(arguments), []
+    parser, given, found, values = _parser(), list(arguments), [], dict[str, str]()
     while given:
         flag, equals, value = given.pop(0).partition("=")
         if not flag.startswith("-"):
             raise UnknownArgumentError(flag + equals + value, parser._option_string_actions, REMEDY)
         action = parser._option_string_actions.get(flag)
         if (action is None or action.nargs != 0) and not equals and given and not given[0].startswith("--"):
-            given.pop(0)
+            value = given.pop(0)
         if action is None:
             found.append(flag)
+        once = action is None or isinstance(action, argparse._StoreAction)  # the others add up
+        if once and values.setdefault(action.dest if action else flag, value) != value:  # perhaps a secret
+            raise InputError(f"{flag} is given twice, with another value", remedy="give it once")
     parser.parse_known_args(list(arguments))
     return found
 

@@ -1,40 +1,48 @@
 """Random argument lists, most of them wrong, for every command: an exit code, one line, and nothing else touched.
 
-The lists come from hypothesis over what the commands' own parsers declare. Each is run in a child that is forked from a
-process with Beam, torch, transformers and FAISS imported, so that a case takes the time of the command alone.
-`RAGBEAM_ARGUMENT_CASES` gives another number of cases; those that fail are printed.
+The lists are drawn from what the commands' own parsers declare. Each is run in a child that is forked from a process
+which has imported all that the commands do, so that a case takes the time of the command alone. What a list reads is so
+small that a sound one takes a second or two, the demo's included. `RAGBEAM_ARGUMENT_CASES` and `RAGBEAM_ARGUMENT_SEED`
+give other numbers; the lists that fail are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import gc
+import importlib
 import json
 import multiprocessing
 import os
+import random
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.cli import COMMANDS
 from pipelines.console.command import build_parser, main
+from pipelines.demo import command as demo
 from tests.benchmarks.common import Result
 from tests.conftest import bert_config, make_bart, make_sentence_encoder, make_tokenizer
 from tests.pipelines.workspace import ragbeam, write_articles, write_questions
 
 LIMIT_SECS = 20.0  # of a case
-SERVED_SECS = 2.0  # after which a worker pool is interrupted, for it serves until then
+LISTENS = b"workers: listening on"  # said by a worker pool, which is interrupted then
 CODES = (0, 1, 2, 130)
+PART = 20  # lists that a process is given at a time
 MISSING = "no/such/place"
 VALUES: dict[Any, list[str]] = {
     int: ["1", "2", "0", "-1", "100000", "99999999999999999999", "1.5", "NaN", "", "x", "1e3", " 2"],
@@ -59,22 +67,29 @@ VALUES: dict[Any, list[str]] = {
         MISSING,
     ],
 }
+SMALL = "--max_new_tokens 2 --n_docs 1 --threads 1"
 WHOLE = {  # arguments that a command runs with; OUT and the names of the workspace stand for paths
     "chunk": "--input articles.jsonl --output OUT --num_shards 1",
-    "embed": "--passages passages --encoder encoder --output OUT",
-    "index": "--embeddings embeddings --output OUT",
-    "answer": "--questions questions.jsonl --index index --model rag --output OUT --max_new_tokens 2 --n_docs 1",
+    "embed": "--passages passages --encoder encoder --output OUT --threads 1",
+    "index": "--embeddings embeddings --output OUT --threads 1",
+    "answer": f"--questions questions.jsonl --index index --model rag --output OUT {SMALL}",
     "evaluate": "--answers answers --output OUT/report.json",
-    "run": "--workspace OUT --input articles.jsonl --encoder encoder --questions no_questions.jsonl --model rag",
+    "run": f"--workspace OUT --input articles.jsonl --encoder encoder --questions questions.jsonl --model rag {SMALL}",
     "verify": "index",
-    "demo": "--workspace OUT --encoder encoder --questions no_questions.jsonl",
+    "demo": f"--workspace OUT --encoder encoder --questions questions.jsonl {SMALL}",
     "compose": "--question_encoder encoder --generator bart --output OUT",
-    "finetune": "--model rag --index index --train questions.jsonl --output OUT --max_steps 1 --n_docs 1",
-    "import": "--format wiki_dpr --input embeddings --output OUT",
+    "finetune": "--model rag --index index --train questions.jsonl --output OUT --max_steps 1 --n_docs 1 --threads 1"
+    " --max_answer_tokens 2",
+    "import": "--format wiki_dpr --input wiki.parquet --output OUT",
     "export": "--index index --output OUT",
     "plan": "--articles 100",
     "workers": "--port 0",
 }
+OUTPUTS = {  # what of the workspace a command makes; import and others make theirs beside it, for their imports alone
+    **{"compose": "rag", "chunk": "passages", "embed": "embeddings", "index": "index", "answer": "answers"},
+    **{name: f"{name}.out" for name in ("import", "export", "evaluate", "verify", "plan", "finetune", "demo")},
+}
+PLACES = (*("passages", "embeddings", "index", "answers", "encoder", "rag"), "articles.jsonl", "questions.jsonl")
 ALONE = [  # what may stand at the end of a list
     *(
         "b.jsonl",
@@ -99,9 +114,10 @@ ALONE = [  # what may stand at the end of a list
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Cases of all commands together."""
+    """Cases of all commands together, and the seed that they are drawn from."""
 
     cases: int = int(os.environ.get("RAGBEAM_ARGUMENT_CASES", "10000"))
+    seed: int = int(os.environ.get("RAGBEAM_ARGUMENT_SEED", "1"))
 
 
 TOY = Sizes(cases=2 * len(WHOLE))
@@ -109,33 +125,42 @@ TOY = Sizes(cases=2 * len(WHOLE))
 
 def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     """Cases that did not end as they should, and how the others ended; in a fresh process, which has no threads yet."""
-    command = [sys.executable, "-m", "tests.benchmarks.bench_arguments", str(directory), str(sizes.cases)]
+    command = [sys.executable, "-m", "tests.benchmarks.bench_arguments", str(directory)]
+    command += map(str, dataclasses.astuple(sizes))
     done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True, check=True)
     return [Result(**json.loads(done.stdout.splitlines()[-1]))]
 
 
-def run_here(directory: Path, cases: int) -> Result:
+def run_here(directory: Path, sizes: Sizes) -> Result:
     """See `run`."""
-    import datasets  # noqa: F401  # what a child would import anew each time
-    import faiss  # noqa: F401
-    import torch
-    import transformers.models.rag  # noqa: F401
-
-    torch.set_num_threads(1)
     workspace = directory / "workspace"
+    sys.path.insert(0, str(directory))  # the demo's inputs are files of packages
+    demo.EXCERPT, demo.ENCODER, demo.TRAINED = ("workspace", "articles.jsonl"), ("workspace", "encoder"), ()
+    demo.QUESTIONS = str(workspace / "questions.jsonl")
     if not (child := os.fork()):  # the threads of its models would be missed in children of this process
         make_workspace(workspace)
+        (directory / "modules").write_text("\n".join(sys.modules))
         os._exit(0)
     os.waitpid(child, 0)
-    each = cases // len(COMMANDS)
+    for name in (directory / "modules").read_text().splitlines():
+        with contextlib.suppress(Exception):  # some are made by others
+            importlib.import_module(name)
+    gc.freeze()  # what all children share is not copied for being looked at
+    parts = [
+        (command.name, lists[start : start + PART], workspace, directory / f"{command.name}-{start}")
+        for command in COMMANDS
+        for lists in [lists_of(command.name, sizes.cases // len(COMMANDS), sizes.seed)]
+        for start in range(0, len(lists), PART)
+    ]
     with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:  # of processes that start no threads
-        done = pool.starmap(run_command, [(command.name, each, workspace) for command in COMMANDS], chunksize=1)
+        done = pool.starmap(run_lists, parts, chunksize=1)
     ended = sum((one.ended for one in done), Counter[str]())
     wrong = [line for one in done for line in one.wrong]
     sys.stderr.writelines(f"{line}\n" for line in wrong)
     slowest = max(one.slowest for one in done)
     codes = ", ".join(f"{count:,} with {code}" for code, count in sorted(ended.items()))
-    figures = f"{ended.total():,} lists; exit codes: {codes}; slowest {slowest[0]:.1f} s ({slowest[1][:80]})"
+    figures = f"{ended.total():,} lists, seed {sizes.seed}; exit codes: {codes}; "
+    figures += f"slowest {slowest[0]:.1f} s ({slowest[1][:80]})"
     return Result("argument lists that end otherwise than in a line", len(wrong), "0", not wrong, figures, not wrong)
 
 
@@ -148,12 +173,11 @@ class Ended:
     slowest: tuple[float, str] = (0.0, "")
 
 
-def run_command(command: str, count: int, workspace: Path) -> Ended:
-    """Runs random argument lists of one command."""
-    found, folder = Ended(), workspace.parent / command
-    folder.mkdir()
-    for arguments in lists_of(command, count):
-        case = Case(workspace, folder, [command, *arguments])
+def run_lists(command: str, lists: Sequence[Sequence[str]], workspace: Path, directory: Path) -> Ended:
+    """Runs argument lists of one command."""
+    found = Ended()
+    for arguments in lists:
+        case = Case(workspace, directory, [command, *arguments])
         case.run()
         found.ended[str(case.code)] += 1
         found.slowest = max(found.slowest, (case.seconds, case.line))
@@ -163,7 +187,7 @@ def run_command(command: str, count: int, workspace: Path) -> Ended:
     return found
 
 
-def make_workspace(directory: Path) -> Path:
+def make_workspace(directory: Path) -> None:
     """Articles, questions, models and the outputs of all stages, small."""
     from transformers import AutoTokenizer
 
@@ -175,35 +199,26 @@ def make_workspace(directory: Path) -> Path:
     make_bart(directory / "bart", tokenizer, seed=3, layers=2, width=16, init_std=0.5)
     write_articles(directory / "articles.jsonl")
     write_questions(directory / "questions.jsonl")
-    for command in ("compose", "chunk", "embed", "index", "answer"):
-        whole = list(filled(WHOLE[command].split(), directory, directory / OUTPUTS[command]))
-        ragbeam(command, *whole)
-    return directory
-
-
-OUTPUTS = {"compose": "rag", "chunk": "passages", "embed": "embeddings", "index": "index", "answer": "answers"}
+    columns = {name: [str(n) for n in range(30)] for name in ("id", "title", "text")}
+    pq.write_table(
+        pa.table({**columns, "embeddings": [[float(n)] * 16 for n in range(30)]}), directory / "wiki.parquet"
+    )
+    for command, name in OUTPUTS.items():
+        output = directory / name if "." not in name else directory.parent / name
+        ragbeam(command, *filled(WHOLE[command].split(), directory, output))
 
 
 def filled(arguments: Sequence[str], workspace: Path, output: Path) -> list[str]:
     """Arguments with the paths that names stand for."""
-    names = {*OUTPUTS.values(), "articles.jsonl", "questions.jsonl", "encoder", "bart", "no_questions.jsonl"}
+    names = {*PLACES, "bart", "wiki.parquet", "no_questions.jsonl"}
     paths = [str(workspace / one) if one in names else one for one in arguments]
     return [str(output) + one[3:] if one == "OUT" or one.startswith("OUT/") else one for one in paths]
 
 
-def lists_of(command: str, count: int) -> list[list[str]]:
-    """Random argument lists of a command, the same in every run: whole ones with one to three changes."""
-    found: list[list[str]] = []
-
-    @settings(
-        max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
-    )
-    @given(st.data())
-    def collect(data: Any) -> None:
-        found.append(changed(WHOLE[command].split(), actions_of(command), data.draw))
-
-    collect()
-    return found
+def lists_of(command: str, count: int, seed: int) -> list[list[str]]:
+    """Random argument lists of a command, the same for a seed: whole ones with one to three changes."""
+    draw, actions = random.Random(f"{seed} {command}"), actions_of(command)
+    return [changed(WHOLE[command].split(), actions, draw) for _ in range(count)]
 
 
 def actions_of(command: str) -> list[argparse.Action]:
@@ -213,26 +228,29 @@ def actions_of(command: str) -> list[argparse.Action]:
     return [one for one in subparsers.choices[command]._actions if one.option_strings]
 
 
-def changed(arguments: list[str], actions: Sequence[argparse.Action], draw: Callable[[Any], Any]) -> list[str]:
+def changed(arguments: list[str], actions: Sequence[argparse.Action], draw: random.Random) -> list[str]:
     """Arguments with one to three random changes."""
-    places = ["passages", "embeddings", "index", "answers", "encoder", "rag", "articles.jsonl", "questions.jsonl"]
-    for _ in range(draw(st.integers(1, 3))):
-        change = draw(st.sampled_from(["flag", "flag", "flag", "value", "drop", "misspell", "twice", "alone", "place"]))
+    for _ in range(draw.randint(1, 3)):
+        change = draw.choice(["flag", "flag", "flag", "value", "drop", "misspell", "twice", "alone", "place"])
         flags = [place for place, one in enumerate(arguments) if one.startswith("--")]
         values = [place for place, one in enumerate(arguments) if not one.startswith("-")]
         if change == "flag":
-            action = draw(st.sampled_from(actions))
-            arguments = [*arguments, draw(st.sampled_from(action.option_strings))]
+            action = draw.choice(actions)
+            flag = draw.choice(action.option_strings)
+            if flag in arguments and draw.random() < 0.8:  # else it is given twice
+                place = arguments.index(flag)
+                arguments = arguments[:place] + arguments[place + 2 :]
+            arguments = [*arguments, flag]
             if action.nargs != 0:
-                arguments.append(draw(st.sampled_from([*VALUES.get(action.type, VALUES[str]), *places])))
+                arguments.append(draw.choice([*VALUES.get(action.type, VALUES[str]), *PLACES]))
         elif change == "alone":
-            arguments = [*arguments, *draw(st.sampled_from(ALONE)).split()]
+            arguments = [*arguments, *draw.choice(ALONE).split()]
         elif change in ("value", "place") and values:
-            place = draw(st.sampled_from(values))
-            value = draw(st.sampled_from(places if change == "place" else VALUES[str]))
+            place = draw.choice(values)
+            value = draw.choice(PLACES if change == "place" else VALUES[str])
             arguments = [*arguments[:place], value, *arguments[place + 1 :]]
         elif change in ("drop", "misspell", "twice") and flags:
-            place = draw(st.sampled_from(flags))
+            place = draw.choice(flags)
             pair = {
                 "drop": [],
                 "misspell": [arguments[place][:-1], *arguments[place + 1 : place + 2]],
@@ -240,6 +258,9 @@ def changed(arguments: list[str], actions: Sequence[argparse.Action], draw: Call
             }[change]
             arguments = [*arguments[:place], *pair, *arguments[place + 2 :]]
     return arguments
+
+
+FOLDERS = ("out", "here", "home", "temporary")  # of a case
 
 
 class Case:
@@ -253,27 +274,29 @@ class Case:
 
     def __init__(self, workspace: Path, directory: Path, arguments: Sequence[str]):
         self._workspace, self._folder = workspace, directory / "case"
-        self.line = shlex.join(arguments)
+        self.line, self._command = shlex.join(arguments), arguments[0]
         self._arguments = filled(arguments, workspace, self._folder / "out" / "put")
         self.code: int | None = None
         self.seconds = 0.0
         self._before = state_of(workspace)
 
     def run(self) -> None:
-        """Runs it, at most LIMIT_SECS; the code is None if it had to be killed."""
-        (self._folder / "out").mkdir(parents=True)
-        (self._folder / "here").mkdir()
+        """Runs it, at most LIMIT_SECS, or longer if processes outnumber cores; the code is None if it was killed."""
+        for name in FOLDERS:
+            (self._folder / name).mkdir(parents=True)
+        (self._folder / "stderr").touch()
         started = time.monotonic()
         child = os.fork()
         if not child:
             self._be()
-        interrupted = False
+        served = False
+        limit = LIMIT_SECS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
             self.seconds = time.monotonic() - started
-            if self._arguments[0] == "workers" and self.seconds > SERVED_SECS and not interrupted:
+            if self._command == "workers" and not served and LISTENS in (self._folder / "stderr").read_bytes():
                 os.kill(child, signal.SIGINT)
-                interrupted = True
-            if self.seconds > LIMIT_SECS:
+                served = True
+            if self.seconds > limit:
                 os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 return
@@ -282,16 +305,18 @@ class Case:
         self.code = os.waitstatus_to_exitcode(ended[1])
 
     def _be(self) -> None:
-        os.setsid()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.chdir(self._folder / "here")
-        for descriptor, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(self._folder / name, os.O_WRONLY | os.O_CREAT), descriptor)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         code = 99
         try:
-            code = main(COMMANDS, self._arguments)
+            os.setsid()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.chdir(self._folder / "here")
+            os.environ |= {"HOME": str(self._folder / "home"), "TMPDIR": str(self._folder / "temporary")}
+            tempfile.tempdir = None
+            for descriptor, name in ((1, "stdout"), (2, "stderr")):
+                os.dup2(os.open(self._folder / name, os.O_WRONLY | os.O_CREAT), descriptor)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+            code = main(COMMANDS, self._arguments, whole_process=True)
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 98
         except BaseException:
@@ -321,8 +346,10 @@ class Case:
             return f"{len(errors)} error lines with exit code {self.code} ({last})"
         if state_of(self._workspace) != self._before:
             return "the workspace was changed"
-        if self.code == 2 and (left := list((self._folder / "out").rglob("*"))):
-            return f"left behind: {left[0].name}"
+        refused = self.code == 2 and self._command not in ("run", "demo")  # whose first stages may be done
+        for name in FOLDERS if refused else ("temporary",):
+            if left := list((self._folder / name).rglob("*")):
+                return f"left behind in {name}: {left[0].name}"
         return None
 
     def clean(self) -> None:
@@ -340,4 +367,4 @@ def state_of(directory: Path) -> dict[str, tuple[int, int, int]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(dataclasses.asdict(run_here(Path(sys.argv[1]), int(sys.argv[2])))))
+    print(json.dumps(dataclasses.asdict(run_here(Path(sys.argv[1]), Sizes(*map(int, sys.argv[2:]))))))

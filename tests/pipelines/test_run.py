@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.pipelines.workspace import fails, ragbeam, write_articles, write_questions
+from tests.pipelines.workspace import fails, instead, ragbeam, write_articles, write_questions
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def refused(capsys, *arguments: object, code: int = 2) -> str:
 def test_what_can_be_known_is_refused_before_the_first_stage(capsys, command, inputs, tmp_path, flags, part):
     there = [path.name for path in inputs.iterdir()]
     here = [inputs / flag if flag in there else flag for flag in flags]
-    assert part in refused(capsys, *command, *here, "--workspace", tmp_path / "workspace")
+    assert part in refused(capsys, *instead(command, here), "--workspace", tmp_path / "workspace")
     assert not (tmp_path / "workspace").exists()
 
 
@@ -112,7 +112,7 @@ def test_a_directory_of_other_settings_is_refused_before_the_first_stage(
     for other in {"passages", "embeddings", "index", "answers"} - {folder}:  # so that the first stage has work to do
         shutil.rmtree(workspace / other)
     before = contents(workspace)
-    line = refused(capsys, *command, *flags, "--workspace", workspace)
+    line = refused(capsys, *instead(command, flags), "--workspace", workspace)
     assert str(workspace / folder) in line
     assert part in line
     assert "--overwrite" in line

@@ -46,6 +46,16 @@ def ragbeam(*arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 0
 
 
+def instead(command: Sequence[object], flags: Sequence[object]) -> list[object]:
+    """A command line in which flags with their values take the place of its own."""
+    given, kept, replaced = {str(flag).partition("=")[0] for flag in flags}, list[object](), False
+    for part in command:
+        if str(part).startswith("--"):
+            replaced = part in given
+        kept += [part] * (not replaced)
+    return [*kept, *flags]
+
+
 def fails(capsys, *arguments: object) -> tuple[int, str]:
     """Runs a command that must fail; returns its exit code and the one line that it wrote to stderr."""
     capsys.readouterr()

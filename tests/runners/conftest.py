@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.pipelines.workspace import digests, ragbeam, write_articles, write_questions
+from tests.pipelines.workspace import digests, instead, ragbeam, write_articles, write_questions
 from tests.runners.listening import listeners
 
 RUN_SECS = 120
@@ -79,9 +79,9 @@ def there(store, request, inputs):
     for name in ("articles.jsonl", "questions.jsonl"):
         store.put(str(inputs / name), f"{bucket}/in/{name}")
 
-    def arguments(workspace: str, *more: object) -> list[object]:
-        command = run_arguments(inputs, workspace, f"{bucket}/encoder", f"{bucket}/rag")
-        return [str(part).replace(str(inputs), f"{bucket}/in") for part in [*command, *more]]
+    def arguments(workspace: str, *flags: object) -> list[object]:
+        command = instead(run_arguments(inputs, workspace, f"{bucket}/encoder", f"{bucket}/rag"), flags)
+        return [str(part).replace(str(inputs), f"{bucket}/in") for part in command]
 
     return arguments
 

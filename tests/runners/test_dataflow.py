@@ -15,7 +15,7 @@ import fsspec
 import pytest
 
 from tests.pipelines import crossings
-from tests.pipelines.workspace import fails
+from tests.pipelines.workspace import fails, instead
 from tests.runners.google import Google
 
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it asks a gRPC service that the fake has not
@@ -181,8 +181,8 @@ def test_the_staged_package_is_the_same_each_time_and_leaves_the_demo_out(tmp_pa
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_sent(google, capsys, more, said):
-    flags = [*JOBS["embed"], "--output", "gs://b/out", *on_dataflow(google), *more]
-    code, line = fails(capsys, "embed", *flags)
+    flags = [*JOBS["embed"], "--output", "gs://b/out", *on_dataflow(google)]
+    code, line = fails(capsys, "embed", *instead(flags, more))
     assert (code, said in line) == (2, True), line
     assert SECRET not in line
     assert not google.requests

@@ -10,7 +10,7 @@ import pytest
 
 from rag_ops.models.compose import compose
 from tests.benchmarks import bench_flink
-from tests.pipelines.workspace import ragbeam, write_articles, write_questions
+from tests.pipelines.workspace import instead, ragbeam, write_articles, write_questions
 from tests.runners import flink, listening
 from tests.runners.conftest import all_digests, run_arguments
 
@@ -79,12 +79,12 @@ def test_a_pool_of_workers_gives_the_local_bytes_though_a_task_manager_is_killed
     write_questions(tmp_path / "questions.jsonl")
     model = tmp_path / "model"
     compose(minilm, tiny_bart, str(model))
-    job = [str(part) for part in run_arguments(tmp_path, tmp_path / "expected", minilm, model)]
-    job += ["--num_shards", str(SHARDS), "--passage_words", "100"]
+    cut = ["--num_shards", SHARDS, "--passage_words", 100]
+    job = instead(run_arguments(tmp_path, tmp_path / "expected", minilm, model), cut)
     ragbeam(*job)
     out = tmp_path / "out"
     external = ["--environment_type", "EXTERNAL", "--environment_config", f"localhost:{pool}"]
-    command = [sys.executable, "-m", "pipelines.cli", *job, "--workspace", out, *on_flink(cluster)]
+    command = [sys.executable, "-m", "pipelines.cli", *instead(job, ["--workspace", out]), *on_flink(cluster)]
     command += ["--job_endpoint", endpoint, *external]
     with (tmp_path / "run.log").open("wb") as log:
         running = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, start_new_session=True)

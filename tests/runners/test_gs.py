@@ -7,7 +7,7 @@ import subprocess
 import fsspec
 import pytest
 
-from tests.pipelines.workspace import fails, ragbeam
+from tests.pipelines.workspace import fails, instead, ragbeam
 from tests.runners.conftest import MODELS, STAGES, all_digests, kill_when, left_over, run_arguments
 from tests.runners.flink import cache, free_port, listens, wait_until
 
@@ -76,7 +76,7 @@ def test_a_workspace_there_has_the_local_bytes_and_nothing_else_and_is_reused(th
 def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(there, store, inputs, tmp_path, request):
     cut = ["--num_shards", 24]  # so that embed is long enough to be met in its middle
     models = [request.getfixturevalue(fixture) for fixture in MODELS.values()]
-    ragbeam(*run_arguments(inputs, tmp_path / "local", *models), *cut)
+    ragbeam(*instead(run_arguments(inputs, tmp_path / "local", *models), cut))
     command = there(f"{BUCKET}/killed", *cut)
 
     def written() -> list[str]:

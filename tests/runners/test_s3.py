@@ -11,7 +11,7 @@ import pytest
 from rag_ops.errors import JobError
 from rag_ops.storage import store as storage
 from rag_ops.storage.stages import write_shard
-from tests.pipelines.workspace import fails, ragbeam
+from tests.pipelines.workspace import fails, instead, ragbeam
 from tests.runners.conftest import MODELS, STAGES, all_digests, kill_when, left_over, run_arguments
 from tests.runners.flink import free_port, listens, wait_until
 
@@ -102,7 +102,7 @@ def test_worker_processes_each_with_its_own_connection_give_the_same_bytes(done,
 def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(there, server, store, inputs, tmp_path, request):
     cut = ["--num_shards", 24]  # so that embed is long enough to be met in its middle
     models = [request.getfixturevalue(fixture) for fixture in MODELS.values()]
-    ragbeam(*run_arguments(inputs, tmp_path / "local", *models), *cut)
+    ragbeam(*instead(run_arguments(inputs, tmp_path / "local", *models), cut))
     command = [str(part) for part in there(f"{BUCKET}/killed", *cut)]
     written = re.compile(r"PUT /bucket/killed/embeddings/embeddings-\S+")
     kill_when(lambda: len(written.findall(server.read_text())) >= 3, command, tmp_path / "run.log")

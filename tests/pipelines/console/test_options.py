@@ -232,6 +232,28 @@ def test_a_switch_takes_no_value(value):
         parsed("chunk", f"--overwrite={value}")
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_a_flag_of_one_value_that_is_given_twice_is_refused_unless_it_is_the_same(command):
+    parser, flags = build_parser([command]), command.flags()
+    output = (
+        [] if command.name in WITHOUT_OUTPUT else ["--workspace" if command.name == "run" else "--output", "o.json"]
+    )
+    given = [command.name, *REQUIRED[command.name], *output]
+    for cls, field, _ in leaves(parsed(command.name)):
+        kind, many = settings.kind_of(cls, field.name)
+        flag = f"--{settings.declared(cls)[field.name].flag or field.name}"
+        if kind is not bool and not many and flag in flags:
+            first = given[given.index(flag) + 1] if flag in given else "o.json" if kind is str else "2"
+            assert parser.parse_args([*given, flag, first, flag, first])
+            with pytest.raises(InputError, match=rf"^{flag} is given twice: \[.*, .*\]; give it once$"):
+                parser.parse_args([*given, flag, first, flag, "3"])
+
+
+def test_two_values_of_a_flag_are_both_told():
+    with pytest.raises(InputError, match=r"^--num_shards is given twice: \[2, 3\]; give it once$"):
+        parsed("chunk", "--num_shards", "2", "--num_shards", "3")
+
+
 def test_a_flag_of_several_values_that_is_given_twice_takes_all():
     assert list(parsed("chunk", "--input", "b.xml", "c.xml").input) == ["a.xml", "b.xml", "c.xml"]
     assert list(parsed("answer", "--questions", "r.csv").questions) == ["q.csv", "r.csv"]

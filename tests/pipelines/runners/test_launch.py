@@ -21,7 +21,7 @@ def test_the_local_runner_is_beams_in_process_one(arguments):
         ["--runner=FlinkRunner", "--max_bundle_size=7", "--environment_cache_millis", "5", "--state_backend=rocksdb"],
         ["--runner=DataflowRunner", "--dataflow_service_options=a=b", "--dataflow_service_options=c", "--region", "eu"],
         ["--runner=DataflowRunner", "--experiments=a", "--experiments=b,c", "--labels=x=y", "--no_use_public_ips"],
-        ["--runner=PrismRunner", "--prism_location", "/prism"],
+        ["--runner=PrismRunner", "--prism_location", "/prism", "--prism_location=/prism"],
         ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type", "EXTERNAL"],
         ["--direct_running_mode", "multi_processing", "--direct_num_workers", "2"],
     ],
@@ -52,6 +52,8 @@ def test_flags_of_a_runner_are_known_and_stay(arguments):
         (["--parallelism"], "expected one argument"),
         (["--direct_running_mode", "no_such"], "invalid choice: 'no_such'"),
         (["--"], "unknown flag: '--'"),
+        (["--parallelism=2", "--parallelism", "3"], "--parallelism is given twice, with another value; give it once"),
+        (["--s3_session_token=a", "--s3_session_token=b"], "--s3_session_token is given twice, with another value;"),
     ],
 )
 def test_what_nobody_consumes_is_refused(given, says, runner, capsys):
@@ -62,8 +64,8 @@ def test_what_nobody_consumes_is_refused(given, says, runner, capsys):
     assert not capsys.readouterr().err  # argparse itself would print the usage
 
 
-@pytest.mark.parametrize("given", [["--parallelism=2", "--parallelism", "3"], ["--streaming", "--streaming"]])
-def test_a_flag_of_beams_may_be_said_twice(given):
+@pytest.mark.parametrize("given", [["--parallelism=3", "--parallelism", "3"], ["--streaming", "--streaming"]])
+def test_a_flag_of_beams_may_say_the_same_twice(given):
     launch.check(given, [])
 
 
