@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from pipelines.console.command import Command, say
-from pipelines.console.options import Options, check_local_output, local_output_setting
+from pipelines.console.options import Options, local_output_setting
 from rag_ops.errors import InputError
 from rag_ops.settings import setting
+from rag_ops.storage.places import local_output
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class ComposeOptions(Options):
                 value="both" if self.generator else "neither",
                 remedy="see ragbeam compose --help",
             )
-        check_local_output(self.output)
+        local_output(self.output)
 
 
 def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> None:

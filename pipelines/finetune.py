@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 from pipelines.console import events
 from pipelines.console.command import Command, say
-from pipelines.console.options import Options, check_local_output, local_output_setting
+from pipelines.console.options import Options, local_output_setting
 from pipelines.console.progress import PLAIN_LINE_SECS
 from pipelines.transforms.model_workers import DeviceOptions
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.questions.reading import QuestionOptions, expand_question_files, read_questions
 from rag_ops.settings import setting
+from rag_ops.storage.places import local_output
 from rag_ops.training.settings import FinetuneSettings
 
 
@@ -37,8 +38,8 @@ class FinetuneOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_local_output(self.output)
-        if os.path.exists(self.output) and not os.path.isdir(self.output):
+        path = local_output(self.output)
+        if os.path.exists(path) and not os.path.isdir(path):
             raise InputError("--output is a file", value=self.output, expected="a directory")
 
 

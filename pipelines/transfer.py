@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from pipelines.console.command import Command, say
-from pipelines.console.options import VECTOR_DTYPES, Options, check_local_output
+from pipelines.console.options import VECTOR_DTYPES, Options, overwrite_setting
 from rag_ops.errors import InputError
 from rag_ops.settings import setting
 from rag_ops.storage import store
+from rag_ops.storage.places import check_workspace, local_output
 from schemas.layout import CHUNK, EMBED, INDEX
 
 NEEDED = {"dpr": ("index", "passages"), "wiki_dpr": ("input",)}
@@ -32,9 +33,11 @@ class ImportOptions(Options):
     dtype: str | None = setting(
         None, "of the vectors on disk; by default float32 of dpr, else float16", choices=VECTOR_DTYPES
     )
+    overwrite: bool = overwrite_setting()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_workspace(self.output, "output")
         if missing := [name for name in NEEDED[self.format] if not getattr(self, name)]:
             raise InputError(f"--format {self.format} needs --{missing[0]}")
 
@@ -53,24 +56,28 @@ class ExportOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_local_output(self.output)
+        local_output(self.output)
 
 
 def run_import(options: ImportOptions, beam_arguments: Sequence[str] = ()) -> None:
     """Writes passages, embeddings and index.
 
     Raises:
-        InputError: a file is missing, or of another kind.
+        InputError: a file is missing, or of another kind, or the workspace holds what another command made.
     """
     from rag_ops.interop import imports
 
     if options.format == "dpr":
         assert options.index is not None  # the options checked it
         assert options.passages is not None
-        dtype = options.dtype or "float32"
-        made = imports.import_dpr(options.index, options.passages, options.output, options.encoder, dtype)
+        made = imports.import_dpr(
+            *(options.index, options.passages, options.output, options.encoder, options.dtype or "float32"),
+            overwrite=options.overwrite,
+        )
     else:
-        made = imports.import_parquet(options.input, options.output, options.encoder, options.dtype or "float16")
+        made = imports.import_parquet(
+            *(options.input, options.output, options.encoder, options.dtype or "float16"), overwrite=options.overwrite
+        )
     say(f"import: {made.rows:,} passages with their vectors, in {options.output}")
 
 

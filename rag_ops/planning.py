@@ -42,6 +42,11 @@ INDEX_COPIES = 1.05  # peak over shard size while an index shard is filled
 EMBED_COPIES = 3.0  # peak over the size of a shard's vectors while it is embedded and written
 
 
+MIN_RATE, MAX_RATE = 1e-9, 1e9  # rows a second
+MAX_MEASURED = 1e12  # seconds, bytes
+MAX_FEED_FORWARD = 1 << 20  # numbers of a feed-forward layer
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """The size of an encoder or a generator: bytes of its weights in float32, numbers of its feed-forward layer."""
@@ -51,15 +56,20 @@ class Model:
 
     @classmethod
     def of(cls, name: str) -> Model:
-        """Returns the sizes of a model, read from its files."""
+        """Returns the sizes of a model, read from its files.
+
+        Raises:
+            InputError: its configuration gives none.
+        """
         directory = checkpoints.weights_directory(checkpoints.find_model(name))
         config = checkpoints.read_config(directory)
         part = config.get("generator", config)
-        feed_forward = part.get("intermediate_size") or part.get("encoder_ffn_dim") or part.get("d_ff") or 3072
+        keys = [key for key in ("intermediate_size", "encoder_ffn_dim", "d_ff") if part.get(key)]
+        feed_forward = checkpoints.number_in(part, keys, MAX_FEED_FORWARD, directory) if keys else 3072
         weights = sum(os.path.getsize(path) for path in Path(directory).glob("*.safetensors")) or sum(
             os.path.getsize(path) for path in Path(directory).glob("*.bin")
         )
-        return cls(weights, int(feed_forward))
+        return cls(weights, feed_forward)
 
 
 BERT_BASE = Model(438_000_000, 3072)
@@ -155,12 +165,20 @@ class Rate:
         start_secs: seconds of the stage's start and end, whatever its rows.
         row_bytes: bytes of a row on disk; None if not measured.
         search_secs: seconds of one worker to search one vector for one question; answer's alone.
+
+    Raises:
+        ValueError: a number is no rate, size or time.
     """
 
     rows_per_sec: float
     start_secs: float = 0.0
     row_bytes: float | None = None
     search_secs: float = 0.0
+
+    def __post_init__(self) -> None:
+        others = self.start_secs, self.row_bytes or 0.0, self.search_secs
+        if not MIN_RATE <= self.rows_per_sec <= MAX_RATE or not all(0 <= one <= MAX_MEASURED for one in others):
+            raise ValueError("no rate")
 
     def seconds(self, rows: int, vectors: int, workers: int) -> float:
         """Seconds for so many rows, and for the search of so many vectors."""
@@ -242,21 +260,25 @@ def measured_rates(workspace: str) -> dict[str, Rate]:
     """The rate of each stage, from the run.json files of an earlier run in a workspace directory.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or one that says no rate.
     """
     reports = {}
-    for stage in STAGES.values():
-        url = store.join(workspace, stage.folder, "run.json")
-        if store.exists(url):
-            report = json.loads(store.read_text(url))
-            if report["shards"]["made"] == report["shards"]["total"]:
-                reports[stage.name] = report
-    if not reports:
+    try:
+        for stage in STAGES.values():
+            url = store.join(workspace, stage.folder, "run.json")
+            if store.exists(url):
+                report = json.loads(store.read_text(url))
+                if report["shards"]["made"] == report["shards"]["total"]:
+                    reports[stage.name] = report
+        vectors = reports["index"]["rows"] if "index" in reports else 0
+        rates = {name: _rate_of(report, vectors) for name, report in reports.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise InputError("a run.json there gives no rate", value=workspace, remedy="give --rate") from error
+    if not rates:
         raise InputError(
             "no rates there", value=workspace, expected="a workspace of ragbeam run, with run.json in its stages"
         )
-    vectors = reports["index"]["rows"] if "index" in reports else 0
-    return {name: _rate_of(report, vectors) for name, report in reports.items()}
+    return rates
 
 
 def _rate_of(report: Mapping[str, Any], vectors: int) -> Rate:
@@ -288,8 +310,8 @@ def parse_rates(given: Sequence[str]) -> dict[str, Rate]:
         try:
             rates[stage] = Rate(float(number))
         except ValueError:
-            rates[stage] = Rate(0.0)
-        if stage not in STAGES or not rates[stage].rows_per_sec > 0:
+            stage = ""
+        if stage not in STAGES:
             raise InputError("--rate is no rate", value=text, expected=f"STAGE=ROWS_PER_SEC, of {', '.join(STAGES)}")
     return rates
 

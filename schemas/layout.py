@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 UNIONS = (types.UnionType, typing.Union)
 MAX_DIMENSION = 1 << 16
+MAX_DOCS = 10_000  # passages of a question
 MAX_VALUE_CHARS = 80  # of a wrong value in an error line
 # What the manifest of each stage says under `info`: for readers, deciding nothing. What is unknown is left out, unless
 # the class is one of keys that are always there.
@@ -159,8 +160,12 @@ class Stage:
         """What is wrong with the `config` of a manifest, as a clause; None if nothing is."""
         if self.config is None:
             return None
-        wrong = _wrong_values(self.config, config, "config")
-        return wrong or ("its config.n_docs is less than 1" if config["n_docs"] < 1 else None)
+        if wrong := _wrong_values(self.config, config, "config"):
+            return wrong
+        for name in ("n_docs", "retrieve"):
+            if (value := config.get(name)) is not None and not 0 < value <= MAX_DOCS:
+                return f"its config.{name} is {value!r}, not 1 to {MAX_DOCS}"
+        return None
 
 
 def _wrong_values(schema: type, values: Mapping[str, Any], where: str) -> str | None:

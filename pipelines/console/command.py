@@ -152,6 +152,8 @@ def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool, las
     """Parses and runs one command; its errors become lines and exit codes."""
     started = time.monotonic()
     try:
+        if odd := [argument for argument in arguments if not _is_text(argument)]:
+            raise InputError("an argument is not UTF-8", value=odd[0], expected="names and values in UTF-8")
         parser = build_parser(commands)
         known, rest = parser.parse_known_args(arguments)
         given = vars(known)
@@ -182,6 +184,15 @@ def _run(commands: Sequence[Command], arguments: Sequence[str], debug: bool, las
         if interrupts.received():  # which a library may have turned into something else
             return interrupts.report(_say_end)
         return _explained(error, debug)
+
+
+def _is_text(argument: str) -> bool:
+    """Whether an argument is UTF-8; of other bytes Python makes what can be encoded by nobody."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _say_end(line: str, code: int) -> int:

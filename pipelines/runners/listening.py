@@ -7,6 +7,7 @@ worker pool, or of a runner's control service, runs any code as this user.
 from __future__ import annotations
 
 import ipaddress
+import socket
 import types
 from typing import Any
 
@@ -40,6 +41,18 @@ def bind_launcher() -> None:
     # The embedded job service gives its workers the machine's name in its network to call back.
     external: Any = worker_handlers.ExternalWorkerHandler
     external.host_from_worker = worker_handlers.GrpcWorkerHandler.host_from_worker
+
+
+def check(host: str, port: int) -> None:
+    """Binds a port of `host` and lets it go, for gRPC reports what it cannot bind in lines of its own, secrets and all.
+
+    Raises:
+        OSError, UnicodeError: it cannot be bound.
+    """
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
 
 
 def is_loopback(host: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import http.client
 import json
 import logging
 import socket
@@ -76,7 +77,7 @@ def check_flink(master: str, parallelism: int) -> int:
             overview = json.load(reply)
         free, total = int(overview["slots-available"]), int(overview["slots-total"])
         task_managers = int(overview.get("taskmanagers", 1))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         raise JobError(
             f"the Flink cluster does not answer ({getattr(error, 'reason', error)})",
             value=master,

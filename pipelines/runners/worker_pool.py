@@ -88,13 +88,14 @@ def serve(port: int, host: str = listening.LOOPBACK) -> None:
     Raises:
         JobError: the port is taken, or `host` is no address of this machine.
     """
-    with contextlib.suppress(OSError), socket.create_connection((host, port), CONNECT_SECS):
+    with contextlib.suppress(OSError, UnicodeError), socket.create_connection((host, port), CONNECT_SECS):
         # gRPC would share the port with another pool, and each get half of the calls
         raise JobError("the port is taken", value=port, remedy="give another --port")
     listening.bind(worker_pool_main, host)
     try:
+        listening.check(host, port)
         _, server = WorkerPool.start(use_process=True, port=port)
-    except RuntimeError as error:
+    except (OSError, UnicodeError, RuntimeError) as error:
         raise JobError(
             f"cannot listen on port {port} there",
             value=host,

@@ -8,6 +8,7 @@ graph index holds vectors with one more number, by L2 distance; see `faiss_facto
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import pickle
 import shutil
@@ -24,6 +25,7 @@ from rag_ops.articles.reading import plan_splits, read_split
 from rag_ops.errors import InputError
 from rag_ops.retrieval import faiss_factory, faiss_index
 from rag_ops.storage import store
+from rag_ops.storage.manifests import find_manifest
 from rag_ops.storage.parquet import open_parquet, write_parquet
 from rag_ops.storage.rows import as_matrix
 from rag_ops.storage.stages import StageOutput, write_shard
@@ -40,7 +42,9 @@ SAMPLE_ROWS = 1000  # sample that shows how the vectors of a graph were made
 ONE_LENGTH = 0.05  # of the mean, how far apart lengths may be of what 8 bits for each number make of one length
 
 
-def import_dpr(index: str, passages_url: str, output: str, encoder: str, dtype: str = "float32") -> Manifest:
+def import_dpr(
+    index: str, passages_url: str, output: str, encoder: str, dtype: str = "float32", *, overwrite: bool = False
+) -> Manifest:
     """DPR's files to passages, embeddings and index in directory `output`.
 
     The vectors are what the FAISS index reconstructs; the index is its file, as it is.
@@ -52,11 +56,13 @@ def import_dpr(index: str, passages_url: str, output: str, encoder: str, dtype: 
         output: local or remote directory; gets `passages`, `embeddings` and `index`.
         encoder: name of the DPR context encoder that made the vectors, for the record.
         dtype: dtype of the vectors on disk.
+        overwrite: whether to replace what another command or another import made there.
 
     Raises:
-        InputError: a file is missing or is not what it should be, a pickle holds more than plain data, or the index
-            does not rank by inner product or cannot give its vectors back.
+        InputError: a file is missing or is not what it should be, a pickle holds more than plain data, the index does
+            not rank by inner product or cannot give its vectors back, or `output` holds something else.
     """
+    _index_output(output).check(overwrite, anew=True)
     index_url, meta_url = _dpr_files(index)
     ids = [str(name) for name in read_pickle(meta_url, list)]
     state = store.state_of(_existing(index_url))
@@ -83,17 +89,23 @@ def import_dpr(index: str, passages_url: str, output: str, encoder: str, dtype: 
             }
             yield pa.table(columns), vectors
 
-    made = write_corpus(output, rows(), len(ids), encoder, dtype)
+    made = write_corpus(output, rows(), len(ids), encoder, dtype, overwrite=overwrite)
     graph = faiss_factory.graph_of(opened) is not None
     info = {"spec": "HNSW" if graph else "imported", "augmented": augmented, "stored_as": "imported"}
-    return _write_index(output, made, index_url, info)
+    return _write_index(output, made, index_url, info, overwrite)
 
 
-def import_parquet(inputs: Sequence[str], output: str, encoder: str, dtype: str = "float16") -> Manifest:
+def import_parquet(
+    inputs: Sequence[str], output: str, encoder: str, dtype: str = "float16", *, overwrite: bool = False
+) -> Manifest:
     """Parquet files with columns id, title, text and embeddings (the wiki_dpr dataset's) to passages and embeddings.
 
+    Args:
+        inputs: URLs, globs or directories of the files.
+        output, encoder, dtype, overwrite: see `import_dpr`.
+
     Raises:
-        InputError: a file or a column is missing.
+        InputError: a file or a column is missing, or `output` holds something else.
     """
     urls = [url for given in inputs for url in store.expand(given, "Parquet file")]
     columns = ["id", "title", "text", "embeddings"]
@@ -115,10 +127,12 @@ def import_parquet(inputs: Sequence[str], output: str, encoder: str, dtype: str 
                     yield pa.Table.from_batches([batch]).select(columns).cast(pa.schema(types))
 
     rows = ((table.select(columns[:3]), as_matrix(table[columns[3]])) for table in _regrouped(tables(), SHARD_ROWS))
-    return write_corpus(output, rows, count, encoder, dtype)
+    return write_corpus(output, rows, count, encoder, dtype, overwrite=overwrite)
 
 
-def write_corpus(output: str, shards: Iterable[Rows], count: int, encoder: str, dtype: str) -> Manifest:
+def write_corpus(
+    output: str, shards: Iterable[Rows], count: int, encoder: str, dtype: str, *, overwrite: bool
+) -> Manifest:
     """Writes shards as the outputs of chunk and embed; returns the manifest of the embeddings.
 
     Args:
@@ -127,15 +141,43 @@ def write_corpus(output: str, shards: Iterable[Rows], count: int, encoder: str, 
         count: rows of all.
         encoder: name of the DPR encoder, for the record.
         dtype: "float16" or "float32".
+        overwrite: see `import_dpr`.
     """
     urls = [store.join(output, name) for name in ("passages", "embeddings")]
     made_with = {"encoder": encoder, "pooling": "pooler", "normalize": False}
     config = {"imported": made_with, "dtype": dtype}
     outputs = [StageOutput(url, stage, config, {}) for url, stage in zip(urls, ("chunk", "embed"), strict=True)]
-    for stage in outputs:
-        stage.begin(True)
+    with _writing(outputs, overwrite):
+        return _write_shards(outputs, shards, max(1, -(-count // SHARD_ROWS)), made_with, dtype)
+
+
+@contextlib.contextmanager
+def _writing(outputs: Sequence[StageOutput], overwrite: bool) -> Iterator[None]:
+    """Opens all of the outputs for writing, or none; an import that fails leaves nothing unfinished."""
+    for one in outputs:
+        one.check(overwrite, anew=True)
+    begun: list[StageOutput] = []
+    with contextlib.ExitStack() as held:
+        for one in outputs:
+            held.enter_context(one.locked())
+        try:
+            for one in outputs:
+                one.begin(overwrite)
+                begun.append(one)
+            yield
+        except Exception:
+            for one in begun:
+                if find_manifest(one.url) is None:
+                    one.forget()
+                    one.abandon()
+            raise
+
+
+def _write_shards(
+    outputs: Sequence[StageOutput], shards: Iterable[Rows], total: int, made_with: Mapping[str, Any], dtype: str
+) -> Manifest:
+    """Writes shards of passages and of vectors, and both manifests; returns that of the vectors."""
     records: tuple[list[ShardRecord], list[ShardRecord]] = ([], [])
-    total = max(1, -(-count // SHARD_ROWS))
     dimension = None
     for number, (rows, vectors) in enumerate(shards):
         dimension = vectors.shape[1]
@@ -159,7 +201,7 @@ def write_corpus(output: str, shards: Iterable[Rows], count: int, encoder: str, 
         "encoder_digest": None,
         "passages_digest": made.digest,
     }
-    return outputs[1].finish(records[1], {"passages": urls[0]}, info)
+    return outputs[1].finish(records[1], {"passages": outputs[0].url}, info)
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -207,18 +249,20 @@ def _dpr_passages(url: str) -> dict[str, tuple[str, str]]:
     return {str(name): (value[0], value[1]) for name, value in found.items()}
 
 
-def _write_index(output: str, embedded: Manifest, index_url: str, info: dict[str, Any]) -> Manifest:
+def _index_output(output: str, embeddings_digest: str = "") -> StageOutput:
+    config = {"imported": True, "metric": "inner_product"}
+    return StageOutput(store.join(output, "index"), "index", config, {"embeddings": embeddings_digest})
+
+
+def _write_index(output: str, embedded: Manifest, index_url: str, info: Mapping[str, Any], overwrite: bool) -> Manifest:
     """Copies a FAISS file as the only shard of an index of the imported embeddings."""
-    url, embeddings_url = store.join(output, "index"), store.join(output, "embeddings")
-    stage = StageOutput(url, "index", {"imported": True, "metric": "inner_product"}, {"embeddings": embedded.digest})
-    stage.begin(True)
+    stage = _index_output(output, embedded.digest)
 
     def write(file: Any) -> int:
         with store.open_read(index_url) as source:
             shutil.copyfileobj(source, file)
         return embedded.rows
 
-    record = write_shard(url, STAGES["index"].shard(0, 1), stage.fingerprint, write)
     kept = ("encoder", "encoder_digest", "pooling", "normalize", "dtype", "dimension", "passages_digest")
     whole = {
         **info,
@@ -230,8 +274,10 @@ def _write_index(output: str, embedded: Manifest, index_url: str, info: dict[str
         "recall_queries": 0,
         "search": {},
     }
-    inputs = {"embeddings": embeddings_url, "passages": store.join(output, "passages")}
-    return stage.finish([record], inputs, whole)
+    inputs = {name: store.join(output, name) for name in ("embeddings", "passages")}
+    with _writing([stage], overwrite):
+        record = write_shard(stage.url, STAGES["index"].shard(0, 1), stage.fingerprint, write)
+        return stage.finish([record], inputs, whole)
 
 
 def _regrouped(parts: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:

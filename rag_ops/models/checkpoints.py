@@ -13,7 +13,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rag_ops.models import dpr_checkpoints
 from rag_ops.models.sentence_encoders import EncoderConfig, is_sentence_encoder, read_encoder_config, transformer_folder
 from rag_ops.redaction import public_url
 from rag_ops.storage import store
+from schemas.layout import MAX_DIMENSION
 
 OUR_KEY = "ragbeam"
 RAG_TOKEN = "RagTokenForGeneration"  # the name in config.json's `architectures`
@@ -33,6 +34,7 @@ MODEL_FILES = "*.json *.safetensors pytorch_model*.bin vocab* merges.txt *.model
 _COUNTS = re.compile(r"(layers?|blocks|experts|groups|networks|labels)$")
 MAX_COUNT = 1000
 WHOLE = "get the model again, or mend its config.json"
+PARTS = ("question_encoder", "generator", OUR_KEY)
 IGNORED_FILES = ("data_config.json", "trainer_state.json", "generation_config.json")
 
 
@@ -118,6 +120,8 @@ def read_config(directory: str) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise InputError("config.json names no model_type", value=directory, expected="a Hugging Face model directory")
+    if odd := [name for name in PARTS if not isinstance(config.get(name, {}), dict)]:
+        raise InputError(f"config.json has a {odd[0]} that is no object", value=directory, remedy=WHOLE)
     for key, value in _numbers(config):
         if _COUNTS.search(key) and value > MAX_COUNT:
             raise InputError(
@@ -196,10 +200,33 @@ def check_rag_token(directory: str, name: str) -> None:
 
 
 def dimension(directory: str) -> int:
-    """Dimension of the vectors of the encoder (in a RAG model: the question encoder) in a local directory."""
+    """Dimension of the vectors of the encoder (in a RAG model: the question encoder) in a local directory.
+
+    Raises:
+        InputError: config.json gives none.
+    """
     config = read_config(directory)
     config = config.get("question_encoder", config) if config["model_type"] == "rag" else config
-    return int(config.get("projection_dim") or config["hidden_size"])
+    return number_in(config, ("projection_dim", "hidden_size"), MAX_DIMENSION, directory)
+
+
+def number_in(config: Mapping[str, Any], keys: Sequence[str], most: int, directory: str) -> int:
+    """The first number that a configuration gives under one of some keys, 1 to `most`.
+
+    Args:
+        config: config.json of the model in `directory`, or the part of it for an encoder or a generator.
+        keys: the keys, of which those without a value are passed over.
+        most: the largest number that makes sense.
+        directory: local directory, for the error line.
+
+    Raises:
+        InputError: it gives another one, or none.
+    """
+    value = next((config[key] for key in keys if config.get(key)), None)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+        what = f"config.json gives no {' or '.join(keys)} from 1 to {most:,}"
+        raise InputError(what, value=directory, remedy=WHOLE)
+    return value
 
 
 def context_digest(directory: str) -> str | None:

@@ -15,7 +15,7 @@ from rag_ops.models.loading import load_encoder, load_encoder_tokenizer, load_ge
 from rag_ops.models.prompting import encoder_note
 from rag_ops.models.warm_start import read_trained, warm_start_generator
 from rag_ops.storage import store
-from rag_ops.storage.places import check_empty
+from rag_ops.storage.places import check_empty, local_output
 
 
 def compose(
@@ -127,6 +127,7 @@ def save(
     ours = encoder_note(checkpoints.encoder_config(directory, "question"), tokenizer)
     setattr(config, checkpoints.OUR_KEY, {**ours, "context_encoder_digest": digest, **(notes or {})})
     model = RagTokenForGeneration(config=config, question_encoder=encoder, generator=generator)
+    output = local_output(output)
     os.makedirs(output, exist_ok=True)
     model.save_pretrained(output)
     RagTokenizer(tokenizer, generator_tokenizer).save_pretrained(output)

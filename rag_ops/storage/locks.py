@@ -49,9 +49,10 @@ def directory_held(path: str) -> Iterator[bool]:
             )
         yield held is True
     finally:
-        with contextlib.suppress(OSError):  # one holds something, or is gone
+        with contextlib.suppress(OSError):  # one holds something
             for place in made:
-                os.rmdir(place)
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(place)
         os.close(descriptor)
 
 

@@ -145,14 +145,27 @@ def check_lasting(options: Any) -> None:
             )
 
 
-def check_workspace(url: str) -> None:
-    """Checks that a workspace, which gets a directory for each stage, is not itself the directory of one.
+def local_output(url: str, flag: str = "output") -> str:
+    """The path of an output that is written by path, on this machine.
+
+    Raises:
+        InputError: it is on another machine.
+    """
+    if not store.is_local(url):
+        raise InputError(f"--{flag} must be on this machine", value=url, expected="a local directory")
+    return store.filesystem(url)[1]
+
+
+def check_workspace(url: str, flag: str = "workspace") -> None:
+    """Checks that a workspace, which gets a directory for each stage, is not itself the directory of one, or a file.
 
     Raises:
         InputError: it is.
     """
+    if store.exists(url) and not store.is_directory(url):
+        raise InputError(f"--{flag} is a file", value=url, expected="a directory")
     if any(store.exists(store.join(url, name)) for name in (FILE_NAME, store.INCOMPLETE)):
-        raise InputError("--workspace is the directory of a stage", value=url, expected="the one above, or a new one")
+        raise InputError(f"--{flag} is the directory of a stage", value=url, expected="the one above, or a new one")
 
 
 def check_empty(directory: str, flag: str = "output") -> None:

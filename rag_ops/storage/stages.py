@@ -161,15 +161,16 @@ class StageOutput:
         self._forget(damaged)
         return {name: shard for name, shard in records.items() if name not in damaged}
 
-    def check(self, overwrite: bool, unknown: Container[str] = ()) -> None:
+    def check(self, overwrite: bool, unknown: Container[str] = (), anew: bool = False) -> None:
         """Raises for what `begin` would, as far as that can be known; changes nothing.
 
         Args:
             overwrite: replace another configuration's output.
             unknown: names of the configuration that are not known yet, for the input does not exist.
+            anew: whether an output that is finished is made again, which may be reused as it is otherwise.
         """
         manifest, owner = self._opened()
-        if manifest is None:  # one that is finished may be reused as it is
+        if anew or manifest is None:
             self._check_names(manifest, owner is not None)
         self._check_owner(manifest, owner, overwrite, unknown)
 

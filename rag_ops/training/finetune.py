@@ -35,7 +35,7 @@ from rag_ops.models.prompting import check_question_prompt
 from rag_ops.questions.reading import Question
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
-from rag_ops.storage.places import check_ours
+from rag_ops.storage.places import check_ours, local_output
 from rag_ops.training.data import Collator, answerable, retrieved, split_questions
 from rag_ops.training.settings import FinetuneSettings
 from schemas.manifest import digest_of
@@ -110,6 +110,7 @@ def finetune(
         "index": passages.digest,
         "questions": digest_of([training, evaluation]),
     }
+    output = local_output(output)
     folder, now = os.path.join(output, CHECKPOINTS), json.loads(json.dumps(identity))
     before = _read_json(os.path.join(folder, SETTINGS))
     _check_output(output, before, now, resume, overwrite)

@@ -9,10 +9,12 @@ give other numbers; the lists that fail are printed.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import dataclasses
 import gc
 import importlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -29,15 +31,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipelines.cli import COMMANDS
 from pipelines.console.command import build_parser, main
 from pipelines.demo import command as demo
 from tests.benchmarks.common import Result
 from tests.conftest import bert_config, make_bart, make_sentence_encoder, make_tokenizer
-from tests.pipelines.workspace import ragbeam, write_articles, write_questions
+from tests.pipelines.workspace import ragbeam, write_articles, write_questions, write_wiki
 
 LIMIT_SECS = 20.0  # of a case
 LISTENS = b"workers: listening on"  # said by a worker pool, which is interrupted then
@@ -174,10 +173,11 @@ class Ended:
 
 
 def run_lists(command: str, lists: Sequence[Sequence[str]], workspace: Path, directory: Path) -> Ended:
-    """Runs argument lists of one command."""
-    found = Ended()
+    """Runs argument lists of one command, over a copy of the workspace."""
+    found, own = Ended(), directory / "workspace"
+    shutil.copytree(workspace, own)
     for arguments in lists:
-        case = Case(workspace, directory, [command, *arguments])
+        case = Case(own, directory, command, arguments)
         case.run()
         found.ended[str(case.code)] += 1
         found.slowest = max(found.slowest, (case.seconds, case.line))
@@ -199,10 +199,7 @@ def make_workspace(directory: Path) -> None:
     make_bart(directory / "bart", tokenizer, seed=3, layers=2, width=16, init_std=0.5)
     write_articles(directory / "articles.jsonl")
     write_questions(directory / "questions.jsonl")
-    columns = {name: [str(n) for n in range(30)] for name in ("id", "title", "text")}
-    pq.write_table(
-        pa.table({**columns, "embeddings": [[float(n)] * 16 for n in range(30)]}), directory / "wiki.parquet"
-    )
+    write_wiki(directory / "wiki.parquet")
     for command, name in OUTPUTS.items():
         output = directory / name if "." not in name else directory.parent / name
         ragbeam(command, *filled(WHOLE[command].split(), directory, output))
@@ -269,13 +266,14 @@ class Case:
     Args:
         workspace: what the command reads, which must stay as it is.
         directory: where the case may make a folder of its own.
-        arguments: the command and its arguments, with names for paths.
+        command: the command's name.
+        arguments: its arguments, with names for paths.
     """
 
-    def __init__(self, workspace: Path, directory: Path, arguments: Sequence[str]):
-        self._workspace, self._folder = workspace, directory / "case"
-        self.line, self._command = shlex.join(arguments), arguments[0]
-        self._arguments = filled(arguments, workspace, self._folder / "out" / "put")
+    def __init__(self, workspace: Path, directory: Path, command: str, arguments: Sequence[str]):
+        self._workspace, self._folder, self._command = workspace, directory / "case", command
+        self.line = shlex.join([command, *arguments])
+        self._arguments = [command, *filled(arguments, workspace, self._folder / "out" / "put")]
         self.code: int | None = None
         self.seconds = 0.0
         self._before = state_of(workspace)
@@ -325,6 +323,7 @@ class Case:
             traceback.print_exc()
             code = 1 if "--debug" in self._arguments else code  # as Python exits after a traceback
         finally:
+            atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
@@ -344,25 +343,35 @@ class Case:
             return f"exit code {self.code} ({last})"
         if self.code in (1, 2) and len(errors) != 1 and not says_more:
             return f"{len(errors)} error lines with exit code {self.code} ({last})"
-        if state_of(self._workspace) != self._before:
-            return "the workspace was changed"
+        if changed := self._changed():
+            return f"the workspace was changed: {changed[0]}"
         refused = self.code == 2 and self._command not in ("run", "demo")  # whose first stages may be done
         for name in FOLDERS if refused else ("temporary",):
-            if left := list((self._folder / name).rglob("*")):
+            if left := [path for path in (self._folder / name).rglob("*") if refused or path.is_file()]:
                 return f"left behind in {name}: {left[0].name}"
         return None
+
+    def _changed(self) -> list[str]:
+        """Files of the workspace that are gone, others or new, unless they are new where the case has its output."""
+        pairs, after = itertools.pairwise(self._arguments), state_of(self._workspace)
+        outputs = tuple(f"{value}/" for flag, value in pairs if flag in ("--output", "--workspace"))
+        made = {path for path in after.keys() - self._before.keys() if path.startswith(outputs)}
+        return [path for path, _ in after.items() ^ self._before.items() if path not in made]
 
     def clean(self) -> None:
         """Removes what the case made."""
         shutil.rmtree(self._folder)
+        for path in state_of(self._workspace).keys() - self._before.keys():
+            Path(path).unlink()
 
 
 def state_of(directory: Path) -> dict[str, tuple[int, int, int]]:
     """Size, time and inode of every file below a directory."""
     found = {}
-    for path in sorted(directory.rglob("*")):
-        state = path.stat()
-        found[str(path)] = (state.st_size, state.st_mtime_ns, state.st_ino)
+    for path in directory.rglob("*"):
+        if path.is_file():
+            state = path.stat()
+            found[str(path)] = (state.st_size, state.st_mtime_ns, state.st_ino)
     return found
 
 

@@ -125,6 +125,11 @@ def test_bad_flags_are_refused(capsys, tmp_path, articles, arguments):
     assert str(arguments[0]) in chunk_fails(capsys, tmp_path, "--input", articles, *arguments)
 
 
+@pytest.mark.parametrize("flag", ["--text_column", "--job_endpoint", "--no_such_flag"])
+def test_an_argument_that_is_not_utf8_is_refused(capsys, tmp_path, articles, flag):
+    assert "not UTF-8: 'caf\\udce9'" in chunk_fails(capsys, tmp_path, "--input", articles, flag, "caf\udce9")
+
+
 def test_a_flag_that_is_nearly_beams_is_guessed(capsys, tmp_path, articles):
     line = chunk_fails(capsys, tmp_path, "--input", articles, "--direct_num_worker", 2)
     assert "did you mean --direct_num_workers" in line

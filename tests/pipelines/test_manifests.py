@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.pipelines.workspace import fails
+from tests.pipelines.workspace import answer_row, arguments_of, fails, write_answers
 
 HUGE = 10**18
 
@@ -16,6 +16,14 @@ def shard(**changes):
 
 def info(**changes):
     return lambda manifest: manifest["info"].update(changes)
+
+
+def config(**changes):
+    return lambda manifest: manifest["config"].update(changes)
+
+
+def inputs(**changes):
+    return lambda manifest: manifest["inputs"].update(changes)
 
 
 def top(**changes):
@@ -43,22 +51,34 @@ CASES = [  # stage of the manifest, what is done to it, commands that read it
     ("index", info(search={"nprobe": "x"}), "answer"),
     ("index", info(spec=["x"]), "answer"),
     ("index", lambda manifest: manifest["inputs"].update(passages="foo://x"), "answer"),
+    *(("answers", change, "evaluate") for change in (shard(path="../x"), shard(rows=HUGE), top(info={}))),
+    *(("answers", config(n_docs=number), "evaluate") for number in ("5", 0, HUGE)),
+    ("answers", config(retrieve=-1), "evaluate"),
+    *(("index", change, "export") for change in (top(info={}), info(dimension=-1), shard(path="/etc/passwd"))),
+    *(("index", inputs(**{name: "../none"}), "export") for name in ("passages", "embeddings")),
+    *((folder, shard(rows=1), "export") for folder in ("passages", "embeddings", "index")),
+    *(("index", change, "finetune") for change in (top(info={}), inputs(passages="../none"), info(dtype="float8"))),
+    ("passages", shard(rows=1), "finetune"),
+    *(("passages", change, "plan") for change in (shard(rows=-1), shard(path="a/b"), top(config=None))),
+    *(("embeddings", change, "plan embeddings") for change in (info(dimension=HUGE), info(normalize=1))),
+    *(("index", change, "run") for change in (shard(path="../x"), top(stage="answer"))),
 ]
 TEXTS = ["[" * 100_000, "", "null", "\udcff", '{"schema_version": 1}']
 
 
 def command(name: str, workspace, encoder: str, model: str, output) -> list[object]:
-    more = {
-        "embed": ["--passages", workspace / "passages", "--encoder", encoder, "--threads", 1],
-        "index": ["--embeddings", workspace / "embeddings"],
-        "answer": ["--questions", workspace / "questions.jsonl", "--index", workspace / "index", "--model", model],
-    }
-    return [name, *more[name], "--output", output]
+    if name == "plan embeddings":
+        return ["plan", "--embeddings", workspace / "embeddings"]
+    output = {"plan": [], "evaluate": ["--output", output / "report.json"], "run": ["--output", workspace]}.get(
+        name, ["--output", output]
+    )
+    return [*arguments_of(name, workspace, encoder, model), *output]
 
 
 @pytest.fixture
 def workspace(searchable, tmp_path):
-    return shutil.copytree(searchable, tmp_path / "workspace")
+    write_answers(tmp_path / "workspace" / "answers", [answer_row("q", "what", "ice", ["ice"])] * 2)
+    return shutil.copytree(searchable, tmp_path / "workspace", dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize(("stage", "change", "name"), CASES)
@@ -75,7 +95,13 @@ def test_a_manifest_of_wrong_values_is_refused(
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize(("stage", "name"), [("passages", "embed"), ("embeddings", "index"), ("index", "answer")])
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        *(("passages", "embed"), ("embeddings", "index"), ("index", "answer"), ("answers", "evaluate")),
+        *(("index", "export"), ("index", "finetune"), ("passages", "plan"), ("embeddings", "plan embeddings")),
+    ],
+)
 def test_what_is_no_manifest_is_refused(text, stage, name, workspace, sentence_encoder, tiny_rag, tmp_path, capsys):
     (workspace / stage / "manifest.json").write_bytes(text.encode(errors="surrogateescape"))
     code, line = fails(capsys, *command(name, workspace, sentence_encoder, tiny_rag, tmp_path / "out"))

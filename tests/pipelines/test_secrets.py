@@ -15,9 +15,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.cli import COMMANDS, main
+from pipelines.console.command import build_parser
+from rag_ops.errors import InputError
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
-from tests.pipelines.workspace import fails, ragbeam, write_articles, write_questions
+from tests.pipelines.workspace import arguments_of, fails, ragbeam, write_articles, write_questions, write_wiki
 
 USER, PASSWORD = "planted-user", "planted-pass"
 SIGNATURES = ("planted-signature-1", "planted-signature-2")
@@ -73,7 +76,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, sentence_encoder):
+def served(tmp_path_factory, sentence_encoder, tiny_bart, tiny_rag, searchable):
     """The server's directory, and its host and port."""
     directory = tmp_path_factory.mktemp("served")
     (directory / "signed").mkdir()
@@ -83,7 +86,10 @@ def served(tmp_path_factory, sentence_encoder):
     write_questions(directory / "signed" / "questions.jsonl")
     with (directory / "signed" / "questions.jsonl").open("a") as file:
         file.write("no JSON\n")
-    os.symlink(sentence_encoder, directory / "encoder")
+    links = {"encoder": sentence_encoder, "bart": tiny_bart, "rag": tiny_rag, "whole": searchable}
+    for name, target in links.items():
+        os.symlink(target, directory / name)
+    write_wiki(directory / "wiki.parquet")
     handler = functools.partial(Handler, directory=str(directory))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -185,6 +191,36 @@ def test_what_a_manifest_cannot_reopen_is_given_anew(served, tmp_path, sentence_
     ragbeam("evaluate", "--answers", secured(host, "answers"), *gold, "--output", tmp_path / "figures.json")
     assert f"http://{host}/answers" in (tmp_path / "figures.html").read_text()
     assert secrets_in(capsys.readouterr().out, *texts(tmp_path), *texts(directory / "answers")) == []
+
+
+@pytest.mark.parametrize("name", ["compose", "finetune", "import", "export", "verify", "plan", "workers"])
+def test_other_commands_neither_write_nor_show_secrets(name, served, tmp_path, monkeypatch, capfd, caplog):
+    monkeypatch.setenv("RAGBEAM_CACHE", str(tmp_path / "cache"))
+    models = (secured(served[1], folder) for folder in ("encoder", "rag", "bart"))
+    whole = {
+        "import": ["import", "--format", "wiki_dpr", "--input", secured(served[1], "wiki.parquet")],
+        "workers": ["workers", "--host", secured(served[1], "whole"), "--port", 0],
+    }.get(name) or arguments_of(name, secured(served[1], "whole"), *models)
+    output = [] if name in ("verify", "plan", "workers") else ["--output", tmp_path / "out"]
+    broken = [str(part).replace(served[1], f"{served[1]}/nowhere") for part in whole]
+    code = main([str(part) for part in [*whole, *output]])
+    output = output and [output[0], tmp_path / "other"]
+    assert code == (name == "workers"), caplog.text
+    for more in ([], ["--log_format", "json", "--debug"]):
+        assert main([str(part) for part in [*broken, *output, *more]]) in (1, 2)
+    shown = capfd.readouterr()
+    assert "127.0.0.1" in shown.out + shown.err
+    assert secrets_in(*shown, caplog.text, *texts(tmp_path)) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_no_refusal_of_a_flags_value_shows_a_secret(command):
+    parser, flags = build_parser([command]), {*command.flags(), "--no_such_flag"} - {"--help", "-h"}
+    for url in (secured("host", "a"), signed("host", "a", SIGNATURES[0])):
+        for flag in flags:
+            with pytest.raises(InputError) as refused:  # the last two at least are no flag's
+                parser.parse_args([command.name, f"{flag}={url}", f"{flag}={url}c", url, url])
+            assert secrets_in(str(refused.value)) == []
 
 
 def test_a_copy_in_the_cache_has_the_files_own_name(served, tmp_path, monkeypatch):

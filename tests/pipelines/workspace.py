@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.cli import main
 from rag_ops.storage import store
@@ -44,6 +45,33 @@ def write_questions(path: Path, extra: list[dict] | None = None) -> list[dict]:
 def ragbeam(*arguments: object) -> None:
     """Runs a command that must succeed."""
     assert main([str(argument) for argument in arguments]) == 0
+
+
+def arguments_of(name: str, place: object, encoder: object, model: object, generator: object = "") -> list[object]:
+    """A command that reads files and stages of a directory and models, without its output.
+
+    Args:
+        name: the command's name.
+        place: directory or URL with articles.jsonl, questions.jsonl, wiki.parquet and the folders of the stages.
+        encoder, model, generator: directories or URLs of an encoder, a RAG-Token model and a generator.
+    """
+    articles, questions, index = f"{place}/articles.jsonl", f"{place}/questions.jsonl", f"{place}/index"
+    more: dict[str, list[object]] = {
+        "chunk": ["--input", articles],
+        "embed": ["--passages", f"{place}/passages", "--encoder", encoder, "--threads", 1],
+        "index": ["--embeddings", f"{place}/embeddings", "--threads", 1],
+        "answer": ["--questions", questions, "--index", index, "--model", model, "--threads", 1],
+        "evaluate": ["--answers", f"{place}/answers"],
+        "run": ["--input", articles, "--encoder", encoder, "--questions", questions, "--model", model],
+        "verify": [place],
+        "demo": ["--encoder", encoder, "--questions", questions, "--model", model],
+        "compose": ["--question_encoder", encoder, "--generator", generator],
+        "finetune": ["--model", model, "--index", index, "--train", questions, "--max_steps", 1, "--threads", 1],
+        "import": ["--format", "wiki_dpr", "--input", f"{place}/wiki.parquet"],
+        "export": ["--index", index],
+        "plan": ["--passages", f"{place}/passages"],
+    }
+    return [name, *more[name]]
 
 
 def instead(command: Sequence[object], flags: Sequence[object]) -> list[object]:
@@ -114,6 +142,12 @@ def write_corpus(directory: Path, shards: Sequence[np.ndarray | Callable[[], np.
     info = {"dimension": dimension, "dtype": dtype, "normalize": normalize, "passages_digest": made.digest}
     info |= {"encoder": "none", "encoder_digest": "0" * 32, "pooling": "pooler"}
     outputs[1].finish(records[1], {"passages": outputs[0].url}, info)
+
+
+def write_wiki(path: Path, vectors: Sequence[Sequence[float]] = ((1.0,) * 16, (2.0,) * 16)) -> None:
+    """A Parquet file as the wiki_dpr dataset has them, of a passage for each vector."""
+    columns = {name: [str(number) for number in range(len(vectors))] for name in ("id", "title", "text")}
+    pq.write_table(pa.table({**columns, "embeddings": vectors}), path)
 
 
 def answer_row(question_id: str, question: str, answer: str | None, gold: list[str] | None, **more) -> dict:

@@ -133,6 +133,7 @@ def test_the_command_reads_manifests_models_and_rates(tmp_path, tiny_rag, senten
         (["--articles", 0], "--articles is too small: 0"),
         (["--articles", 10, "--rate", "embed"], "--rate is no rate: 'embed'"),
         (["--articles", 10, "--rate", "cook=3"], "--rate is no rate: 'cook=3'"),
+        *((["--articles", 10, "--rate", f"embed={n}"], "--rate is no rate") for n in ("inf", "nan", "1e-320", "-1")),
         (["--num_passages", 1000, "--spec", "PQ50"], "use PQ48"),
         (["--num_passages", 10**9, "--shard_memory", "1MiB", "--num_shards", 5], "no index fits --shard_memory"),
         (["--articles", 10, "--measured", "nowhere"], "no rates there: 'nowhere'"),
@@ -143,3 +144,21 @@ def test_bad_use_is_one_line(capsys, more, message):
     code, line = fails(capsys, "plan", *more)
     assert code == 2
     assert message in line
+
+
+@pytest.mark.parametrize("value", ["x", [5], -1, 0, 1.5, True, 10**30])
+@pytest.mark.parametrize(("flag", "part"), [("--encoder", None), ("--model", None), ("--model", "generator")])
+def test_a_configuration_without_sizes_is_refused_at_once(value, flag, part, tmp_path, capsys):
+    sizes = {"hidden_size": value, "intermediate_size": value or -1}
+    config = {"model_type": "rag", "generator": value} if part else {"model_type": "x", **sizes}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, line = fails(capsys, "plan", "--articles", 10, flag, tmp_path)
+    assert (code, "config.json" in line) == (2, True), line
+
+
+@pytest.mark.parametrize("text", ["", "[", "[" * 100_000, "null", "{}", '{"shards": 5}', '{"shards": {"made": 1}}'])
+def test_a_report_without_a_rate_is_refused(text, tmp_path, capsys):
+    (tmp_path / "passages").mkdir()
+    (tmp_path / "passages" / "run.json").write_text(text)
+    code, line = fails(capsys, "plan", "--articles", 10, "--measured", tmp_path)
+    assert (code, "a run.json there gives no rate" in line) == (2, True), line

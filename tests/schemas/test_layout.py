@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from rag_ops import defaults
+from schemas import layout
 from schemas.layout import INDEX, STAGES
 from schemas.manifest import Manifest, ManifestError, ShardRecord
 
@@ -132,7 +134,13 @@ def test_a_deeply_nested_manifest_is_refused():
 
 
 def test_answers_need_the_settings_that_their_readers_use():
-    for config, clause in (({}, "no n_docs"), ({"n_docs": 0, "reading": {}}, "n_docs"), ({"n_docs": "5"}, "n_docs")):
+    assert layout.MAX_DOCS == defaults.MAX_DOCS
+    more = [{"n_docs": 5, "reading": {}, "retrieve": number} for number in (-1, layout.MAX_DOCS + 1)]
+    for config, clause in (
+        *(({}, "no n_docs"), ({"n_docs": 0, "reading": {}}, "n_docs"), ({"n_docs": "5"}, "n_docs")),
+        ({"n_docs": 10**18, "reading": {}}, "its config.n_docs is 1000000000000000000, not 1 to 10000"),
+        *((config, f"its config.retrieve is {config['retrieve']}, not 1 to 10000") for config in more),
+    ):
         manifest = Manifest("answer", "f", config, {"index": "../index"}, SHARDS, {"errors": {}})
         with pytest.raises(ManifestError, match=clause):
             Manifest.from_json(manifest.to_json())

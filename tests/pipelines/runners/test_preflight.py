@@ -69,8 +69,9 @@ def test_a_cluster_must_have_slots(free, total, parallelism, message):
 
 
 def test_a_cluster_must_answer_as_flink_does():
-    with pytest.raises(JobError, match="the Flink cluster does not answer"):
-        preflight.check_flink(f"localhost:{unused_port()}", 1)
+    for master in (f"localhost:{unused_port()}", "host name:8081", "a..b:8081"):
+        with pytest.raises(JobError, match="the Flink cluster does not answer"):
+            preflight.check_flink(master, 1)
     with flink_overview(b"hello") as master, pytest.raises(JobError, match="does not answer"):
         preflight.check_flink(master, 1)
 

@@ -8,6 +8,7 @@ from socket import gethostname
 import pytest
 from apache_beam.portability.api import beam_fn_api_pb2
 
+from pipelines.cli import main
 from pipelines.runners import preflight, worker_pool
 from tests.pipelines.runners.test_preflight import unused_port
 from tests.runners.flink import worker_pool as pool_beside
@@ -103,6 +104,13 @@ def test_an_address_that_others_reach_is_opened_with_a_warning(tmp_path):
         f"listening on 0.0.0.0:{port}; --environment_type EXTERNAL --environment_config {gethostname()}:{port}" in lines
     )
     assert f"workers: warning: whoever reaches 0.0.0.0:{port} runs any code as this user" in lines
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "host name", "http://127.0.0.1"])
+def test_what_is_no_address_is_one_line_of_ours(host, capfd):
+    assert main(["workers", "--port", "0", "--host", host]) == 1
+    (line,) = capfd.readouterr().err.splitlines()  # gRPC's own lines too
+    assert line.startswith(f"ragbeam: error: cannot listen on port 0 there: {host!r}; expected an address")
 
 
 def test_an_address_of_another_machine_is_one_line(tmp_path):

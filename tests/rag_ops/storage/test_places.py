@@ -76,3 +76,5 @@ def test_a_workspace_is_not_the_directory_of_a_stage(tmp_path):
     (tmp_path / "manifest.json").touch()
     with pytest.raises(InputError, match="directory of a stage"):
         places.check_workspace(str(tmp_path))
+    with pytest.raises(InputError, match="--output is a file"):
+        places.check_workspace(str(tmp_path / "manifest.json"), "output")
