@@ -94,7 +94,7 @@ def serve(port: int, host: str = listening.LOOPBACK) -> None:
     listening.bind(worker_pool_main, host)
     try:
         listening.check(host, port)
-        _, server = WorkerPool.start(use_process=True, port=port)
+        served, server = WorkerPool.start(use_process=True, port=port)
     except (OSError, UnicodeError, RuntimeError) as error:
         raise JobError(
             f"cannot listen on port {port} there",
@@ -102,7 +102,7 @@ def serve(port: int, host: str = listening.LOOPBACK) -> None:
             expected="an address of this machine, such as 127.0.0.1",
             remedy="check --host and --port",
         ) from error
-    ours = listening.is_loopback(host)
+    ours, port = listening.is_loopback(host), int(served.rpartition(":")[2])  # which is chosen for a port 0
     address = f"{'localhost' if ours else host}:{port}"
     name = address if ours else f"{socket.gethostname()}:{port}"
     logger.info("workers: listening on %s; --environment_type EXTERNAL --environment_config %s", address, name)

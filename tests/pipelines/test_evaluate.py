@@ -9,7 +9,7 @@ import pytest
 
 from rag_ops.evaluation.metrics import exact_match, f1
 from rag_ops.storage.manifests import read_manifest
-from tests.pipelines.workspace import TOPICS, answer_row, fails, ragbeam, write_answers
+from tests.pipelines.workspace import TOPICS, answer_row, fails, instead, ragbeam, write_answers
 
 SHORT = ("--max_new_tokens", 5, "--threads", 1)
 
@@ -146,8 +146,8 @@ def test_regular_expressions_as_gold(tmp_path):
 def test_bad_input_is_one_line_and_nothing_is_written(stage, tmp_path, capsys, more, message):
     told = [str(part).format(tmp=tmp_path, stage=stage) for part in more]
     (stage / "unanswered.jsonl").write_text('{"question": "what is the moon"}\n')
-    command = ["evaluate", "--answers", stage / "kept", "--output", tmp_path / "figures.json", *told]
-    code, line = fails(capsys, *command)
+    command = ["evaluate", "--answers", stage / "kept", "--output", tmp_path / "figures.json"]
+    code, line = fails(capsys, *instead(command, told))
     assert code == 2
     assert message in line
     assert not list(tmp_path.iterdir())

@@ -1,9 +1,12 @@
 """Our worker pool: two task managers that name their workers alike do not disturb one another."""
 
+import re
 import signal
 import subprocess
 import sys
+import types
 from socket import gethostname
+from unittest import mock
 
 import pytest
 from apache_beam.portability.api import beam_fn_api_pb2
@@ -104,6 +107,18 @@ def test_an_address_that_others_reach_is_opened_with_a_warning(tmp_path):
         f"listening on 0.0.0.0:{port}; --environment_type EXTERNAL --environment_config {gethostname()}:{port}" in lines
     )
     assert f"workers: warning: whoever reaches 0.0.0.0:{port} runs any code as this user" in lines
+
+
+def test_a_port_that_the_system_chooses_is_told(monkeypatch, caplog):
+    def until_told(_):
+        (port,) = re.findall(r"listening on localhost:(\d+);", caplog.text)
+        assert preflight.probe(f"localhost:{port}") is True
+        raise KeyboardInterrupt
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(worker_pool, "time", types.SimpleNamespace(sleep=until_told))
+    monkeypatch.setattr(worker_pool.signal, "signal", mock.Mock())
+    worker_pool.serve(0)
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70, "host name", "http://127.0.0.1"])
