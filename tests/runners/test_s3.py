@@ -89,7 +89,6 @@ def test_a_second_run_reuses_all_and_writes_nothing(done, there, server, capsys)
     assert not re.findall(r"(?:PUT|POST|DELETE) \S+", "\n".join(server.read_text().splitlines()[before:]))
 
 
-@pytest.mark.usefixtures("warm_workers")
 def test_worker_processes_each_with_its_own_connection_give_the_same_bytes(done, there, store, local):
     workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     more = ["--passages", f"{BUCKET}/whole/passages", "--encoder", f"{BUCKET}/encoder", "--threads", 1]
