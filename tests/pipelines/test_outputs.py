@@ -58,8 +58,13 @@ def test_a_file_that_evaluate_did_not_write_is_refused_and_stays(tmp_path, capsy
         (tmp_path / name).unlink()
 
 
-@pytest.mark.parametrize("name", ["run", "demo"])
-@pytest.mark.parametrize("flag", ["--questions", "--encoder", "--model", "--input"])
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("run", "--input"),
+        *((name, flag) for name in ("run", "demo") for flag in ("--questions", "--encoder", "--model")),
+    ],
+)
 def test_a_workspace_that_overlaps_what_is_read_is_refused(
     name, flag, place, sentence_encoder, tiny_rag, excerpt, capsys
 ):
@@ -68,8 +73,6 @@ def test_a_workspace_that_overlaps_what_is_read_is_refused(
     read.parent.mkdir(parents=True)
     read.write_text('{"question": "a", "id": 1, "title": "a", "text": "a"}')
     command = arguments_of(name, place, sentence_encoder, tiny_rag)
-    if flag not in command:
-        pytest.skip("the demo has its own input")
     command[command.index(flag) + 1] = read if flag in ("--questions", "--input") else read.parent
     before = contents(place)
     code, line = fails(capsys, *command, "--workspace", place / "workspace")
