@@ -16,7 +16,7 @@ from rag_ops.articles.dropped import TOO_LONG
 from rag_ops.errors import InputError
 from rag_ops.markup import siteinfo
 from rag_ops.markup.siteinfo import SiteInfo
-from rag_ops.markup.wikitext import MAX_PAGE_CHARS, is_disambiguation, is_redirect
+from rag_ops.markup.wikitext import ENGLISH_SITE, MAX_PAGE_CHARS, is_disambiguation, is_redirect
 from rag_ops.storage import compression, store
 
 logger = logging.getLogger(__name__)
@@ -62,19 +62,19 @@ class Page:
     revision: int = -1
 
 
-def drop_reason(page: Page) -> str | None:
+def drop_reason(page: Page, site: SiteInfo = ENGLISH_SITE) -> str | None:
     """Why a page is no article: namespace, content_model, redirect, too_long, empty or disambiguation; else None."""
     if page.namespace != 0:
         return "namespace"
     if page.model != WIKITEXT:
         return "content_model"
-    if page.redirect or is_redirect(page.wikitext):
+    if page.redirect or is_redirect(page.wikitext, site):
         return "redirect"
     if page.too_long:
         return TOO_LONG
     if not page.wikitext.strip():
         return "empty"
-    return "disambiguation" if is_disambiguation(page.title, page.wikitext) else None
+    return "disambiguation" if is_disambiguation(page.title, page.wikitext, site) else None
 
 
 def cut_dump(url: str, split_bytes: int) -> list[tuple[int, int | None]]:

@@ -26,6 +26,7 @@ from rag_ops.articles.dropped import TOO_LONG, Dropped
 from rag_ops.articles.lines import line_source, read_lines
 from rag_ops.articles.tsv import Layout
 from rag_ops.errors import InputError
+from rag_ops.markup.siteinfo import SiteInfo
 from rag_ops.storage import store
 from rag_ops.storage.compression import COMPRESSIONS
 from schemas.manifest import digest_of
@@ -36,6 +37,7 @@ Cut = tuple[int, int | None] | tuple[int, int, int]  # start, end and, of a data
 PARQUET_BATCH_ROWS = 256
 SPLIT_BYTES = 16 << 20  # read by one worker at a time, unless the input is large or a flag says
 MAX_NAME_CHARS = 1000  # longest title or id, which every passage of the article carries
+LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,12}(-[A-Za-z]{2,12})*")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # what "\ud800" in JSON makes, and no file can hold
 
 
@@ -106,9 +108,10 @@ class MediaWiki(Format):
 
     def articles(self, split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
         """Yields pages; one that is no article leaves a mark, so that no older revision comes back in its place."""
+        site = options.site_of(split.url)
         for page in dump.read_pages(split.url, split.start, split.end):
             article_id = split.prefix + page.page_id
-            reason = dump.drop_reason(page)
+            reason = dump.drop_reason(page, site)
             if reason is None:
                 yield Article(article_id, page.title, page.wikitext, page.date, page.revision)
                 continue
@@ -291,10 +294,25 @@ class InputOptions:
     )
     prefix_ids: bool = setting(False, "put each file's name before its ids, which begin anew in each file")
 
+    language: str | None = setting(
+        None, "language of the wiki of a dump, as a code such as de; by default as the dump says", metavar="CODE"
+    )
+
     def __post_init__(self) -> None:
+        if self.language is not None and not LANGUAGE_CODE.fullmatch(self.language):
+            raise InputError("--language is no code of a language", value=self.language, expected="de or zh-yue, say")
         if self.format not in ("auto", *FORMATS):
             raise InputError("unknown --format", value=self.format, expected=f"auto, {', '.join(FORMATS)}")
         settings.check(self)
+
+    def site_of(self, url: str) -> SiteInfo:
+        """The wiki of a dump, with the language of --language if that is given.
+
+        Raises:
+            InputError: the file is cut or not what its name says.
+        """
+        site = dump.read_site(url)
+        return dataclasses.replace(site, code=self.language.lower()) if self.language else site
 
     @property
     def cut_bytes(self) -> int:

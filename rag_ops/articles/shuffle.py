@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rag_ops import heap
-from rag_ops.articles import dump
 from rag_ops.articles.article import UNKNOWN, Article, NoArticle, Source, Split
 from rag_ops.articles.dropped import TOO_COMPLEX, Dropped
 from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.articles.reading import read_split, same_id_error
 from rag_ops.articles.splitting import shard_of, split_words
 from rag_ops.markup import bounded
+from rag_ops.markup.siteinfo import SiteInfo
 from rag_ops.redaction import public_url
 from rag_ops.storage import store
 from schemas import passages
@@ -102,11 +102,11 @@ def plain_articles(split: Split, options: InputOptions, dropped: Dropped) -> Ite
 
     A page whose markup cannot be rendered within the bounds of `markup.bounded` is dropped, counted and named.
     """
-    apparatus = dump.read_site(split.url).apparatus() if FORMATS[split.format].is_wikitext else frozenset()
+    site = options.site_of(split.url) if FORMATS[split.format].is_wikitext else SiteInfo()
     for source in read_split(split, options, dropped):
         if not FORMATS[split.format].is_wikitext or not isinstance(source, Article):
             yield source
-        elif (text := bounded.render(source.text, apparatus)) is not None:
+        elif (text := bounded.render(source.text, site)) is not None:
             yield dataclasses.replace(source, text=text)
         else:
             dropped.name(TOO_COMPLEX, source.title)

@@ -17,6 +17,7 @@ from pathlib import Path
 from rag_ops import machine
 from rag_ops.errors import JobError, NoMemoryError
 from rag_ops.markup import wikitext
+from rag_ops.markup.siteinfo import SiteInfo
 
 MAX_SECS = 3  # processor seconds for a page
 MAX_MEMORY_BYTES = 2 << 30
@@ -34,7 +35,7 @@ _LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{5000}")  # thousands of attributes
 _MANY_EQUALS = re.compile(rf"^=(?:[^=\n]*=){{{MAX_EQUALS}}}", re.MULTILINE)
 
 
-def render(markup: str, apparatus: frozenset[str] = wikitext.DROPPED_NAMESPACES) -> str | None:
+def render(markup: str, site: SiteInfo = wikitext.ENGLISH_SITE) -> str | None:
     """The plain text of a page (`wikitext.to_text`, with its arguments); None if that takes more than the bounds.
 
     >>> render("The ''[[Himalaya|Himalayas]]''.")
@@ -44,12 +45,12 @@ def render(markup: str, apparatus: frozenset[str] = wikitext.DROPPED_NAMESPACES)
     """
     if len(markup) > wikitext.MAX_PAGE_CHARS:
         return None
-    prepared, literals = wikitext.prepare(markup)
+    prepared, literals = wikitext.prepare(markup, site)
     if wikitext.is_broken(prepared):
         return None
     if is_suspect(prepared):
-        return _in_child(markup, apparatus)
-    return wikitext.finish(prepared, literals, apparatus)
+        return _in_child(markup, site)
+    return wikitext.finish(prepared, literals, site)
 
 
 def is_suspect(markup: str) -> bool:
@@ -75,7 +76,7 @@ def is_suspect(markup: str) -> bool:
     return deepest > SUSPECT_DEPTH or (unpaired + len(stack) + abs(external)) * len(markup) > SUSPECT_WORK
 
 
-def _in_child(markup: str, apparatus: frozenset[str]) -> str | None:
+def _in_child(markup: str, site: SiteInfo) -> str | None:
     """Converts a page in a process of its own; None if that needs too much time or memory, or dies of itself.
 
     Raises:
@@ -85,8 +86,8 @@ def _in_child(markup: str, apparatus: frozenset[str]) -> str | None:
     paths = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "rag_ops.markup.bounded", *sorted(apparatus)],
-            input=markup.encode("utf-8", "replace"),
+            [sys.executable, "-m", "rag_ops.markup.bounded"],
+            input=f"{site.to_json()}\n{markup}".encode("utf-8", "replace"),
             capture_output=True,
             timeout=10 * MAX_SECS,  # wall clock, for a machine that has much else to do
             env={**os.environ, "PYTHONPATH": paths},
@@ -117,5 +118,6 @@ def _limit() -> None:
 
 if __name__ == "__main__":
     _limit()
-    text = wikitext.to_text(sys.stdin.buffer.read().decode(), frozenset(sys.argv[1:]))
+    first, _, page = sys.stdin.buffer.read().decode().partition("\n")
+    text = wikitext.to_text(page, SiteInfo.from_json(first))
     sys.stdout.buffer.write(text.encode("utf-8", "replace"))

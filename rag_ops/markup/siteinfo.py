@@ -1,38 +1,49 @@
-"""Reads the head of a MediaWiki dump: the wiki's name, and the namespaces that titles can be in."""
+"""Reads the head of a MediaWiki dump: the wiki's name and language, and the namespaces that titles can be in."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import json
+import re
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 from xml.parsers import expat
 
-from rag_ops.markup import tables
+from rag_ops.markup import languages
+from rag_ops.markup.languages import ENGLISH, Language
 
 MAX_HEAD_BYTES = 1 << 20  # a head has some kilobytes; Wikipedia's with 30 namespaces has 3
 _READ_BYTES = 1 << 14
 MEDIA, FILE, CATEGORY = -2, 6, 14
-# Every wiki knows the names of no language beside those of its own, so no article's title can begin with one. Those of
-# English Wikipedia are taken if a dump names no namespaces at all.
-_NAMED = [(language, name, int(number)) for language, number, name in tables.rows("namespaces.tsv", 3)]
-CANONICAL = MappingProxyType({name: number for language, name, number in _NAMED if language == "*"})
-ENGLISH = MappingProxyType({name: number for _, name, number in _NAMED})
+_DATABASE = re.compile(r"([a-z_]+?)(?:wiki|wiktionary|wikibooks|wikinews|wikiquote|wikisource|wikiversity|wikivoyage)")
+_HOST = re.compile(r"([a-z-]+)(?:\.m)?\.wik[a-z]+\.org")
 
 
 @dataclasses.dataclass(frozen=True)
 class SiteInfo:
-    """A wiki: its name and its namespaces.
+    """A wiki: its name, its language and its namespaces; all that is known of where a page is.
 
     Attributes:
         wiki: its database's name, else its host, else its own name; empty if the dump gives none.
-        namespaces: names in lower case and their numbers, without that of articles.
+        code: the code of its language, as the dump gives it; English if it gives none.
+        namespaces: names in lower case and their numbers, without that of articles. Those of the language's Wikipedia
+            if the dump names none; names that every wiki knows are always among them.
     """
 
     wiki: str = ""
-    namespaces: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(ENGLISH))
+    code: str = ENGLISH
+    namespaces: Mapping[str, int] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "namespaces", {**self.language.namespaces, **self.namespaces})
+
+    @property
+    def language(self) -> Language:
+        """The words of the wiki's language."""
+        return languages.language(self.code)
 
     def namespace_of(self, title: str) -> int:
         """The number of a title's namespace; 0 for articles, colons in whose titles are nothing special.
@@ -43,13 +54,27 @@ class SiteInfo:
         prefix, colon, _ = title.partition(":")
         return self.namespaces.get(normal_name(prefix), 0) if colon else 0
 
+    @functools.cached_property
     def apparatus(self) -> frozenset[str]:
         """The names of the namespaces whose links show no words in a page: files and categories.
 
-        >>> sorted(SiteInfo().apparatus())
+        >>> sorted(SiteInfo().apparatus)
         ['category', 'file', 'image', 'media']
         """
         return frozenset(name for name, number in self.namespaces.items() if number in (MEDIA, FILE, CATEGORY))
+
+    def to_json(self) -> str:
+        """One line that `from_json` reads back."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> SiteInfo:
+        """The wiki of a line.
+
+        >>> SiteInfo.from_json(SiteInfo("dewiki", "de", {"datei": 6}).to_json()).namespace_of("Datei:A.png")
+        6
+        """
+        return cls(**json.loads(line))
 
 
 def normal_name(name: str) -> str:
@@ -76,6 +101,8 @@ def read_head(pieces: Iterable[bytes]) -> SiteInfo:
         nonlocal key, written, done
         path.append(name.rsplit(":", 1)[-1])
         key, written = attributes.get("key", ""), ""
+        if len(path) == 1:
+            fields["lang"] = attributes.get("xml:lang", "").strip().lower()
         done = done or path[-1] == "page"
 
     def close_element(_: str) -> None:
@@ -113,5 +140,14 @@ def read_head(pieces: Iterable[bytes]) -> SiteInfo:
         read += len(some)
         if done or read >= MAX_HEAD_BYTES:
             break
-    wiki = fields.get("dbname") or urlsplit(fields.get("base", "")).hostname or fields.get("sitename", "")
-    return SiteInfo(wiki, {**CANONICAL, **names}) if names else SiteInfo(wiki)
+    host = urlsplit(fields.get("base", "")).hostname or ""
+    wiki = fields.get("dbname") or host or fields.get("sitename", "")
+    return SiteInfo(wiki, fields.get("lang") or _language_of(fields.get("dbname", ""), host), names)
+
+
+def _language_of(database: str, host: str) -> str:
+    """The language of a wiki's database or host; English if neither says one."""
+    if found := _DATABASE.fullmatch(database):
+        return found[1].replace("_", "-")
+    found = _HOST.fullmatch(host)
+    return found[1] if found else ENGLISH

@@ -18,7 +18,6 @@ from mwparserfromhell.parser import ParserError
 from rag_ops.markup import tables, templates
 from rag_ops.markup.siteinfo import SiteInfo, normal_name
 
-CLOSING_SECTIONS = frozenset(heading for _, heading in tables.rows("closing_sections.tsv", 2))
 # Tags whose content is dropped; those whose content is kept as it is written, out of the parser's reach; all others
 # are rendered.
 DROPPED_TAGS = frozenset(
@@ -28,7 +27,7 @@ DROPPED_TAGS = frozenset(
 LITERAL_TAGS = frozenset("nowiki pre math chem ce syntaxhighlight source".split())
 FORMULA_TAGS = frozenset("math chem ce".split())
 BREAKING_TAGS = frozenset("br hr li dt dd p div tr blockquote poem center ul ol dl".split())
-DROPPED_NAMESPACES = SiteInfo().apparatus()
+ENGLISH_SITE = SiteInfo()
 # The prefixes of interlanguage links, which stand in a page's margin: the codes of all Wikipedias, open or closed, and
 # the other names by which links reach them (https://meta.wikimedia.org/wiki/List_of_Wikipedias).
 LANGUAGES = frozenset(code for (code,) in tables.rows("languages.txt"))
@@ -82,12 +81,12 @@ MAX_TITLE_CHARS = 255  # longest title, as MediaWiki has it
 MAX_UNCLOSED = 1000  # brackets or braces; a real page has a handful
 
 
-def is_redirect(wikitext: str) -> bool:
+def is_redirect(wikitext: str, site: SiteInfo = ENGLISH_SITE) -> bool:
     """Whether a page is a redirect by its text."""
     return _REDIRECT.match(wikitext) is not None
 
 
-def is_disambiguation(title: str, wikitext: str) -> bool:
+def is_disambiguation(title: str, wikitext: str, site: SiteInfo = ENGLISH_SITE) -> bool:
     """Whether a page lists what its title may mean: by its title, or by a template that says so.
 
     >>> is_disambiguation("Ada", "'''Ada''' may refer to ... {{Disambiguation|geo}}")
@@ -98,29 +97,28 @@ def is_disambiguation(title: str, wikitext: str) -> bool:
     return title.endswith("(disambiguation)") or _DISAMBIGUATION.search(wikitext) is not None
 
 
-def to_text(wikitext: str, apparatus: frozenset[str] = DROPPED_NAMESPACES) -> str:
+def to_text(wikitext: str, site: SiteInfo = ENGLISH_SITE) -> str:
     """The plain text of a page: paragraphs and list items, one a line.
 
     Never raises, whatever the markup: what cannot be parsed is stripped by rule. The result holds none of `|`, `{{`,
-    `[[` and `<ref`. `apparatus` are the namespaces of files and categories, as the wiki's language names them
-    (`SiteInfo.apparatus`).
+    `[[` and `<ref`. `site` is the wiki that the page is from: its language and its names of namespaces.
 
     >>> to_text("The peak is {{convert|8848|m|ft}} high,<ref>x</ref> in the ''[[Himalaya|Himalayas]]''.")
     'The peak is 8,848 metres (29,029 ft) high, in the Himalayas.'
     """
-    return finish(*prepare(wikitext), apparatus)
+    return finish(*prepare(wikitext, site), site)
 
 
-def prepare(wikitext: str) -> tuple[str, list[str]]:
+def prepare(wikitext: str, site: SiteInfo = ENGLISH_SITE) -> tuple[str, list[str]]:
     """Cuts what needs no parser, in linear time; returns the markup that is left, and the literal texts taken out."""
     literals: list[str] = []
     text = _scan(wikitext.replace(OPEN, "").replace(CLOSE, ""), literals)
-    return _drop_tables(_drop_sections(text)), literals
+    return _drop_tables(_drop_sections(text, site.language.closing_sections)), literals
 
 
-def finish(markup: str, literals: list[str], apparatus: frozenset[str] = DROPPED_NAMESPACES) -> str:
+def finish(markup: str, literals: list[str], site: SiteInfo = ENGLISH_SITE) -> str:
     """The plain text of what `prepare` left."""
-    return _clean(_Renderer(apparatus).render_page(markup), literals)
+    return _clean(_Renderer(site).render_page(markup), literals)
 
 
 def _scan(text: str, literals: list[str]) -> str:
@@ -163,7 +161,7 @@ def _literal(text: str, *, formula: bool) -> str:
     return text.replace("<ref", "< ref")
 
 
-def _drop_sections(text: str) -> str:
+def _drop_sections(text: str, closing: frozenset[str]) -> str:
     """The markup without its closing sections and their subsections.
 
     A heading is a line between as many equals signs, one to six.
@@ -182,7 +180,7 @@ def _drop_sections(text: str) -> str:
         if not level:
             pieces.append(text[position : match.start()])
         name = _QUOTES.sub("", line[depth:-depth].strip(" \t")).strip(" :[]").lower()
-        level = depth if name in CLOSING_SECTIONS else 0
+        level = depth if name in closing else 0
         position = match.start()
     if not level:
         pieces.append(text[position:])
@@ -222,8 +220,8 @@ def is_broken(text: str) -> bool:
 class _Renderer:
     """Walks mwparserfromhell's nodes and writes text."""
 
-    def __init__(self, apparatus: frozenset[str]) -> None:
-        self._apparatus = apparatus
+    def __init__(self, site: SiteInfo) -> None:
+        self._site = site
         self._out: list[str] = []
         self._depth = 0
 
@@ -271,8 +269,8 @@ class _Renderer:
         namespace, colon, _ = title.partition(":")
         if colon and not shown_colon:
             name = normal_name(namespace)
-            if name in self._apparatus or name in LANGUAGES:  # MediaWiki shows neither in the text, labelled or not
-                return
+            if name in self._site.apparatus or name in LANGUAGES:
+                return  # MediaWiki shows neither in the text, labelled or not
         if node.text is None:
             self._out.append(title.replace("_", " "))
         elif text := self._text_of(node.text):

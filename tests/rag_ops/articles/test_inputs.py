@@ -54,6 +54,16 @@ def test_a_glob_on_another_file_system_keeps_its_scheme():
     assert found == ["memory://globbed/x.jsonl", "memory://globbed/y.jsonl"]
 
 
+def test_the_language_of_a_dump_is_the_one_that_is_given_before_its_own(tmp_path):
+    (tmp_path / "d.xml").write_text(
+        '<mediawiki xml:lang="lv"><siteinfo><dbname>ltgwiki</dbname></siteinfo></mediawiki>'
+    )
+    sites = [InputOptions(language=code).site_of(str(tmp_path / "d.xml")) for code in (None, "ltg", "ZH-yue")]
+    assert [(site.wiki, site.code) for site in sites] == [("ltgwiki", code) for code in ("lv", "ltg", "zh-yue")]
+    with pytest.raises(InputError, match="--language is no code of a language"):
+        InputOptions(language="Latgalian!")
+
+
 @pytest.mark.parametrize("options", [InputOptions(), InputOptions(format="mediawiki")])
 def test_an_archive_is_refused_with_the_command_that_unpacks_it(options):
     with pytest.raises(InputError, match=r"an archive.*7z x -so FILE \| zstd"):

@@ -3,9 +3,9 @@
 import pytest
 
 from rag_ops.markup import tables
+from rag_ops.markup.languages import language
 from rag_ops.markup.siteinfo import normal_name
 from rag_ops.markup.units import COMPOSITES, UNITS
-from rag_ops.markup.wikitext import CLOSING_SECTIONS
 
 
 def test_comments_and_empty_lines_are_no_rows_and_outer_spaces_stay(tmp_path, monkeypatch):
@@ -20,8 +20,9 @@ def test_closing_sections_are_one_a_line_in_lower_case():
     rows = list(tables.rows("closing_sections.tsv", 2))
     assert len(rows) == len({tuple(row) for row in rows}) >= 40
     assert all(language.isalpha() and heading == heading.lower().strip() for language, heading in rows)
-    assert {"references", "see also", "external links", "navigation"} <= CLOSING_SECTIONS
-    assert "history" not in CLOSING_SECTIONS
+    english = language("en").closing_sections
+    assert {"references", "see also", "external links", "navigation"} <= english
+    assert "history" not in english
 
 
 def test_units_have_each_code_once_and_defaults_that_are_units_of_their_kind():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rag_ops.markup.siteinfo import SiteInfo
 from rag_ops.markup.wikitext import LANGUAGES, is_disambiguation, is_redirect, to_text
 
 FORBIDDEN = ("|", "{{", "}}", "[[", "]]", "<ref")
@@ -72,7 +73,7 @@ def test_rules(markup, expected):
 
 def test_the_names_of_files_and_categories_are_the_wikis_own():
     page = "[[Datei:A.jpg|mini|Ein [[Bild]]]]Ein [[Haus]].[[Kategorie:Bau]] [[File:b.png]]"
-    german = frozenset(["datei", "kategorie", "file", "category"])
+    german = SiteInfo(code="de", namespaces={"datei": 6, "kategorie": 14})
     assert to_text(page, german) == "Ein Haus."
     assert to_text("[[Datei:A.jpg]]") == "Datei:A.jpg"
 
