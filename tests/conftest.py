@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,13 @@ WORDS = "the of a in is was and to on by what who where when which how many rive
 
 
 def pytest_configure() -> None:
-    """Sets the environment before anything imports torch or FAISS, which read it once; commands inherit it."""
+    """Sets the environment before anything imports torch or FAISS, which read it once; commands inherit it.
+
+    A shell starts what runs in the background with some signals ignored, which commands would inherit too.
+    """
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
     assert not {"torch", "faiss"} & sys.modules.keys(), "imported before its number of threads is set"
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
