@@ -64,8 +64,9 @@ class Model:
         directory = checkpoints.weights_directory(checkpoints.find_model(name))
         config = checkpoints.read_config(directory)
         part = config.get("generator", config)
-        keys = [key for key in ("intermediate_size", "encoder_ffn_dim", "d_ff") if part.get(key)]
-        feed_forward = checkpoints.number_in(part, keys, MAX_FEED_FORWARD, directory) if keys else 3072
+        keys = ("intermediate_size", "encoder_ffn_dim", "d_ff")
+        given = any(map(part.get, keys))
+        feed_forward = checkpoints.number_in(part, keys, MAX_FEED_FORWARD, directory) if given else 3072
         weights = sum(os.path.getsize(path) for path in Path(directory).glob("*.safetensors")) or sum(
             os.path.getsize(path) for path in Path(directory).glob("*.bin")
         )
@@ -231,7 +232,7 @@ def plan(job: Job, rates: Mapping[str, Rate] | None = None) -> Plan:
         "answer": (
             job.questions,
             job.questions * job.n_docs * ANSWER_BYTES,
-            answer_memory_bytes(job.model, index_shard),
+            answer_memory_bytes(job.model, index_shard + kind.search_bytes(job.questions)),
         ),
     }
     stages = []
@@ -251,9 +252,9 @@ def embed_memory_bytes(job: Job) -> float:
     return MODEL_PROCESS + weights + TOKEN_BYTES * tokens * (1 if wide else 0.5)
 
 
-def answer_memory_bytes(model: Model, index_shard_bytes: float) -> float:
-    """Peak memory of an answer worker, in bytes."""
-    return MODEL_PROCESS + ANSWER_WEIGHTS * model.weight_bytes + index_shard_bytes
+def answer_memory_bytes(model: Model, index_bytes: float) -> float:
+    """Peak memory of an answer worker, in bytes; `index_bytes` are of an index shard and its search."""
+    return MODEL_PROCESS + ANSWER_WEIGHTS * model.weight_bytes + index_bytes
 
 
 def measured_rates(workspace: str) -> dict[str, Rate]:

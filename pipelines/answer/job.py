@@ -31,6 +31,7 @@ from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import check_question_files, expand_question_files, read_questions
 from rag_ops.retrieval.corpus import Corpus, check_model, open_corpus
+from rag_ops.retrieval.kinds import kind_of
 from rag_ops.storage import store
 from rag_ops.storage.stages import StageOutput
 from schemas.layout import ANSWER
@@ -169,16 +170,18 @@ def build(plan: Plan, pipeline: beam.Pipeline) -> None:
 
 def _processes(options: AnswerOptions, corpus: Corpus, todo: Sequence[blocks.Block]) -> int:
     """How many processes pay on this machine; on a CPU each has the same threads, for answers depend on them."""
-    units = min(len(todo), sum(block.questions for block in todo) // PROCESS_QUESTIONS)
-    return options.workers.processes(units, defaults.THREADS, lambda: _memory_bytes(options, corpus))
+    questions = sum(block.questions for block in todo)
+    units = min(len(todo), questions // PROCESS_QUESTIONS)
+    return options.workers.processes(units, defaults.THREADS, lambda: _memory_bytes(options, corpus, questions))
 
 
-def _memory_bytes(options: AnswerOptions, corpus: Corpus) -> float:
-    """Peak memory of a process: models and the largest index shard."""
+def _memory_bytes(options: AnswerOptions, corpus: Corpus, questions: int = 0) -> float:
+    """Peak memory of a process: models, and the largest index shard with the search of so many questions."""
     from rag_ops import planning
 
-    shard_bytes = max(shard.bytes for shard in corpus.index.shards)
-    return planning.answer_memory_bytes(planning.Model.of(options.model), shard_bytes)
+    info, shard_bytes = corpus.index.info, max(shard.bytes for shard in corpus.index.shards)
+    kind = kind_of(info["spec"])(info["spec"], info["dimension"])
+    return planning.answer_memory_bytes(planning.Model.of(options.model), shard_bytes + kind.search_bytes(questions))
 
 
 def _check_fits(options: AnswerOptions, corpus: Corpus) -> None:

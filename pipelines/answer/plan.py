@@ -71,6 +71,11 @@ class Plan:
         return sorted(block for numbers in self.cuts for block in numbers)
 
     @property
+    def asked(self) -> int:
+        """About how many questions the whole job asks: the same in a run that takes it up again."""
+        return len(self.block_numbers) * self.options.block_questions
+
+    @property
     def shard_of_block(self) -> dict[int, int]:
         """The answer shard that each block belongs to."""
         return {block: shard for shard, numbers in enumerate(self.cuts) for block in numbers}

@@ -18,8 +18,6 @@ from rag_ops.storage.parquet import read_parquet
 from rag_ops.storage.rows import as_matrix, needed_rows, read_rows
 from schemas.manifest import Manifest, ShardRecord
 
-SEARCHED_QUESTIONS = 4096  # questions at once: their vectors take 12 MB at 768 numbers
-
 
 @beam.ptransform_fn
 def search(shards: Any, plan: Plan, encoded: Any) -> Any:
@@ -38,9 +36,9 @@ def search_shard(element: tuple[ShardRecord, int], plan: Plan, encoded: list[int
     opened, url = kind_of(plan.corpus.index.info["spec"]).shard, store.join(plan.corpus.index_url, shard.path)
     workers = plan.options.workers
     # Of Dataflow a GPU is asked for the models alone, and hits are the same on any device.
-    how: dict[str, Any] = {"device": "auto" if workers.accelerator else workers.device, **plan.search_params}
-    index = opened(url, shard.sha256, first_row, shard.rows, threads=workers.cpu_threads, **how)
-    counters, at_once = StepCounters("SearchShards"), max(1, SEARCHED_QUESTIONS // plan.options.block_questions)
+    how: dict[str, Any] = {"device": "auto" if workers.accelerator else workers.device, "asked": plan.asked}
+    index = opened(url, shard.sha256, first_row, shard.rows, threads=workers.cpu_threads, **how, **plan.search_params)
+    counters, at_once = StepCounters("SearchShards"), max(1, index.questions_at_once // plan.options.block_questions)
     for start in range(0, len(encoded), at_once):
         numbers = sorted(encoded)[start : start + at_once]
         with counters.timed():

@@ -20,7 +20,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from rag_ops.compute.devices import torch_threads
 from rag_ops.compute.packed_linear import PackedLinear
 from rag_ops.retrieval.topk import TopK
 from rag_ops.retrieval.vector_blocks import PASSES, QUESTION_BLOCK, Block, blocks_of, to_half
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MOST_HITS = 1 << 22  # candidates that one product may give at once: of more, half of its vectors are looked at first
 TENSOR_CORES = 4  # how many times float32's error theirs is taken to be: they cut sums off where float32 rounds
@@ -116,8 +120,14 @@ def rescore(questions: np.ndarray, candidates: np.ndarray, rows: np.ndarray, vec
 
 
 @dataclasses.dataclass
-class _Candidates:
-    """Vectors that may be among the best k of a question: question, row and score of each."""
+class Candidates:
+    """Vectors that may be among the best k of a question.
+
+    Attributes:
+        questions: the question of each, uint16.
+        rows: int64.
+        scores: float32 or float64.
+    """
 
     questions: np.ndarray
     rows: np.ndarray
@@ -127,15 +137,15 @@ class _Candidates:
         return len(self.rows)
 
     @classmethod
-    def joined(cls, parts: list[_Candidates]) -> _Candidates:
+    def joined(cls, parts: Sequence[Self]) -> Self:
         """Joins several sets of candidates, by question; within one in the order given."""
-        fields = ("questions", "rows", "scores")
-        whole = cls(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
+        names = [field.name for field in dataclasses.fields(cls)]
+        whole = cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
         return whole.only(np.argsort(whole.questions, kind="stable"))  # a radix sort, for they are uint16
 
-    def only(self, chosen: np.ndarray) -> _Candidates:
+    def only(self, chosen: np.ndarray | slice) -> Self:
         """The candidates at some places, or under a mask."""
-        return _Candidates(self.questions[chosen], self.rows[chosen], self.scores[chosen])
+        return type(self)(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
     def places(self, questions: int) -> np.ndarray:
         """The place of each within its question, from 0; they must stand by question."""
@@ -149,6 +159,17 @@ class _Candidates:
         table[self.questions, places] = self.scores
         return torch.from_numpy(table).topk(k, dim=1, sorted=False).values.amin(1).numpy()
 
+    def ranked(self) -> Self:
+        """The candidates by question, best first; equal scores in order of row."""
+        return self.only(np.lexsort((self.rows, -self.scores, self.questions)))
+
+    def best(self, k: int, questions: int) -> TopK:
+        """The best k of each of so many questions by their scores; they must be ranked."""
+        places, hits = self.places(questions), TopK.empty(questions, k)
+        kept, places = self.only(places < k), places[places < k]
+        hits.scores[kept.questions, places], hits.rows[kept.questions, places] = kept.scores, kept.rows
+        return hits
+
 
 class _Search:
     """One block of questions on its way through the vectors."""
@@ -160,7 +181,7 @@ class _Search:
         self._error, self._lengths = relative_error, 2.001 * np.linalg.norm(questions.astype(np.float64), axis=1)
         self._longest = self._rounded = 0.0  # of the vectors so far: the greatest length, and length rounded off
         self._best = np.full(len(questions), -np.inf)  # the k-th best score so far
-        self._kept: list[_Candidates] = []
+        self._kept: list[Candidates] = []
         self._limit = KEPT_PER_HIT * max(k, 8) * len(questions)
         self._next_thinning = 0
 
@@ -197,11 +218,11 @@ class _Search:
         places = _true_places(mask)
         rows, questions = np.divmod(places, len(self._questions))
         found = scores.view(-1)[torch.from_numpy(places).to(scores.device)].double().cpu().numpy()
-        self._kept.append(_Candidates(questions.astype(np.uint16), rows + start, found))
+        self._kept.append(Candidates(questions.astype(np.uint16), rows + start, found))
 
     def _thin_out(self) -> None:
         """Drops candidates that are out by now; where too many are left, scores them again and keeps the best k."""
-        kept = _Candidates.joined(self._kept)
+        kept = Candidates.joined(self._kept)
         self._best = np.maximum(self._best, kept.kth_best(self._k, len(self._questions)))
         kept = kept.only(kept.scores >= (self._best - self._margin)[kept.questions])
         if len(kept) > self._limit:
@@ -210,26 +231,20 @@ class _Search:
             self._best = np.maximum(self._best, kept.kth_best(self._k, len(self._questions)))
         self._kept = [kept]
 
-    def _scored(self, kept: _Candidates) -> _Candidates:
+    def _scored(self, kept: Candidates) -> Candidates:
         """The candidates with their exact scores: by question, best first, equal scores in order of row."""
         scores = np.empty(len(kept))
         for start in range(0, len(kept), RESCORED_ROWS):
             part = slice(start, start + RESCORED_ROWS)
             scores[part] = score_pairs(self._questions[kept.questions[part]], self._vectors[kept.rows[part]])
-        order = np.lexsort((kept.rows, -scores, kept.questions))
-        return _Candidates(kept.questions, kept.rows, scores).only(order)
+        return Candidates(kept.questions, kept.rows, scores).ranked()
 
     def finish(self) -> TopK:
         """The best k of all blocks."""
         if not self._kept:
             return TopK.empty(len(self._questions), self._k)
         self._thin_out()
-        kept = self._scored(self._kept[0])
-        places = kept.places(len(self._questions))
-        kept, places = kept.only(places < self._k), places[places < self._k]
-        hits = TopK.empty(len(self._questions), self._k)
-        hits.scores[kept.questions, places], hits.rows[kept.questions, places] = kept.scores, kept.rows
-        return hits
+        return self._scored(self._kept[0]).best(self._k, len(self._questions))
 
 
 def _true_places(mask: torch.Tensor) -> np.ndarray:
@@ -252,7 +267,7 @@ def _product(questions: np.ndarray, device: str) -> tuple[Product, float | np.nd
     transposed = asked.T.contiguous()
     products: list[Product] = [packed, lambda block: block @ asked.T, lambda block: block @ transposed]
     trial = torch.ones(TRIAL_ROWS, dimension)
-    return min(products, key=lambda product: _seconds(product, trial)), error
+    return min(products, key=lambda product: least_seconds(lambda: product(trial))), error
 
 
 def _scores(block: torch.Tensor, questions: torch.Tensor, factor: float) -> torch.Tensor:
@@ -264,10 +279,11 @@ def _scores(block: torch.Tensor, questions: torch.Tensor, factor: float) -> torc
     return scores if factor == 1 else scores.mul_(factor)
 
 
-def _seconds(product: Product, block: torch.Tensor) -> float:
+def least_seconds(call: Callable[[], object], rounds: int = TRIAL_ROUNDS) -> float:
+    """The least wall-clock seconds that a call takes."""
     times = []
-    for _ in range(TRIAL_ROUNDS):
+    for _ in range(rounds):
         start = time.perf_counter()
-        product(block)
+        call()
         times.append(time.perf_counter() - start)
     return min(times)

@@ -18,6 +18,8 @@ FEW_PER_CENTROID = 39  # below so many training vectors for each, FAISS warns
 CODE_BITS = 8  # bits of each part of a product quantiser whose rotation is learned
 WHOLE_CODES = ("IndexFlat", "IndexFlatIP", "IndexScalarQuantizer", "IndexPQ")  # kept in one block, a row after another
 DEFAULT_NPROBE = 64
+MANY_QUESTIONS = 32  # for a list on average, from which on `inverted_lists` is quicker than FAISS
+MANY_NUMBERS = 80 << 20  # of questions' vectors for it at once: 320 MB
 DEFAULT_EF_SEARCH = 128
 
 
@@ -119,7 +121,7 @@ def _merged(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     for vectors in batches:
         held.append(vectors)
         if sum(part.size for part in held) >= ADD_NUMBERS:
-            yield np.concatenate(held)
+            yield np.concatenate(held) if len(held) > 1 else vectors
             held = []
     if held:
         yield np.concatenate(held)

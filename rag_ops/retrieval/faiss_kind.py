@@ -24,6 +24,9 @@ EXACT_NUMBERS = 4 << 30  # --spec auto searches exactly up to this many numbers 
 EXACT_RECALL = 0.99  # a higher target is met by exact search alone
 LIST_ID_BYTES = 8  # the id of each vector in an inverted list
 GRAPH_BYTES = 16  # each vector in a graph, besides its links of 4 bytes
+LISTS_READ = re.compile(r"IVF\d+[kM]?(_HNSW\d*)?,(Flat|SQ8)")  # those that `inverted_lists` can read
+# of its search, at most: of a number of a question's vector, and of a question's candidates
+SEARCH_NUMBER_BYTES, SEARCH_QUESTION_BYTES, MOST_CANDIDATE_BYTES = 13, 8000, 400_000_000
 PLAIN = {"float16": "SQfp16", "float32": "Flat"}  # what keeps vectors of a dtype as they are
 NPROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
 EF_SEARCHES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
@@ -86,6 +89,17 @@ class Faiss(IndexKind):
             for quantiser in _quantisers(part):
                 numbers += getattr(quantiser, "total_codebook_size", getattr(quantiser, "ksub", 0)) * quantiser.d
         return 4 * numbers
+
+    def search_bytes(self, questions: int) -> int:
+        """See `IndexKind.search_bytes`: of a search that goes from list to list.
+
+        >>> Faiss("IVF64,SQ8", 768).search_bytes(100_000) > 10**9, Faiss("IVF64,PQ64", 768).search_bytes(100_000)
+        (True, 0)
+        """
+        if not LISTS_READ.fullmatch(self.spec):
+            return 0
+        numbers = min(questions * self.dimension, faiss_index.MANY_NUMBERS)
+        return SEARCH_NUMBER_BYTES * numbers + min(SEARCH_QUESTION_BYTES * questions, MOST_CANDIDATE_BYTES)
 
     def config(self) -> dict[str, Any]:
         """See `IndexKind.config`; augmented vectors stand for inner products."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import faiss
 import numpy as np
@@ -12,21 +13,25 @@ from rag_ops.retrieval import faiss_factory, faiss_index
 from rag_ops.retrieval.index_kind import IndexShard
 from rag_ops.retrieval.topk import TopK
 
+if TYPE_CHECKING:
+    from rag_ops.retrieval.inverted_lists import InvertedLists
+
 LENGTH_ROWS = 1000  # sample that gives the vectors' common length
 
 
 class FaissShard(IndexShard):
     """An open FAISS index shard.
 
-    Vectors that it stores as they are (Flat, and SQfp16) are searched by `exact.search`, on a GPU too; others by FAISS
-    on the CPU. Scores are
-    always inner products, also if the graph is one of distances: of the stored vectors, or, if a graph only has
-    codes of them, by way of q·v = (|q|^2 + |v|^2 - |q - v|^2) / 2, as all of its vectors have one length.
+    Vectors that it stores as they are (Flat, and SQfp16) are searched by `exact.search`, on a GPU too; inverted lists
+    of vectors or of 8-bit codes, for a job of many questions, by `inverted_lists.search`; others by FAISS on the CPU.
+    Scores are always inner products, also if the graph is one of distances: of the stored vectors, or, if a graph only
+    has codes of them, by way of q·v = (|q|^2 + |v|^2 - |q - v|^2) / 2, as all of its vectors have one length.
     """
 
     def _open(self, path: str) -> int:
         self._index = faiss_index.read_index(path)
         self._matrix = faiss_index.matrix_of(self._index)
+        self._ivf = faiss.downcast_index(self._index)  # which does not keep the index alive
         return int(self._index.ntotal)
 
     def _why_unreadable(self) -> str | None:
@@ -36,6 +41,21 @@ class FaissShard(IndexShard):
         """See `faiss_index.set_search`."""
         faiss_index.set_search(self._index, params.get("nprobe"), params.get("ef_search"))
 
+    @property
+    def questions_at_once(self) -> int:
+        """See `IndexShard.questions_at_once`: a list is read anew for each search."""
+        return super().questions_at_once if self._lists is None else faiss_index.MANY_NUMBERS // self._index.d
+
+    @property
+    def _lists(self) -> InvertedLists | None:
+        """The inverted lists, if there are questions enough in the job for a search that goes from list to list."""
+        if not self._asked or not hasattr(self._ivf, "invlists"):
+            return None
+        from rag_ops.retrieval.inverted_lists import InvertedLists  # with torch
+
+        lists = InvertedLists(self._ivf) if InvertedLists.can_read(self._ivf) else None
+        return lists if lists is not None and lists.is_worth(self._asked) else None
+
     def _search(self, questions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         if self._matrix is not None:
             from rag_ops.compute.devices import pick_device  # with torch
@@ -43,6 +63,11 @@ class FaissShard(IndexShard):
 
             device = pick_device(self._device)
             hits = exact.search(questions, self._matrix, k, device=device, threads=self._threads)
+            return hits.scores, hits.rows
+        if (lists := self._lists) is not None:
+            from rag_ops.retrieval import inverted_lists
+
+            hits = inverted_lists.search(lists, questions, k, self._threads)
             return hits.scores, hits.rows
         faiss.omp_set_num_threads(self._threads)
         by_distance = self._index.metric_type != faiss_factory.METRIC

@@ -17,6 +17,7 @@ from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 
 MIN_TRAIN_ROWS = 10_000
+QUESTIONS_AT_ONCE = 4096  # whose vectors take 12 MB at 768 numbers
 Vectors = Callable[[], Iterator[np.ndarray]]  # gives all from the first: float16 or float32 batches, (rows, dimension)
 
 
@@ -45,6 +46,7 @@ class IndexShard(abc.ABC):
         expected_rows: number of vectors in the manifest.
         threads: number of threads of the search.
         device: "auto", "cpu" or "cuda": of a search that can be on a GPU; others are on the CPU.
+        asked: number of questions of the whole job: a search for many may be another than one for a few.
         params: see `set_search`.
 
     Raises:
@@ -60,9 +62,10 @@ class IndexShard(abc.ABC):
         *,
         threads: int = 2,
         device: str = "cpu",
+        asked: int = 0,
         **params: int | None,
     ):
-        self._first_row, self._threads, self._device = first_row, threads, device
+        self._first_row, self._threads, self._device, self._asked = first_row, threads, device, asked
         self._rows = self._open(store.local_copy(url, digest, sha256=digest))
         if self._rows != expected_rows:
             raise InputError(
@@ -74,6 +77,11 @@ class IndexShard(abc.ABC):
         if reason := self._why_unreadable():
             raise InputError(f"an index shard {reason}", value=url, remedy="run index again")
         self.set_search(params)
+
+    @property
+    def questions_at_once(self) -> int:
+        """How many questions one search is best given, if there are as many."""
+        return QUESTIONS_AT_ONCE
 
     def search(self, questions: np.ndarray, k: int) -> TopK:
         """The best k passages of this shard for each question vector, float32 (questions, dimension)."""
@@ -152,6 +160,10 @@ class IndexKind(abc.ABC):
     @property
     def fixed_bytes(self) -> int:
         """Bytes that every shard takes whatever its vectors."""
+        return 0
+
+    def search_bytes(self, questions: int) -> int:
+        """Bytes that a search takes besides its shard, of a job of so many questions, as far as they are many."""
         return 0
 
     @abc.abstractmethod

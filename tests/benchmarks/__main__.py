@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.benchmarks.running import run_all
 
 NAMES = (
-    *("chunk", "dump", "embed", "answer", "decode", "index", "specs", "memory", "plan", "finetune", "reader"),
+    *("chunk", "dump", "embed", "answer", "decode", "index", "ivf", "specs", "memory", "plan", "finetune", "reader"),
     *("rows", "fuzz", "arguments"),
     *("flink", "gpu"),
 )

@@ -135,7 +135,7 @@ worker process; it is killed once with SIGKILL when half of it is done, and run 
 --directory DIR` makes one. A size that is not in the table was not run.
 """
 WHERE = """
-On {machines}, {first} to {last}. Seconds are until the kill, and of the run after it. The machine was shared with other
+On {machines}, {when}. Seconds are until the kill, and of the run after it. The machine was shared with other
 work, and `load` is its mean load: the seconds say little else than that the stage ends.
 """
 DERIVED = """
@@ -152,10 +152,16 @@ GPUs were not measured here; given with `--flops`: {given}.
 
 def page(records: Sequence[Record], flops: Mapping[str, float]) -> str:
     """The page's text."""
-    dates = sorted(record["date"][:10] for record in records)
+    dates = sorted({record["date"][:10] for record in records})
     facts = {
+        "when": " to ".join(dict.fromkeys((dates[0], dates[-1]))),
         "machines": ", ".join(sorted({f"{record['cores']} cores of {record['machine']}" for record in records})),
-        **{"first": dates[0], "last": dates[-1], "dimension": corpus.DIMENSION, "rows": ROWS, "pages": PAGES},
+        **{
+            "when": " to ".join(dict.fromkeys((dates[0], dates[-1]))),
+            "dimension": corpus.DIMENSION,
+            "rows": ROWS,
+            "pages": PAGES,
+        },
         **{"questions": corpus.QUESTIONS, "tokens": PASSAGE_TOKENS, "docs": ANSWER_DOCS, "context": CONTEXT_TOKENS},
         **{"bert": BERT_BASE_WEIGHTS / 1e6, "reader": READER_WEIGHTS / 1e6, "written": ANSWER_TOKENS},
         "given": ", ".join(f"{chip} {rate:.3g}" for chip, rate in flops.items()) or "none",
