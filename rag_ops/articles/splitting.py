@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from rag_ops.articles.words import is_spaced, split_unspaced
 from rag_ops.errors import InputError
 
 
 def split_words(text: str, words: int, overlap: int = 0) -> Iterator[str]:
-    """Blocks of `words` whitespace words of `text`, joined by single spaces; the last block is as short as it is.
+    """Blocks of `words` words of `text`, joined by single spaces; the last block is as short as it is.
 
-    Each block repeats the last `overlap` words of the one before; a block that would only repeat is not made.
+    A word is what stands between spaces; in scripts without spaces it is a number of characters, and blocks end with
+    sentences where they can (`words.split_unspaced`). Each block repeats the last `overlap` words of the one before; a
+    block that would only repeat is not made.
 
     >>> list(split_words("a b  c\\nd e", words=2))
     ['a b', 'c d', 'e']
     >>> list(split_words("a b c d e", words=3, overlap=1))
     ['a b c', 'c d e']
     """
+    if not is_spaced(text):
+        yield from split_unspaced(text, words, overlap)
+        return
     tokens = text.split()
     step = words - overlap
     for start in range(0, max(len(tokens) - overlap, min(len(tokens), 1)), step):
