@@ -83,6 +83,7 @@ class AnswerInfo(Counted, total=False):
     questions: int  # rows of the question files
     distinct_questions: int
     unreadable_questions: int
+    truncated: int  # rows whose question or a passage was cut to fit a model
     unreadable_gold_answers: int
     first_unreadable_gold_answers: str | None
     execution: dict[str, Any]

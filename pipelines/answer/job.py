@@ -38,7 +38,7 @@ from schemas.layout import ANSWER
 from schemas.manifest import Manifest
 
 PROCESS_QUESTIONS = 256  # for which another process with its models starts
-FEW_ERRORS = 0.01  # share of the rows: of more, the terminal names the commonest reason
+FEW_ERRORS = 0.01  # share of the rows: of more with an error, or cut, there is a warning
 
 
 @begins_again
@@ -108,6 +108,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             "distinct_questions": sum(block.questions for block in prepared.blocks),
             "unreadable_questions": prepared.errors,
             "errors": blocks.error_counts(options.output, made),
+            "truncated": blocks.truncated_rows(options.output, made),
             "unreadable_gold_answers": prepared.notes,
             "first_unreadable_gold_answers": prepared.first_note,
             "execution": options.workers.execution,
@@ -129,7 +130,7 @@ def _keep_answered(options: AnswerOptions, work: Work, job: StageJob) -> bool:
 
 
 def warnings(manifest: Manifest) -> Iterator[str]:
-    """Warnings for a reader of the answers: many errors, with the commonest reason; unreadable gold answers."""
+    """Warnings for a reader of the answers: many errors, with the commonest reason; many cut texts; unreadable gold."""
     errors, rows = manifest.info["errors"], manifest.rows
     count = sum(errors.values())
     if count > FEW_ERRORS * rows:
@@ -137,6 +138,11 @@ def warnings(manifest: Manifest) -> Iterator[str]:
         yield (
             f"{count:,} of {rows:,} rows ({count / rows:.1%}) have an error, {errors[reason]:,} of them: {reason}; "
             "the column error says more"
+        )
+    if (cut := manifest.info.get("truncated", 0)) > FEW_ERRORS * rows:
+        yield (
+            f"in {cut:,} of {rows:,} rows ({cut / rows:.1%}) the question or a passage is cut to fit a model; "
+            "the column truncated says in which"
         )
     if unreadable := manifest.info.get("unreadable_gold_answers", 0):
         first = manifest.info.get("first_unreadable_gold_answers")

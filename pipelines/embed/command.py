@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from pipelines.console.command import Command, say
 from pipelines.embed.options import EmbedOptions
+
+logger = logging.getLogger("ragbeam")
 
 
 def run(options: EmbedOptions, beam_arguments: Sequence[str]) -> None:
@@ -20,6 +23,8 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str]) -> None:
             f"  {counts['reused']:,} vectors of {options.previous}, {counts['computed']:,} computed, "
             f"{counts['checked']:,} compared"
         )
+    for warning in job.warnings(done.metrics):
+        logger.warning("%s", warning)
 
 
 COMMAND = Command.of(

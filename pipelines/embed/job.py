@@ -44,6 +44,7 @@ from schemas.manifest import Manifest
 logger = logging.getLogger("ragbeam")
 VECTOR_ROWS = 1000  # rows of a row group
 PROCESS_ROWS = 10_000  # passages for which a GPU's own process starts
+FEW_CUT = 0.01  # share of the passages that the encoder may cut without a warning
 # Rows of a shard whose vectors of --previous are computed again, to see that this machine gives the same.
 CHECKED_ROWS = 8
 
@@ -150,6 +151,17 @@ def vector_counts(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
     """How many vectors a run took from --previous, computed, and computed only to compare them (`checked`)."""
     steps = metrics.get("WriteEmbeddings", {})
     return {name: int(steps.get(name, 0)) for name in ("reused", "computed", "checked")}
+
+
+def warnings(metrics: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """A warning if the encoder's limit cut many of the passages that a run encoded."""
+    encoded = metrics.get("Encode", {})
+    rows, cut = int(encoded.get("rows_in", 0)), int(encoded.get("truncated", 0))
+    if cut > FEW_CUT * rows:
+        yield (
+            f"{cut:,} of {rows:,} passages ({cut / rows:.1%}) are longer than the encoder's limit, and no question "
+            "finds what was cut; give chunk fewer --passage_words"
+        )
 
 
 def check(options: EmbedOptions, beam_arguments: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:

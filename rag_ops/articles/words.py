@@ -1,9 +1,8 @@
 """Words of scripts that are written without spaces, by their number of characters.
 
 An English word is 1.3 tokens or so; a Chinese text of 100 "words" between spaces is 6,000 characters, of which an
-encoder sees the first 5%. So characters of such scripts are counted: 1.7 of Han and kana to a word (the mean length of
-a word in segmented Chinese and Japanese corpora is 1.5 to 1.8), 4.5 of Thai, Lao, Khmer, Myanmar and Tibetan, vowel signs
-and tone marks included. There is no dictionary. Hangul has spaces.
+encoder sees the first 5%. So characters of such scripts are counted: 1.7 of Han and kana to a word, 4.5 of Thai, Lao,
+Khmer, Myanmar and Tibetan, vowel signs and tone marks included. There is no dictionary. Hangul has spaces.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _HAN = (
     "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff6f\uff71-\uff9d\U0001b000-\U0001b16f\U00020000-\U0003ffff"
 )
-# Punctuation of full width takes a place, and a token, like a character; in a text of other scripts it is nothing special.
+# Punctuation of full width, which counts as a character of these scripts; in a text of others it is nothing special.
 _WIDE = "\u3001-\u3004\u3008-\u3020\u3030\u303d\u30a0\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 _THAI = (
     "\u0e01-\u0e3a\u0e40-\u0eff"  # Thai without the baht sign, Lao
@@ -30,14 +29,18 @@ _THAI = (
     "\u1780-\u17ff\u19e0-\u19ff\ua9e0-\ua9fe\uaa60-\uaa7f"  # Khmer, more of Myanmar
 )
 _UNSPACED = re.compile(f"[{_HAN}{_THAI}]")
-_RUNS = re.compile(f"(?P<han>[{_HAN}{_WIDE}]+)|(?P<thai>[{_THAI}]+)|(?P<spaces> +)|(?P<other>[^ {_HAN}{_WIDE}{_THAI}]+)")
+_RUNS = re.compile(
+    f"(?P<han>[{_HAN}{_WIDE}]+)|(?P<thai>[{_THAI}]+)|(?P<spaces> +)|(?P<other>[^ {_HAN}{_WIDE}{_THAI}]+)"
+)
 _SIGNS = (  # that belong to the letter before them
     "\u0e30-\u0e3a\u0e45\u0e47-\u0e4e\u0eb0-\u0ebc\u0ec8-\u0ece\u0f71-\u0f84\u0f8d-\u0fbc\u102b-\u103e\u1056-\u1059"
     "\u105e-\u1060\u1062-\u1064\u1067-\u106d\u1071-\u1074\u1082-\u108d\u17b4-\u17d3\u3099\u309a\uff9e\uff9f"
 )
 _MARKS = re.compile(f"(?<![{_SIGNS}])[{_SIGNS}]{{1,8}}")
-_LEADING = re.compile("(?<![\u0e40-\u0e44\u0ec0-\u0ec4])[\u0e40-\u0e44\u0ec0-\u0ec4]")  # vowels written before their consonant
-# Where a sentence ends in these scripts, with the quotes and brackets that close after it. Thai and Lao have spaces there.
+_LEADING = re.compile(
+    "(?<![\u0e40-\u0e44\u0ec0-\u0ec4])[\u0e40-\u0e44\u0ec0-\u0ec4]"
+)  # vowels written before their consonant
+# Where a sentence ends in these scripts, with the quotes and brackets that close after it; of Thai a space.
 _END = re.compile("[。．！？!?…｡۔།༎။។៕]+[」』”’）)】》〉\"']*|(?<=[\u0e01-\u0eff])[ ]")
 _WORD_CHARACTER = re.compile(r"\w")
 
@@ -81,8 +84,8 @@ def split_unspaced(text: str, words: int, overlap: int) -> Iterator[str]:
         yield text[start:end].strip(" ")
         reached = end + (end < len(text) and text[end] == " ")
         first = int(np.searchsorted(before, before[end] - overlap * WORD, side="left"))
-        place = max(np.searchsorted(breaks, first, side="left"), np.searchsorted(breaks, start, side="right"))
-        start = min(int(breaks[place]), reached) if overlap else reached
+        following = max(np.searchsorted(breaks, first, side="left"), np.searchsorted(breaks, start, side="right"))
+        start = min(int(breaks[following]), reached) if overlap else reached
 
 
 def count_words(text: str) -> float:

@@ -182,6 +182,13 @@ def error_counts(directory: str, names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def truncated_rows(directory: str, names: Iterable[str]) -> int:
+    """The number of rows of answer shards whose question or a passage was cut to fit a model."""
+    return sum(
+        read_parquet(store.join(directory, name), ["truncated"])["truncated"].to_pylist().count(True) for name in names
+    )
+
+
 def _gather(directory: str, blocks: Sequence[int | None], positions: Sequence[int | None]) -> pa.Table:
     """The result rows at (block, position), in that order; nulls if there is no block."""
     needed = sorted({block for block in blocks if block is not None})

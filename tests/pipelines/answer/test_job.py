@@ -239,6 +239,14 @@ def test_few_errors_are_only_counted(stage, tiny_rag, tmp_path, caplog, capsys):
     assert "have an error" not in caplog.text
 
 
+def test_rows_whose_passages_are_cut_are_counted_and_warned_of(stage, tiny_rag, tmp_path, caplog):
+    rows = [{"question": f"what is {n % 3}"} for n in range(3)]
+    found = ask(stage, tiny_rag, tmp_path, rows, "--max_combined_length", 12)
+    assert [row["truncated"] for row in found] == [True] * 3
+    assert "in 3 of 3 rows (100.0%) the question or a passage is cut" in caplog.text
+    assert read_manifest(str(tmp_path / "out"), "answer").info["truncated"] == 3
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

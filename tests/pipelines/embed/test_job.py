@@ -78,3 +78,17 @@ def test_gpus_that_are_asked_of_dataflow_compute_in_bfloat16():
     options = EmbedOptions(passages="p", encoder="e", output="o", workers=workers)
     assert job.compute_dtype(options, ["--runner", "dataflow"]) == "bfloat16"
     assert job.compute_dtype(dataclasses.replace(options, compute_dtype="float16"), []) == "float16"
+
+
+@pytest.mark.parametrize(("max_tokens", "warns"), [(8, True), (None, False)])
+def test_passages_that_the_encoder_cuts_are_warned_of(passages, sentence_encoder, tmp_path, caplog, max_tokens, warns):
+    command = ["embed", "--passages", passages, "--encoder", sentence_encoder, "--output", tmp_path / "out"]
+    ragbeam(*command, *(["--max_tokens", max_tokens] if max_tokens else []))
+    rows = read_manifest(str(tmp_path / "out"), "embed").rows
+    assert (f"{rows} of {rows} passages (100.0%) are longer than the encoder's limit" in caplog.text) is warns
+
+
+@pytest.mark.parametrize(("cut", "warns"), [(10, False), (11, True)])
+def test_one_passage_in_a_hundred_may_be_cut(cut, warns):
+    assert bool(list(job.warnings({"Encode": {"rows_in": 1000, "truncated": cut}}))) is warns
+    assert not list(job.warnings({}))

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_ops.articles.splitting import split_words
 from rag_ops.articles.words import count_words, is_spaced
 
 CHINESE = "安培是国际单位制中电流的基本单位，以法国物理学家安德烈·玛丽·安培命名。它的符号是大写字母A！为什么？"
-JAPANESE = "アンペアは電流の単位である。名称は、フランスの物理学者アンドレ＝マリ・アンペールに由来する。「国際単位系」の基本単位の一つ。"
+JAPANESE = (
+    "アンペアは電流の単位である。名称は、フランスの物理学者アンドレ＝マリ・アンペールに由来する。"
+    "「国際単位系」の基本単位の一つ。"
+)
 THAI = "แอมแปร์เป็นหน่วยวัดกระแสไฟฟ้า ตั้งชื่อตามนักฟิสิกส์ชาวฝรั่งเศส อ็องเดร-มารี อ็องแปร์ และเป็นหน่วยฐานหนึ่งในเจ็ดหน่วยของระบบเอสไอ "
 LAO = "ນະຄອນຫຼວງວຽງຈັນເປັນເມືອງຫຼວງຂອງປະເທດລາວ "
 KHMER = "ភ្នំពេញជារាជធានីនៃព្រះរាជាណាចក្រកម្ពុជា។ "
@@ -67,6 +70,7 @@ def test_no_vowel_or_tone_mark_is_parted_from_its_letter():
         assert passage[-1] not in "เแโใไ"
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(alphabet="abc  \n.()한국어русский", max_size=300), st.integers(1, 9))
 def test_a_text_of_scripts_with_spaces_is_cut_between_its_words(text, words):
     tokens = text.split()
@@ -75,6 +79,7 @@ def test_a_text_of_scripts_with_spaces_is_cut_between_its_words(text, words):
     assert is_spaced(text)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(alphabet=ALPHABET, max_size=300), st.integers(1, 9))
 def test_passages_are_the_text_and_none_has_too_many_words(text, words):
     passages = list(split_words(text, words))
@@ -84,6 +89,7 @@ def test_passages_are_the_text_and_none_has_too_many_words(text, words):
         assert count_words(passage) <= words + 6  # marks stay with their letter
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(alphabet=ALPHABET, max_size=300), st.integers(1, 9), st.data())
 def test_overlapping_passages_cover_the_text_and_each_has_something_new(text, words, data):
     overlap = data.draw(st.integers(0, words - 1))
