@@ -176,8 +176,8 @@ def _format_number(arguments: Arguments) -> str:
         return _plain_number(text)
     if MARK in text or "NOSEP" in how:
         return text
-    if "LOSSLESS" not in how and re.fullmatch(r"-?\d{16,}", text):
-        text = f"{float(text):.0f}"  # as PHP has numbers of so many digits
+    if re.fullmatch(r"-?\d{16,300}", text) and (rounded := f"{float(text):.0f}") != text:
+        return text if "LOSSLESS" in how else format_number(rounded)  # PHP computes with no more digits
     return format_number(text)
 
 
