@@ -1,8 +1,9 @@
 """Expands the calls in a page's wikitext by the dump's own templates, as MediaWiki does before it makes HTML.
 
-Handlers of `rag_ops.markup.templates` come first where a wiki's templates are theirs; their calls stay in the page, with
-their arguments expanded. What a template would need beyond the dump's wikitext (Lua, the clock, a database) leaves its
-call as it is too, and so does a call that comes out as apparatus: a table, a block with a class, or nothing but links.
+Handlers of `rag_ops.markup.templates` come first in the wiki that they are of, and elsewhere after the dump's templates;
+their calls stay in the page, with their arguments expanded. What a template would need beyond the dump's wikitext (Lua,
+the clock, a database) leaves its call as it is too, and so does a call that comes out as apparatus: a table, a block with
+a class, or nothing but links.
 
 Bounded for each page: the nodes that are looked at, the characters that come out, and the depth of calls in calls.
 Nothing of the dump is run, and nothing beyond it is read.
@@ -12,24 +13,39 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from rag_ops.markup import parser_functions, preprocessor
-from rag_ops.markup.parser_functions import END_MARK, FUNCTIONS, MARK, Arguments, UnknownValueError, is_equal
-from rag_ops.markup.preprocessor import Argument, Call, Nodes, Part, Raw, TooDeepError
+from rag_ops.markup import templates as handlers
+from rag_ops.markup.parser_functions import FUNCTIONS, Arguments, UnknownValueError
+from rag_ops.markup.preprocessor import (
+    END_MARK,
+    END_UNGIVEN,
+    MARK,
+    UNGIVEN,
+    Argument,
+    Call,
+    Nodes,
+    Part,
+    Raw,
+    TooDeepError,
+)
 from rag_ops.markup.siteinfo import SiteInfo
 from rag_ops.markup.template_source import DISAMBIGUATION, MAX_REDIRECTS, Template, Templates, template_name
 
 MAX_CALLS_DEEP = 40  # templates in templates, as MediaWiki has it
 MAX_DEPTH = 120  # expansions in expansions, of calls and of arguments: some five levels of Python's stack each
 MAX_NODES = 300_000  # nodes of the parse that a page may look at, a microsecond or two each; MediaWiki allows a million
-MAX_CHARS = 4 << 20  # characters that the expansions of a page may write, intermediate ones too; MediaWiki: 2 MiB
+CALL_NODES = 5  # that a call costs
+MAX_CHARS = (
+    8 << 20
+)  # characters that the expansions of a page may write, intermediate ones too; MediaWiki: 2 MiB of text
 PARSED_CHARS = 16 << 20  # of templates whose parse is kept, at some ten bytes each
 
-_UNSET, _END_UNSET = "\ue012", "\ue013"  # around the name of an argument that no one gives
-_PRIVATE = re.compile("[\ue010-\ue013]")
+HANDLERS_WIKI = "enwiki"  # the wiki whose templates the handlers are; elsewhere the dump's own come before them
+
 _MARKED = re.compile(f"{MARK}(\\d+){END_MARK}")
-_UNGIVEN = re.compile(f"{_UNSET}[^{_END_UNSET}]*{_END_UNSET}")
+_UNGIVEN = re.compile(f"{UNGIVEN}[^{END_UNGIVEN}]*{END_UNGIVEN}")
 _ERROR = re.compile(r'<strong class="error">[^<>]*</strong>')
 _BEGINS_BLOCK = re.compile(r"\{\||[:;#*]")
 _PREFIX = re.compile(r"\s*(?:(?:safe)?subst|msg|raw)\s*:", re.IGNORECASE)
@@ -89,20 +105,11 @@ class Expander:
     Args:
         templates: those of the wiki.
         site: the wiki.
-        has_handler: whether `rag_ops.markup.templates` knows a call by its name as written.
-        handlers_first: whether a handler comes before the dump's template of the same name.
     """
 
-    def __init__(
-        self,
-        templates: Templates,
-        site: SiteInfo,
-        has_handler: Callable[[str], bool] = lambda name: False,
-        *,
-        handlers_first: bool = True,
-    ):
+    def __init__(self, templates: Templates, site: SiteInfo):
         self._templates, self._site = templates, site
-        self._has_handler, self._handlers_first = has_handler, handlers_first
+        self._handlers_first = site.wiki == HANDLERS_WIKI
         self._parsed: dict[str, Nodes] = {}
         self._parsed_chars = 0
         self._begin("")
@@ -123,9 +130,7 @@ class Expander:
         if "{{" not in wikitext or not (len(self._templates) or _WORTH.search(wikitext)):
             return Expanded(wikitext)
         self._begin(title)
-        text = _PRIVATE.sub("", wikitext)
-        if "include" in text:
-            text = _PAGE_TAGS.sub("", text)
+        text = _PAGE_TAGS.sub("", wikitext) if "include" in wikitext else wikitext
         try:
             nodes = preprocessor.parse(text)
         except TooDeepError:
@@ -171,7 +176,9 @@ class Expander:
         parts = [self._kept_part(part) for part in call.parts]
         if all(text is None for text in parts):
             return call.source
-        written = (_source_of(part.nodes()) if text is None else text for part, text in zip(call.parts, parts, strict=True))
+        written = (
+            _source_of(part.nodes()) if text is None else text for part, text in zip(call.parts, parts, strict=True)
+        )
         return "{{" + "|".join([_source_of(call.title), *written]) + "}}"
 
     def _kept_part(self, part: Part) -> str | None:
@@ -181,12 +188,16 @@ class Expander:
         name = "" if part.name is None else _source_of(part.name) + "="
         separates = "|" if name else "|="
         return name + "".join(
-            node if isinstance(node, str) else self._page_call(node, separates=separates) if isinstance(node, Call) else ""
+            node
+            if isinstance(node, str)
+            else self._page_call(node, separates=separates)
+            if isinstance(node, Call)
+            else ""
             for node in part.value
         )
 
     def _plain(self, text: str, separates: str = "") -> str:
-        """An expansion as part of a page: literal texts stand in it again, and nothing looks like a call that is none."""
+        """An expansion as part of a page, with its literal texts; nothing in it looks like a call that is none."""
         text = _ERROR.sub("", _UNGIVEN.sub("", text)).replace("{{", "{ {").replace("}}", "} }")
         if "|" in separates and "|" in text:
             parted = enumerate(_LINKED.split(text))
@@ -205,7 +216,7 @@ class Expander:
         return f"{MARK}{len(self._literals) - 1}{END_MARK}"
 
     def _is_apparatus(self, text: str, *, is_alone: bool) -> bool:
-        """Whether an expansion is no prose: whole tables, a block with a class, or, by itself, links and no other words."""
+        """Whether an expansion is no prose: whole tables, a block with a class or, by itself, links without words."""
         tables = len(_TABLE.findall(text))
         if (tables and len(_TABLE_END.findall(text)) >= tables) or _CLASSED.search(text):
             return True
@@ -233,26 +244,37 @@ class Expander:
         """The text of nodes within a template."""
         if len(nodes) == 1 and type(nodes[0]) is str:
             return nodes[0]
-        self._nodes += len(nodes)
-        if self._nodes > MAX_NODES or self._chars > MAX_CHARS or self._depth >= MAX_DEPTH:
+        self._spend(len(nodes), 0)
+        if self._depth >= MAX_DEPTH:
             raise _FallBackError
         self._depth += 1
         pieces: list[str] = []
         for node in nodes:
             if isinstance(node, Raw):
-                pieces.append(self._literal(node))
+                text = self._literal(node)
             elif isinstance(node, str):
-                pieces.append(node)
+                text = node
             elif isinstance(node, Argument):
-                pieces.append(self._argument(node, frame))
+                text = self._argument(node, frame)
             elif frame is _PAGE:
-                pieces.append(self._call_in_page(node))
+                text = self._call_in_page(node)
             else:
-                pieces.append(self._call(node, frame))
+                text = self._call(node, frame)
+            self._spend(0, len(text))
+            pieces.append(text)
         self._depth -= 1
-        text = "".join(pieces)
-        self._chars += len(text)
-        return text
+        return "".join(pieces)
+
+    def _spend(self, nodes: int, chars: int) -> None:
+        """Counts what a page costs.
+
+        Raises:
+            _FallBackError: it is more than a page may.
+        """
+        self._nodes += nodes
+        self._chars += chars
+        if self._nodes > MAX_NODES or self._chars > MAX_CHARS:
+            raise _FallBackError
 
     def _call_in_page(self, call: Call) -> str:
         """The expansion of a call that a page itself makes in an argument of another; itself, if it has none."""
@@ -267,12 +289,10 @@ class Expander:
         name = self._expand(node.name, frame).strip()
         given = frame.arguments.get(name)
         if given is None:
-            return f"{_UNSET}{name}{_END_UNSET}" if node.default is None else self._expand(node.default, frame)
+            return f"{UNGIVEN}{name}{END_UNGIVEN}" if node.default is None else self._expand(node.default, frame)
         if given.text is None:
             text = self._expand(given.nodes, given.frame or _PAGE)
             given.text = text.strip() if given.trimmed else text
-        self._nodes += 1
-        self._chars += len(given.text)
         return given.text
 
     def _call(self, call: Call, frame: _Frame) -> str:
@@ -281,7 +301,9 @@ class Expander:
         Raises:
             _FallBackError, UnknownValueError: it has none here.
         """
-        title = self._expand(call.title, frame)
+        self._spend(CALL_NODES, 0)
+        within = _DECIDING if frame is _PAGE else frame
+        title = self._expand(call.title, within)
         if prefix := _PREFIX.match(title):
             title = title[prefix.end() :]
         name = title.strip()
@@ -289,7 +311,7 @@ class Expander:
             value = parser_functions.variable(name, self._title, self._site.wiki, self._site.code)
             if value is not None:
                 return value
-        if ":" in name and (text := self._function(name, title, call, frame)) is not None:
+        if ":" in name and (text := self._function(name, title, call, within)) is not None:
             return text if call.begins_line or not _BEGINS_BLOCK.match(text) else "\n" + text
         text = self._template(name, call, frame)
         return text if call.begins_line or not _BEGINS_BLOCK.match(text) else "\n" + text
@@ -305,8 +327,7 @@ class Expander:
             if word.startswith("#"):
                 raise _FallBackError
             return parser_functions.title_of(word, first)
-        within = _DECIDING if frame is _PAGE else frame
-        return function(Arguments(first, call.parts, lambda nodes: self._expand(nodes, within), self._title, self._site))
+        return function(Arguments(first, call.parts, lambda nodes: self._expand(nodes, frame), self._title, self._site))
 
     def _tag(self, tag: str, call: Call, frame: _Frame) -> str:
         """{{#tag:}}: an extension tag whose content is expanded."""
@@ -322,14 +343,14 @@ class Expander:
     def _template(self, name: str, call: Call, frame: _Frame) -> str:
         """The expansion of a template, or its call for a handler."""
         is_top = not self._depth
-        known = template_name(name, self._site) if MARK not in name and _UNSET not in name else None
+        known = template_name(name, self._site) if MARK not in name and UNGIVEN not in name else None
         if known is None:
             if is_top:
                 raise _FallBackError
             return self._literal_call(name, call, frame)
         found = self._found(known)
         self._disambiguates = self._disambiguates or (is_top and found is not None and found[1].disambiguates)
-        has_handler = self._has_handler(name)
+        has_handler = handlers.handler_of(name) is not None
         if found is None or found[1].needs_lua or (has_handler and self._handlers_first):
             if is_top or (found and found[1].needs_lua and not has_handler):
                 raise _FallBackError
@@ -399,11 +420,13 @@ class Expander:
 
 def _alone(nodes: Nodes) -> list[bool]:
     """Of each node, whether the lines that it stands on hold calls alone."""
-    return [before and after for before, after in zip(_clear(nodes), reversed(_clear(nodes[::-1], step=-1)), strict=True)]
+    return [
+        before and after for before, after in zip(_clear(nodes), reversed(_clear(nodes[::-1], step=-1)), strict=True)
+    ]
 
 
 def _clear(nodes: Nodes, step: int = 1) -> list[bool]:
-    """Of each node, whether only calls and spaces stand between it and the end of its line on the side it is reached from."""
+    """Of each node, whether only calls and spaces stand between it and the end of its line, on the side of the first."""
     clear, flags = True, []
     for node in nodes:
         flags.append(clear)
@@ -422,6 +445,8 @@ def _source_of(nodes: Nodes) -> str:
         if isinstance(node, str)
         else node.source
         if isinstance(node, Call)
-        else "{{{" + "|".join([_source_of(node.name), *([] if node.default is None else [_source_of(node.default)])]) + "}}}"
+        else "{{{"
+        + "|".join([_source_of(node.name), *([] if node.default is None else [_source_of(node.default)])])
+        + "}}}"
         for node in nodes
     )

@@ -1,6 +1,6 @@
 """Evaluates what {{#expr:}} holds, with the operators and the precedence of MediaWiki's ParserFunctions extension.
 
-https://www.mediawiki.org/wiki/Help:Extension:ParserFunctions#expr says what there is. Numbers are floats; nothing else is.
+https://www.mediawiki.org/wiki/Help:Extension:ParserFunctions#expr says what there is. All values are floats.
 """
 
 from __future__ import annotations

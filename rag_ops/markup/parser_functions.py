@@ -1,7 +1,7 @@
 """MediaWiki's parser functions and variables, as far as a page's own text, title and wiki decide them.
 
-https://www.mediawiki.org/wiki/Help:Magic_words and https://www.mediawiki.org/wiki/Help:Extension:ParserFunctions say what
-there is. What needs the clock, the database, Wikidata or Lua raises `UnknownValueError`: no text is made up for it.
+https://www.mediawiki.org/wiki/Help:Magic_words and https://www.mediawiki.org/wiki/Help:Extension:ParserFunctions say
+what there is. What needs the clock, the database, Wikidata or Lua raises `UnknownValueError`: no text is made up for it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 
 from rag_ops.markup import dates, expressions, plurals
-from rag_ops.markup.preprocessor import Nodes, Part
+from rag_ops.markup.preprocessor import END_MARK, MARK, Nodes, Part
 from rag_ops.markup.siteinfo import SiteInfo, normal_name
 from rag_ops.markup.template_source import upper_first
 from rag_ops.markup.templates import format_number
@@ -20,7 +20,6 @@ from rag_ops.markup.templates import format_number
 MAX_PAD_CHARS = 500  # as MediaWiki has it
 MAX_STRING_CHARS = 1000  # that the functions on strings take; likewise
 MAX_TITLE_PARTS = 25
-MARK, END_MARK = "\ue010", "\ue011"  # around the number of a text that no function may change
 ERROR = '<strong class="error">{}</strong>'
 _MARKS = re.compile(f"{MARK}\\d*{END_MARK}")
 _ERROR = re.compile(r"<(?:strong|span|p|div)\s[^<>]*\bclass=[\"']?[^\"'<>]*\berror\b", re.IGNORECASE)
@@ -352,7 +351,9 @@ FUNCTIONS: dict[str, Function] = {
     "formal": _first,
     "bidi": _first,
     **dict.fromkeys(("localurl", "localurle", "fullurl", "fullurle", "canonicalurl", "canonicalurle"), _nothing),
-    **dict.fromkeys(("filepath", "articlepath", "special", "speciale", "noexternallanglinks", "displaytitle"), _nothing),
+    **dict.fromkeys(
+        ("filepath", "articlepath", "special", "speciale", "noexternallanglinks", "displaytitle"), _nothing
+    ),
     **dict.fromkeys(("defaultsort", "defaultsortkey", "defaultcategorysort", "protectionlevel"), _nothing),
     **dict.fromkeys(("cascadingsources", "protectionexpiry", "shortdesc"), _nothing),
     **dict.fromkeys(("pagesize", "pagesincategory", "pagesincat", "pageid", "numberingroup", "wbreponame"), _unknown),

@@ -16,6 +16,9 @@ OPAQUE_TAGS = frozenset(
     "nowiki pre math chem ce syntaxhighlight source ref gallery timeline imagemap score hiero graph templatestyles "
     "templatedata inputbox mapframe maplink categorytree rss listing".split()
 )
+# Characters of private use: around what an expansion must not change, and around the name of an argument not given.
+MARK, END_MARK, UNGIVEN, END_UNGIVEN = "\ue010", "\ue011", "\ue012", "\ue013"
+_MARKS = re.compile(f"[{MARK}{END_MARK}{UNGIVEN}{END_UNGIVEN}]")
 _OPENING = rf"\{{\{{+|<!--|<(?P<tag>{'|'.join(sorted(OPAQUE_TAGS))})(?=[\s/>])[^<>]*?(?P<empty>/)?>"
 _OUTSIDE = re.compile(_OPENING, re.IGNORECASE)
 _INSIDE = re.compile(_OPENING + r"|\[\[+|\}\}+|\]\]+|\||=+", re.IGNORECASE)
@@ -103,7 +106,7 @@ class _Open:
 
 
 def parse(text: str) -> Nodes:
-    """Parses wikitext into texts, calls and arguments, in linear time; without its comments.
+    """Parses wikitext into texts, calls and arguments, in linear time; without its comments and marks.
 
     Raises:
         TooDeepError: there are too many brackets in brackets.
@@ -113,6 +116,7 @@ def parse(text: str) -> Nodes:
     >>> parse("{{{{{1}}}}}")[0].title[0].name
     ['1']
     """
+    text = _MARKS.sub("", text)
     root: Nodes = []
     stack: list[_Open] = []
     unclosed: set[str] = set()  # of comments and tags: looked for once, or the scan is quadratic

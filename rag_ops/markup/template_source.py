@@ -15,11 +15,11 @@ MAX_REDIRECTS = 5  # of a template to a template; MediaWiki follows fewer
 MAX_NAME_CHARS = 255
 DISAMBIGUATION = "__DISAMBIG__"  # https://www.mediawiki.org/wiki/Extension:Disambiguator
 _NOT_TRANSCLUDED = re.compile(
-    r"<!--.*?(?:-->|\Z)|<noinclude(?:\s[^<>]*)?>.*?(?:</noinclude\s*>|\Z)|</?(?:includeonly|noinclude)(?:\s[^<>]*)?/?>|"
+    r"<!--.*?(?:-->|\Z)|<noinclude(?:\s[^<>]*)?(?<!/)>.*?(?:</noinclude\s*>|\Z)|</?(?:includeonly|noinclude)(?:\s[^<>]*)?/?>|"
     r"(?P<kept><nowiki\s*>.*?(?:</nowiki\s*>|\Z))",
     re.IGNORECASE | re.DOTALL,
 )
-_ONLY = re.compile(r"<onlyinclude(?:\s[^<>]*)?>(.*?)(?:</onlyinclude\s*>|\Z)", re.IGNORECASE | re.DOTALL)
+_ONLY = re.compile(r"<onlyinclude(?:\s[^<>]*)?(?<!/)>(.*?)(?:</onlyinclude\s*>|\Z)", re.IGNORECASE | re.DOTALL)
 _REDIRECT = re.compile(r"\s*#[^\s\[\]:]+\s*:?\s*\[\[([^\[\]|#]+)")
 _LUA = re.compile(r"\{\{\s*(?:(?:safe)?subst:)?\s*#invoke\s*:", re.IGNORECASE)
 _NO_NAME = re.compile(r"[<>\[\]{}|\n\x00-\x1f\ue000-\uf8ff]")
@@ -110,8 +110,10 @@ def transcluded(wikitext: str) -> str:
 
     https://www.mediawiki.org/wiki/Transclusion#Transclusion_markup
 
-    >>> transcluded("a<noinclude>b</noinclude><includeonly>c</includeonly>"), transcluded("a<onlyinclude>b</onlyinclude>")
-    ('ac', 'b')
+    >>> transcluded("a<noinclude>b</noinclude><includeonly>c</includeonly>")
+    'ac'
+    >>> transcluded("a<onlyinclude>b</onlyinclude>")
+    'b'
     """
     text = _NOT_TRANSCLUDED.sub(lambda match: match["kept"] or _left_of(match), wikitext)
     if "<onlyinclude" in text.lower():
