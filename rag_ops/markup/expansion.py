@@ -1,9 +1,9 @@
 """Expands the calls in a page's wikitext by the dump's own templates, as MediaWiki does before it makes HTML.
 
-Handlers of `rag_ops.markup.templates` come first in the wiki that they are of, and elsewhere after the dump's templates;
-their calls stay in the page, with their arguments expanded. What a template would need beyond the dump's wikitext (Lua,
-the clock, a database) leaves its call as it is too, and so does a call that comes out as apparatus: a table, a block with
-a class, or nothing but links.
+Handlers of `rag_ops.markup.templates` come first in the wiki that they are of, elsewhere after the dump's templates;
+their calls stay in the page, with their arguments expanded. What needs more than the dump's wikitext (Lua, the clock, a
+database) leaves its call as it is, and so does a call that comes out as apparatus: a table, a block with a class, or
+nothing but links.
 
 Bounded for each page: the nodes that are looked at, the characters that come out, and the depth of calls in calls.
 Nothing of the dump is run, and nothing beyond it is read.
@@ -426,7 +426,7 @@ def _alone(nodes: Nodes) -> list[bool]:
 
 
 def _clear(nodes: Nodes, step: int = 1) -> list[bool]:
-    """Of each node, whether only calls and spaces stand between it and the end of its line, on the side of the first."""
+    """Of each node, whether only calls and spaces stand between it and the end of its line, on one side."""
     clear, flags = True, []
     for node in nodes:
         flags.append(clear)

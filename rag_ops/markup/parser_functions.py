@@ -1,7 +1,7 @@
 """MediaWiki's parser functions and variables, as far as a page's own text, title and wiki decide them.
 
 https://www.mediawiki.org/wiki/Help:Magic_words and https://www.mediawiki.org/wiki/Help:Extension:ParserFunctions say
-what there is. What needs the clock, the database, Wikidata or Lua raises `UnknownValueError`: no text is made up for it.
+what there is. What needs the clock, the database, Wikidata or Lua raises `UnknownValueError`: no text is made up.
 """
 
 from __future__ import annotations
