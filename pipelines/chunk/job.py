@@ -44,7 +44,7 @@ HF_SHARDS = 8  # shards for each shard of a Hugging Face dataset, whose size is 
 CORE_BYTES_PER_SEC = {(True, True): 0.5e6, (True, False): 2.3e6, (False, True): 6e6, (False, False): 12e6}
 HF_SECS = 10  # for a shard of a dataset
 WORTH_SECS = 20  # work of a core for which processes start, which take 2 seconds of a core each
-TEXT_RULES = 3  # raised when the rules from markup to text change: passages of other rules are not reused
+TEXT_RULES = 4  # raised when the rules from markup to text change: passages of other rules are not reused
 T = TypeVar("T")
 
 

@@ -15,8 +15,9 @@ from rag_ops.articles.article import MAX_SPLITS
 from rag_ops.articles.dropped import TOO_LONG
 from rag_ops.errors import InputError
 from rag_ops.markup import siteinfo
-from rag_ops.markup.siteinfo import SiteInfo
-from rag_ops.markup.wikitext import ENGLISH_SITE, MAX_PAGE_CHARS, is_disambiguation, is_redirect
+from rag_ops.markup.pages import is_disambiguation, is_redirect
+from rag_ops.markup.siteinfo import ENGLISH_SITE, SiteInfo
+from rag_ops.markup.wikitext import MAX_PAGE_CHARS
 from rag_ops.storage import compression, store
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from pathlib import Path
 from rag_ops import machine
 from rag_ops.errors import JobError, NoMemoryError
 from rag_ops.markup import wikitext
-from rag_ops.markup.siteinfo import SiteInfo
+from rag_ops.markup.siteinfo import ENGLISH_SITE, SiteInfo
 
 MAX_SECS = 3  # processor seconds for a page
 MAX_MEMORY_BYTES = 2 << 30
@@ -35,7 +35,7 @@ _LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{5000}")  # thousands of attributes
 _MANY_EQUALS = re.compile(rf"^=(?:[^=\n]*=){{{MAX_EQUALS}}}", re.MULTILINE)
 
 
-def render(markup: str, site: SiteInfo = wikitext.ENGLISH_SITE) -> str | None:
+def render(markup: str, site: SiteInfo = ENGLISH_SITE) -> str | None:
     """The plain text of a page (`wikitext.to_text`, with its arguments); None if that takes more than the bounds.
 
     >>> render("The ''[[Himalaya|Himalayas]]''.")

@@ -17,7 +17,7 @@ from rag_ops.markup.languages import ENGLISH, Language
 
 MAX_HEAD_BYTES = 1 << 20  # a head has some kilobytes; Wikipedia's with 30 namespaces has 3
 _READ_BYTES = 1 << 14
-MEDIA, FILE, CATEGORY = -2, 6, 14
+FILE, CATEGORY = 6, 14
 _DATABASE = re.compile(r"([a-z_]+?)(?:wiki|wiktionary|wikibooks|wikinews|wikiquote|wikisource|wikiversity|wikivoyage)")
 _HOST = re.compile(r"([a-z-]+)(?:\.m)?\.wik[a-z]+\.org")
 
@@ -59,9 +59,9 @@ class SiteInfo:
         """The names of the namespaces whose links show no words in a page: files and categories.
 
         >>> sorted(SiteInfo().apparatus)
-        ['category', 'file', 'image', 'media']
+        ['category', 'file', 'image']
         """
-        return frozenset(name for name, number in self.namespaces.items() if number in (MEDIA, FILE, CATEGORY))
+        return frozenset(name for name, number in self.namespaces.items() if number in (FILE, CATEGORY))
 
     def to_json(self) -> str:
         """One line that `from_json` reads back."""
@@ -151,3 +151,6 @@ def _language_of(database: str, host: str) -> str:
         return found[1].replace("_", "-")
     found = _HOST.fullmatch(host)
     return found[1] if found else ENGLISH
+
+
+ENGLISH_SITE = SiteInfo()

@@ -16,6 +16,11 @@ from rag_ops.markup.convert import expand_convert
 
 Handler = Callable[[Sequence[str], Mapping[str, str]], str]  # positional arguments in order, and the named ones
 
+
+class Raised(str):
+    """What a template shows as a superscript: an exponent only behind a number."""
+
+
 MONTHS = "January February March April May June July August September October November December".split()
 ABBREVIATED = {"abbr": "on"}
 
@@ -221,6 +226,10 @@ def _sic(positional: Sequence[str], named: Mapping[str, str]) -> str:
     return word if _is_yes(named.get("hide")) else f"{word} {mark}".strip()
 
 
+def _above_below(named: Mapping[str, str]) -> str:
+    return ("^" + named["p"] if named.get("p") else "") + named.get("b", "")
+
+
 def _author_year(positional: Sequence[str], named: Mapping[str, str]) -> str:
     """{{harvtxt|Boolos|Jeffrey|1974}}: an author who is part of the sentence."""
     parts = _filled(positional)
@@ -269,7 +278,8 @@ MAKERS: dict[str, Callable[[str], Handler]] = {
 FUNCTIONS: dict[str, Handler] = {
     "convert": expand_convert,
     "abbreviated_convert": lambda positional, named: expand_convert(positional, {**ABBREVIATED, **named}),
-    "above_below": lambda positional, named: ("^" + named["p"] if named.get("p") else "") + named.get("b", ""),
+    "above_below": lambda positional, named: Raised(named.get("p", "")) if not named.get("b") else _above_below(named),
+    "superscript": lambda positional, named: Raised(_at(positional, 0)),
     "circa": lambda positional, named: " – ".join(f"c. {date}" for date in _filled(positional[:2])) or "c.",
     "dental": lambda positional, named: "/".join(filter(None, (named.get("upper"), named.get("lower")))),
     "first_two": lambda positional, named: " ".join(_filled(positional[:2])),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rag_ops.errors import JobError
 from rag_ops.markup import bounded, wikitext
 from rag_ops.markup.bounded import is_suspect, render
+from rag_ops.markup.cutting import prepare
 from rag_ops.markup.siteinfo import SiteInfo
 
 MANY = 100_000
@@ -72,7 +73,7 @@ def test_a_hostile_page_costs_at_most_its_time(name):
 
 def test_a_large_sound_page_is_rendered_in_the_other_process_all_the_same():
     page = "The ''[[moon]]'' is {{convert|10|km|mi}} away. é日本\n" * 4000
-    assert is_suspect(wikitext.prepare(page)[0])
+    assert is_suspect(prepare(page)[0])
     assert render(page) == wikitext.to_text(page)
     assert render(page).startswith("The moon is 10 kilometres (6.2 mi) away. é日本\n")
 
@@ -108,7 +109,7 @@ def test_repeated_pieces_cost_at_most_their_time(pieces, times):
 
 def test_a_process_of_its_own_knows_the_names_of_files_too():
     page = "[[Datei:A.jpg|mini|Ein Bild]]Text. " + "<i>word</i> " * 9000
-    assert is_suspect(wikitext.prepare(page)[0])
+    assert is_suspect(prepare(page)[0])
     assert render(page, SiteInfo("dewiki", "de", {"datei": 6})).startswith("Text. word word")
 
 

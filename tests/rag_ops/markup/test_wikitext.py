@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_ops.markup.siteinfo import SiteInfo
-from rag_ops.markup.wikitext import LANGUAGES, is_disambiguation, is_redirect, to_text
+from rag_ops.markup.wikitext import LANGUAGES, to_text
 
 FORBIDDEN = ("|", "{{", "}}", "[[", "]]", "<ref")
 
@@ -64,6 +64,29 @@ FORBIDDEN = ("|", "{{", "}}", "[[", "]]", "<ref")
         ("Text <ref>never closed\nprose stays", "Text never closed\nprose stays"),
         ("Text <!-- never closed\nprose stays", "Text never closed\nprose stays"),
         ("{{{1|default}}}", "default"),
+        ("'''!Xóõ''' is a language", "!Xóõ is a language"),
+        ("It was\n| said\n! twice", "It was\n∣ said\n! twice"),
+        ("{{table begin}}\n|-\n| cell\n! head\n|}\nAfter", "After"),
+        ("A [[broken\n|link]] here", "A broken\n∣link here"),
+        ("it calls free() and f( ), then g ({{unknown}}), h(<ref>x</ref>)", "it calls free() and f(), then g, h"),
+        (
+            "<code>#define N</code> and <nowiki>#define M</nowiki>\n<pre># a\n* b</pre>",
+            "#define N and #define M\n# a\n* b",
+        ),
+        ("<nowiki>* no item</nowiki>", "* no item"),
+        ("<vector> is shown, </b>so <is x=1>that</is>", "<vector> is shown, so <is x=1>that</is>"),
+        ("a</div>b</p> c</br>d<br/ >e", "ab c\nd\ne"),
+        ("<h2>Heading</h2>Text", "Text"),
+        ("<nowiki>&lt;i&gt; &amp;amp;</nowiki> &apos;x&apos; <pre>&quot;</pre>", "<i> &amp; 'x' \""),
+        ("x<sup>2</sup> 2<sup>1</sup>/<sub>3</sub>, 1<sup>er</sup>", "x2 2 1/3, 1er"),
+        ("10{{sup|6}} on the 3{{sup|rd}}", "10^6 on the 3rd"),
+        ("from 3{{unknown}}4 to a{{unknown}} b, c{{unknown}}.", "from 3 4 to a b, c."),
+        ("one<ref>x</ref>two, 3<ref>y</ref>4", "onetwo, 3 4"),
+        ("foo[[File:a.png|thumb|b]]bar baz[[Category:X]]qux", "foo bar bazqux"),
+        ("[[media:a.ogg|Listen]] to [[100%25]], [[%zz]] and [[A|<nowiki/>]]x", "Listen to 100%, %zz and x"),
+        ("[http://[2001:db8::1]/x six] and [http://a.example | pipe]", "six and ∣ pipe"),
+        ("A __NoToc__ __KEIN_VERZEICHNIS__ __БЕЗ_ОГЛАВЛЕНИЯ__ __目次非表示__ B", "A B"),
+        ("Python's __init__ and __name__", "Python's __init__ and __name__"),
         ("", ""),
     ],
 )
@@ -83,30 +106,6 @@ def test_language_codes_are_one_a_line_and_no_english_word_for_a_namespace():
     assert {"en", "de", "zh-yue", "be-tarask", "nds-nl", "simple", "war"} <= LANGUAGES
     assert not LANGUAGES & {"wp", "csi", "file", "category", "talk", "wikt", "ufo", "doc", "meta", "mw"}
     assert all(code == code.lower() and 2 <= len(code) <= 12 for code in LANGUAGES)
-
-
-def test_redirects():
-    assert is_redirect("#REDIRECT [[A]]")
-    assert is_redirect("\n #redirect[[A]]")
-    assert not is_redirect("A #redirect")
-
-
-@pytest.mark.parametrize(
-    ("title", "text", "expected"),
-    [
-        ("Ada", "may refer to {{disambiguation|geo}}", True),
-        ("Ada", "{{Hndis}}", True),
-        ("Aa River", "{{geodis}}", True),
-        ("A (disambiguation)", "", True),
-        ("X", "{{Template:Disambig}}", True),
-        ("X", "{{Chinese title disambiguation}}", True),
-        ("Art", "{{other uses|Art (disambiguation)}}", False),
-        ("X", "{{disambiguation needed|date=May 2016}}", False),
-        ("X", "[[word-sense disambiguation]] {{cite|title=Disambiguation}}", False),
-    ],
-)
-def test_disambiguation_pages(title, text, expected):
-    assert is_disambiguation(title, text) is expected
 
 
 @pytest.mark.parametrize(
