@@ -297,6 +297,7 @@ class InputOptions:
     language: str | None = setting(
         None, "language of the wiki of a dump, as a code such as de; by default as the dump says", metavar="CODE"
     )
+    keep_ipa: bool = setting(False, "keep pronunciations in IPA that a dump's templates give")
 
     def __post_init__(self) -> None:
         if self.language is not None and not LANGUAGE_CODE.fullmatch(self.language):
@@ -311,7 +312,7 @@ class InputOptions:
         Raises:
             InputError: the file is cut or not what its name says.
         """
-        site = dump.read_site(url)
+        site = dataclasses.replace(dump.read_site(url), keep_ipa=self.keep_ipa)
         return dataclasses.replace(site, code=self.language.lower()) if self.language else site
 
     @property

@@ -350,7 +350,7 @@ class Expander:
             return self._literal_call(name, call, frame)
         found = self._found(known)
         self._disambiguates = self._disambiguates or (is_top and found is not None and found[1].disambiguates)
-        has_handler = handlers.handler_of(name) is not None
+        has_handler = handlers.handler_of(name, self._site) is not None
         if found is None or found[1].needs_lua or (has_handler and self._handlers_first):
             if is_top or (found and found[1].needs_lua and not has_handler):
                 raise _FallBackError

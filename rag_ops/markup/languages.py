@@ -4,38 +4,94 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from rag_ops.markup import tables
 
 ENGLISH = "en"
+LEAST_GROUPED = 4  # digits of a whole number from which its thousands are parted
 
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """The words of a language's wikis that the rules from markup to text look for.
+    """The words of a language's wikis that the rules from markup to text look for, and how they write numbers.
 
     Attributes:
         code: the language's own code, also where a dump calls it otherwise.
+        separator, decimal: between thousands, and before decimals.
+        least_grouped: digits of a whole number from which its thousands are parted.
+        variants: codes of the scripts and countries into which its wikis convert text, the one to be kept first.
         closing_sections: headings of the sections at the end of an article that hold no prose, in lower case; English
-            ones are among them, because small wikis keep what they copied.
+            ones are among them, as in the two that follow, because wikis keep what they copied.
+        disambiguation: templates that say that a page lists what its title may mean, in lower case.
+        redirects: what begins a redirect behind a "#", in lower case.
         namespaces: names of namespaces beside those that a dump names, in lower case, and their numbers.
     """
 
     code: str
-    closing_sections: frozenset[str]
-    namespaces: Mapping[str, int]
+    separator: str = ","
+    decimal: str = "."
+    least_grouped: int = LEAST_GROUPED
+    variants: tuple[str, ...] = ()
+    closing_sections: frozenset[str] = frozenset()
+    disambiguation: frozenset[str] = frozenset()
+    redirects: frozenset[str] = frozenset()
+    namespaces: Mapping[str, int] = dataclasses.field(default_factory=dict, hash=False)
+
+    def format_number(self, text: str) -> str:
+        """Groups a number's thousands as the language's wikis do; a text that is no number stays as it is.
+
+        The number is written with a point before its decimals, and may have commas between thousands.
+
+        >>> [language(code).format_number("-51234.25") for code in ("en", "de", "fr")]
+        ['−51,234.25', '−51.234,25', '−51 234,25']
+        >>> language("pl").format_number("5000"), language("pl").format_number("n/a")
+        ('5000', 'n/a')
+        """
+        digits = text.strip().replace(",", "").replace("−", "-")
+        whole, point, decimals = digits.removeprefix("-").partition(".")
+        if not (whole.isascii() and whole.isdigit()) or (point and not (decimals.isascii() and decimals.isdigit())):
+            return text.strip()
+        grouped = f"{int(whole):,}".replace(",", self.separator) if len(whole) >= self.least_grouped else whole
+        return "−" * digits.startswith("-") + grouped + (self.decimal + decimals if point else "")
 
 
 @functools.cache
 def language(code: str) -> Language:
     """The language of a code; one that no table knows has what every wiki has.
 
-    >>> "references" in language("ltg").closing_sections
-    True
+    >>> language("nb").code, "references" in language("ltg").closing_sections
+    ('no', True)
     """
+    own, separator, decimal, least, variants = _written().get(code, (code, ",", ".", "", ""))
+    codes = {code, own, ENGLISH}
     return Language(
-        code,
-        frozenset(heading for of, heading in tables.rows("closing_sections.tsv", 2) if of in (code, ENGLISH)),
-        {name: int(number) for of, number, name in tables.rows("namespaces.tsv", 3) if of in (code, "*")},
+        own,
+        separator.replace("_", " "),
+        decimal,
+        int(least or LEAST_GROUPED),
+        tuple(variants.split()),
+        _words("closing_sections.tsv", codes),
+        _words("disambiguation.tsv", codes),
+        _words("redirects.tsv", codes),
+        {name: int(number) for of, number, name in tables.rows("namespaces.tsv", 3) if of in ("*", own)},
     )
+
+
+@functools.cache
+def _written() -> Mapping[str, tuple[str, ...]]:
+    """By each code the language's own code, and how its wikis write."""
+    found: dict[str, tuple[str, ...]] = {}
+    for own, others, alike, separator, decimal, least, variants in tables.rows("languages.tsv", 7):
+        found.update((code, (own, separator, decimal, least, variants)) for code in [own, *others.split()])
+        found.update((code, (code, separator, decimal, least, variants)) for code in alike.split())
+    return found
+
+
+def _words(name: str, codes: set[str]) -> frozenset[str]:
+    def words() -> Iterator[str]:
+        for of, word in tables.rows(name, 2):
+            if of in codes:
+                yield word
+
+    return frozenset(words())

@@ -15,7 +15,6 @@ from rag_ops.markup import dates, expressions, plurals
 from rag_ops.markup.preprocessor import END_MARK, MARK, Nodes, Part
 from rag_ops.markup.siteinfo import SiteInfo, normal_name
 from rag_ops.markup.template_source import upper_first
-from rag_ops.markup.templates import format_number
 
 MAX_PAD_CHARS = 500  # as MediaWiki has it
 MAX_STRING_CHARS = 1000  # that the functions on strings take; likewise
@@ -170,6 +169,7 @@ def _pad(arguments: Arguments, *, left: bool) -> str:
 
 def _format_number(arguments: Arguments) -> str:
     text = arguments[0]
+    format_number = arguments.site.language.format_number
     how = {arguments[place] for place in range(1, len(arguments))}
     if "R" in how:
         return _plain_number(text)

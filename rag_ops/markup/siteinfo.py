@@ -31,11 +31,13 @@ class SiteInfo:
         code: the code of its language, as the dump gives it; English if it gives none.
         namespaces: names in lower case and their numbers, without that of articles. Those of the language's Wikipedia
             if the dump names none; names that every wiki knows are always among them.
+        keep_ipa: whether pronunciations in IPA are kept, in their brackets.
     """
 
     wiki: str = ""
     code: str = ENGLISH
     namespaces: Mapping[str, int] = dataclasses.field(default_factory=dict, hash=False)
+    keep_ipa: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "namespaces", {**self.language.namespaces, **self.namespaces})

@@ -18,6 +18,7 @@ from mwparserfromhell.nodes import Argument, Comment, ExternalLink, Heading, HTM
 from mwparserfromhell.parser import ParserError
 
 from rag_ops.markup import tables, templates
+from rag_ops.markup.arguments import Raised
 from rag_ops.markup.characters import GAP, GUARD, of_entity, unescape
 from rag_ops.markup.cleaning import clean
 from rag_ops.markup.cutting import TAGS, prepare
@@ -171,7 +172,7 @@ class _Renderer:
 
     def _template(self, node: Any) -> None:
         name = str(node.name)
-        handler = None if "{{" in name else templates.handler_of(name)
+        handler = None if "{{" in name else templates.handler_of(name, self._site)
         if handler is None or self._depth >= MAX_TEMPLATE_DEPTH:
             self._out.append(GAP)
             return
@@ -190,7 +191,7 @@ class _Renderer:
             text = handler(positional, named)
         except (ValueError, ArithmeticError, MemoryError):  # no number, or one that no page has
             text = GAP
-        if isinstance(text, templates.Raised):
+        if isinstance(text, Raised):
             self._superscript(text)
         else:
             self._out.append(text)

@@ -54,7 +54,7 @@ FORBIDDEN = ("|", "{{", "}}", "[[", "]]", "<ref")
         ("<nowiki>[[x]] {{y}} a|b</nowiki>", "[ [x] ] { {y} } a∣b"),
         ("a {{pipe}} b {{!}} c", "a ∣ b ∣ c"),
         ("5&nbsp;km &ndash; &amp; &lt;b&gt; &#945;", "5 km – & <b> α"),
-        ("Word ({{IPA|x}}; {{lang-la|y}}) and ({{IPA|x}}).", "Word (y) and."),
+        ("Word ({{IPA|x}}; {{lang-la|y}}) and ({{IPA|x}}).", "Word (Latin: y) and."),
         ("It landed ({{age|1969|7|20}} years ago).", "It landed."),
         ("$5 (${{Inflation|US|5|1929}} in {{CURRENTYEAR}} dollars)", "$5"),
         ("__NOTOC__Text", "Text"),
