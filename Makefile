@@ -25,6 +25,7 @@ demo: install
 	$(BIN)/ragbeam demo --workspace demo-workspace
 
 test: install
+	$(BIN)/python -m tests.runners.programs
 	$(BIN)/python -m pytest -q -n $(WORKERS)
 
 bench: install

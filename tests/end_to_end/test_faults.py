@@ -292,6 +292,7 @@ def test_two_jobs_at_once_never_mix(inputs, tmp_path):
     assert digests(tmp_path / "alone", "chunk") == digests(out, "chunk")
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_worker_process_that_is_killed_ends_the_job(passages, sentence_encoder, whole, tmp_path):
     command = embed(passages, sentence_encoder, tmp_path / "out")
     line = killed(tmp_path, command)
@@ -301,6 +302,7 @@ def test_a_worker_process_that_is_killed_ends_the_job(passages, sentence_encoder
     assert not (tmp_path / "out" / store.INCOMPLETE).exists()
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_worker_process_that_is_killed_while_questions_are_answered(workspace, inputs, tiny_rag, tmp_path):
     command = ["answer", "--questions", inputs / "questions.jsonl", "--index", workspace / "index", "--model", tiny_rag]
     command += ["--threads", 1, "--max_new_tokens", 4, "--n_docs", 2, "--block_questions", 4, "--output"]

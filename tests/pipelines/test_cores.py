@@ -34,6 +34,7 @@ def many(monkeypatch):
     monkeypatch.setattr("pipelines.embed.job.PROCESS_ROWS", 1)
 
 
+@pytest.mark.usefixtures("warm_workers")
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_takes_the_cores_and_gives_the_same_bytes(
     searchable, tmp_path, sentence_encoder, tiny_rag, stage, many, monkeypatch, capsys

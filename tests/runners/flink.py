@@ -1,13 +1,9 @@
-"""A real Flink session cluster on this machine, from package registries: job manager, task managers, Beam's job server.
-
-What is downloaded stays in a cache directory (RAGBEAM_TEST_CACHE, else ~/.cache/ragbeam-tests) for the next run.
-"""
+"""A real Flink session cluster on this machine: job manager, task managers, Beam's job server."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -16,23 +12,23 @@ import subprocess
 import sys
 import time
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-FLINK = "apache-flink-libraries==1.19.3"
+from tests.runners import programs
+
 JOB_SERVER_MAIN = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 JOB_MANAGER_MAIN = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 TASK_MANAGER_MAIN = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
-MANIFEST_LINE_BYTES = 70  # of a jar's manifest; a longer line goes on after a space
 STARTUP_SECS = 90
 OPENED = (
     "lang net io nio lang.reflect text time util util.concurrent util.concurrent.atomic util.concurrent.locks".split()
 )
 JAVA_FLAGS = [
+    *("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"),  # jobs of a minute: no time for the optimising compiler
     *(f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in OPENED),
     "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
     "--add-exports=java.base/sun.net.util=ALL-UNNAMED",
@@ -97,7 +93,7 @@ class Cluster:
         """A job server for several jobs; gives its address, for --job_endpoint."""
         port = free_port()
         arguments = [f"--flink-master={self.master}", f"--job-port={port}", "--artifact-port=0", "--expansion-port=0"]
-        command = ["java", *JAVA_FLAGS, "-jar", self.job_server_jar, *arguments]
+        command = ["java", *JAVA_FLAGS, "-cp", self.job_server_jar, JOB_SERVER_MAIN, *arguments]
         command.append(f"--artifacts-dir={self.folder}/artifacts")
         with (self.folder / "job-server.log").open("wb") as log:
             process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
@@ -137,10 +133,9 @@ class Cluster:
 @contextlib.contextmanager
 def cluster(folder: Path, task_managers: int = 2) -> Iterator[Cluster]:
     """Starts a cluster; skips the test where Java, Maven or the packages are not to be had."""
-    for program in ("java", "mvn"):
-        if shutil.which(program) is None:
-            pytest.skip(f"no {program} here: Flink needs it")
-    jars, job_server = _jars(), _job_server()
+    if shutil.which("java") is None:
+        pytest.skip("no java here: Flink needs it")
+    jars, job_server = programs.flink_jars(), programs.job_server()
     rest = free_port()
     (folder / "tmp").mkdir(parents=True)
     (folder / "config.yaml").write_text(CONFIG.format(rpc=free_port(), rest=rest, folder=folder))
@@ -178,60 +173,9 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def cache() -> Path:
-    """Where downloads stay."""
-    folder = Path(os.environ.get("RAGBEAM_TEST_CACHE", Path.home() / ".cache" / "ragbeam-tests"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _jars() -> Path:
-    target = cache() / FLINK.replace("==", "-")
-    jars = target / "pyflink" / "lib"
-    if not jars.exists():
-        environment = cache() / "flink-installer"
-        steps = [
-            [sys.executable, "-m", "venv", environment],
-            [environment / "bin" / "python", "-m", "pip", "install", "-q", "wheel", "setuptools<81"],
-            [*(environment / "bin" / "python", "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation")],
-        ]
-        steps[2] += ["--target", f"{target}.tmp", FLINK]
-        _run_or_skip(steps, "Flink's package")
-        os.replace(f"{target}.tmp", target)
-    return jars
-
-
-def _job_server() -> Path:
-    """A jar of a manifest alone, whose class path names the jars that Maven copied beside it."""
-    pom = Path(__file__).with_name("pom.xml")
-    target = cache() / f"flink-job-server-{hashlib.sha256(pom.read_bytes()).hexdigest()[:8]}"
-    jar = target / "flink-job-server.jar"
-    if not jar.exists():
-        lib = target / "lib"
-        _run_or_skip(
-            [["mvn", "-q", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={lib}"]], "Beam's job server"
-        )
-        text = "Class-Path: " + " ".join(found.as_uri() for found in sorted(lib.glob("*.jar")))
-        parts = [text[:MANIFEST_LINE_BYTES]]
-        step = MANIFEST_LINE_BYTES - 1
-        parts += [" " + text[n : n + step] for n in range(MANIFEST_LINE_BYTES, len(text), step)]
-        lines = ["Manifest-Version: 1.0", f"Main-Class: {JOB_SERVER_MAIN}", *parts]
-        with zipfile.ZipFile(f"{jar}.tmp", "w") as archive:
-            archive.writestr("META-INF/MANIFEST.MF", "\r\n".join(lines) + "\r\n\r\n")
-        os.replace(f"{jar}.tmp", jar)
-    return jar
-
-
-def _run_or_skip(commands: list[list], what: str) -> None:
-    for command in commands:
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"{what} is not to be had here: {(done.stderr or done.stdout).strip()[-300:]}")
-
-
 def _java(jars: Path, main: str, folder: Path, name: str, *arguments: str) -> subprocess.Popen:
     # Beam's jars too, where a parent-first class loader finds them: its classes are loaded once, not for each job.
-    classes = f"{jars}/*:{_job_server().parent}/lib/*"
+    classes = f"{jars}/*:{programs.job_server()}"
     command = ["java", "-Xmx400m", *JAVA_FLAGS, "-cp", classes, main, "--configDir", str(folder), *arguments]
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=log)

@@ -15,7 +15,7 @@ from tests.runners import flink, listening
 from tests.runners.conftest import all_digests, run_arguments
 
 JOB_SECS = 300
-SHARDS = 16
+SHARDS = 8
 # The steps that Flink runs as one, and the bytes that they may send: the numbers of 3 blocks, say.
 MODEL_STEPS = {
     "Embed/{ReadPassages, Encode, WriteEmbeddings}": 0,
@@ -75,7 +75,7 @@ def test_a_pool_of_workers_gives_the_local_bytes_though_a_task_manager_is_killed
     cluster, endpoint, pool, tmp_path, minilm, tiny_bart
 ):
     """All four stages by EXTERNAL; one of the task managers is killed in the middle of embed."""
-    write_articles(tmp_path / "articles.jsonl", count=400)
+    write_articles(tmp_path / "articles.jsonl", count=160)
     write_questions(tmp_path / "questions.jsonl")
     model = tmp_path / "model"
     compose(minilm, tiny_bart, str(model))

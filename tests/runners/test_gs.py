@@ -1,43 +1,38 @@
 """The whole workspace on Google's storage: a fake-gcs-server on this machine, told by the environment alone."""
 
 import os
-import shutil
 import subprocess
 
 import fsspec
 import pytest
 
 from tests.pipelines.workspace import fails, instead, ragbeam
+from tests.runners import programs
 from tests.runners.conftest import MODELS, STAGES, all_digests, kill_when, left_over, run_arguments
-from tests.runners.flink import cache, free_port, listens, wait_until
+from tests.runners.flink import free_port, listens, wait_until
 
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it asks a gRPC service that the server has not
 gcsfs = pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install '.[gcp]'")
 
-SERVER, VERSION = "github.com/fsouza/fake-gcs-server", "1.52.2"
 BUCKET = "gs://bucket"
 
 
 @pytest.fixture(scope="module")
-def binary() -> str:
-    """The server's binary, built once by go install; skips the tests where Go is missing."""
-    found = cache() / f"fake-gcs-server-{VERSION}" / "fake-gcs-server"
-    if not found.exists():
-        if shutil.which("go") is None:
-            pytest.skip("no go here: fake-gcs-server is built by it")
-        command = ["go", "install", f"{SERVER}@v{VERSION}"]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"GOBIN": str(found.parent)})
-        if done.returncode:
-            pytest.skip(f"fake-gcs-server cannot be built here: {done.stderr[-300:]}")
-    return str(found)
-
-
-@pytest.fixture(scope="module")
-def store(binary, tmp_path_factory):
+def store(tmp_path_factory):
     """A server of its own process, and the file system as a test looks at it."""
     directory, port = tmp_path_factory.mktemp("gs"), free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
+    command = [
+        programs.google_storage(),
+        "-scheme",
+        "http",
+        "-host",
+        "127.0.0.1",
+        "-port",
+        str(port),
+        "-backend",
+        "memory",
+    ]
     command += ["-public-host", f"127.0.0.1:{port}", "-external-url", url, "-log-level", "warn"]
     with pytest.MonkeyPatch.context() as patch, (directory / "server.log").open("ab") as log:
         for name, value in {"STORAGE_EMULATOR_HOST": url, "RAGBEAM_CACHE": str(directory / "cache")}.items():
