@@ -104,7 +104,7 @@ def _targets(rest: list[str], source: Unit, value: float = 0.0) -> tuple[list[st
         codes = [rest[0]] if rest[0] in UNITS or rest[0] in COMPOSITES else rest[0].split()
         return codes, rest[1:]
     default = "ft" if source.default == "ftin" and not 0 < value < 3 else source.default
-    return default.split(), [word for word in rest if word]
+    return [code.replace("_", " ") for code in default.split()], [word for word in rest if word]
 
 
 def _second_part(rest: Sequence[str], source: Unit) -> tuple[str, Unit] | None:
@@ -194,12 +194,12 @@ def _input(shown: str, value: float, source: Unit, named: Mapping[str, str]) -> 
     abbreviation = named.get("abbr", "out")
     if abbreviation == "values" or named.get("disp") == "number":
         return shown
-    if named.get("adj") in ("on", "mid", "pre") and source.kind != "temperature":
+    if named.get("adj") in ("on", "mid", "pre") and not source.kind.startswith("temperature"):
         hyphenated = source.name.replace(" ", "-") if not source.name.startswith("square") else source.name
         if abbreviation in ("on", "in"):
             return f"{shown} {source.symbol}"
         return f"{shown}-{_spelling(hyphenated, named)}"
-    if abbreviation in ("on", "in") or (source.kind == "temperature" and abbreviation != "off"):
+    if abbreviation in ("on", "in") or (source.kind.startswith("temperature") and abbreviation != "off"):
         return shown + _space(source) + source.symbol
     if abbreviation == "~":
         return f"{shown} {_name(source, value, named)} [{source.symbol}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rag_ops.markup import apostrophes, tables
+from rag_ops.markup import apostrophes, tables, variants
 from rag_ops.markup.characters import CLOSE, GAP, OPEN, PIPE, unescape, without_marks
 from rag_ops.markup.siteinfo import ENGLISH_SITE, SiteInfo
 
@@ -19,6 +19,9 @@ _SCANNED = re.compile(
 _HEADING_LINE = re.compile(r"^=.*$", re.MULTILINE)
 _TABLE_MARK = re.compile(r"^[ \t:*#;]*(\{\|)|^[ \t]*(\|\})(?!\})", re.MULTILINE)
 _TABLE_LINE = re.compile(r"^[ \t:]*(?:\{\||\|[-+}]?|!).*$", re.MULTILINE)
+# An item of a list with an address or the number of a publication; a line of templates and links to files, categories.
+_SOURCE = re.compile(r"[*#:;].*?(?://[\w.-]+\.|\b(?:ISBN|ISSN|OCLC|DOI)\b|\{\{)", re.IGNORECASE)
+_APPARATUS = re.compile(r"\s*(?:\{\{[^{}]*\}\}\s*|\[\[[^\[\]|:]*:[^\[\]]*\]\]\s*)+")
 _QUOTES = re.compile(r"''+")
 _NOWIKI = re.compile(r"</?nowiki\s*/?>", re.IGNORECASE)
 _INNER_SPACES = re.compile(r"(?<=[(\[])[^\S\n]+|(?<=\S)[^\S\n]+(?=[)\],;.])")  # TeX needs none of them
@@ -34,6 +37,7 @@ def prepare(wikitext: str, site: SiteInfo = ENGLISH_SITE) -> tuple[str, list[str
     """
     literals: list[str] = []
     text = _scan(without_marks(wikitext), literals)
+    text = variants.convert(text, site.language)
     text = _drop_tables(_drop_sections(text, site.language.closing_sections))
     if "//[" in text:
         text = _IPV6.sub(r"\1host", text)
@@ -94,7 +98,8 @@ def _literal(text: str, tag: str, kind: str) -> str:
 def _drop_sections(text: str, closing: frozenset[str]) -> str:
     """The markup without its closing sections and their subsections.
 
-    A heading is a line between as many equals signs, one to six.
+    A heading is a line between as many equals signs, one to six. `closing` are the headings of closing sections; the
+    last section is one, whatever its heading, if there is nothing in it but sources.
     """
     if "=" not in text:
         return text
@@ -112,9 +117,23 @@ def _drop_sections(text: str, closing: frozenset[str]) -> str:
         name = _QUOTES.sub("", line[depth:-depth].strip(" \t")).strip(f" :[]{GAP}").lower()
         level = depth if name in closing else 0
         position = match.start()
-    if not level:
-        pieces.append(text[position:])
-    return "".join(pieces)
+    if level:
+        return "".join(pieces)
+    return _drop_sources("".join([*pieces, text[position:]]))
+
+
+def _drop_sources(text: str) -> str:
+    """The markup without the sections at its end that list nothing but links to other sites, ISBNs and the like."""
+    end = len(text)
+    while (start := text.rfind("\n==", 0, end)) >= 0:
+        heading, *lines = text[start + 1 : end].split("\n")
+        items = [line for line in lines if line.strip() and not _APPARATUS.fullmatch(line)]
+        if not heading.rstrip().endswith("==") or not items or not all(map(_SOURCE.match, items)):
+            break
+        end = start
+    if end == len(text):
+        return text
+    return text[: end + 1] + "\n".join(line for line in text[end:].split("\n") if _APPARATUS.fullmatch(line))
 
 
 def _drop_tables(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from rag_ops.markup import tables
 
@@ -23,7 +23,8 @@ class Language:
         variants: codes of the scripts and countries into which its wikis convert text, the one to be kept first.
         closing_sections: headings of the sections at the end of an article that hold no prose, in lower case; English
             ones are among them, as in the two that follow, because wikis keep what they copied.
-        disambiguation: templates that say that a page lists what its title may mean, in lower case.
+        disambiguation, disambiguation_titles: templates that say that a page lists what its title may mean, and words
+            in brackets at the end of its title; in lower case.
         redirects: what begins a redirect behind a "#", in lower case.
         namespaces: names of namespaces beside those that a dump names, in lower case, and their numbers.
     """
@@ -35,6 +36,7 @@ class Language:
     variants: tuple[str, ...] = ()
     closing_sections: frozenset[str] = frozenset()
     disambiguation: frozenset[str] = frozenset()
+    disambiguation_titles: frozenset[str] = frozenset()
     redirects: frozenset[str] = frozenset()
     namespaces: Mapping[str, int] = dataclasses.field(default_factory=dict, hash=False)
 
@@ -72,7 +74,8 @@ def language(code: str) -> Language:
         int(least or LEAST_GROUPED),
         tuple(variants.split()),
         _words("closing_sections.tsv", codes),
-        _words("disambiguation.tsv", codes),
+        _words("disambiguation.tsv", codes, "template"),
+        _words("disambiguation.tsv", codes, "title"),
         _words("redirects.tsv", codes),
         {name: int(number) for of, number, name in tables.rows("namespaces.tsv", 3) if of in ("*", own)},
     )
@@ -88,10 +91,7 @@ def _written() -> Mapping[str, tuple[str, ...]]:
     return found
 
 
-def _words(name: str, codes: set[str]) -> frozenset[str]:
-    def words() -> Iterator[str]:
-        for of, word in tables.rows(name, 2):
-            if of in codes:
-                yield word
-
-    return frozenset(words())
+def _words(name: str, codes: set[str], kind: str | None = None) -> frozenset[str]:
+    """The words of a table in these languages; `kind` is what its second column must say, if it has three."""
+    rows = tables.rows(name, 2 if kind is None else 3)
+    return frozenset(row[-1] for row in rows if row[0] in codes and kind in (None, row[1]))

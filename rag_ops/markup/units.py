@@ -24,6 +24,7 @@ class Unit:
         default: code of the unit that {{convert}} converts to when none is given.
         offset: for temperatures, what zero of this unit is in its own degrees above absolute zero.
         fine: whether whole numbers convert into it with more digits ("integer_more_precision").
+        inverse: whether more of it is less of the others, as litres per distance are of distances per litre.
     """
 
     symbol: str
@@ -34,17 +35,32 @@ class Unit:
     default: str
     offset: float = 0.0
     fine: bool = False
+    inverse: bool = False
 
 
 def _units() -> Iterator[tuple[str, Unit]]:
-    for codes, kind, factor, default, symbol, name, plural, offset, fine in tables.rows("units.tsv", 9):
+    for codes, kind, factor, default, symbol, name, plural, offset, how in tables.rows("units.tsv", 9):
         top, _, bottom = factor.partition("/")
         scale = float(Fraction(top) / Fraction(bottom or 1))
-        unit = Unit(symbol, name, plural or name + "s", scale, kind, default, float(offset or 0), bool(fine))
-        yield from ((code, unit) for code in codes.split())
+        unit = Unit(symbol, name, plural or name + "s", scale, kind, default, float(offset or 0))
+        unit = dataclasses.replace(unit, fine=how == "fine", inverse=how == "inverse")
+        yield from ((code.replace("_", " "), unit) for code in codes.split())
 
 
-UNITS = dict(_units())
+def _multiples(units: dict[str, Unit]) -> Iterator[tuple[str, Unit]]:
+    """Thousands, millions and so on of each unit, as {{convert|5|e6km2}} has them."""
+    for code, unit in units.items():
+        for prefix, (word, factor) in _WORDS.items():
+            name = f"{word} {unit.plural}"
+            defaults = " ".join(prefix + default for default in unit.default.split())
+            multiple = Unit(f"{word} {unit.symbol}", name, name, unit.scale * factor, unit.kind, defaults)
+            if not (unit.offset or unit.inverse or prefix + code in units):
+                yield prefix + code, multiple
+
+
+_WORDS = {"e3": ("thousand", 1e3), "e6": ("million", 1e6), "e9": ("billion", 1e9), "e12": ("trillion", 1e12)}
+SINGLE_UNITS = dict(_units())
+UNITS = {**SINGLE_UNITS, **dict(_multiples(SINGLE_UNITS))}
 COMPOSITES = {"ftin": ("ft", "in", 12), "stlb": ("st", "lb", 14), "lboz": ("lb", "oz", 16), "ydft": ("yd", "ft", 3)}
 
 
@@ -56,7 +72,8 @@ def convert(value: float, source: Unit, target: Unit) -> float:
     """
     if source.kind == "temperature":
         return round((value - source.offset) * source.scale / target.scale + target.offset, 9)
-    return value * source.scale / target.scale
+    amount = source.scale / value if source.inverse else value * source.scale
+    return target.scale / amount if target.inverse else amount / target.scale
 
 
 def precision(written: str, value: float, converted: float, source: Unit, target: Unit) -> int:

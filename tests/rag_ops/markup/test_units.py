@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from rag_ops.markup.units import UNITS, convert, format_number, precision
+from rag_ops.markup.units import SINGLE_UNITS, UNITS, convert, format_number, precision
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,18 @@ def test_every_unit_converts_to_its_own_default_and_back():
 
 INCH, POUND, GRAVITY, HOUR = Fraction(254, 10_000), Fraction(45_359_237, 10**8), Fraction(980_665, 10**5), 3600
 FOOT, YARD, MILE = 12 * INCH, 36 * INCH, 63_360 * INCH
+LIGHT_YEAR, DAY = 299_792_458 * 31_557_600, 86_400
 US_GALLON, IMPERIAL_GALLON, CALORIE = 231 * INCH**3, Fraction(454_609, 10**8), Fraction(4184, 1000)
 # One unit in SI units by its definition: the international yard and pound of 1959, the SI brochure, NIST SP 811.
 DEFINITIONS = {
     **{"in": INCH, "ft": FOOT, "yd": YARD, "mi": MILE, "nmi": 1852, "furlong": MILE / 8, "fathom": 2 * YARD},
-    **{"ly": 299_792_458 * 31_557_600, "AU": 149_597_870_700},
+    **{
+        "ly": LIGHT_YEAR,
+        "kly": 10**3 * LIGHT_YEAR,
+        "Mly": 10**6 * LIGHT_YEAR,
+        "Gly": 10**9 * LIGHT_YEAR,
+        "AU": 149_597_870_700,
+    },
     **{"ha": 10_000, "acre": 4840 * YARD**2},
     **{"L": Fraction(1, 1000), "ml": Fraction(1, 10**6), "cl": Fraction(1, 10**5), "hl": Fraction(1, 10)},
     **{"cc": Fraction(1, 10**6), "USgal": US_GALLON, "impgal": IMPERIAL_GALLON, "USoz": US_GALLON / 128},
@@ -87,6 +94,31 @@ DEFINITIONS = {
     **{"W": 1, "kW": 1000, "MW": 10**6, "GW": 10**9, "hp": 550 * FOOT * POUND * GRAVITY, "PS": 75 * GRAVITY},
     **{"N": 1, "kN": 1000, "MN": 10**6, "lbf": POUND * GRAVITY, "N.m": 1, "lbft": FOOT * POUND * GRAVITY},
     **{"/km2": Fraction(1, 10**6), "/sqmi": 1 / MILE**2, "/ha": Fraction(1, 10_000), "/acre": 1 / (4840 * YARD**2)},
+    **{"C-change": 1, "F-change": Fraction(5, 9), "K-change": 1, "aJ": Fraction(1, 10**18)},
+    **{"mpgimp": MILE / IMPERIAL_GALLON, "mpgus": MILE / US_GALLON, "km/L": 10**6, "L/100 km": 10**8},
+    **{"koilbbl": 42_000 * US_GALLON, "Moilbbl": 42 * 10**6 * US_GALLON, "Goilbbl": 42 * 10**9 * US_GALLON},
+    **{
+        "oilbbl/d": 42 * US_GALLON / DAY,
+        "koilbbl/d": 42_000 * US_GALLON / DAY,
+        "Moilbbl/d": 42 * 10**6 * US_GALLON / DAY,
+    },
+    **{"m3/d": Fraction(1, DAY), "m3/h": Fraction(1, HOUR), "m3/min": Fraction(1, 60), "L/s": Fraction(1, 1000)},
+    **{"cuft/d": FOOT**3 / DAY, "cuft/h": FOOT**3 / HOUR, "cuft/min": FOOT**3 / 60, "L/min": Fraction(1, 60_000)},
+    **{"USgal/min": US_GALLON / 60, "impgal/min": IMPERIAL_GALLON / 60, "ft/min": FOOT / 60, "m/min": Fraction(1, 60)},
+    **{"chain": 66 * FOOT, "rod": 33 * FOOT / 2, "league": 3 * MILE, "mil": INCH / 1000},
+    **{"Å": Fraction(1, 10**10), "Mm": 10**6, "dunam": 1000, "dl": Fraction(1, 10**4), "kl": 1, "Ml": 1000},
+    **{"USqt": US_GALLON / 4, "USpt": US_GALLON / 8, "impqt": IMPERIAL_GALLON / 4, "imppt": IMPERIAL_GALLON / 8},
+    **{"impbsh": 8 * IMPERIAL_GALLON, "carat": Fraction(1, 5000), "cwt": 112 * POUND, "short cwt": 100 * POUND},
+    **{
+        "Mt": 10**9,
+        "kilotonne": 10**6,
+        "GPa": 10**9,
+        "ksi": 1000 * POUND * GRAVITY / INCH**2,
+        "g/L": 1,
+        "lb/cuin": POUND / INCH**3,
+    },
+    **{"kgf/cm2": 10**4 * GRAVITY, "kgf": GRAVITY, "tf": 1000 * GRAVITY, "kgf.m": GRAVITY},
+    **{"GJ": 10**9, "TJ": 10**12, "PJ": 10**15, "MWh": 10**6 * HOUR, "GWh": 10**9 * HOUR, "TWh": 10**12 * HOUR},
     **{"kg/m3": 1, "g/cm3": 1000, "lb/cuft": POUND / FOOT**3, "m3/s": 1, "cuft/s": FOOT**3},
 }
 PREFIXES = {"nm": -9, "um": -6, "mm": -3, "cm": -2, "dm": -1, "m": 0, "km": 3}
@@ -99,9 +131,9 @@ def test_every_factor_of_the_table_is_its_definitions_to_the_last_bit():
     for code, length in LENGTHS.items():
         wanted |= {code: length, f"sq{code}": length**2, f"cu{code}": length**3, f"{code}/s": length}
     wanted |= {f"{code}/h": LENGTHS[code] / HOUR for code in PREFIXES}
-    known = {code: id(unit) for code, unit in UNITS.items()}
+    known = {code: id(unit) for code, unit in SINGLE_UNITS.items()}
     missing = set(known.values()) - {known[code] for code in wanted}
-    assert {code for code in known if known[code] in missing} == {"pc"}  # the one that is no fraction
+    assert {code for code in known if known[code] in missing} == {"pc", "kpc", "Mpc"}  # those that are no fractions
     assert {code: UNITS[code].scale for code in wanted} == {code: float(exact) for code, exact in wanted.items()}
     assert UNITS["pc"].scale == pytest.approx(149_597_870_700 * 648_000 / math.pi, rel=1e-15)
     assert [UNITS[code].offset for code in ("C", "F", "K")] == [-273.15, -459.67, 0.0]
