@@ -30,6 +30,7 @@ LANGUAGES = frozenset(code for (code,) in tables.rows("languages.txt"))
 _DROPPED_KINDS = ("dropped", "silent", "heading")
 
 _HTML = re.compile(r"</?(?P<tag>[a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>\n]*)?>")
+_NO_ADDRESS = re.compile(r"[\x00-\x20\"<>\[\]|]")  # what an address shows as %xx
 _PIPE_TRICK = re.compile(r"^(?:[^:]*:)?\s*(.*?)\s*(?:\([^()]*\)|,.*)?$")
 _EXPONENT = re.compile(r"[-−+–]?\d")
 _HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
@@ -129,7 +130,8 @@ class _Renderer:
         if node.title is not None:
             self._render(node.title)
         elif not node.brackets:
-            self._out.append(str(node.url))
+            address = unescape(str(node.url))
+            self._out.append(_NO_ADDRESS.sub(lambda match: f"%{ord(match[0]):02X}", address))
 
     def _tag(self, node: Any, nodes: Sequence[Any], place: int) -> None:
         name = str(node.tag).strip().lower()

@@ -85,6 +85,7 @@ FORBIDDEN = ("|", "{{", "}}", "[[", "]]", "<ref")
         ("foo[[File:a.png|thumb|b]]bar baz[[Category:X]]qux", "foo bar bazqux"),
         ("[[media:a.ogg|Listen]] to [[100%25]], [[%zz]] and [[A|<nowiki/>]]x", "Listen to 100%, %zz and x"),
         ("[http://[2001:db8::1]/x six] and [http://a.example | pipe]", "six and ∣ pipe"),
+        ("http://a.example/b&amp;c&#124;d&#x5B;1&#x5D;", "http://a.example/b&c%7Cd%5B1%5D"),
         ("A __NoToc__ __KEIN_VERZEICHNIS__ __БЕЗ_ОГЛАВЛЕНИЯ__ __目次非表示__ B", "A B"),
         ("Python's __init__ and __name__", "Python's __init__ and __name__"),
         ("", ""),
