@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import apache_beam as beam
 
+from pipelines.chunk import templates
 from pipelines.chunk.options import ChunkOptions
 from pipelines.runners import launch, local_workers
 from pipelines.runners.counters import StepCounters, live_rows
@@ -70,12 +71,13 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         job.todo(wanted)
         job.spread(partial(_processes, splits, num_shards), {split.url for split in splits})
 
+        wikis = templates.wikis_of(splits, options.reading)
+
         def build(pipeline: beam.Pipeline) -> None:
-            read = (
-                pipeline
-                | distribute("Splits", splits)
-                | "ReadSplits" >> beam.Map(read_split, options, directory, num_shards)
-            )
+            todo = pipeline | distribute("Splits", splits)
+            if wikis:
+                todo |= "WaitForTemplates" >> beam.WaitOn(templates.collect(pipeline, wikis, options.reading, directory))
+            read = todo | "ReadSplits" >> beam.Map(read_split, options, directory, num_shards, templates.names_of(wikis))
             _ = (
                 pipeline
                 | distribute("Shards", range(num_shards))  # finished ones too, for their counts
@@ -136,23 +138,32 @@ def _planned(options: ChunkOptions, beam_arguments: Sequence[str]) -> tuple[list
     return splits, config
 
 
-def read_split(split: Split, options: ChunkOptions, directory: str, num_shards: int) -> None:
-    """Reads a split and writes its spill file, unless an earlier run has."""
+def read_split(
+    split: Split, options: ChunkOptions, directory: str, num_shards: int, templates_of: Mapping[str, str]
+) -> None:
+    """Reads a split and writes its spill file, unless an earlier run has.
+
+    Args:
+        split, options, directory, num_shards: what is read, how, where to and for how many shards.
+        templates_of: of each dump, the name of its file of templates in the directory.
+    """
     counters = StepCounters("ReadSplits")
     with counters.timed():
         spill = shuffle.find_spill(directory, spill_name(split))
         if spill is None:
             dropped = Dropped()
-            spill = shuffle.write_spill(
-                directory,
-                spill_name(split),
-                _ticking(shuffle.plain_articles(split, options.reading, dropped), counters),
-                dropped,
-                ordinal=split.ordinal,
-                num_shards=num_shards,
-                words=options.passage_words,
-                overlap=options.passage_overlap,
-            )
+            with templates.articles(split, options.reading, dropped, directory, templates_of) as articles:
+                spill = shuffle.write_spill(
+                    directory,
+                    spill_name(split),
+                    _ticking(articles, counters),
+                    dropped,
+                    ordinal=split.ordinal,
+                    num_shards=num_shards,
+                    words=options.passage_words,
+                    overlap=options.passage_overlap,
+                )
+            templates.forget(split, directory, templates_of)
     pages = spill.articles + sum(spill.dropped.values())
     counters.add(rows_in=pages, rows_out=spill.passages, bytes=spill.text_bytes)
     counters.add(**{f"dropped_{reason}": count for reason, count in spill.dropped.items()})
@@ -199,9 +210,8 @@ def _is_compressed(url: str) -> bool:
 
 
 def spill_name(split: Split) -> str:
-    """The name of a split's spill file, with a digest of the split: another --split_bytes cuts other splits."""
-    named = dataclasses.replace(split, url=store.name_of(split.url))  # the URL may be signed anew
-    return f"spill-{split.ordinal:05d}-{digest_of(dataclasses.asdict(named))[:8]}.arrow"
+    """The name of a split's spill file."""
+    return templates.file_name("spill", split)
 
 
 def _config(options: ChunkOptions, num_shards: int, splits: Sequence[Split]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 TOO_LONG, TOO_COMPLEX = "too_long", "too_complex"
@@ -32,3 +33,9 @@ class Dropped(Counter[str]):
         titles = self.titles.setdefault(reason, [])
         if len(titles) < NAMED_TITLES:
             titles.append(title[:SHOWN_CHARS])
+
+    def add(self, counts: Mapping[str, int], titles: Mapping[str, Sequence[str]]) -> None:
+        """Adds what was counted before, in another step."""
+        self.update(counts)
+        for reason, found in titles.items():
+            self.titles[reason] = [*self.titles.get(reason, ()), *found][:NAMED_TITLES]

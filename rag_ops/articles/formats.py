@@ -106,10 +106,17 @@ class MediaWiki(Format):
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         yield from dump.cut_dump(url, options.cut_bytes)
 
-    def articles(self, split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
-        """Yields pages; one that is no article leaves a mark, so that no older revision comes back in its place."""
+    def articles(
+        self, split: Split, options: InputOptions, dropped: Dropped, other: Callable[[dump.Page], None] | None = None
+    ) -> Iterator[Article | NoArticle]:
+        """Yields pages; one that is no article leaves a mark, so that no older revision comes back in its place.
+
+        `other` is called with each page that is outside the namespace of articles.
+        """
         site = options.site_of(split.url)
         for page in dump.read_pages(split.url, split.start, split.end):
+            if other and page.namespace != 0:
+                other(page)
             article_id = split.prefix + page.page_id
             reason = dump.drop_reason(page, site)
             if reason is None:
@@ -298,12 +305,15 @@ class InputOptions:
         None, "language of the wiki of a dump, as a code such as de; by default as the dump says", metavar="CODE"
     )
     keep_ipa: bool = setting(False, "keep pronunciations in IPA that a dump's templates give")
+    templates: str = setting("dump", "how a dump's templates are expanded: dump, by its own; or none, by ours alone")
 
     def __post_init__(self) -> None:
         if self.language is not None and not LANGUAGE_CODE.fullmatch(self.language):
             raise InputError("--language is no code of a language", value=self.language, expected="de or zh-yue, say")
         if self.format not in ("auto", *FORMATS):
             raise InputError("unknown --format", value=self.format, expected=f"auto, {', '.join(FORMATS)}")
+        if self.templates not in ("dump", "none"):
+            raise InputError("unknown --templates", value=self.templates, expected="dump or none")
         settings.check(self)
 
     def site_of(self, url: str) -> SiteInfo:

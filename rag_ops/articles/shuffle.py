@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.articles.reading import read_split, same_id_error
 from rag_ops.articles.splitting import shard_of, split_words
 from rag_ops.markup import bounded
+from rag_ops.markup.expansion import Expander
 from rag_ops.markup.siteinfo import SiteInfo
+from rag_ops.markup.template_source import Templates
 from rag_ops.redaction import public_url
 from rag_ops.storage import store
 from schemas import passages
@@ -38,6 +41,7 @@ NO_PASSAGE = -1  # the position in the row of a page that is no article
 # What decides between articles of one id: the latest of a dump's revisions, then the first in input order.
 _ORDER = [pa.field(name, pa.int64(), nullable=False) for name in ("source", "date", "revision")]
 SCHEMA = pa.schema([*passages.SCHEMA, *_ORDER])
+NO_TEMPLATES: Templates = MappingProxyType({})
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
@@ -97,20 +101,39 @@ def write_spill(
     return record
 
 
-def plain_articles(split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
+def plain_articles(
+    split: Split,
+    options: InputOptions,
+    dropped: Dropped,
+    templates: Templates = NO_TEMPLATES,
+    pages: Iterable[Source] | None = None,
+) -> Iterator[Source]:
     """Yields the articles of a split in plain text: a dump's markup is rendered, other formats come as they are.
 
-    A page whose markup cannot be rendered within the bounds of `markup.bounded` is dropped, counted and named.
+    A page whose markup cannot be rendered within the bounds of `markup.bounded` is dropped, counted and named; so is a
+    disambiguation page, which only its wiki's templates may show to be one.
+
+    Args:
+        split, options: what is read, and how.
+        dropped: counts by reason what is no article.
+        templates: of the dump's wiki.
+        pages: those of the split, if they have been read already.
     """
     site = options.site_of(split.url) if FORMATS[split.format].is_wikitext else SiteInfo()
-    for source in read_split(split, options, dropped):
+    expander = Expander(templates, site)
+    for source in read_split(split, options, dropped) if pages is None else pages:
         if not FORMATS[split.format].is_wikitext or not isinstance(source, Article):
             yield source
-        elif (text := bounded.render(source.text, site)) is not None:
-            yield dataclasses.replace(source, text=text)
-        else:
+            continue
+        page = expander.expand(source.text, source.title)
+        if page.disambiguates:
+            dropped["disambiguation"] += 1
+        elif (text := bounded.render(page.wikitext, site)) is None:
             dropped.name(TOO_COMPLEX, source.title)
-            yield NoArticle(source.article_id, source.date, source.revision)
+        else:
+            yield dataclasses.replace(source, text=text)
+            continue
+        yield NoArticle(source.article_id, source.date, source.revision)
 
 
 def _contents(shards: Sequence[int]) -> pa.RecordBatch:
