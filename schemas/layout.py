@@ -36,6 +36,7 @@ class ChunkInfo(TypedDict, total=False):
     articles: int
     dropped: dict[str, int]  # pages that are no articles, by reason
     dropped_titles: dict[str, list[str]]  # the first of those that would have been, by reason
+    dropped_templates: dict[str, int]  # calls in articles, by template: the 50 that are dropped most often
 
 
 class EmbedInfo(Encoded, total=False):

@@ -11,7 +11,6 @@ import dataclasses
 import math
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -25,7 +24,7 @@ from pipelines.runners.counters import StepCounters, live_rows
 from pipelines.transforms.stage_job import InputStates, StageRun, begins_again, distribute, stage_job
 from rag_ops.articles import shuffle
 from rag_ops.articles.article import Split
-from rag_ops.articles.dropped import NAMED_TITLES, Dropped
+from rag_ops.articles.dropped import NAMED_TEMPLATES, Dropped, most_common
 from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.articles.reading import plan_splits
 from rag_ops.compute.cores import cores
@@ -240,18 +239,21 @@ def named(split: Split) -> str:
 
 
 def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Articles kept, pages dropped by reason, and titles: from the spill files, which outlive an interrupted run."""
-    dropped: Counter[str] = Counter()
-    titles: dict[str, list[str]] = {}
+    """Articles kept, pages and templates dropped, and titles: from the spill files, which outlive an interrupted run."""
+    dropped = Dropped()
     articles = 0
     for split in splits:
         part = shuffle.find_spill(directory, spill_name(split))
         if part is not None:
-            dropped.update(part.dropped)
-            for reason, found in part.titles.items():
-                titles[reason] = [*titles.get(reason, []), *found][:NAMED_TITLES]
+            dropped.add(part.dropped, part.titles)
+            dropped.lose(part.templates)
             articles += part.articles
     if duplicates := int(metrics.get("WriteShards", {}).get("dropped_duplicate_id", 0)):
         dropped["duplicate_id"] = duplicates
         articles -= duplicates
-    return {"articles": articles, "dropped": dict(sorted(dropped.items())), "dropped_titles": titles}
+    return {
+        "articles": articles,
+        "dropped": dict(sorted(dropped.items())),
+        "dropped_titles": dropped.titles,
+        "dropped_templates": most_common(dropped.templates, NAMED_TEMPLATES),
+    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 
 from rag_ops import heap
 from rag_ops.articles.article import UNKNOWN, Article, NoArticle, Source, Split
-from rag_ops.articles.dropped import TOO_COMPLEX, Dropped
+from rag_ops.articles.dropped import SPLIT_TEMPLATES, TOO_COMPLEX, Dropped, most_common
 from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.articles.reading import read_split, same_id_error
 from rag_ops.articles.splitting import shard_of, split_words
@@ -47,7 +48,7 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 @dataclasses.dataclass(frozen=True)
 class SpillRecord:
-    """The record of a spill file: URL, counts of the split, and titles dropped."""
+    """The record of a spill file: URL, counts of the split, titles dropped, and the templates dropped most often."""
 
     url: str
     articles: int
@@ -55,6 +56,7 @@ class SpillRecord:
     text_bytes: int
     dropped: dict[str, int]
     titles: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    templates: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def write_spill(
@@ -94,8 +96,8 @@ def write_spill(
             text_bytes += sum(len(row["text"]) for row in buffer)
             heap.trim()
         writer.write_batch(_contents(shards))
-    counts = dict(sorted(dropped.items()))
-    record = SpillRecord(store.join(directory, name), articles, rows, text_bytes, counts, dropped.titles)
+    counts, lost = dict(sorted(dropped.items())), most_common(dropped.templates, SPLIT_TEMPLATES)
+    record = SpillRecord(store.join(directory, name), articles, rows, text_bytes, counts, dropped.titles, lost)
     sidecar = json.dumps({**dataclasses.asdict(record), "url": public_url(record.url)}, sort_keys=True)
     store.write_bytes(directory, name + ".json", sidecar.encode())
     return record
@@ -125,12 +127,13 @@ def plain_articles(
         if not FORMATS[split.format].is_wikitext or not isinstance(source, Article):
             yield source
             continue
-        page = expander.expand(source.text, source.title)
+        page, lost = expander.expand(source.text, source.title), Counter[str]()
         if page.disambiguates:
             dropped["disambiguation"] += 1
-        elif (text := bounded.render(page.wikitext, site)) is None:
+        elif (text := bounded.render(page.wikitext, site, lost)) is None:
             dropped.name(TOO_COMPLEX, source.title)
         else:
+            dropped.lose(lost)
             yield dataclasses.replace(source, text=text)
             continue
         yield NoArticle(source.article_id, source.date, source.revision)

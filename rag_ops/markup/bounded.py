@@ -7,11 +7,13 @@ So a page is looked at first; one whose parsing may take long is parsed in a pro
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 from rag_ops import machine
@@ -35,7 +37,7 @@ _LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{5000}")  # thousands of attributes
 _MANY_EQUALS = re.compile(rf"^=(?:[^=\n]*=){{{MAX_EQUALS}}}", re.MULTILINE)
 
 
-def render(markup: str, site: SiteInfo = ENGLISH_SITE) -> str | None:
+def render(markup: str, site: SiteInfo = ENGLISH_SITE, lost: Counter[str] | None = None) -> str | None:
     """The plain text of a page (`wikitext.to_text`, with its arguments); None if that takes more than the bounds.
 
     >>> render("The ''[[Himalaya|Himalayas]]''.")
@@ -49,8 +51,8 @@ def render(markup: str, site: SiteInfo = ENGLISH_SITE) -> str | None:
     if wikitext.is_broken(prepared):
         return None
     if is_suspect(prepared):
-        return _in_child(markup, site)
-    return wikitext.finish(prepared, literals, site)
+        return _in_child(markup, site, lost)
+    return wikitext.finish(prepared, literals, site, lost)
 
 
 def is_suspect(markup: str) -> bool:
@@ -76,7 +78,7 @@ def is_suspect(markup: str) -> bool:
     return deepest > SUSPECT_DEPTH or (unpaired + len(stack) + abs(external)) * len(markup) > SUSPECT_WORK
 
 
-def _in_child(markup: str, site: SiteInfo) -> str | None:
+def _in_child(markup: str, site: SiteInfo, lost: Counter[str] | None) -> str | None:
     """Converts a page in a process of its own; None if that needs too much time or memory, or dies of itself.
 
     Raises:
@@ -101,7 +103,12 @@ def _in_child(markup: str, site: SiteInfo) -> str | None:
         raise NoMemoryError(
             "the process that converts a page was killed", expected="it to live; the system kills for want of memory"
         )
-    return done.stdout.decode() if done.returncode == 0 else None
+    if done.returncode != 0:
+        return None
+    counts, _, text = done.stdout.decode().partition("\n")
+    if lost is not None:
+        lost.update(json.loads(counts))
+    return text
 
 
 def _limit() -> None:
@@ -119,5 +126,6 @@ def _limit() -> None:
 if __name__ == "__main__":
     _limit()
     first, _, page = sys.stdin.buffer.read().decode().partition("\n")
-    text = wikitext.to_text(page, SiteInfo.from_json(first))
-    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+    dropped: Counter[str] = Counter()
+    text = wikitext.to_text(page, SiteInfo.from_json(first), dropped)
+    sys.stdout.buffer.write(f"{json.dumps(dropped)}\n{text}".encode("utf-8", "replace"))

@@ -360,6 +360,16 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 
+def is_function(title: str) -> bool:
+    """Whether a call's title is that of a parser function, and no template's.
+
+    >>> is_function("DEFAULTSORT:Nile"), is_function("Nile")
+    (True, False)
+    """
+    name, colon, _ = title.strip().partition(":")
+    return bool(colon) and (name.lower() in FUNCTIONS or name.startswith("#"))
+
+
 def _encoded(text: str) -> str:
     return urllib.parse.quote(text.replace(" ", "_"), safe=";@$!*(),/~:")
 

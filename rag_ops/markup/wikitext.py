@@ -9,6 +9,7 @@ parses the rest.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -22,7 +23,9 @@ from rag_ops.markup.arguments import Raised
 from rag_ops.markup.characters import GAP, GUARD, of_entity, unescape
 from rag_ops.markup.cleaning import clean
 from rag_ops.markup.cutting import TAGS, prepare
+from rag_ops.markup.parser_functions import is_function
 from rag_ops.markup.siteinfo import ENGLISH_SITE, FILE, SiteInfo, normal_name
+from rag_ops.markup.template_source import template_name
 
 # The prefixes of interlanguage links, which stand in a page's margin: the codes of all Wikipedias, open or closed, and
 # the other names by which links reach them (https://meta.wikimedia.org/wiki/List_of_Wikipedias).
@@ -40,21 +43,24 @@ MAX_TITLE_CHARS = 255  # longest title, as MediaWiki has it
 MAX_UNCLOSED = 1000  # brackets or braces; a real page has a handful
 
 
-def to_text(wikitext: str, site: SiteInfo = ENGLISH_SITE) -> str:
+def to_text(wikitext: str, site: SiteInfo = ENGLISH_SITE, lost: Counter[str] | None = None) -> str:
     """The plain text of a page: paragraphs and list items, one a line.
 
     Never raises, whatever the markup: what cannot be parsed is stripped by rule. The result holds none of `|`, `{{`,
-    `[[` and `<ref`. `site` is the wiki that the page is from: its language and its names of namespaces.
+    `[[` and `<ref`. `site` is the wiki that the page is from: its language and its names of namespaces. The calls of
+    templates that are dropped, in what else is kept of the page, are added to `lost` by the template's name.
 
     >>> to_text("The peak is {{convert|8848|m|ft}} high,<ref>x</ref> in the ''[[Himalaya|Himalayas]]''.")
     'The peak is 8,848 metres (29,029 ft) high, in the Himalayas.'
     """
-    return finish(*prepare(wikitext, site), site)
+    return finish(*prepare(wikitext, site), site, lost)
 
 
-def finish(markup: str, literals: list[str], site: SiteInfo = ENGLISH_SITE) -> str:
+def finish(
+    markup: str, literals: list[str], site: SiteInfo = ENGLISH_SITE, lost: Counter[str] | None = None
+) -> str:
     """The plain text of what `cutting.prepare` left."""
-    return clean(_Renderer(site).render_page(markup), literals)
+    return clean(_Renderer(site, lost).render_page(markup), literals)
 
 
 def is_broken(text: str) -> bool:
@@ -66,8 +72,8 @@ def is_broken(text: str) -> bool:
 class _Renderer:
     """Walks mwparserfromhell's nodes and writes text."""
 
-    def __init__(self, site: SiteInfo) -> None:
-        self._site = site
+    def __init__(self, site: SiteInfo, lost: Counter[str] | None = None) -> None:
+        self._site, self._lost = site, lost
         self._out: list[str] = []
         self._depth = 0
 
@@ -177,6 +183,8 @@ class _Renderer:
         handler = None if "{{" in name else templates.handler_of(name, self._site)
         if handler is None or self._depth >= MAX_TEMPLATE_DEPTH:
             self._out.append(GAP)
+            if self._lost is not None and (lost := template_name(name, self._site)) and not is_function(name):
+                self._lost[lost] += 1
             return
         self._depth += 1
         positional: list[str] = []
