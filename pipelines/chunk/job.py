@@ -34,7 +34,6 @@ from rag_ops.storage.parquet import write_parquet
 from rag_ops.storage.stages import StageOutput, is_finished, write_shard
 from schemas import passages
 from schemas.layout import CHUNK
-from schemas.manifest import digest_of
 
 MIN_SHARDS = 4  # a laptop's cores have something to share even for a small input
 SHARD_INPUT_BYTES = {True: 16 << 20, False: 64 << 20}  # input for a shard, compressed or not
@@ -75,8 +74,12 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         def build(pipeline: beam.Pipeline) -> None:
             todo = pipeline | distribute("Splits", splits)
             if wikis:
-                todo |= "WaitForTemplates" >> beam.WaitOn(templates.collect(pipeline, wikis, options.reading, directory))
-            read = todo | "ReadSplits" >> beam.Map(read_split, options, directory, num_shards, templates.names_of(wikis))
+                todo |= "WaitForTemplates" >> beam.WaitOn(
+                    templates.collect(pipeline, wikis, options.reading, directory)
+                )
+            read = todo | "ReadSplits" >> beam.Map(
+                read_split, options, directory, num_shards, templates.names_of(wikis)
+            )
             _ = (
                 pipeline
                 | distribute("Shards", range(num_shards))  # finished ones too, for their counts
@@ -239,7 +242,7 @@ def named(split: Split) -> str:
 
 
 def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Articles kept, pages and templates dropped, and titles: from the spill files, which outlive an interrupted run."""
+    """Articles kept, pages and templates dropped, titles: from the spill files, which outlive an interrupted run."""
     dropped = Dropped()
     articles = 0
     for split in splits:

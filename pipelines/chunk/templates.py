@@ -1,7 +1,7 @@
 """What chunk does before it renders a dump: collects the wiki's templates, and writes the articles down on the way.
 
-The templates of a page stand anywhere in the dump, so all of it is read first. Each split gives a file of its articles, as
-wikitext, and a run of its templates; the runs of a wiki become one file, which the workers look templates up in.
+The templates of a page stand anywhere in the dump, so all of it is read first. Each split gives a file of its articles,
+as wikitext, and a run of its templates; the runs of a wiki become one file, which the workers look templates up in.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def file_name(kind: str, split: Split) -> str:
 def collect(pipeline: beam.Pipeline, wikis: Sequence[Wiki], reading: InputOptions, directory: str) -> Any:
     """Reads the dumps of wikis; returns a collection that is there when their templates are."""
     splits = [split for wiki in wikis for split in wiki.splits]
-    read = pipeline | distribute("Dumps", splits) | "ReadDumps" >> beam.Map(read_dump, reading, directory, names_of(wikis))
+    read = (
+        pipeline | distribute("Dumps", splits) | "ReadDumps" >> beam.Map(read_dump, reading, directory, names_of(wikis))
+    )
     return (
         pipeline
         | distribute("Wikis", wikis)

@@ -1,8 +1,8 @@
 """A wiki's templates in one file, which every worker looks them up in.
 
-Each split of a dump gives a run: its templates, sorted by name. The runs are merged into one file, an Arrow IPC file whose
-record batches are sorted by name, and whose last batch says with which name each of the others begins. A reader holds
-that list and the batches that it used last, so its memory does not grow with the wiki.
+Each split of a dump gives a run: its templates, sorted by name. The runs are merged into one file, an Arrow IPC file
+whose record batches are sorted by name, and whose last batch says with which name each of the others begins. A reader
+holds that list and what it used last, so its memory does not grow with the wiki.
 """
 
 from __future__ import annotations

@@ -50,10 +50,10 @@ _ERROR = re.compile(r'<strong class="error">[^<>]*</strong>')
 _BEGINS_BLOCK = re.compile(r"\{\||[:;#*]")
 _PREFIX = re.compile(r"\s*(?:(?:safe)?subst|msg|raw)\s*:", re.IGNORECASE)
 _PAGE_TAGS = re.compile(r"</?(?:noinclude|onlyinclude)(?:\s[^<>]*)?/?>", re.IGNORECASE)
-_WORTH = re.compile(  # what a page without templates of its own may have expanded
-    r"\{\{\{|\{\{\s*(?:#[a-z]|(?:subst|msg|raw|safesubst|ns|nse|lc|uc|lcfirst|ucfirst|padleft|padright|formatnum|urlencode|"
-    r"anchorencode|plural|grammar|gender|int|formal|bidi|[a-z]*urle?|filepath)\s*:|[A-Z]{4,}\s*[}:])",
-    re.IGNORECASE,
+_WORTH = re.compile(  # what a page may have expanded without any template; plain {{formatnum:}} has a handler
+    r"\{\{\{|\{\{\s*(?:(?i:#[a-z]|formatnum:(?!\s*[\d.,−-]+\}\})|(?:safesubst|subst|msg|raw|nse?|[lu]c(?:first)?|plural|"
+    r"pad(?:left|right)|(?:url|anchor)encode|grammar|gender|int|formal|bidi|[a-z]*urle?|filepath)\s*:)|"
+    r"(?:[A-Z]*PAGENAMEE?|NAMESPACE[A-Z]*|SITENAME|CONTENTLANG[A-Z]*)\s*[}:])"
 )
 _TABLE = re.compile(r"<table\b|^[ \t:*#;]*\{\|", re.IGNORECASE | re.MULTILINE)
 _TABLE_END = re.compile(r"</table\b|^[ \t]*\|\}", re.IGNORECASE | re.MULTILINE)

@@ -56,9 +56,7 @@ def to_text(wikitext: str, site: SiteInfo = ENGLISH_SITE, lost: Counter[str] | N
     return finish(*prepare(wikitext, site), site, lost)
 
 
-def finish(
-    markup: str, literals: list[str], site: SiteInfo = ENGLISH_SITE, lost: Counter[str] | None = None
-) -> str:
+def finish(markup: str, literals: list[str], site: SiteInfo = ENGLISH_SITE, lost: Counter[str] | None = None) -> str:
     """The plain text of what `cutting.prepare` left."""
     return clean(_Renderer(site, lost).render_page(markup), literals)
 
