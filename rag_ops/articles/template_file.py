@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from rag_ops.articles.dump import Page
 from rag_ops.markup.siteinfo import SiteInfo
-from rag_ops.markup.template_source import TEMPLATE, Template, template_name, template_of
+from rag_ops.markup.template_source import Template, template_name, template_of
+from rag_ops.markup.templates import TEMPLATE
 from rag_ops.storage import store
 
 BATCH_BYTES = 1 << 18  # of text; what a look-up decompresses

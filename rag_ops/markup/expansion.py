@@ -61,6 +61,7 @@ _CLASSED = re.compile(r"<(?:div|aside|nav|figure|section|center)\s[^<>]*\bclass\
 _TAG = re.compile(r"<(ref|gallery|templatestyles)\b[^<>]*?(?:/>|>.*?</\1\s*>)|<[^<>]*>", re.IGNORECASE | re.DOTALL)
 _LINK = re.compile(r"\[\[([^\[\]|]*)(?:\|([^\[\]]*))?\]\]|\[(?:https?:)?//[^\s\[\]]+([^\[\]]*)\]")
 _LINKED = re.compile(r"(\[\[[^\[\]]*\]\])")
+_PRONUNCIATION = re.compile(r"(?:IPA|API|AFI|МФА)(?![^\W\d_])")  # templates of it, in many languages
 _WORD = re.compile(r"\w+")
 
 
@@ -348,6 +349,8 @@ class Expander:
             if is_top:
                 raise _FallBackError
             return self._literal_call(name, call, frame)
+        if not self._site.keep_ipa and _PRONUNCIATION.match(known):
+            raise _FallBackError
         found = self._found(known)
         self._disambiguates = self._disambiguates or (is_top and found is not None and found[1].disambiguates)
         has_handler = handlers.handler_of(name, self._site) is not None

@@ -172,7 +172,7 @@ def _format_number(arguments: Arguments) -> str:
     format_number = arguments.site.language.format_number
     how = {arguments[place] for place in range(1, len(arguments))}
     if "R" in how:
-        return _plain_number(text)
+        return _plain_number(text, arguments.site)
     if MARK in text or "NOSEP" in how:
         return text
     if re.fullmatch(r"-?\d{16,300}", text) and (rounded := f"{float(text):.0f}") != text:
@@ -180,13 +180,14 @@ def _format_number(arguments: Arguments) -> str:
     return format_number(text)
 
 
-def _plain_number(text: str) -> str:
-    """A formatted number as one that can be computed with.
+def _plain_number(text: str, site: SiteInfo) -> str:
+    """A number as a language's wikis write it, as one that can be computed with.
 
-    >>> _plain_number("−1,234.5")
+    >>> _plain_number("−1.234,5", SiteInfo(code="de"))
     '-1234.5'
     """
-    return text.replace(",", "").replace("−", "-")
+    language = site.language
+    return text.replace(language.separator, "").replace(language.decimal, ".").replace("−", "-")
 
 
 def _url_encode(arguments: Arguments) -> str:
@@ -218,7 +219,7 @@ def _namespace(arguments: Arguments) -> str:
 
 
 def _plural(arguments: Arguments) -> str:
-    number = _plain_number(without_marks(arguments[0]))
+    number = _plain_number(without_marks(arguments[0]), arguments.site)
     forms: list[str] = []
     for part in arguments.parts:
         if part.name is not None and re.fullmatch(r"\s*\d+\s*", given := arguments.expand(part.name)):

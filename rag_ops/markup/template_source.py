@@ -9,8 +9,8 @@ from typing import Protocol
 
 from rag_ops.markup import preprocessor
 from rag_ops.markup.siteinfo import SiteInfo, normal_name
+from rag_ops.markup.templates import TEMPLATE
 
-TEMPLATE = 10  # the namespace
 MAX_REDIRECTS = 5  # of a template to a template; MediaWiki follows fewer
 MAX_NAME_CHARS = 255
 DISAMBIGUATION = "__DISAMBIG__"  # https://www.mediawiki.org/wiki/Extension:Disambiguator

@@ -170,6 +170,18 @@ def test_a_template_that_says_so_makes_a_disambiguation_page_also_through_a_redi
     assert found == [True, True, False, True]
 
 
+def test_numbers_are_those_of_the_wikis_language():
+    german = SiteInfo("dewiki", "de")
+    assert expand("{{formatnum:1234.5}} {{formatnum:1.234,5|R}}", site=german, t="") == "1.234,5 1234.5"
+    assert expand("{{plural:1.000|eins|viele}}", site=german, t="") == "viele"
+
+
+def test_pronunciations_are_expanded_only_if_they_are_wanted():
+    for keep_ipa, expected in ((False, "a {{IPA-de|b}}"), (True, "a [b]")):
+        site = SiteInfo("dewiki", "de", keep_ipa=keep_ipa)
+        assert expand("a {{IPA-de|b}}", site=site, **{"IPA-de": "[{{{1}}}]"}) == expected
+
+
 @pytest.mark.parametrize(
     ("title", "name"),
     [
