@@ -20,7 +20,7 @@ _NO_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff]")  # characters t
 
 def without_marks(text: str) -> str:
     """The text without the characters that mean something to the rules."""
-    return _MARKS.sub("", text)
+    return _MARKS.sub("", text) if any(mark in text for mark in (OPEN, CLOSE, GAP, GUARD)) else text
 
 
 def of_entity(entity: str) -> str:

@@ -15,9 +15,8 @@ _SWITCHES = frozenset("NOTOC FORCETOC TOC NOEDITSECTION NOGALLERY NOCONTENTCONVE
 _OPEN_TEMPLATE = re.compile(r"\{\{[^\n]*(?:\n[ \t]*[|!][^\n]*)*")
 _PAIRS = re.compile(r"\{\{+|\}\}+|\[\[+|\]\]+|</?ref\b[^>\n]*>?")
 _LITERAL = re.compile(f"{OPEN}(\\d+){CLOSE}")
-_JOINED = re.compile(rf"(?<=\w){GAP}+(?=\w)")
+_GAPS = re.compile(rf"{GAP}+(?P<next>\w?)")
 _HOLE = re.compile(rf"\((?=[^()\w]*{GAP})[\s,;:.\-–{GAP}]*\)")
-_SPACES = re.compile(r"(?:[^\S\n]|\u200b)+")
 _WORD = re.compile(r"\w")
 _NO_WORDS = re.compile(r"^[\s*#:;.,|∣()\-–—]*$")
 _NO_SUM = re.compile(r"[$£€](?=\s|$)")  # a sum of money whose amount was a template's
@@ -42,15 +41,21 @@ def clean(text: str, literals: list[str]) -> str:
     if "__" in text:
         text = _SWITCH.sub(lambda match: "" if _is_switch(match[1]) else match[0], text)
     if GAP in text:
-        text = _JOINED.sub(" ", _HOLE.sub("", text)).replace(GAP, "")
+        text = _GAPS.sub(_between_words, _HOLE.sub("", text))
     lines = (_clean_line(line) for line in text.split("\n"))
     text = "\n".join(line for line in lines if line and not _NO_WORDS.match(line))
     text = text.replace(GUARD, "")
     if literals:
         text = _LITERAL.sub(lambda match: literals[int(match[1])] if int(match[1]) < len(literals) else "", text)
-        text = "\n".join(stripped for line in text.split("\n") if (stripped := _SPACES.sub(" ", line).strip()))
+        text = "\n".join(stripped for line in text.split("\n") if (stripped := _single_spaces(line)))
     # Nothing put together from pieces may look like markup again.
     return _PAIRS.sub("", text.replace("|", PIPE)).replace("<ref", "< ref")
+
+
+def _between_words(match: re.Match[str]) -> str:
+    """What is left where something was dropped: a space between words, which would be one otherwise."""
+    before = match.string[max(0, match.start() - 1) : match.start()]
+    return " " + match["next"] if match["next"] and _WORD.match(before) else match["next"]
 
 
 def _is_switch(name: str) -> bool:
@@ -66,10 +71,15 @@ def _one_separator(match: re.Match[str]) -> str:
     return f"{separators[-1]} {run[end:]}" if len(separators) > 1 else run
 
 
+def _single_spaces(line: str) -> str:
+    """A line with single spaces between words, whatever stood there, zero-width ones too."""
+    return " ".join(line.replace("\u200b", " ").split())
+
+
 def _clean_line(line: str) -> str:
-    line = _SPACES.sub(" ", line).strip()
+    line = _single_spaces(line)
     if any(mark in line for mark in ("(", " ,", " .", " ;", " )", ",,", "[ ]", "[]")):
         for pattern, replacement in _CLEANING:
             line = pattern.sub(replacement, line)
-        line = _SPACES.sub(" ", line).strip()
+        line = _single_spaces(line)
     return line.lstrip("*#:; ")
