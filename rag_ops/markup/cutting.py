@@ -48,7 +48,7 @@ def _scan(text: str, literals: list[str]) -> str:
     """Drops comments and tags in one pass; literal texts move to `literals`, and their numbers stay in the markup."""
     if "<" not in text:
         return text
-    lower = text.lower()
+    lower = text.replace("İ", "I").lower()  # whose small form is two characters, of no other letter
     pieces: list[str] = []
     position = 0
     unclosed: set[str] = set()  # tags that are closed nowhere further on: looked for once, or the scan is quadratic

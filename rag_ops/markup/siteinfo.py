@@ -32,12 +32,14 @@ class SiteInfo:
         namespaces: names in lower case and their numbers, without that of articles. Those of the language's Wikipedia
             if the dump names none; names that every wiki knows are always among them.
         keep_ipa: whether pronunciations in IPA are kept, in their brackets.
+        case_sensitive: whether the first letter of a title counts in either case, as in Wiktionaries.
     """
 
     wiki: str = ""
     code: str = ENGLISH
     namespaces: Mapping[str, int] = dataclasses.field(default_factory=dict, hash=False)
     keep_ipa: bool = False
+    case_sensitive: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "namespaces", {**self.language.namespaces, **self.namespaces})
@@ -144,7 +146,8 @@ def read_head(pieces: Iterable[bytes]) -> SiteInfo:
             break
     host = urlsplit(fields.get("base", "")).hostname or ""
     wiki = fields.get("dbname") or host or fields.get("sitename", "")
-    return SiteInfo(wiki, fields.get("lang") or _language_of(fields.get("dbname", ""), host), names)
+    code = fields.get("lang") or _language_of(fields.get("dbname", ""), host)
+    return SiteInfo(wiki, code, names, case_sensitive=fields.get("case") == "case-sensitive")
 
 
 def _language_of(database: str, host: str) -> str:

@@ -68,7 +68,7 @@ def template_name(title: str, site: SiteInfo) -> str | None:
         name = rest.strip() if number == TEMPLATE else name
     if not name or len(name) > MAX_NAME_CHARS or _NO_NAME.search(name):
         return None
-    return upper_first(name)
+    return name if site.case_sensitive else upper_first(name)
 
 
 def upper_first(text: str) -> str:

@@ -170,6 +170,11 @@ def test_a_template_that_says_so_makes_a_disambiguation_page_also_through_a_redi
     assert found == [True, True, False, True]
 
 
+def test_where_the_case_of_the_first_letter_counts_two_templates_may_differ_by_it():
+    site = SiteInfo("xwiktionary", case_sensitive=True)
+    assert expand("{{x|1}} {{X|1}}", site=site, x="small {{{1}}}", X="great {{{1}}}") == "small 1 great 1"
+
+
 def test_numbers_are_those_of_the_wikis_language():
     german = SiteInfo("dewiki", "de")
     assert expand("{{formatnum:1234.5}} {{formatnum:1.234,5|R}}", site=german, t="") == "1.234,5 1234.5"

@@ -48,6 +48,12 @@ def test_the_language_is_the_roots_or_that_of_the_database_or_host(head, wiki, c
     assert (site.wiki, site.code) == (wiki, code)
 
 
+def test_a_wiktionary_tells_titles_apart_by_the_case_of_their_first_letter():
+    head = b"<mediawiki><siteinfo><dbname>enwiktionary</dbname><case>%b</case></siteinfo>"
+    cases = [b"case-sensitive", b"first-letter"]
+    assert [read_head([head % case]).case_sensitive for case in cases] == [True, False]
+
+
 def test_a_site_survives_json_and_copying_and_can_be_a_key():
     site = read_head([GERMAN])
     assert SiteInfo.from_json(site.to_json()) == site == copy.deepcopy(site)

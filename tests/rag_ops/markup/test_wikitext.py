@@ -95,6 +95,10 @@ def test_rules(markup, expected):
     assert to_text(markup) == expected
 
 
+def test_a_letter_whose_small_form_is_two_characters_moves_no_cut():
+    assert to_text("İİİİİİİİ.<ref>a</ref> İzmir <nowiki>[b]</nowiki> c", SiteInfo(code="tr")) == "İİİİİİİİ. İzmir [b] c"
+
+
 def test_the_names_of_files_and_categories_are_the_wikis_own():
     page = "[[Datei:A.jpg|mini|Ein [[Bild]]]]Ein [[Haus]].[[Kategorie:Bau]] [[File:b.png]]"
     german = SiteInfo(code="de", namespaces={"datei": 6, "kategorie": 14})
