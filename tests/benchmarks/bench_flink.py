@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -26,13 +27,18 @@ WORKERS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Of so many parts of the excerpt one is encoded, in so many shards: 3 give about 1,500 passages."""
+    """Of so many parts of the excerpt one is encoded, in so many shards, so many times: 3 give about 1,500 passages.
+
+    With more than one copy, for a job of ten minutes say, only the local run and the pool's are made.
+    """
 
     parts: int = 3
     shards: int = 16
+    copies: int = int(os.environ.get("RAGBEAM_BENCH_COPIES", "1"))
 
 
-TOY = Sizes(parts=8, shards=2)
+TOY = Sizes(parts=8, shards=2, copies=1)
+LONG_SECS = 600  # a job so long hides what the cluster costs to start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,27 +90,22 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
 
 def compare(directory: Path, cluster: flink.Cluster, endpoint: str, port: int, sizes: Sizes) -> list[Result]:
     """The runs, one after the other."""
-    some_passages(directory, sizes.parts, sizes.shards)
+    some_passages(directory, sizes.parts, sizes.shards, sizes.copies)
     alone = timed(directory, "local", 1)
-    processes = ["--direct_running_mode=multi_processing", f"--direct_num_workers={WORKERS}"]
-    beside = timed(directory, "processes", WORKERS, *processes)
     on_flink = ["--runner=FlinkRunner", f"--flink_master={cluster.master}", "--flink_version=1.19"]
     on_flink += [f"--parallelism={WORKERS}", f"--job_endpoint={endpoint}"]
-    loopback = timed(directory, "loopback", WORKERS, *on_flink)
     external = ["--environment_type=EXTERNAL", f"--environment_config=localhost:{port}"]
     pool = timed(directory, "pool", WORKERS, *on_flink, *external)
-    figures = "; ".join(
-        [
-            alone.describe("local, 2 threads"),
-            beside.describe("local, 2 processes"),
-            pool.describe("Flink, 2 workers of a pool"),
-            loopback.describe("Flink, LOOPBACK"),
-        ]
-    )
-    ratio = alone.seconds / pool.seconds
-    work = alone.work_secs / pool.work_secs
+    described = [alone.describe("local, 2 threads"), pool.describe("Flink, 2 workers of a pool")]
+    if sizes.copies == 1:
+        processes = ["--direct_running_mode=multi_processing", f"--direct_num_workers={WORKERS}"]
+        described.append(timed(directory, "processes", WORKERS, *processes).describe("local, 2 processes"))
+        described.append(timed(directory, "loopback", WORKERS, *on_flink).describe("Flink, LOOPBACK"))
+    ratio, work = alone.seconds / pool.seconds, alone.work_secs / pool.work_secs
+    least, name = 0.9 if alone.seconds >= LONG_SECS else 0.3, "embed on Flink with 2 workers / local"
+    name += f", a job of {alone.seconds / 60:.0f} min" if alone.seconds >= LONG_SECS else ", passages per second"
     return [
-        Result("embed on Flink with 2 workers / local, passages per second", ratio, ">= 0.30", ratio >= 0.3, figures),
+        Result(name, ratio, f">= {least:.2f}", ratio >= least, "; ".join(described)),
         Result("the same, encoding alone", work, ">= 0.80", work >= 0.8, "as above"),
     ]
 

@@ -39,14 +39,20 @@ def encoder() -> str:
     return demo.package_path(*demo.ENCODER)
 
 
-def some_passages(directory: Path, parts: int, num_shards: int) -> list[tuple[str, str]]:
-    """Writes about one of so many parts of the excerpt's passages to `directory/passages`; returns titles and texts."""
+def some_passages(directory: Path, parts: int, num_shards: int, copies: int = 1) -> list[tuple[str, str]]:
+    """Writes about one of so many parts of the excerpt's passages to `directory/passages`, so many times.
+
+    Returns titles and texts, once.
+    """
     ragbeam("chunk", "--input", excerpt(), "--output", directory / "all", "--num_shards", parts)
     shards = read_manifest(str(directory / "all"), "chunk").shards
     middle = sorted(shards, key=lambda shard: shard.rows)[parts // 2]
     rows = read_parquet(str(directory / "all" / middle.path)).select(["id", "title", "text"]).to_pandas()
     source = directory / "some.jsonl"
-    rows.to_json(source, orient="records", lines=True, force_ascii=False)
+    with source.open("w", encoding="utf-8") as file:
+        for copy in range(copies):
+            numbered = rows.assign(id=rows["id"] + f"-{copy}") if copy else rows
+            numbered.to_json(file, orient="records", lines=True, force_ascii=False)
     command = ["chunk", "--input", source, "--output", directory / "passages", "--passage_words", 1000]
     ragbeam(*command, "--num_shards", num_shards)
     return list(zip(rows["title"], rows["text"], strict=True))
