@@ -25,6 +25,7 @@ from rag_ops.markup.preprocessor import (
     UNGIVEN,
     Argument,
     Call,
+    Node,
     Nodes,
     Part,
     Raw,
@@ -113,6 +114,7 @@ class Expander:
         self._handlers_first = site.wiki == HANDLERS_WIKI
         self._parsed: dict[str, Nodes] = {}
         self._parsed_chars = 0
+        self._boxes: dict[str, bool] = {}
         self._begin("")
 
     def _begin(self, title: str) -> None:
@@ -359,7 +361,7 @@ class Expander:
                 raise _FallBackError
             # Of a template that is not there MediaWiki shows the name.
             return self._handled(name, call, frame) if has_handler else ""
-        if found[0] in frame.names or len(frame.names) >= MAX_CALLS_DEEP:
+        if found[0] in frame.names or len(frame.names) >= MAX_CALLS_DEEP or (is_top and self._is_box(*found)):
             raise _FallBackError
         inner = _Frame(self._given(call, frame), (*frame.names, found[0]))
         depth = self._depth
@@ -385,10 +387,27 @@ class Expander:
         if nodes is None:
             if self._parsed_chars + len(template.text) > PARSED_CHARS:
                 self._parsed.clear()
+                self._boxes.clear()
                 self._parsed_chars = 0
             nodes = self._parsed[name] = preprocessor.parse(template.text)
             self._parsed_chars += len(template.text)
         return nodes
+
+    def _is_box(self, name: str, template: Template) -> bool:
+        """Whether a template is apparatus whatever its arguments are, by its own text or that of one that it calls."""
+        if name not in self._boxes:
+            self._boxes[name] = False  # what a template says that calls itself
+            nodes = self._nodes_of(name, template)
+            own = "".join(node for node in nodes if isinstance(node, str))
+            self._boxes[name] = self._is_apparatus(own, is_alone=False) or any(map(self._calls_box, nodes))
+        return self._boxes[name]
+
+    def _calls_box(self, node: Node) -> bool:
+        if not isinstance(node, Call) or not all(isinstance(part, str) for part in node.title):
+            return False
+        name = template_name(_source_of(node.title), self._site)
+        found = self._found(name) if name else None
+        return found is not None and not found[1].needs_lua and self._is_box(*found)
 
     def _given(self, call: Call, frame: _Frame) -> dict[str, _Given]:
         """The arguments of a call by name; those without a name are numbered."""

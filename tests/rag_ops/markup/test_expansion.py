@@ -145,6 +145,14 @@ def test_a_call_alone_on_its_lines_is_kept_unless_it_is_apparatus(template, expe
     assert to_text(expand("{{t}}\nText.", t=template)) == expected
 
 
+def test_a_box_is_known_by_a_template_that_it_calls_and_is_not_expanded(monkeypatch):
+    pages = {"box": "<div class=b>{{{1}}}</div>{{count}}", "outer": "{{box|a}}[[Category:X]]", "loop": "{{loop}}a"}
+    pages |= {"count": "x", "maybe": "{{#if:{{{1|}}}|{{box|b}}|prose}}"}
+    assert expand("{{outer}} {{maybe}} {{maybe|1}} {{loop}}", **pages) == "{{outer}} prose {{maybe|1}} {{loop}}"
+    monkeypatch.setattr(expansion, "MAX_NODES", 0)
+    assert expand("{{outer}}", **pages) == "{{outer}}"
+
+
 def test_links_alone_are_prose_within_a_sentence_and_a_table_is_not():
     assert to_text(expand("See {{t}}.", t="[[Nile]], [[Congo]]")) == "See Nile, Congo."
     assert to_text(expand("{{t}}'''Nile''' is a river.", t="{|\n| a\n|}")) == "Nile is a river."
