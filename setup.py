@@ -17,6 +17,7 @@ setup(
         "pipelines": ["containers/*"],
         "pipelines.demo": ["data/*"],
         "rag_ops.evaluation": ["*.html", "*.js", "*.svg"],
+        "rag_ops.articles": ["*.tsv"],
         "rag_ops.markup": ["*.tsv", "languages.txt"],
     },
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},

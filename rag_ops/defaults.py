@@ -6,6 +6,8 @@ ENCODER_BATCH_TOKENS = {"cpu": 512, "cuda": 32_768}
 ENCODER_BATCH_ROWS = {"cpu": 64, "cuda": 512}  # bounds the empty rows of short lengths
 # What --compute_dtype auto means; "auto" is a device that only the worker knows.
 COMPUTE_DTYPES = {"cpu": "float32", "cuda": "bfloat16", "auto": "float32"}
+# What stands before a passage's text where a model reads it.
+TITLE, TITLE_SECTION = CONTEXTS = ("title", "title_section")
 TARGET_RECALL = 0.95  # recall that --spec auto aims at
 SHARD_MEMORY = "2GiB"  # memory for an index shard, as --shard_memory gives it
 MAX_THREADS = 1024

@@ -8,6 +8,7 @@ PASSAGE = pa.struct(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("title", pa.string(), nullable=False),
+        pa.field("section", pa.string(), nullable=False),  # if models read it; else empty
         pa.field("text", pa.string(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),  # inner product of question and passage vectors
         # Share of the answer's tokens owed to this passage; sums to 1. Null for one that is only kept (--retrieve).

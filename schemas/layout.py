@@ -34,6 +34,7 @@ class ChunkInfo(TypedDict, total=False):
     """Of chunk."""
 
     articles: int
+    kinds: dict[str, int]  # passages by kind
     dropped: dict[str, int]  # pages that are no articles, by reason
     dropped_titles: dict[str, list[str]]  # the first of those that would have been, by reason
     dropped_templates: dict[str, int]  # calls in articles, by template: the 50 that are dropped most often
@@ -44,6 +45,7 @@ class EmbedInfo(Encoded, total=False):
 
     prompt: str  # that stands before each passage
     lower_case: bool
+    contexts: str  # "title_section" if sections stand behind titles; titles alone if it is not said
     compute_dtype: str  # of the encoder's arithmetic; float32 if it is not said
     execution: dict[str, Any]  # device, threads, batch_tokens
 
@@ -58,6 +60,7 @@ class Searched(Encoded):
 class IndexInfo(Searched, total=False):
     """Of index."""
 
+    contexts: str  # as of embed
     augmented: bool  # whether vectors have one more number, for a graph
     stored_as: str
     reason: str  # for the spec, in one line

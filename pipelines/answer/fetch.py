@@ -13,6 +13,7 @@ from pipelines.runners.counters import StepCounters
 from rag_ops.retrieval import passage_texts
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
+from rag_ops.storage.manifests import reads_sections
 from rag_ops.storage.rows import needed_rows
 from schemas.manifest import Manifest
 
@@ -20,7 +21,8 @@ from schemas.manifest import Manifest
 @beam.ptransform_fn
 def fetch_texts(hits: Any, plan: Plan) -> Any:
     """Turns (block, TopK) into (answer shard, (file, record batch)): each passage shard is read once."""
-    starts, shards = plan.corpus.passages.row_starts(), plan.shard_of_block
+    starts, shards, corpus = plan.corpus.passages.row_starts(), plan.shard_of_block, plan.corpus
+    sections = reads_sections(corpus.index)
 
     def needs(element: tuple[int, TopK]) -> Iterator[tuple[int, tuple[int, bytes]]]:
         block, hits = element
@@ -31,12 +33,12 @@ def fetch_texts(hits: Any, plan: Plan) -> Any:
         hits
         | "Needs" >> beam.FlatMap(needs).with_output_types(tuple[int, tuple[int, bytes]])
         | "GroupByPassageShard" >> beam.GroupByKey()
-        | "Read" >> beam.FlatMap(read_texts, plan.corpus.passages_url, plan.corpus.passages, plan.work)
+        | "Read" >> beam.FlatMap(read_texts, corpus.passages_url, corpus.passages, plan.work, sections)
     )
 
 
 def read_texts(
-    element: tuple[int, Iterable[tuple[int, bytes]]], passages_url: str, passages: Manifest, work: Work
+    element: tuple[int, Iterable[tuple[int, bytes]]], passages_url: str, passages: Manifest, work: Work, sections: bool
 ) -> Iterator[tuple[int, tuple[str, int]]]:
     """Reads the rows of one passage shard that any question needs."""
     number, needs = element
@@ -47,7 +49,7 @@ def read_texts(
     wanted = {shard: np.unique(np.concatenate(parts)) for shard, parts in rows.items()}
     url, name = store.join(passages_url, passages.shards[number].path), work.name("texts", number, "arrow")
     with counters.timed():
-        batches = passage_texts.fetch(url, passages.row_starts()[number], wanted, work.url, name)
+        batches = passage_texts.fetch(url, passages.row_starts()[number], wanted, work.url, name, sections)
     counters.add(rows_out=sum(map(len, wanted.values())))
     for answer_shard, batch in batches.items():
         yield answer_shard, (work.path(name), batch)

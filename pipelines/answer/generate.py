@@ -80,6 +80,7 @@ def write_results(element: tuple[AnswerUnit, list[Any]], work: Work) -> int:
             {
                 "id": passage.passage_id,
                 "title": passage.title,
+                "section": passage.section,
                 "text": passage.text,
                 "score": float(unit.scores[number, place]),
                 "posterior": answer.posterior[place] if place < len(answer.posterior) else None,

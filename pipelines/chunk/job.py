@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 import os
 import time
@@ -162,8 +163,7 @@ def read_split(
                     dropped,
                     ordinal=split.ordinal,
                     num_shards=num_shards,
-                    words=options.passage_words,
-                    overlap=options.passage_overlap,
+                    cutting=options.cutting,
                 )
             templates.forget(split, directory, templates_of)
     pages = spill.articles + sum(spill.dropped.values())
@@ -180,23 +180,25 @@ def _ticking(articles: Iterable[T], counters: StepCounters) -> Iterator[T]:
 def write_passages(shard: int, output: StageOutput, directory: str, num_shards: int, splits: Sequence[Split]) -> None:
     """Puts one shard together from its passages in all spill files, and writes it, unless an earlier run has.
 
-    The number of duplicates that a shard dropped is kept beside the spill files, because counts are of all shards.
+    How many duplicates a shard dropped, and how many passages it has of each kind, is kept beside the spill files,
+    because counts are of all shards.
     """
     counters, name = StepCounters("WriteShards"), CHUNK.shard(shard, num_shards)
-    note = name + ".duplicates"
+    note = name + ".counts"
     if is_finished(output.url, name, output.fingerprint):
         with contextlib.suppress(FileNotFoundError):
-            noted = store.read_text(store.join(directory, note))
-            counters.add(dropped_duplicate_id=int(noted))
+            counters.add(**json.loads(store.read_text(store.join(directory, note))))
             return
     with counters.timed():
         spills = [store.join(directory, spill_name(split)) for split in splits]
         table, duplicates = shuffle.read_shard(spills, shard, [split.url for split in splits])
-        store.write_bytes(directory, note, str(duplicates).encode())
+        counts = {"dropped_duplicate_id": duplicates}
+        counts |= {f"kind_{one['values']}": one["counts"] for one in table["kind"].value_counts().to_pylist()}
+        store.write_bytes(directory, note, json.dumps(counts).encode())
         record = write_shard(
             output.url, name, output.fingerprint, lambda file: write_parquet(file, iter([table]), passages.SCHEMA)
         )
-    counters.add(rows_out=record.rows, bytes=record.bytes, dropped_duplicate_id=duplicates)
+    counters.add(rows_out=record.rows, bytes=record.bytes, **counts)
 
 
 def default_shards(splits: Sequence[Split]) -> int:
@@ -224,8 +226,7 @@ def _config(options: ChunkOptions, num_shards: int, splits: Sequence[Split]) -> 
         "inputs": [store.name_of(url) for url in urls],
         "reading": reading,
         "prefixes": list(dict.fromkeys(split.prefix for split in splits)),
-        "passage_words": options.passage_words,
-        "passage_overlap": options.passage_overlap,
+        **dataclasses.asdict(options.cutting),
         "num_shards": num_shards,
         "text_rules": TEXT_RULES,
     }
@@ -251,11 +252,14 @@ def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mappi
             dropped.add(part.dropped, part.titles)
             dropped.lose(part.templates)
             articles += part.articles
-    if duplicates := int(metrics.get("WriteShards", {}).get("dropped_duplicate_id", 0)):
+    written = metrics.get("WriteShards", {})
+    kinds = {kind: int(written[f"kind_{kind}"]) for kind in passages.KINDS if written.get(f"kind_{kind}")}
+    if duplicates := int(written.get("dropped_duplicate_id", 0)):
         dropped["duplicate_id"] = duplicates
         articles -= duplicates
     return {
         "articles": articles,
+        "kinds": kinds,
         "dropped": dict(sorted(dropped.items())),
         "dropped_titles": dropped.titles,
         "dropped_templates": most_common(dropped.templates, NAMED_TEMPLATES),

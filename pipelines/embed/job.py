@@ -11,6 +11,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 from apache_beam.ml.inference.base import RunInference
 
 from pipelines.embed.options import EmbedOptions
@@ -26,20 +27,21 @@ from pipelines.transforms.stage_job import (
     rows_done,
     stage_job,
 )
-from rag_ops.defaults import COMPUTE_DTYPES
+from rag_ops.defaults import COMPUTE_DTYPES, TITLE, TITLE_SECTION
 from rag_ops.errors import InputError, JobError
 from rag_ops.models import checkpoints
 from rag_ops.retrieval import previous_vectors
 from rag_ops.retrieval.previous_vectors import Previous
 from rag_ops.storage import store
 from rag_ops.storage.manifests import check_unchanged, read_manifest
-from rag_ops.storage.parquet import read_parquet, write_parquet
+from rag_ops.storage.parquet import open_parquet, read_parquet, write_parquet
 from rag_ops.storage.rows import hash_words
 from rag_ops.storage.stages import StageOutput, config_differences, is_finished, write_shard
 from rag_ops.storage.verify import check_digests
 from schemas import embeddings
 from schemas.layout import EMBED
 from schemas.manifest import Manifest
+from schemas.passages import heading
 
 logger = logging.getLogger("ragbeam")
 VECTOR_ROWS = 1000  # rows of a row group
@@ -85,6 +87,8 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     model = InputStates(checkpoints.local_files(options.encoder))
     known, config = _planned(options, beam_arguments)
     source = read_manifest(options.passages, "chunk")
+    if options.contexts == TITLE_SECTION:
+        _check_sections(options.passages, source)
     output = StageOutput(options.output, "embed", config, {"passages": source.digest})
     earlier = read_manifest(options.previous, "embed") if options.previous else None
 
@@ -193,6 +197,8 @@ def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict
     computed_in = compute_dtype(options, beam_arguments)
     if computed_in != "float32":  # so that vectors of before there was a choice stay reusable
         config["compute_dtype"] = computed_in
+    if options.contexts != TITLE:  # likewise
+        config["contexts"] = options.contexts
     if options.previous:
         _check_previous(options, config)
     StageOutput(options.output, "embed", config, {}).check(options.overwrite)
@@ -205,6 +211,7 @@ def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict
         **{name: described[name] for name in ("prompt", "lower_case") if name in described},
         "dtype": options.dtype,
         "compute_dtype": computed_in,
+        "contexts": options.contexts,
     }
     return info, config
 
@@ -223,6 +230,23 @@ def compute_dtype(options: EmbedOptions, beam_arguments: Sequence[str]) -> str:
 
         device = devices.pick_device(device)
     return COMPUTE_DTYPES[device]
+
+
+def _check_sections(url: str, source: Manifest) -> None:
+    """Checks that passages have sections, which those of earlier versions don't.
+
+    Raises:
+        InputError: they have none.
+    """
+    for shard in source.shards[:1]:
+        with open_parquet(store.join(url, shard.path)) as parquet:
+            if "section" not in parquet.schema_arrow.names:
+                raise InputError(
+                    "the passages have no sections, which --contexts title_section needs",
+                    value=url,
+                    expected="passages that this version of ragbeam chunk wrote",
+                    remedy="run chunk again, or leave out --contexts",
+                )
 
 
 def _check_previous(options: EmbedOptions, config: Mapping[str, Any]) -> None:
@@ -260,7 +284,7 @@ def _encode(
         return (
             pipeline
             | distribute("Shards", todo)
-            | "ReadPassages" >> beam.FlatMap(read_passages, options.output, previous)
+            | "ReadPassages" >> beam.FlatMap(read_passages, options.output, previous, options.contexts)
             | "Encode" >> RunInference(handler)
             | "WriteEmbeddings" >> beam.Map(write_embeddings, options.output, options.dtype, previous)
         )
@@ -286,7 +310,7 @@ def _added(
     return steps
 
 
-def read_passages(task: EmbedTask, output: str, previous: Previous | None) -> Iterator[TextUnit]:
+def read_passages(task: EmbedTask, output: str, previous: Previous | None, contexts: str) -> Iterator[TextUnit]:
     """Reads those passages of a shard that are to be encoded: all, or those that --previous does not have and a sample.
 
     A shard whose vectors the runner's earlier try has written is left out.
@@ -295,7 +319,11 @@ def read_passages(task: EmbedTask, output: str, previous: Previous | None) -> It
         return
     counters = StepCounters("ReadPassages")
     with counters.timed():
-        table = read_parquet(task.passages_url, ["title", "text", "content_hash"], task.rows)
+        sections = ["section"] if contexts == TITLE_SECTION else []
+        table = read_parquet(task.passages_url, ["title", "text", "content_hash", *sections], task.rows)
+        if sections:
+            titles = map(heading, table["title"].to_pylist(), table["section"].to_pylist())
+            table = table.set_column(0, "title", pa.array(titles, pa.string()))
         piece = Piece(task)
         if previous is not None:
             locations = previous.find(hash_words(table["content_hash"]))

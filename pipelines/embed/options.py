@@ -6,6 +6,7 @@ import dataclasses
 
 from pipelines.console.options import VECTOR_DTYPES, StageOptions, compute_dtype_setting
 from pipelines.transforms.model_workers import WorkerOptions
+from rag_ops.defaults import CONTEXTS, TITLE
 from rag_ops.settings import setting
 
 
@@ -19,6 +20,9 @@ class EmbedOptions(StageOptions):
     compute_dtype: str = compute_dtype_setting()
     max_tokens: int | None = setting(
         None, "cut passages to this many tokens; by default the model's limit", at_least=1, memory=True
+    )
+    contexts: str = setting(
+        TITLE, "what stands before each text for the encoder, and the generator later", choices=CONTEXTS
     )
     previous: str | None = setting(
         None,

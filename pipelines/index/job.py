@@ -128,6 +128,7 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             "measured_for": measured_for,
             **recall,
             **{key: source.info[key] for key in ("encoder", "encoder_digest", "pooling", "normalize", "dtype")},
+            "contexts": source.info.get("contexts", defaults.TITLE),
         }
         passages_url = store.resolve_url(source.inputs["passages"], options.embeddings)
         return job.finish(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from rag_ops.markup.parts import Part
 from schemas.passages import Passage
 
 UNKNOWN = -1  # when a text was written, if nothing says so
@@ -37,7 +38,10 @@ class Split:
 class Article:
     """An article; `text` is wikitext in a MediaWiki dump, plain text elsewhere.
 
-    `date` and `revision` are those of a dump's revision (`wikipedia.Page`), else `UNKNOWN`.
+    Attributes:
+        date, revision: those of a dump's revision (`dump.Page`), else `UNKNOWN`.
+        section: the section that all of it belongs to, if the input says so.
+        parts: the parts of a page whose markup has been rendered; its prose is then `text`.
     """
 
     article_id: str
@@ -45,6 +49,8 @@ class Article:
     text: str
     date: int = UNKNOWN
     revision: int = UNKNOWN
+    section: str = ""
+    parts: tuple[Part, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,17 +18,21 @@ KNOWN: dict[str, tuple[str, ...]] = {
 }
 
 
+SECTION = "section"  # taken over wherever a corpus has it
+
+
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """The names of columns; a corpus can do without ids and titles."""
+    """The names of columns; a corpus can do without ids, titles and sections."""
 
     text: str
     title: str | None = None
     id: str | None = None
+    section: str | None = None
 
     def present(self) -> list[str]:
         """The names of the columns, each once."""
-        return list(dict.fromkeys(name for name in (self.id, self.title, self.text) if name is not None))
+        return list(dict.fromkeys(name for name in (self.id, self.title, self.text, self.section) if name is not None))
 
 
 def find_columns(names: Iterable[Any], wanted: Columns, source: Callable[[], str], what: str = "an article") -> Columns:
@@ -42,7 +46,7 @@ def find_columns(names: Iterable[Any], wanted: Columns, source: Callable[[], str
         InputError: there is no text, or a column is missing that a flag names.
 
     >>> find_columns(["_id", "text", "metadata"], Columns("text", "title", "id"), str)
-    Columns(text='text', title=None, id='_id')
+    Columns(text='text', title=None, id='_id', section=None)
     """
     names = list(names)
     found: dict[str, str | None] = {}
@@ -57,6 +61,8 @@ def find_columns(names: Iterable[Any], wanted: Columns, source: Callable[[], str
                 expected=f"a value for {name!r}",
                 remedy=f"name the column with --{field}_column",
             )
+    if SECTION in names and SECTION not in found.values():
+        found[SECTION] = SECTION
     return Columns(**found)  # type: ignore[arg-type]
 
 

@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 from rag_ops import machine, settings
 from rag_ops.articles import dump, tsv
 from rag_ops.articles.article import Article, NoArticle, Source, Split
-from rag_ops.articles.columns import Columns, find_columns, joined_text, made_id
+from rag_ops.articles.columns import SECTION, Columns, find_columns, joined_text, made_id
 from rag_ops.articles.dropped import TOO_LONG, Dropped
 from rag_ops.articles.lines import line_source, read_lines
 from rag_ops.articles.tsv import Layout
 from rag_ops.errors import InputError
+from rag_ops.markup.parts import Wanted
 from rag_ops.markup.siteinfo import SiteInfo
 from rag_ops.storage import store
 from rag_ops.storage.compression import COMPRESSIONS
@@ -36,7 +37,7 @@ Row = tuple[Callable[[], str], dict[str, Any]]  # where a row stands, said only 
 Cut = tuple[int, int | None] | tuple[int, int, int]  # start, end and, of a dataset, the number of its shards
 PARQUET_BATCH_ROWS = 256
 SPLIT_BYTES = 16 << 20  # read by one worker at a time, unless the input is large or a flag says
-MAX_NAME_CHARS = 1000  # longest title or id, which every passage of the article carries
+MAX_NAME_CHARS = 1000  # longest title, section or id, which every passage of the article carries
 LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,12}(-[A-Za-z]{2,12})*")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # what "\ud800" in JSON makes, and no file can hold
 
@@ -82,7 +83,7 @@ class Format:
         """
         for source, row in self.rows(split, options):
             article = _article(source, row, split, options)
-            if len(article.title) > MAX_NAME_CHARS or len(article.article_id) > MAX_NAME_CHARS:
+            if max(map(len, (article.title, article.article_id, article.section))) > MAX_NAME_CHARS:
                 dropped.name(TOO_LONG, article.title or article.article_id)
             elif (kept := self.kept(article)) is not None:
                 yield kept
@@ -230,6 +231,7 @@ class Psgs(Format):
         """The rows of a TSV file, under our names for its columns."""
         layout = _layout(split.url, options)
         places = {options.text_column: layout.text, options.title_column: layout.title, options.id_column: layout.id}
+        places.setdefault(SECTION, layout.section)
         lines = read_lines(split)
         for number, _, data in tsv.records(lines, layout.width) if layout.quoted else lines:
             source = partial(line_source, split, number)
@@ -250,7 +252,7 @@ class Psgs(Format):
 
     def kept(self, article: Article) -> Passage:
         """A passage, also without text."""
-        return Passage(article.article_id, article.title, article.text)
+        return Passage(article.article_id, article.title, article.text, article.section)
 
 
 class Dataset(Format):
@@ -282,6 +284,7 @@ class Dataset(Format):
 
 FORMATS = {one.name: one for one in (MediaWiki(), Jsonl(), Parquet(), Psgs(), Dataset())}
 
+TABLES = ("rows", "drop")
 setting = partial(settings.setting, group="articles")
 _USUAL = "; where it is missing, a name in common use"
 
@@ -307,6 +310,11 @@ class InputOptions:
     keep_ipa: bool = setting(False, "keep pronunciations in IPA that a dump's templates give")
     templates: str = setting("dump", "how a dump's templates are expanded: dump, by its own; or none, by ours alone")
 
+    tables: str = setting(
+        "rows", "tables and infoboxes of a dump: as passages of their own, or not at all", choices=TABLES
+    )
+    captions: bool = setting(False, "captions of a dump's files as passages of their own")
+
     def __post_init__(self) -> None:
         if self.language is not None and not LANGUAGE_CODE.fullmatch(self.language):
             raise InputError("--language is no code of a language", value=self.language, expected="de or zh-yue, say")
@@ -315,6 +323,11 @@ class InputOptions:
         if self.templates not in ("dump", "none"):
             raise InputError("unknown --templates", value=self.templates, expected="dump or none")
         settings.check(self)
+
+    @property
+    def parts(self) -> Wanted:
+        """What is wanted of a page beside its prose."""
+        return Wanted(self.tables == "rows", self.captions)
 
     def site_of(self, url: str) -> SiteInfo:
         """The wiki of a dump, with the language of --language if that is given.
@@ -348,9 +361,11 @@ def _article(source: Callable[[], str], row: dict[str, Any], split: Split, optio
     for name, value in (("title", title), ("text", text)):
         if value is not None and not isinstance(value, str):
             raise InputError(f"an article's {name} is no text", value=f"{source()}: {value!r}", expected="a string")
-    title, text = (_SURROGATE.sub("\ufffd", part or "") for part in (title, text))
+    section = row[columns.section] if columns.section else ""
+    section = section if isinstance(section, str) else ""  # a column of that name for something else
+    title, text, section = (_SURROGATE.sub("\ufffd", part or "") for part in (title, text, section))
     if columns.id is None:
-        return Article(split.prefix + made_id(title, text), title, text)
+        return Article(split.prefix + made_id(title, text), title, text, section=section)
     article_id = row[columns.id]
     if isinstance(article_id, bool) or not isinstance(article_id, (str, int)) or article_id == "":
         raise InputError(
@@ -360,7 +375,7 @@ def _article(source: Callable[[], str], row: dict[str, Any], split: Split, optio
         shown_id = str(article_id)
     except ValueError as error:  # a number of thousands of digits
         raise InputError("an article's id is no number that can be shown", value=source()) from error
-    return Article(split.prefix + _SURROGATE.sub("\ufffd", shown_id), title, text)
+    return Article(split.prefix + _SURROGATE.sub("\ufffd", shown_id), title, text, section=section)
 
 
 def _byte_cuts(url: str, options: InputOptions) -> Iterator[Cut]:

@@ -23,9 +23,10 @@ from rag_ops.articles.article import UNKNOWN, Article, NoArticle, Source, Split
 from rag_ops.articles.dropped import SPLIT_TEMPLATES, TOO_COMPLEX, Dropped, most_common
 from rag_ops.articles.formats import FORMATS, InputOptions
 from rag_ops.articles.reading import read_split, same_id_error
-from rag_ops.articles.splitting import shard_of, split_words
-from rag_ops.markup import bounded
+from rag_ops.articles.splitting import Cutting, cut_article, shard_of
+from rag_ops.markup import bounded, parts
 from rag_ops.markup.expansion import Expander
+from rag_ops.markup.parts import Part
 from rag_ops.markup.siteinfo import SiteInfo
 from rag_ops.markup.template_source import Templates
 from rag_ops.redaction import public_url
@@ -67,23 +68,22 @@ def write_spill(
     *,
     ordinal: int,
     num_shards: int,
-    words: int,
-    overlap: int,
+    cutting: Cutting,
 ) -> SpillRecord:
     """Splits the articles of one input split into passages and writes them as `directory/name`.
 
     Args:
         directory, name: where to write; the sidecar `name + ".json"`, which marks the file complete, is written last.
-        sources: articles in plain text, pages that are none, or ready passages; read once, streamed.
+        sources: articles in plain text or in parts, pages that are none, or ready passages; read once, streamed.
         dropped: counts by reason, added to partly by the reader while `sources` is read.
         ordinal: position of the split among all splits; of equal articles the first in input order is kept.
         num_shards: number of shards over which articles are hashed.
-        words, overlap: whitespace words of a passage, and those that it repeats from the one before.
+        cutting: how articles are cut into passages.
     """
     shards: list[int] = []  # of each batch
     articles = rows = text_bytes = 0
     with store.atomic_write(directory, name) as file, pa.ipc.new_file(file, SCHEMA, options=_OPTIONS) as writer:
-        for buffer in _rounds(_passages(sources, dropped, words, overlap), ordinal << SOURCE_BITS):
+        for buffer in _rounds(_passages(sources, dropped, cutting), ordinal << SOURCE_BITS):
             places = np.array([shard_of(row["article_id"], num_shards) for row in buffer])
             whole = pa.RecordBatch.from_pylist(buffer, schema=SCHEMA).take(pa.array(np.argsort(places, kind="stable")))
             numbers, counts_of = np.unique(places, return_counts=True)
@@ -110,7 +110,7 @@ def plain_articles(
     templates: Templates = NO_TEMPLATES,
     pages: Iterable[Source] | None = None,
 ) -> Iterator[Source]:
-    """Yields the articles of a split in plain text: a dump's markup is rendered, other formats come as they are.
+    """Yields the articles of a split without markup: a dump's pages are rendered, other formats come as they are.
 
     A page whose markup cannot be rendered within the bounds of `markup.bounded` is dropped, counted and named; so is a
     disambiguation page, which only its wiki's templates may show to be one.
@@ -130,18 +130,18 @@ def plain_articles(
         page, lost = expander.expand(source.text, source.title), Counter[str]()
         if page.disambiguates:
             dropped["disambiguation"] += 1
-        elif (text := bounded.render(page.wikitext, site, lost)) is None:
+        elif (found := bounded.render_parts(page.wikitext, site, options.parts, lost)) is None:
             dropped.name(TOO_COMPLEX, source.title)
         else:
             dropped.lose(lost)
-            yield dataclasses.replace(source, text=text)
+            yield dataclasses.replace(source, text=parts.prose(found), parts=tuple(found))
             continue
         yield NoArticle(source.article_id, source.date, source.revision)
 
 
 def _contents(shards: Sequence[int]) -> pa.RecordBatch:
     """The last batch of a spill file: the shard of each batch before it."""
-    blank = _row("", "", "", "", NO_PASSAGE)
+    blank = _row("", "", NO_PART, "", NO_PASSAGE)
     return pa.RecordBatch.from_pylist([{**blank, "source": shard} for shard in shards], schema=SCHEMA)
 
 
@@ -196,34 +196,35 @@ def _check_same(rivals: pa.Table, inputs: Sequence[str]) -> None:
                 raise same_id_error(article_id, [inputs[source >> SOURCE_BITS] for source in (first, other) if inputs])
 
 
-def _passages(
-    sources: Iterable[Source], dropped: Dropped, words: int, overlap: int
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _passages(sources: Iterable[Source], dropped: Dropped, cutting: Cutting) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields passages as rows after their article's number in the split; a page that is none is a row without text."""
     for number, source in enumerate(sources):
         if isinstance(source, Passage):
-            yield number, _row(source.passage_id, source.title, source.text, source.passage_id, 0)
+            part = Part(passages.PROSE, source.section, source.text)
+            yield number, _row(source.passage_id, source.title, part, source.passage_id, 0)
             continue
         rows = 0
         if isinstance(source, Article):
-            for text in split_words(source.text, words, overlap):
-                yield number, _row(f"{source.article_id}:{rows}", source.title, text, source.article_id, rows, source)
+            for part in cut_article(source, cutting):
+                yield number, _row(f"{source.article_id}:{rows}", source.title, part, source.article_id, rows, source)
                 rows += 1
             if not rows:
                 dropped["empty"] += 1
         if not rows and (source.date, source.revision) != (UNKNOWN, UNKNOWN):
-            yield number, _row("", "", "", source.article_id, NO_PASSAGE, source)
+            yield number, _row("", "", NO_PART, source.article_id, NO_PASSAGE, source)
 
 
 NO_MOMENT = NoArticle("")  # for rows that are no revision of a dump
+NO_PART = Part(passages.PROSE, "", "")  # and for those that are no passage
 
 
 def _row(
-    passage_id: str, title: str, text: str, article_id: str, position: int, moment: Article | NoArticle = NO_MOMENT
+    passage_id: str, title: str, part: Part, article_id: str, position: int, moment: Article | NoArticle = NO_MOMENT
 ) -> dict[str, Any]:
-    row = {"id": passage_id, "title": title, "text": text, "article_id": article_id, "position": position}
-    content_hash = passages.content_hash(title, text)
-    return {**row, "content_hash": content_hash, "date": moment.date, "revision": moment.revision}
+    row = {"id": passage_id, "title": title, "text": part.text, "article_id": article_id, "position": position}
+    row |= {"content_hash": passages.content_hash(title, part.text, part.section)}
+    row |= {"section": part.section, "kind": part.kind}
+    return {**row, "date": moment.date, "revision": moment.revision}
 
 
 def _rounds(rows: Iterator[tuple[int, dict[str, Any]]], first_source: int) -> Iterator[list[dict[str, Any]]]:

@@ -30,7 +30,7 @@ class Layout:
     """A file's columns.
 
     Attributes:
-        text, title, id: places of the columns; None if there is no such column.
+        text, title, id, section: places of the columns; None if there is no such column.
         header: cells of the first line, if they are names.
         quoted: whether cells are quoted as CSV has it; if not, a quote is a character like any other.
     """
@@ -41,6 +41,7 @@ class Layout:
     width: int  # columns
     header: tuple[str, ...] | None
     quoted: bool
+    section: int | None = None
 
 
 def head(lines: Iterable[Line]) -> list[Line]:
@@ -76,12 +77,13 @@ def layout_of(lines: list[Line], url: str, wanted: Columns) -> Layout:
     first = rows[0]
     asked = any(getattr(wanted, field) != known[0] for field, known in KNOWN.items())
     names = [cell.strip() if asked else cell.strip().lower() for cell in first]
-    named = all(map(_NAME.match, names))
-    if asked or (named and not set(names).isdisjoint(KNOWN["text"])):
+    are_names = all(map(_NAME.match, names))
+    if asked or (are_names and not set(names).isdisjoint(KNOWN["text"])):
         columns = find_columns(names, wanted, lambda: url, "the first line")
-        title, number = (None if name is None else names.index(name) for name in (columns.title, columns.id))
-        return Layout(names.index(columns.text), title, number, len(first), tuple(first), quoted)
-    if named and len(rows) > 1 and not all(map(_NAME.match, rows[1])):
+        named = (columns.title, columns.id, columns.section)
+        title, number, section = (None if name is None else names.index(name) for name in named)
+        return Layout(names.index(columns.text), title, number, len(first), tuple(first), quoted, section)
+    if are_names and len(rows) > 1 and not all(map(_NAME.match, rows[1])):
         raise InputError(
             "the first line looks like a header, and names no column of texts",
             value=f"{url}: {', '.join(first)}",

@@ -54,7 +54,7 @@ def is_spaced(text: str) -> bool:
     return text.isascii() or _UNSPACED.search(text) is None
 
 
-def split_unspaced(text: str, words: int, overlap: int) -> Iterator[str]:
+def split_unspaced(text: str, words: int, overlap: int) -> Iterator[tuple[int, str]]:
     """Blocks of `words` words of a text in which not all words stand between spaces.
 
     A block ends between words; in a run of a script without spaces at the end of a sentence if there is one in the
@@ -65,8 +65,11 @@ def split_unspaced(text: str, words: int, overlap: int) -> Iterator[str]:
         words: most words of a block, counted as this module says.
         overlap: words that each block repeats of the one before.
 
+    Yields:
+        The character at which a block begins, with the text's words joined by single spaces; and the block.
+
     >>> list(split_unspaced("東京は首都である。大阪は違う。", words=6, overlap=0))
-    ['東京は首都である。', '大阪は違う。']
+    [(0, '東京は首都である。'), (9, '大阪は違う。')]
     """
     text = " ".join(text.split())
     if not text:
@@ -81,7 +84,7 @@ def split_unspaced(text: str, words: int, overlap: int) -> Iterator[str]:
             place = int(np.searchsorted(ends, end, side="right")) - 1
             if place >= 0 and ends[place] > reached and before[ends[place]] >= near:
                 end = int(ends[place])
-        yield text[start:end].strip(" ")
+        yield start, text[start:end].strip(" ")
         reached = end + (end < len(text) and text[end] == " ")
         first = int(np.searchsorted(before, before[end] - overlap * WORD, side="left"))
         following = max(np.searchsorted(breaks, first, side="left"), np.searchsorted(breaks, start, side="right"))

@@ -115,7 +115,10 @@ class Sweep:
         scores = np.full((len(rows), n), -np.inf, np.float32)
         for number, found in enumerate(passages):
             scores[number, : len(found)] = [passage["score"] for passage in found]
-        contexts = [[Passage(one["id"], one["title"], one["text"]) for one in found] for found in passages]
+        contexts = [
+            [Passage(one["id"], one["title"], one["text"], one.get("section") or "") for one in found]
+            for found in passages
+        ]
         answers = self._generator.answer(
             list(rows), contexts, scores, batch_tokens=self._batch_tokens, on_rows=self._on_rows
         )

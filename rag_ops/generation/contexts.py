@@ -2,6 +2,7 @@
 
     prefix + title + " / " + text + " // " + question
 
+where the section stands behind the title ("Alabama > History") if the passages' vectors were made of it too
 (`title_sep` and `doc_sep` of RagConfig; transformers' RagRetriever.postprocess_docs). If the whole is too long,
 Hugging Face cuts its end, which is the question; we cut the passage's text, and say so.
 """
@@ -12,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.passages import Passage
+from schemas.passages import Passage, heading
 
 MIN_PASSAGE_TOKENS = 16  # a question may crowd out the passage down to this many tokens, then it is cut itself
 
@@ -55,7 +56,7 @@ class ContextFormat:
         >>> ContextFormat(" / ", " // ", "", 300).render(Passage("1:0", '"Ampere"', "A unit."), "what is it")
         ('Ampere / A unit. // what is it', 16)
         """
-        title = passage.title.removeprefix('"').removesuffix('"')
+        title = heading(passage.title.removeprefix('"').removesuffix('"'), passage.section)
         head, tail = self.prefix + title + self.title_sep + passage.text, self.doc_sep + question
         kept = head.replace("  ", " ")
         # Spaces are paired from the left: one that the head leaves over is paired with the first of the rest

@@ -178,7 +178,7 @@ class RagTokenGenerator:
             chosen = [places[number] for number in batch]
             rows, sources = [answerable[place] for place in chosen], None
             if self._vocabulary is not None:
-                texts = ([part for one in passages[row] for part in (one.title, one.text)] for row in rows)
+                texts = ([part for one in passages[row] for part in (one.heading, one.text)] for row in rows)
                 sources = [Source(parts, self._vocabulary) for parts in texts]
             return self._answer_batch([contexts[place] for place in chosen], [scores[row] for row in rows], sources)
 
@@ -281,7 +281,7 @@ def spelt_as(passages: Sequence[Passage], answer: Answer) -> Answer:
     if answer.text is None:
         return answer
     likely = sorted(range(len(passages)), key=lambda doc: -answer.posterior[doc])
-    sources = [part for doc in likely for part in (passages[doc].text, passages[doc].title)]
+    sources = [part for doc in likely for part in (passages[doc].text, passages[doc].heading)]
     others = [(respell(text, sources), score) for text, score in answer.others]
     return dataclasses.replace(answer, text=respell(answer.text, sources), others=others)
 

@@ -17,10 +17,12 @@ from rag_ops.retrieval.corpus import Corpus, open_corpus
 from rag_ops.retrieval.faiss_kind import Faiss, lists
 from rag_ops.retrieval.kinds import kind_of
 from rag_ops.storage import store
+from rag_ops.storage.manifests import reads_sections
 from rag_ops.storage.parquet import read_parquet
 from rag_ops.storage.places import check_empty, local_output
 from rag_ops.storage.rows import read_matrix
 from schemas.manifest import Manifest
+from schemas.passages import heading
 
 
 def export_custom(index_url: str, output: str) -> str:
@@ -82,7 +84,8 @@ def export_custom(index_url: str, output: str) -> str:
 
 def _rows(corpus: Corpus, embedded: Manifest) -> Iterator[dict[str, Any]]:
     for left, right in zip(corpus.passages.shards, embedded.shards, strict=True):
-        table = read_parquet(store.join(corpus.passages_url, left.path), ["title", "text"])
+        sections = ["section"] if reads_sections(corpus.index) else []
+        table = read_parquet(store.join(corpus.passages_url, left.path), ["title", "text", *sections])
         vectors = read_matrix(store.join(corpus.embeddings_url, right.path), right.rows)
         if len(table) != len(vectors):
             raise InputError(
@@ -92,7 +95,8 @@ def _rows(corpus: Corpus, embedded: Manifest) -> Iterator[dict[str, Any]]:
                 remedy="ragbeam verify says more",
             )
         for row, vector in zip(table.to_pylist(), vectors, strict=True):
-            yield {**row, "embeddings": vector.astype(np.float32)}
+            title = heading(row["title"], row.get("section", ""))  # as it stands before the text for the generator
+            yield {"title": title, "text": row["text"], "embeddings": vector.astype(np.float32)}
 
 
 def _joined(corpus: Corpus, spec: str) -> Any:

@@ -188,6 +188,8 @@ def _write_shards(
             "article_id": rows["id"],
             "position": np.zeros(len(rows), np.int32),
             "content_hash": hashes,
+            "section": [""] * len(rows),
+            "kind": [passages.PROSE] * len(rows),
         }
         tables = pa.table(columns, schema=passages.SCHEMA), embeddings.table(hashes, vectors.astype(dtype), dtype)
         for stage, table, done in zip(outputs, tables, records, strict=True):

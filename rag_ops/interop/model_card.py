@@ -381,6 +381,6 @@ class _Hooks:
 def _columns(passages: Sequence[Passage]) -> dict[str, list[str]]:
     return {
         "id": [passage.passage_id for passage in passages],
-        "title": [passage.title for passage in passages],
+        "title": [passage.heading for passage in passages],
         "text": [passage.text for passage in passages],
     }

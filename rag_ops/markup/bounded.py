@@ -7,6 +7,7 @@ So a page is looked at first; one whose parsing may take long is parsed in a pro
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from rag_ops import machine
 from rag_ops.errors import JobError, NoMemoryError
-from rag_ops.markup import wikitext
+from rag_ops.markup import parts, wikitext
+from rag_ops.markup.parts import PROSE_ALONE, Part, Wanted
 from rag_ops.markup.siteinfo import ENGLISH_SITE, SiteInfo
 
 MAX_SECS = 3  # processor seconds for a page
@@ -38,21 +40,29 @@ _MANY_EQUALS = re.compile(rf"^=(?:[^=\n]*=){{{MAX_EQUALS}}}", re.MULTILINE)
 
 
 def render(markup: str, site: SiteInfo = ENGLISH_SITE, lost: Counter[str] | None = None) -> str | None:
-    """The plain text of a page (`wikitext.to_text`, with its arguments); None if that takes more than the bounds.
+    """The prose of a page (`wikitext.to_text`, with its arguments); None if that takes more than the bounds.
 
     >>> render("The ''[[Himalaya|Himalayas]]''.")
     'The Himalayas.'
     >>> render("{{" * 100_000) is None
     True
     """
+    found = render_parts(markup, site, lost=lost)
+    return None if found is None else parts.prose(found)
+
+
+def render_parts(
+    markup: str, site: SiteInfo = ENGLISH_SITE, wanted: Wanted = PROSE_ALONE, lost: Counter[str] | None = None
+) -> list[Part] | None:
+    """The parts of a page (`wikitext.to_parts`, with its arguments); None if that takes more than the bounds."""
     if len(markup) > wikitext.MAX_PAGE_CHARS:
         return None
-    prepared, literals = wikitext.prepare(markup, site)
-    if wikitext.is_broken(prepared):
+    page = wikitext.prepare(markup, site)
+    if wikitext.is_broken(page.markup):
         return None
-    if is_suspect(prepared):
-        return _in_child(markup, site, lost)
-    return wikitext.finish(prepared, literals, site, lost)
+    if is_suspect(page.markup) or (wanted.tables and any(map(is_suspect, page.tables))):
+        return in_child(markup, site, wanted, lost)
+    return wikitext.finish(page, site, wanted, lost)
 
 
 def is_suspect(markup: str) -> bool:
@@ -78,7 +88,7 @@ def is_suspect(markup: str) -> bool:
     return deepest > SUSPECT_DEPTH or (unpaired + len(stack) + abs(external)) * len(markup) > SUSPECT_WORK
 
 
-def _in_child(markup: str, site: SiteInfo, lost: Counter[str] | None) -> str | None:
+def in_child(markup: str, site: SiteInfo, wanted: Wanted, lost: Counter[str] | None) -> list[Part] | None:
     """Converts a page in a process of its own; None if that needs too much time or memory, or dies of itself.
 
     Raises:
@@ -89,7 +99,7 @@ def _in_child(markup: str, site: SiteInfo, lost: Counter[str] | None) -> str | N
     try:
         done = subprocess.run(
             [sys.executable, "-m", "rag_ops.markup.bounded"],
-            input=f"{site.to_json()}\n{markup}".encode("utf-8", "replace"),
+            input=f"{site.to_json()}\n{json.dumps(dataclasses.asdict(wanted))}\n{markup}".encode("utf-8", "replace"),
             capture_output=True,
             timeout=10 * MAX_SECS,  # wall clock, for a machine that has much else to do
             env={**os.environ, "PYTHONPATH": paths},
@@ -105,10 +115,10 @@ def _in_child(markup: str, site: SiteInfo, lost: Counter[str] | None) -> str | N
         )
     if done.returncode != 0:
         return None
-    counts, _, text = done.stdout.decode().partition("\n")
+    counts, _, found = done.stdout.decode().partition("\n")
     if lost is not None:
         lost.update(json.loads(counts))
-    return text
+    return parts.from_json(found)
 
 
 def _limit() -> None:
@@ -125,7 +135,7 @@ def _limit() -> None:
 
 if __name__ == "__main__":
     _limit()
-    first, _, page = sys.stdin.buffer.read().decode().partition("\n")
+    first, given, page = sys.stdin.buffer.read().decode().split("\n", 2)
     dropped: Counter[str] = Counter()
-    text = wikitext.to_text(page, SiteInfo.from_json(first), dropped)
-    sys.stdout.buffer.write(f"{json.dumps(dropped)}\n{text}".encode("utf-8", "replace"))
+    found = wikitext.to_parts(page, SiteInfo.from_json(first), Wanted(**json.loads(given)), dropped)
+    sys.stdout.buffer.write(f"{json.dumps(dropped)}\n{parts.to_json(found)}".encode())

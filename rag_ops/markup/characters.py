@@ -12,8 +12,10 @@ PIPE = "∣"
 OPEN, CLOSE = "\ue000", "\ue001"  # around the number of a literal that waits outside
 GAP = "\ue002"  # where something was dropped
 GUARD = "\ue003"  # before a sign that begins no list
+PLACE, PLACE_END = "\ue004", "\ue005"  # around a letter and a number: where a heading (h) or a table (t) stood
+HELD, HELD_END = "\ue006", "\ue007"  # around the number of a template or link of a table's cell, while it is put aside
 
-_MARKS = re.compile("[\ue000-\ue003]")
+_MARKS = re.compile("[\ue000-\ue007]")
 _ENTITY = re.compile(r"&(?:#(?:\d{1,7}|[xX][0-9a-fA-F]{1,6})|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _NO_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff]")  # characters that &#0; and &#xd800; would make
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from rag_ops.markup import apostrophes, tables, variants
-from rag_ops.markup.characters import CLOSE, GAP, OPEN, PIPE, unescape, without_marks
+from rag_ops.markup.characters import CLOSE, GAP, OPEN, PIPE, PLACE, PLACE_END, unescape, without_marks
 from rag_ops.markup.siteinfo import ENGLISH_SITE, SiteInfo
 
 # What becomes of each tag (`tags.tsv`).
@@ -30,18 +31,31 @@ _WITHIN_WORD = re.compile(r"[^\W\d_]{2}")
 _IPV6 = re.compile(r"(?<=\[)((?:[a-zA-Z]{3,6}:)?//)\[[0-9a-fA-F:.]{2,45}\]")
 
 
-def prepare(wikitext: str, site: SiteInfo = ENGLISH_SITE) -> tuple[str, list[str]]:
-    """Cuts what needs no parser, in linear time; returns the markup that is left, and the literal texts taken out.
+class Prepared(NamedTuple):
+    """A page without what needs no parser.
 
-    Each literal text stands in the markup as its number between `OPEN` and `CLOSE`.
+    Attributes:
+        markup: the markup that is left.
+        literals: literal texts taken out; each stands in the markup as its number between `OPEN` and `CLOSE`.
+        tables: tables taken out, with those nested in them; each is a line of the markup, "t" and its number between
+            `PLACE` and `PLACE_END`.
     """
+
+    markup: str
+    literals: list[str]
+    tables: list[str]
+
+
+def prepare(wikitext: str, site: SiteInfo = ENGLISH_SITE) -> Prepared:
+    """Cuts what needs no parser, in linear time."""
     literals: list[str] = []
+    found: list[str] = []
     text = _scan(without_marks(wikitext), literals)
     text = variants.convert(text, site.language)
-    text = _drop_tables(_drop_sections(text, site.language.closing_sections))
+    text = _take_tables(_drop_sections(text, site.language.closing_sections), found)
     if "//[" in text:
         text = _IPV6.sub(r"\1host", text)
-    return apostrophes.drop_quotes(text), literals
+    return Prepared(apostrophes.drop_quotes(text), literals, found)
 
 
 def _scan(text: str, literals: list[str]) -> str:
@@ -136,8 +150,8 @@ def _drop_sources(text: str) -> str:
     return text[: end + 1] + "\n".join(line for line in text[end:].split("\n") if _APPARATUS.fullmatch(line))
 
 
-def _drop_tables(text: str) -> str:
-    """The markup without tables, nested ones included; of one that is never closed only the lines of cells go.
+def _take_tables(text: str, found: list[str]) -> str:
+    """The markup without tables, which move to `found`; of one that is never closed only the lines of cells go.
 
     Likewise of one that a template opened, as `{{table begin}}` does: what opens such a table is the last template that
     begins a line.
@@ -154,7 +168,8 @@ def _drop_tables(text: str) -> str:
         elif depth:
             depth -= 1
             if depth == 0:
-                pieces.append(text[position:start])
+                pieces += [text[position:start], f"{PLACE}t{len(found)}{PLACE_END}"]
+                found.append(text[start : match.end()])
                 position = match.end()
         elif (opened := text.rfind("\n{{", position, match.start())) >= 0 or text.startswith("{{", position):
             opened = max(opened, position)

@@ -1,9 +1,9 @@
 """MediaWiki markup to plain text: the words of the article, without its apparatus.
 
-Dropped: references, tables, infoboxes, galleries, files, categories, comments, headings and the closing sections. Kept:
-paragraphs, list items, the text of links, the source of formulas, and the templates that carry content
-(`rag_ops.markup.templates`). What can be cut by a linear scan is cut (`rag_ops.markup.cutting`) before mwparserfromhell
-parses the rest.
+Dropped: references, galleries, files, categories, comments and the closing sections. Kept: paragraphs, list items, the
+text of links, the source of formulas, and the templates that carry content (`rag_ops.markup.templates`). Headings,
+tables, infoboxes and captions are kept apart (`rag_ops.markup.assembling`). What can be cut by a linear scan is cut
+(`rag_ops.markup.cutting`) before mwparserfromhell parses the rest.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import mwparserfromhell
 from mwparserfromhell.nodes import Argument, Comment, ExternalLink, Heading, HTMLEntity, Tag, Template, Text, Wikilink
 from mwparserfromhell.parser import ParserError
 
-from rag_ops.markup import tables, templates
+from rag_ops.markup import apostrophes, infobox, tables, templates
 from rag_ops.markup.arguments import Raised
+from rag_ops.markup.assembling import Found, assemble
 from rag_ops.markup.characters import GAP, GUARD, of_entity, unescape
-from rag_ops.markup.cleaning import clean
-from rag_ops.markup.cutting import TAGS, prepare
+from rag_ops.markup.cutting import TAGS, Prepared, prepare
 from rag_ops.markup.parser_functions import is_function
+from rag_ops.markup.parts import PROSE_ALONE, Part, Wanted, prose
 from rag_ops.markup.siteinfo import ENGLISH_SITE, FILE, SiteInfo, normal_name
 from rag_ops.markup.template_source import template_name
 
@@ -34,6 +35,8 @@ _DROPPED_KINDS = ("dropped", "silent", "heading")
 
 _HTML = re.compile(r"</?(?P<tag>[a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>\n]*)?>")
 _NO_ADDRESS = re.compile(r"[\x00-\x20\"<>\[\]|]")  # what an address shows as %xx
+_SIMPLE_LINK = re.compile(r"\[\[([^\[\]{}|:<>&#%]*)(?:\|([^\[\]{}|<>&]+))?\]\]")
+_MARKUP = re.compile(r"[\[{<&]|://|__")
 _PIPE_TRICK = re.compile(r"^(?:[^:]*:)?\s*(.*?)\s*(?:\([^()]*\)|,.*)?$")
 _EXPONENT = re.compile(r"[-−+–]?\d")
 _HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
@@ -53,12 +56,25 @@ def to_text(wikitext: str, site: SiteInfo = ENGLISH_SITE, lost: Counter[str] | N
     >>> to_text("The peak is {{convert|8848|m|ft}} high,<ref>x</ref> in the ''[[Himalaya|Himalayas]]''.")
     'The peak is 8,848 metres (29,029 ft) high, in the Himalayas.'
     """
-    return finish(*prepare(wikitext, site), site, lost)
+    return prose(to_parts(wikitext, site, lost=lost))
 
 
-def finish(markup: str, literals: list[str], site: SiteInfo = ENGLISH_SITE, lost: Counter[str] | None = None) -> str:
-    """The plain text of what `cutting.prepare` left."""
-    return clean(_Renderer(site, lost).render_page(markup), literals)
+def to_parts(
+    wikitext: str, site: SiteInfo = ENGLISH_SITE, wanted: Wanted = PROSE_ALONE, lost: Counter[str] | None = None
+) -> list[Part]:
+    """The parts of a page: its prose under each heading, then infoboxes, tables and captions, as far as `wanted`.
+
+    Never raises, and what is said of the result of `to_text` holds for each text.
+    """
+    return finish(prepare(wikitext, site), site, wanted, lost)
+
+
+def finish(
+    page: Prepared, site: SiteInfo = ENGLISH_SITE, wanted: Wanted = PROSE_ALONE, lost: Counter[str] | None = None
+) -> list[Part]:
+    """The parts of what `cutting.prepare` left."""
+    renderer = _Renderer(site, wanted, lost)
+    return assemble(renderer.render_page(page.markup), renderer.found, page, wanted, renderer.render_cells)
 
 
 def is_broken(text: str) -> bool:
@@ -70,8 +86,9 @@ def is_broken(text: str) -> bool:
 class _Renderer:
     """Walks mwparserfromhell's nodes and writes text."""
 
-    def __init__(self, site: SiteInfo, lost: Counter[str] | None = None) -> None:
-        self._site, self._lost = site, lost
+    def __init__(self, site: SiteInfo, wanted: Wanted, lost: Counter[str] | None) -> None:
+        self._site, self._wanted, self._lost = site, wanted, lost
+        self.found = Found()
         self._out: list[str] = []
         self._depth = 0
 
@@ -84,6 +101,19 @@ class _Renderer:
         except (ParserError, RecursionError, MemoryError):
             return _plain(text)  # markup that the parser gives up on: `_clean` strips what it can
         return "".join(self._out)
+
+    def render_cells(self, cells: Sequence[str]) -> list[str]:
+        """The texts of the cells of a table, with what is left of markup in them; simple ones need no parser."""
+        texts = [apostrophes.drop_quotes(cell) for cell in cells]
+        outer, self._wanted = self._wanted, PROSE_ALONE
+        for number, text in enumerate(texts):
+            text = _SIMPLE_LINK.sub(_shown, text) if "[[" in text else text
+            if _MARKUP.search(text):
+                self._out = []
+                text = self.render_page(texts[number])
+            texts[number] = text
+        self._wanted = outer
+        return texts
 
     def _render(self, code: Any) -> None:
         nodes = list(code.nodes)
@@ -120,6 +150,8 @@ class _Renderer:
         if colon and not shown_colon:
             name = normal_name(namespace)
             if name in self._site.apparatus or name in LANGUAGES:  # none of them shows words here, labelled or not
+                if self._wanted.captions and self._site.namespaces.get(name) == FILE and node.text is not None:
+                    self.found.caption(self._text_of(node.text))
                 self._out.append(GAP if self._site.namespaces.get(name) == FILE else "")
                 return
         if node.text is None:
@@ -129,6 +161,9 @@ class _Renderer:
         else:
             trick = _PIPE_TRICK.match(title) if len(title) <= MAX_TITLE_CHARS else None
             self._out.append(trick[1] if trick else title)
+
+    def _heading(self, node: Any) -> None:
+        self._out.append(self.found.heading(node.level, self._text_of(node.title)))
 
     def _external_link(self, node: Any) -> None:
         if node.title is not None:
@@ -181,7 +216,9 @@ class _Renderer:
         handler = None if "{{" in name else templates.handler_of(name, self._site)
         if handler is None or self._depth >= MAX_TEMPLATE_DEPTH:
             self._out.append(GAP)
-            if self._lost is not None and (lost := template_name(name, self._site)) and not is_function(name):
+            if self._wanted.tables and self._depth < MAX_TEMPLATE_DEPTH and infobox.is_infobox(name):
+                self._infobox(node)
+            elif self._lost is not None and (lost := template_name(name, self._site)) and not is_function(name):
                 self._lost[lost] += 1
             return
         self._depth += 1
@@ -204,6 +241,14 @@ class _Renderer:
         else:
             self._out.append(text)
 
+    def _infobox(self, node: Any) -> None:
+        parameters = self.found.infobox()
+        self._depth += 1
+        for one in node.params:
+            if one.showkey:
+                parameters.append((str(one.name).strip(), self._text_of(one.value).replace(GAP, "")))
+        self._depth -= 1
+
 
 _HANDLERS: dict[type, Callable[[_Renderer, Any], None]] = {
     Text: _Renderer._text,
@@ -211,7 +256,7 @@ _HANDLERS: dict[type, Callable[[_Renderer, Any], None]] = {
     Template: _Renderer._template,
     ExternalLink: _Renderer._external_link,
     HTMLEntity: _Renderer._entity,
-    Heading: lambda renderer, node: renderer._out.append("\n"),
+    Heading: _Renderer._heading,
     Comment: lambda renderer, node: None,
     Argument: _Renderer._argument,
 }
@@ -222,6 +267,11 @@ def _is_fraction(following: Sequence[Any]) -> bool:
     if len(following) < 2 or type(following[0]) is not Text or type(following[1]) is not Tag:
         return False
     return str(following[0]).strip() in ("/", "⁄") and str(following[1].tag).strip().lower() == "sub"
+
+
+def _shown(match: re.Match[str]) -> str:
+    """What a link without markup in it shows."""
+    return match[1].replace("_", " ").strip() if match[2] is None else match[2]
 
 
 def _decoded(title: str) -> str:

@@ -12,7 +12,7 @@ from rag_ops.retrieval.index_kind import IndexShard
 from rag_ops.retrieval.kinds import kind_of
 from rag_ops.retrieval.topk import TopK, merge
 from rag_ops.storage import store
-from rag_ops.storage.manifests import check_passages, read_manifest
+from rag_ops.storage.manifests import check_passages, read_manifest, reads_sections
 from rag_ops.storage.rows import RowReader, as_matrix
 from schemas.passages import Passage
 
@@ -39,7 +39,8 @@ class PassageIndex:
         self.embeddings_url = store.resolve_url(self.manifest.inputs["embeddings"], url)
         passages = check_passages(self.manifest, self.passages_url)
         self.rows, self.dimension = self.manifest.rows, int(self.manifest.info["dimension"])
-        self._passages = RowReader(self.passages_url, passages, ["id", "title", "text"])
+        sections = ["section"] if reads_sections(self.manifest) else []
+        self._passages = RowReader(self.passages_url, passages, ["id", "title", "text", *sections])
 
     def search(self, questions: np.ndarray, k: int) -> TopK:
         """The best k passages of all shards for each question vector, float32 (questions, dimension).
@@ -79,7 +80,7 @@ class PassageIndex:
     def passages(self, rows: Sequence[int]) -> list[Passage]:
         """The passages at rows, in that order."""
         table = self._passages.read(np.asarray(rows, np.int64), lambda found: found.to_pylist())
-        return [Passage(row["id"], row["title"], row["text"]) for row in table]
+        return [Passage(row["id"], row["title"], row["text"], row.get("section", "")) for row in table]
 
     @functools.cached_property
     def _embeddings(self) -> RowReader:

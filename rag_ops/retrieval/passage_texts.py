@@ -21,13 +21,20 @@ SCHEMA = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("title", pa.string(), nullable=False),
         pa.field("text", pa.string(), nullable=False),
+        pa.field("section", pa.string(), nullable=False),  # empty if models read titles alone
     ]
 )
+COLUMNS = SCHEMA.names[1:]
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
 def fetch(
-    passages_url: str, first_row: int, wanted: Mapping[int, np.ndarray], directory: str, name: str
+    passages_url: str,
+    first_row: int,
+    wanted: Mapping[int, np.ndarray],
+    directory: str,
+    name: str,
+    sections: bool = False,
 ) -> dict[int, int]:
     """Reads a passage shard once and writes the wanted rows, a record batch for each answer shard.
 
@@ -37,16 +44,19 @@ def fetch(
         wanted: answer shard to rows of the corpus, ascending, all within this passage shard.
         directory: directory to write to.
         name: name of the file.
+        sections: whether sections belong to what models read (`TITLE_SECTION`).
 
     Returns:
         Answer shard to number of its record batch.
     """
     everything = np.unique(np.concatenate(list(wanted.values())))
-    table = take_rows(passages_url, SCHEMA.names[1:], everything - first_row)
+    table = take_rows(passages_url, COLUMNS if sections else COLUMNS[:-1], everything - first_row)
+    if not sections:
+        table = table.append_column("section", pa.array([""] * len(table)))
     with store.atomic_write(directory, name) as file, pa.ipc.new_file(file, SCHEMA, options=_OPTIONS) as writer:
         for shard in sorted(wanted):
             taken = table.take(pa.array(np.searchsorted(everything, wanted[shard])))
-            columns = [pa.array(wanted[shard]), *(taken[field].combine_chunks() for field in SCHEMA.names[1:])]
+            columns = [pa.array(wanted[shard]), *(taken[field].combine_chunks() for field in COLUMNS)]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
     return {shard: number for number, shard in enumerate(sorted(wanted))}
 
@@ -57,6 +67,6 @@ def load(references: Iterable[tuple[str, int]]) -> dict[int, Passage]:
     for url, number in references:
         with store.open_read(url) as file, pa.ipc.open_file(file) as reader:
             batch = reader.get_batch(number).to_pydict()
-        for row, passage_id, title, text in zip(batch["row"], batch["id"], batch["title"], batch["text"], strict=True):
-            found[row] = Passage(passage_id, title, text)
+        for row, *passage in zip(*(batch[name] for name in SCHEMA.names), strict=True):
+            found[row] = Passage(*passage)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rag_ops.defaults import TITLE, TITLE_SECTION
 from rag_ops.errors import InputError, JobError
 from rag_ops.storage import store
 from schemas.manifest import FILE_NAME, Manifest, ManifestError, ShardRecord
@@ -75,6 +76,11 @@ def check_embeddings(index: Manifest, embeddings_url: str) -> Manifest:
             remedy="run index again",
         )
     return embeddings
+
+
+def reads_sections(manifest: Manifest) -> bool:
+    """Whether sections stand behind titles for the models that read what embeddings or an index were made from."""
+    return manifest.info.get("contexts", TITLE) == TITLE_SECTION
 
 
 def check_unchanged(url: str, read: Manifest) -> None:

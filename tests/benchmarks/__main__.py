@@ -16,7 +16,7 @@ from tests.benchmarks.running import run_all
 
 NAMES = (
     *("chunk", "dump", "embed", "answer", "decode", "index", "ivf", "specs", "memory", "plan", "finetune", "reader"),
-    *("rows", "markup", "fuzz", "arguments"),
+    *("rows", "markup", "tables", "fuzz", "arguments"),
     *("flink", "gpu"),
 )
 

@@ -123,6 +123,8 @@ def write_corpus(directory: Path, shards: Sequence[np.ndarray | Callable[[], np.
             "title": ids,
             "text": [f"passage {name}" for name in ids],
             "content_hash": hashes,
+            "section": [""] * len(ids),
+            "kind": ["prose"] * len(ids),
         }
         tables = [
             pa.table({name: columns[name] for name in passages.SCHEMA.names}, schema=passages.SCHEMA),

@@ -125,6 +125,7 @@ def _as_passages(block: pa.Table) -> pa.Table:
     hashes = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(block), [None, noise])
     whole = {name: block[name] for name in block.column_names}
     whole |= {"article_id": block["id"], "position": np.zeros(len(block), np.int32), "content_hash": hashes}
+    whole |= {"section": pa.repeat("", len(block)), "kind": pa.repeat(passages.PROSE, len(block))}
     return pa.table([whole[name] for name in passages.SCHEMA.names], schema=passages.SCHEMA)
 
 

@@ -31,7 +31,7 @@ def test_answers_have_the_promised_columns():
         "error",
     }
     assert promised <= set(answers.SCHEMA.names)
-    assert [field.name for field in answers.PASSAGE] == ["id", "title", "text", "score", "posterior"]
+    assert [field.name for field in answers.PASSAGE] == ["id", "title", "section", "text", "score", "posterior"]
 
 
 def test_an_error_row_needs_no_answer():

@@ -5,16 +5,22 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import ByT5Tokenizer, RagTokenForGeneration, T5Config, T5ForConditionalGeneration
 
 from pipelines.answer import job
+from rag_ops.generation.contexts import ContextFormat
+from rag_ops.generation.rag_token import RagTokenGenerator
+from rag_ops.generation.settings import GenerationSettings
 from rag_ops.models import compose
 from rag_ops.models.encoder import Encoder
 from rag_ops.retrieval import exact
+from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage.manifests import read_manifest
+from schemas.passages import Passage
 from tests.pipelines.workspace import TOPICS, fails, ragbeam
 
 
@@ -237,6 +243,27 @@ def test_few_errors_are_only_counted(stage, tiny_rag, tmp_path, caplog, capsys):
     ask(stage, tiny_rag, tmp_path, [*({"question": f"what is {n % 3}"} for n in range(99)), {"question": ""}])
     assert capsys.readouterr().out.splitlines()[-1].endswith("; 1 with an error")
     assert "have an error" not in caplog.text
+
+
+@pytest.mark.parametrize("contexts", ["title", "title_section"])
+def test_the_generator_reads_sections_if_the_encoder_did(sentence_encoder, tiny_rag, tmp_path, contexts):
+    rows = [{"id": "1", "title": "the moon", "text": "ice is in the river", "section": "the king"}]
+    (tmp_path / "articles.jsonl").write_text(json.dumps(rows[0]))
+    ragbeam("chunk", "--input", tmp_path / "articles.jsonl", "--output", tmp_path / "passages", "--num_shards", 1)
+    embed = ["embed", "--passages", tmp_path / "passages", "--encoder", sentence_encoder, "--contexts", contexts]
+    ragbeam(*embed, "--output", tmp_path / "embeddings")
+    ragbeam("index", "--embeddings", tmp_path / "embeddings", "--output", tmp_path / "index")
+    [row] = ask(tmp_path, tiny_rag, tmp_path, [{"question": "what is the moon"}], "--n_docs", 1)
+    section = "the king" if contexts == "title_section" else ""
+    assert [(one["title"], one["section"]) for one in row["passages"]] == [("the moon", section)]
+    read = PassageIndex(str(tmp_path / "index")).passages([0])
+    assert read == [Passage("1:0", "the moon", "ice is in the river", section)]
+    form = ContextFormat(" / ", " // ", "", 100)
+    assert form.render(read[0], "what")[0].startswith("the moon > the king / ice" if section else "the moon / ice")
+    generator = RagTokenGenerator.load(tiny_rag, GenerationSettings(max_new_tokens=3), device="cpu", threads=1)
+    score = np.array([[row["passages"][0]["score"]]], np.float32)
+    [alone] = generator.answer(["what is the moon"], [read], score)
+    assert alone.score == pytest.approx(row["score"], abs=1e-5)
 
 
 def test_rows_whose_passages_are_cut_are_counted_and_warned_of(stage, tiny_rag, tmp_path, caplog):

@@ -1,14 +1,17 @@
 """chunk on the real excerpt, and on every kind of input: counts, limits, same bytes."""
 
 import bz2
+import itertools
 import json
 import shutil
 
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from pipelines.chunk.job import named
 from rag_ops.articles.article import Split
+from rag_ops.articles.words import is_spaced
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
@@ -41,12 +44,55 @@ def test_passages_have_at_most_100_words_and_no_markup(chunked):
     assert len(set(table["article_id"].to_pylist())) == 98
     last_of_article = 0
     for row in table.to_pylist():
-        words = row["text"].split(" ")
-        assert 1 <= len(words) <= 100
-        last_of_article += len(words) < 100
         assert not any(mark in row["text"] for mark in ("|", "{{", "[[", "<ref")), row
+        assert not any(mark in row["section"] for mark in ("|", "{{", "[[", "<ref")), row
+        if row["kind"] == "prose" and is_spaced(row["text"]):
+            words = row["text"].split(" ")
+            assert 1 <= len(words) <= 100
+            last_of_article += len(words) < 99  # a character of another script is less than a word
     assert last_of_article <= 98, "only the last passage of an article is short"
     assert len(set(table["id"].to_pylist())) == table.num_rows > 4000
+
+
+def test_prose_comes_first_and_is_the_same_without_tables(chunked, excerpt, tmp_path):
+    ragbeam("chunk", "--input", excerpt, "--output", tmp_path / "p", "--tables", "drop")
+    plain, whole = read(tmp_path / "p").to_pylist(), read(chunked).to_pylist()
+    assert [row for row in whole if row["kind"] == "prose"] == plain
+    kinds = read_manifest(str(chunked), "chunk").info["kinds"]
+    assert kinds == {kind: sum(row["kind"] == kind for row in whole) for kind in ("infobox", "prose", "table")}
+    assert min(kinds.values()) > 50
+    order = ["prose", "infobox", "table"]
+    for before, after in itertools.pairwise(whole):
+        if before["article_id"] == after["article_id"]:
+            assert order.index(before["kind"]) <= order.index(after["kind"])
+            assert after["position"] == before["position"] + 1
+
+
+def test_a_section_that_the_input_has_is_taken_over(tmp_path):
+    row = {"id": "1", "title": "Ulm", "text": "It has a minster.", "section": "Sights > Churches"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "id": "2", "section": 7}))
+    pa.parquet.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    (tmp_path / "a.tsv").write_text("id\tsection\ttext\ttitle\n1\tSights > Churches\tIt has a minster.\tUlm\n")
+    for name in ("jsonl", "parquet", "tsv"):
+        ragbeam("chunk", "--input", tmp_path / f"a.{name}", "--output", tmp_path / name)
+        rows = read(tmp_path / name).to_pylist()
+        sections = {row["article_id"]: row["section"] for row in rows}
+        assert sections == {"1": "Sights > Churches", **({"2": ""} if name == "jsonl" else {})}
+        assert {row["kind"] for row in rows} == {"prose"}
+
+
+def test_captions_and_windows_of_sentences_are_passages_if_asked_for(tmp_path):
+    text = "[[File:A.png|thumb|A fine view]] One is. Two is. Three is.\n== B ==\nFour is. Five is.".replace("<", "")
+    page = f"<page><title>A</title><ns>0</ns><id>1</id><revision><text>{text}</text></revision></page>"
+    (tmp_path / "d.xml").write_text(f"<mediawiki>{page}</mediawiki>")
+    flags = ["--captions", "--passage_unit", "sentences", "--window_sentences", 2, "--window_stride", 2]
+    ragbeam("chunk", "--input", tmp_path / "d.xml", "--output", tmp_path / "p", *flags)
+    assert [(row["id"], row["kind"], row["section"], row["text"]) for row in read(tmp_path / "p").to_pylist()] == [
+        ("1:0", "prose", "", "One is. Two is."),
+        ("1:1", "prose", "", "Three is. Four is."),
+        ("1:2", "prose", "B", "Five is."),
+        ("1:3", "caption", "", "A fine view"),
+    ]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

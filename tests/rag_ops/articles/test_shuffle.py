@@ -1,4 +1,4 @@
-"""Parts: articles to passages by shard, put together in one order whatever the splits, duplicates dropped whole."""
+"""Wanted: articles to passages by shard, put together in one order whatever the splits, duplicates dropped whole."""
 
 import itertools
 
@@ -9,6 +9,7 @@ from rag_ops.articles import shuffle
 from rag_ops.articles.article import UNKNOWN, Article, NoArticle, Split
 from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.formats import InputOptions
+from rag_ops.articles.splitting import Cutting
 from rag_ops.errors import InputError
 from schemas import passages
 from schemas.passages import Passage
@@ -25,8 +26,7 @@ def write(tmp_path, groups, *, num_shards=3, words=5, overlap=0):
             Dropped(),
             ordinal=n,
             num_shards=num_shards,
-            words=words,
-            overlap=overlap,
+            cutting=Cutting(words, overlap),
         )
         for n, g in enumerate(groups)
     ]
@@ -60,7 +60,7 @@ def test_passages_are_in_order_of_article_and_position_with_ids_and_hashes(tmp_p
         assert keys == sorted(keys)
         for row in rows:
             assert row["id"] == f"{row['article_id']}:{row['position']}"
-            assert row["content_hash"] == passages.content_hash(row["title"], row["text"])
+            assert row["content_hash"] == passages.content_hash(row["title"], row["text"], row["section"])
             assert len(row["text"].split()) <= 5
 
 
@@ -134,7 +134,7 @@ def test_ready_passages_keep_their_ids(tmp_path):
 def test_an_article_without_a_word_is_counted(tmp_path):
     dropped = Dropped()
     articles = [Article("1", "t", " \n"), ARTICLES[3]]
-    record = shuffle.write_spill(str(tmp_path), "p", articles, dropped, ordinal=0, num_shards=1, words=5, overlap=0)
+    record = shuffle.write_spill(str(tmp_path), "p", articles, dropped, ordinal=0, num_shards=1, cutting=Cutting(5))
     assert record.dropped == {"empty": 1}
     assert record.articles == 1
 

@@ -24,6 +24,8 @@ def write(tmp_path) -> list[str]:
                 "article_id": "a",
                 "position": 0,
                 "content_hash": b"h" * 16,
+                "section": f"s{r}",
+                "kind": "prose",
             }
             for r in range(STARTS[number], STARTS[number + 1])
         ]
@@ -50,3 +52,9 @@ def test_each_answer_shard_gets_its_rows(tmp_path):
     rows = [0, 999, 1000, 2499, 2500, 3999]
     assert passage_texts.load(references[4]) == {row: Passage(str(row), f"t{row}", f"x{row}") for row in rows}
     assert passage_texts.load(references[7]) == {999: Passage("999", "t999", "x999")}
+
+
+def test_sections_are_read_if_models_read_them(tmp_path):
+    urls = write(tmp_path)
+    passage_texts.fetch(urls[0], 0, {1: np.array([7])}, str(tmp_path), "texts.arrow", sections=True)
+    assert passage_texts.load([(str(tmp_path / "texts.arrow"), 0)]) == {7: Passage("7", "t7", "x7", "s7")}
