@@ -27,6 +27,11 @@ _QUOTES = re.compile(r"''+")
 _NOWIKI = re.compile(r"</?nowiki\s*/?>", re.IGNORECASE)
 _INNER_SPACES = re.compile(r"(?<=[(\[])[^\S\n]+|(?<=\S)[^\S\n]+(?=[)\],;.])")  # TeX needs none of them
 _WITHIN_WORD = re.compile(r"[^\W\d_]{2}")
+# A link to an article, whose title has no sign that means something, with or without a label that has none.
+_PLAIN_LINK = re.compile(
+    r"(?<![\[{])\[\[(?P<title>[^\W_][^\[\]{}|:<>&#%=\n\ue000-\ue003]{0,254})"
+    r"(?:\|(?P<label>[^\[\]{}|<>&=*#:;\-\n][^\[\]{}|<>&=\n]{0,500}))?\]\](?!\])"
+)
 # An address in brackets whose host is in brackets too, in which the parser sees a link.
 _IPV6 = re.compile(r"(?<=\[)((?:[a-zA-Z]{3,6}:)?//)\[[0-9a-fA-F:.]{2,45}\]")
 
@@ -55,7 +60,19 @@ def prepare(wikitext: str, site: SiteInfo = ENGLISH_SITE) -> Prepared:
     text = _take_tables(_drop_sections(text, site.language.closing_sections), found)
     if "//[" in text:
         text = _IPV6.sub(r"\1host", text)
-    return Prepared(apostrophes.drop_quotes(text), literals, found)
+    return Prepared(_plain_links(apostrophes.drop_quotes(text)), literals, found)
+
+
+def _plain_links(markup: str) -> str:
+    """The markup with the links that are titles or words alone as these, which halves the parser's work."""
+    return _PLAIN_LINK.sub(_shown, markup) if "[[" in markup else markup
+
+
+def _shown(match: re.Match[str]) -> str:
+    title, label = match["title"], match["label"]
+    if label is None:
+        return title.replace("_", " ").strip()
+    return match[0] if "//" in label or "__" in label else label
 
 
 def _scan(text: str, literals: list[str]) -> str:

@@ -31,6 +31,7 @@ from rag_ops.markup.template_source import template_name
 # The prefixes of interlanguage links, which stand in a page's margin: the codes of all Wikipedias, open or closed, and
 # the other names by which links reach them (https://meta.wikimedia.org/wiki/List_of_Wikipedias).
 LANGUAGES = frozenset(code for (code,) in tables.rows("languages.txt"))
+LIST_SIGNS = ("#", "*", ":", ";")  # that begin a list at the beginning of a line
 _DROPPED_KINDS = ("dropped", "silent", "heading")
 
 _HTML = re.compile(r"</?(?P<tag>[a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>\n]*)?>")
@@ -155,9 +156,10 @@ class _Renderer:
                 self._out.append(GAP if self._site.namespaces.get(name) == FILE else "")
                 return
         if node.text is None:
-            self._out.append(GUARD * title.startswith("#") + _decoded(title).replace("_", " "))
+            self._out.append(GUARD * title.startswith(LIST_SIGNS) + _decoded(title).replace("_", " "))
         elif str(node.text):
-            self._out.append(self._text_of(node.text))
+            label = self._text_of(node.text)
+            self._out.append(GUARD * label.startswith(LIST_SIGNS) + label)
         else:
             trick = _PIPE_TRICK.match(title) if len(title) <= MAX_TITLE_CHARS else None
             self._out.append(trick[1] if trick else title)

@@ -72,7 +72,7 @@ def test_a_hostile_page_costs_at_most_its_time(name):
 
 
 def test_a_large_sound_page_is_rendered_in_the_other_process_all_the_same():
-    page = "The ''[[moon]]'' is {{convert|10|km|mi}} away. é日本\n" * 4000
+    page = "The ''[[moon]]'' is {{convert|10|km|mi}} away. é日本\n" * 7000
     assert is_suspect(prepare(page)[0])
     assert render(page) == wikitext.to_text(page)
     assert render(page).startswith("The moon is 10 kilometres (6.2 mi) away. é日本\n")

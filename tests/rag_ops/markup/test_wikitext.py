@@ -99,6 +99,21 @@ def test_a_letter_whose_small_form_is_two_characters_moves_no_cut():
     assert to_text("İİİİİİİİ.<ref>a</ref> İzmir <nowiki>[b]</nowiki> c", SiteInfo(code="tr")) == "İİİİİİİİ. İzmir [b] c"
 
 
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ("[[Ada_Lovelace]], [[Ada|the ''countess'']], [[ Ada ]]", "Ada Lovelace, the countess, Ada"),
+        ("{{nowrap|[[Ada|a=b]]}} {{nowrap|[[Ada|c]]}}", "a=b c"),
+        ("[[Ada|# one]] and [[Ada|http://a.example]]", "# one and http://a.example"),
+        ("[[Ada|]] and [[Ada|b\nc]]", "Ada and b\nc"),
+        ("[[Ada]]s [[File:a.png|thumb|[[Ada|a]] caption]]x", "Adas x"),
+    ],
+)
+def test_plain_links_are_as_all_others(markup, expected):
+    """Those that need no parser, and those beside them that do."""
+    assert to_text(markup) == expected
+
+
 def test_the_names_of_files_and_categories_are_the_wikis_own():
     page = "[[Datei:A.jpg|mini|Ein [[Bild]]]]Ein [[Haus]].[[Kategorie:Bau]] [[File:b.png]]"
     german = SiteInfo(code="de", namespaces={"datei": 6, "kategorie": 14})
