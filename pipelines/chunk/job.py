@@ -74,7 +74,7 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
 
         def build(pipeline: beam.Pipeline) -> None:
             todo = pipeline | distribute("Splits", splits)
-            if wikis:
+            if any(len(wiki.splits) > 1 for wiki in wikis):
                 todo |= "WaitForTemplates" >> beam.WaitOn(
                     templates.collect(pipeline, wikis, options.reading, directory)
                 )
@@ -151,6 +151,7 @@ def read_split(
         templates_of: of each dump, the name of its file of templates in the directory.
     """
     counters = StepCounters("ReadSplits")
+    templates.collect_alone(split, options.reading, directory, templates_of)
     with counters.timed():
         spill = shuffle.find_spill(directory, spill_name(split))
         if spill is None:

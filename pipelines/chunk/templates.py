@@ -58,7 +58,11 @@ def file_name(kind: str, split: Split) -> str:
 
 
 def collect(pipeline: beam.Pipeline, wikis: Sequence[Wiki], reading: InputOptions, directory: str) -> Any:
-    """Reads the dumps of wikis; returns a collection that is there when their templates are."""
+    """Reads the dumps of wikis; returns a collection that is there when their templates are.
+
+    A dump of one split has its templates to itself: who renders it collects them (`collect_alone`), without a shuffle.
+    """
+    wikis = [wiki for wiki in wikis if len(wiki.splits) > 1]
     splits = [split for wiki in wikis for split in wiki.splits]
     read = (
         pipeline | distribute("Dumps", splits) | "ReadDumps" >> beam.Map(read_dump, reading, directory, names_of(wikis))
@@ -69,6 +73,13 @@ def collect(pipeline: beam.Pipeline, wikis: Sequence[Wiki], reading: InputOption
         | "WaitForDumps" >> beam.WaitOn(read)
         | "MergeTemplates" >> beam.Map(merge_templates, directory)
     )
+
+
+def collect_alone(split: Split, reading: InputOptions, directory: str, names: Mapping[str, str]) -> None:
+    """Reads a split that is a whole dump, unless it is rendered, or its wiki's templates were collected before."""
+    if split.url in names and not _is_rendered(split, directory) and not _has(directory, names[split.url]):
+        read_dump(split, reading, directory, names)
+        merge_templates(Wiki(names[split.url], (split,)), directory)
 
 
 def read_dump(split: Split, reading: InputOptions, directory: str, names: Mapping[str, str]) -> None:
