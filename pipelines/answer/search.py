@@ -37,7 +37,8 @@ def search_shard(element: tuple[ShardRecord, int], plan: Plan, encoded: list[int
     workers = plan.options.workers
     # Of Dataflow a GPU is asked for the models alone, and hits are the same on any device.
     how: dict[str, Any] = {"device": "auto" if workers.accelerator else workers.device, "asked": plan.asked}
-    index = opened(url, shard.sha256, first_row, shard.rows, threads=workers.cpu_threads, **how, **plan.search_params)
+    how |= plan.search_params
+    index = opened(url, shard.sha256, first_row, shard.rows, threads=workers.cpu_threads, **how)
     counters, at_once = StepCounters("SearchShards"), max(1, index.questions_at_once // plan.options.block_questions)
     for start in range(0, len(encoded), at_once):
         numbers = sorted(encoded)[start : start + at_once]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -31,7 +31,7 @@ class FaissShard(IndexShard):
     def _open(self, path: str) -> int:
         self._index = faiss_index.read_index(path)
         self._matrix = faiss_index.matrix_of(self._index)
-        self._ivf = faiss.downcast_index(self._index)  # which does not keep the index alive
+        self._ivf: Any = faiss.downcast_index(self._index)  # which does not keep the index alive
         return int(self._index.ntotal)
 
     def _why_unreadable(self) -> str | None:

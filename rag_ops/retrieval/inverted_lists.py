@@ -19,6 +19,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import faiss
 import numpy as np
@@ -49,7 +50,7 @@ class InvertedLists:
         ivf: a FAISS index for which `can_read` is true; it must outlive this object.
     """
 
-    def __init__(self, ivf: faiss.IndexIVF):
+    def __init__(self, ivf: Any):
         self._ivf, self.dimension, self.size = ivf, int(ivf.d), int(ivf.nlist)
         self._residual = isinstance(ivf, faiss.IndexIVFScalarQuantizer) and bool(ivf.by_residual)
         self.scale: np.ndarray | None = None  # of one step of a code, (dimension,); None for vectors as they are
@@ -60,7 +61,7 @@ class InvertedLists:
             self._least, self._range = least, range_of
 
     @staticmethod
-    def can_read(index: faiss.Index) -> bool:
+    def can_read(index: Any) -> bool:
         """Whether an index is of a kind whose lists are read here, and ranks by inner product."""
         kind = type(index)
         coded = kind is faiss.IndexIVFScalarQuantizer and index.sq.qtype == faiss.ScalarQuantizer.QT_8bit
@@ -113,7 +114,7 @@ class InvertedLists:
         return vectors
 
     def _centroid(self, number: int) -> np.ndarray | float:
-        return self._ivf.quantizer.reconstruct(number) if self._residual else 0.0
+        return np.asarray(self._ivf.quantizer.reconstruct(number)) if self._residual else 0.0
 
     def _length(self, number: int) -> int:
         return int(self._ivf.invlists.list_size(number))
