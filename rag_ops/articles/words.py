@@ -107,6 +107,7 @@ def _measured(text: str) -> tuple[np.ndarray, np.ndarray]:
     """The cost of the text before each character, int64 (characters + 1,), and the places where it may be cut."""
     costs = np.zeros(len(text) + 1, np.int64)
     may_cut = np.zeros(len(text) + 1, bool)
+    joined: list[int] = []  # places between brackets and what they belong to
     for match in _RUNS.finditer(text):
         start, end = match.span()
         may_cut[start] = may_cut[end] = True
@@ -114,8 +115,11 @@ def _measured(text: str) -> tuple[np.ndarray, np.ndarray]:
             continue
         if match.lastgroup == "other":
             alone = (start == 0 or text[start - 1] == " ") and (end == len(text) or text[end] == " ")
-            # What stands alone is a word; brackets beside a word of another script are none.
-            costs[start + 1] = WORD if alone or _WORD_CHARACTER.search(match[0]) else 0
+            # What stands alone is a word; brackets beside a word of another script are none, and stay with it.
+            if alone or _WORD_CHARACTER.search(match[0]):
+                costs[start + 1] = WORD
+            else:
+                joined.append(end if start == 0 or text[start - 1] == " " else start)
         else:
             costs[start + 1 : end + 1] = HAN if match.lastgroup == "han" else THAI
             may_cut[start:end] = True
@@ -123,6 +127,7 @@ def _measured(text: str) -> tuple[np.ndarray, np.ndarray]:
         may_cut[match.start() : match.end()] = False
     for match in _LEADING.finditer(text):
         may_cut[match.end()] = False
+    may_cut[joined] = False
     may_cut[-1] = True
     return np.cumsum(costs), np.flatnonzero(may_cut)
 

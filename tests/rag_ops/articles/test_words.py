@@ -118,6 +118,12 @@ def test_words_between_spaces_and_characters_add_up():
     assert all(42 < count_words(passage) <= 50 for passage in passages[:-1])
 
 
+def test_brackets_stay_with_their_words():
+    for passage in split_words("He is an (投げ) and a “技”, so ever. " * 100, 7):
+        assert passage[-1] not in "(“"
+        assert passage[0] not in ")”"
+
+
 def test_a_long_text_takes_linear_time():
     text = CHINESE * 2000
     times = []

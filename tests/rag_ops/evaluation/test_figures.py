@@ -30,7 +30,14 @@ def random_rows(count: int, seed: int) -> list[dict]:
         gold = None if chance.random() < 0.1 else [phrase(chance, 1, 3) for _ in range(chance.randint(0, 3))]
         answer = chance.choice(gold).upper() if gold and chance.random() < 0.3 else phrase(chance, 0, 5)
         passages = [
-            {"id": str(n), "title": "moon", "text": phrase(chance, 2, 12), "score": -float(n), "posterior": None}
+            {
+                "id": str(n),
+                "title": "moon",
+                "section": "",
+                "text": phrase(chance, 2, 12),
+                "score": -float(n),
+                "posterior": None,
+            }
             for n in range(chance.choice((KEPT, 7)))
         ]
         row = answer_row(f"q{number}", f"what is {number}", answer, gold, passages=passages)
@@ -202,4 +209,4 @@ def test_patterns_are_scored_without_f1(tmp_path):
 
 
 def passage(text: str) -> dict:
-    return {"id": "p", "title": "", "text": text, "score": 1.0, "posterior": 1.0}
+    return {"id": "p", "title": "", "section": "", "text": text, "score": 1.0, "posterior": 1.0}

@@ -25,7 +25,7 @@ def rows(count: int) -> list[dict]:
     for n in range(count):
         passages = [
             {"id": f"{n}-{k}", "title": f"title {k}", "text": "the moon" if k == n % 5 else "the sun", "score": 5.0 - k}
-            | {"posterior": 0.5 if k == n % 2 else 0.25 if k < 3 else None}
+            | {"section": "", "posterior": 0.5 if k == n % 2 else 0.25 if k < 3 else None}
             for k in range(5)
         ]
         shares = [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]]
