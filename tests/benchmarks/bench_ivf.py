@@ -5,7 +5,9 @@ The questions are many (100,000); FAISS's own search, whose time grows with them
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,7 +84,8 @@ def compare(spec: str, sizes: Sizes, questions: np.ndarray) -> list[Result]:
 
 def big_batch(ivf: faiss.IndexIVF, questions: np.ndarray) -> TopK:
     """The hits of FAISS's contributed search, which goes from list to list too, and decodes one while it computes."""
-    return TopK.sorted(*big_batch_search(ivf, questions, K, threaded=1), K)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints a line for each list
+        return TopK.sorted(*big_batch_search(ivf, questions, K, threaded=1), K)
 
 
 def build(spec: str, sizes: Sizes) -> faiss.Index:
