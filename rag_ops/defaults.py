@@ -12,4 +12,4 @@ TARGET_RECALL = 0.95  # recall that --spec auto aims at
 SHARD_MEMORY = "2GiB"  # memory for an index shard, as --shard_memory gives it
 MAX_THREADS = 1024
 MAX_DOCS = 10_000  # passages of a question
-MAX_SHARDS = 100_000
+MAX_SHARDS = 10_000  # of 50,000 passages each, ten times what all Wikipedias have
