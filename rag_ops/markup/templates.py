@@ -353,6 +353,7 @@ MAKERS: dict[str, Callable[[str, Language], Handler]] = {
     "before": lambda text, _: lambda positional, named: text + at(positional, 0),
     "centuries": lambda detail, _: abroad.centuries(detail),
     "date": lambda _, language: abroad.date(language),
+    "default": lambda text, _: lambda positional, named: at(positional, 0, text),
     "first_of": lambda names, _: abroad.first_of(names),
     "joined": lambda separator, _: lambda positional, named: separator.join(filled(positional)),
     "labelled": lambda detail, _: speech.labelled(detail),

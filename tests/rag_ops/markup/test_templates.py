@@ -12,6 +12,10 @@ from rag_ops.markup.wikitext import to_text
     ("markup", "expected"),
     [
         ("{{val|1234.5}}", "1,234.5"),
+        (
+            "{{yes}}, {{Yes|since 1990}}, {{no}}, {{n/a}}, {{N/A|none}}, {{TBA}}, {{won}}, {{nom}}",
+            "Yes, since 1990, No, N/A, none, TBA, Won, Nominated",
+        ),
         ("{{val|6.62|0.01|e=-34|u=J s}}", "(6.62 ± 0.01)×10^−34 J s"),
         ("{{val|299792458|u=m/s}}", "299,792,458 m/s"),
         ("{{val|50|u=%}}", "50%"),
