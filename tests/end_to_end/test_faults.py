@@ -321,11 +321,13 @@ def killed(tmp_path, command) -> str:
             [sys.executable, "-m", "pipelines.cli", *map(str, command), *workers], stderr=stderr, start_new_session=True
         )
     try:
-        while process.poll() is None and not children(process.pid):
+        while not (found := workers_of(process.pid)):
+            assert process.poll() is None, log.read_text()
             time.sleep(0.05)
-        worker = children(process.pid)[-1]
+        worker = found[-1]
         for victim in (worker, *children(worker)):  # a shell, and Python once it has started it
-            os.kill(victim, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
         process.wait(timeout=120)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -335,6 +337,16 @@ def killed(tmp_path, command) -> str:
     (line,) = [line for line in log.read_text().splitlines() if line.startswith("ragbeam: error:")]
     assert "a worker process ended" in line
     return line
+
+
+def workers_of(pid: int) -> list[int]:
+    """The process numbers of the Beam workers that a job has started; it has other children too, for a moment."""
+    found = []
+    for child in children(pid):
+        with contextlib.suppress(OSError):
+            if b"sdk_worker_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
 
 
 def children(pid: int) -> list[int]:
