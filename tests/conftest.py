@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -106,12 +106,21 @@ def excerpt() -> str:
 @pytest.fixture(scope="session")
 def some_pages(excerpt, tmp_path_factory) -> str:
     """A dump of a few of the excerpt's pages, bz2."""
-    text = bz2.BZ2File(excerpt).read().decode()
-    pages = re.findall(r"  <page>.*?</page>\n", text, re.DOTALL)
+    head, pages = pages_of(excerpt)
     short = [page for page in pages if "#REDIRECT" not in page and len(page) < SHORT_CHARS][:PAGES]
     assert len(short) == PAGES
-    path = tmp_path_factory.mktemp("some_pages") / "pages.xml.bz2"
-    path.write_bytes(bz2.compress((text[: text.index("  <page>")] + "".join(short) + "</mediawiki>\n").encode()))
+    return write_dump(tmp_path_factory.mktemp("some_pages") / "pages.xml.bz2", head, short)
+
+
+def pages_of(dump: str) -> tuple[str, list[str]]:
+    """The head of a bz2 dump, and the XML of its pages in their order."""
+    text = bz2.BZ2File(dump).read().decode()
+    return text[: text.index("  <page>")], re.findall(r"  <page>.*?</page>\n", text, re.DOTALL)
+
+
+def write_dump(path: Path, head: str, pages: Sequence[str]) -> str:
+    """Writes a bz2 dump of these pages; returns its path."""
+    path.write_bytes(bz2.compress((head + "".join(pages) + "</mediawiki>\n").encode()))
     return str(path)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.runners import programs
+from tests.runners.listening import free_port
 
 JOB_SERVER_MAIN = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 JOB_MANAGER_MAIN = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
@@ -164,13 +165,6 @@ def worker_pool(folder: Path) -> Iterator[int]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 9)
         process.wait()
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
 
 
 def _java(jars: Path, main: str, folder: Path, name: str, *arguments: str) -> subprocess.Popen:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import random
 import re
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -16,6 +18,21 @@ PROC = Path("/proc")
 LISTEN = "0A"
 POLL_SECS = 0.25
 JOB_SECS = 300
+FREE_FROM = 10_000
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on, below those that the system gives to connections.
+
+    One of theirs could be taken by a connection before the server that it is meant for listens, even by the connection
+    that looks whether it does.
+    """
+    lowest = int((PROC / "sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(FREE_FROM, lowest)
+        with contextlib.suppress(OSError), socket.socket() as found:
+            found.bind(("localhost", port))
+            return port
 
 
 def listeners(root: int) -> set[tuple[str, str, int]]:

@@ -9,7 +9,8 @@ import pytest
 from tests.pipelines.workspace import fails, instead, ragbeam
 from tests.runners import programs
 from tests.runners.conftest import MODELS, STAGES, all_digests, kill_when, left_over, run_arguments
-from tests.runners.flink import free_port, listens, wait_until
+from tests.runners.flink import listens, wait_until
+from tests.runners.listening import free_port
 
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it asks a gRPC service that the server has not
 gcsfs = pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install '.[gcp]'")

@@ -13,7 +13,8 @@ from rag_ops.storage import store as storage
 from rag_ops.storage.stages import write_shard
 from tests.pipelines.workspace import fails, instead, ragbeam
 from tests.runners.conftest import MODELS, STAGES, all_digests, kill_when, left_over, run_arguments
-from tests.runners.flink import free_port, listens, wait_until
+from tests.runners.flink import listens, wait_until
+from tests.runners.listening import free_port
 
 pytest.importorskip("moto", reason="moto is not installed: pip install '.[test]'")
 pytest.importorskip("flask_cors", reason="moto's server is not installed: pip install '.[test]'")

@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.runners import launch, preflight
 from rag_ops.errors import InputError, JobError
 from tests.pipelines.workspace import fails, write_articles
+from tests.runners.listening import free_port
 
 
 @contextlib.contextmanager
@@ -42,12 +43,6 @@ def flink_overview(content: bytes):
         server.server_close()
 
 
-def unused_port() -> int:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
-
-
 @pytest.mark.parametrize(
     ("free", "total", "parallelism", "message"),
     [
@@ -69,7 +64,7 @@ def test_a_cluster_must_have_slots(free, total, parallelism, message):
 
 
 def test_a_cluster_must_answer_as_flink_does():
-    for master in (f"localhost:{unused_port()}", "host name:8081", "a..b:8081"):
+    for master in (f"localhost:{free_port()}", "host name:8081", "a..b:8081"):
         with pytest.raises(JobError, match="the Flink cluster does not answer"):
             preflight.check_flink(master, 1)
     with flink_overview(b"hello") as master, pytest.raises(JobError, match="does not answer"):
@@ -93,7 +88,7 @@ def test_an_external_environment_must_name_its_pool():
 
 def test_a_pool_that_is_not_there_is_told():
     with pytest.raises(JobError, match="the worker pool does not answer"):
-        preflight.check_worker_pool(f"localhost:{unused_port()}")
+        preflight.check_worker_pool(f"localhost:{free_port()}")
     with pytest.raises(JobError, match="the worker pool does not answer"):
         preflight.check_worker_pool("50000x")
 
@@ -118,7 +113,7 @@ def test_the_embedded_job_service_takes_no_pool_of_another_machine():
 @contextlib.contextmanager
 def pool(path: str):
     """Beam's worker pool with a PATH of its own."""
-    port = unused_port()
+    port = free_port()
     command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
     environment = os.environ | {"PATH": path}
     process = subprocess.Popen(
@@ -152,7 +147,7 @@ def test_a_pool_whose_python_has_no_beam_is_told_and_a_good_one_is_not(tmp_path,
 
 def test_the_command_says_so_in_one_line(tmp_path, capsys):
     write_articles(tmp_path / "a.jsonl", count=3)
-    master = f"localhost:{unused_port()}"
+    master = f"localhost:{free_port()}"
     code, line = fails(
         *(capsys, "chunk", "--input", tmp_path / "a.jsonl", "--output", tmp_path / "out"),
         *("--runner", "FlinkRunner", "--flink_master", master),

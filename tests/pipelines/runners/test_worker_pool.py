@@ -13,9 +13,8 @@ from apache_beam.portability.api import beam_fn_api_pb2
 
 from pipelines.cli import main
 from pipelines.runners import preflight, worker_pool
-from tests.pipelines.runners.test_preflight import unused_port
 from tests.runners.flink import worker_pool as pool_beside
-from tests.runners.listening import is_open, listeners
+from tests.runners.listening import free_port, is_open, listeners
 
 
 class Context:
@@ -73,7 +72,7 @@ def test_the_command_serves_this_very_python_and_ends_when_told(tmp_path, monkey
         assert preflight.probe(f"localhost:{port}") is True
     line = (tmp_path / "worker-pool.log").read_text()
     assert f"workers: listening on localhost:{port}; --environment_type EXTERNAL" in line
-    port = unused_port()
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "pipelines.cli", "workers", "--port", str(port)])
     while preflight.probe(f"localhost:{port}") is None:
         assert process.poll() is None
@@ -90,7 +89,7 @@ def test_a_taken_port_is_told(tmp_path):
 
 
 def test_an_address_that_others_reach_is_opened_with_a_warning(tmp_path):
-    port = unused_port()
+    port = free_port()
     command = [sys.executable, "-m", "pipelines.cli", "workers", "--port", str(port), "--host", "0.0.0.0"]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -129,7 +128,7 @@ def test_what_is_no_address_is_one_line_of_ours(host, capfd):
 
 
 def test_an_address_of_another_machine_is_one_line(tmp_path):
-    command = [sys.executable, "-m", "pipelines.cli", "workers", "--port", str(unused_port()), "--host", "192.0.2.1"]
+    command = [sys.executable, "-m", "pipelines.cli", "workers", "--port", str(free_port()), "--host", "192.0.2.1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "ragbeam: error: cannot listen on port" in done.stderr
