@@ -7,6 +7,7 @@ same nonsense as the command line, and `pipelines.console.options` makes the fla
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -82,6 +83,12 @@ def declared(cls: type) -> dict[str, Setting]:
     return {field.name: field.metadata[_KEY] for field in dataclasses.fields(cls) if _KEY in field.metadata}
 
 
+@functools.cache
+def hints_of(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields by name; not to be changed."""
+    return typing.get_type_hints(cls)
+
+
 def kind_of(cls: type, name: str) -> tuple[type, bool]:
     """The type of a setting's value, and whether it holds several of them.
 
@@ -92,7 +99,7 @@ def kind_of(cls: type, name: str) -> tuple[type, bool]:
     >>> kind_of(Example, "words"), kind_of(Example, "count")
     ((<class 'str'>, True), (<class 'int'>, False))
     """
-    return _kind_of_hint(typing.get_type_hints(cls)[name])
+    return _kind_of_hint(hints_of(cls)[name])
 
 
 def _kind_of_hint(hint: Any) -> tuple[type, bool]:
@@ -113,7 +120,7 @@ def memory_flags(cls: type) -> list[str]:
     >>> memory_flags(Example)
     ['--n_docs']
     """
-    flags, hints, settings = list[str](), typing.get_type_hints(cls), declared(cls)
+    flags, hints, settings = list[str](), hints_of(cls), declared(cls)
     for field in dataclasses.fields(cls):
         if field.name in settings:
             flags += ["--" + (settings[field.name].flag or field.name)] * settings[field.name].memory
@@ -128,7 +135,7 @@ def check(settings: Any) -> None:
     Raises:
         InputError: a value is out of range, not a number or not one of the choices; the line names the flag.
     """
-    hints = typing.get_type_hints(type(settings))
+    hints = hints_of(type(settings))
     for name, one in declared(type(settings)).items():
         value, kind = getattr(settings, name), _kind_of_hint(hints[name])[0]
         many = isinstance(value, Sequence) and not isinstance(value, str)
@@ -167,7 +174,7 @@ def make(cls: type, given: Mapping[str, Any], **fixed: Any) -> Any:
     """
     values: dict[str, Any] = {}
     settings = declared(cls)
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
     for field in dataclasses.fields(cls):
         if field.name in fixed:
             values[field.name] = fixed[field.name]

@@ -59,6 +59,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.nodeid.split("::")[0], len(places)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_beam() -> None:
+    """Beam works nothing out twice, see the module."""
+    from tests import quick_beam
+
+    quick_beam.install()
+
+
 @pytest.fixture(autouse=True)
 def logging_goes_on() -> Iterator[None]:
     """Fails a test that leaves logging switched off: others in the same process look for what is logged."""

@@ -109,7 +109,7 @@ def add_flags(parser: Parser, cls: type, without: Container[str] = ()) -> None:
         cls: dataclass of settings.
         without: fields that no flag gives.
     """
-    declared, hints = settings.declared(cls), typing.get_type_hints(cls)
+    declared, hints = settings.declared(cls), settings.hints_of(cls)
     for field in dataclasses.fields(cls):
         if field.name in without:
             continue

@@ -7,6 +7,7 @@ cannot read.
 from __future__ import annotations
 
 import argparse
+import functools
 import typing
 from collections.abc import Collection, Sequence
 
@@ -84,8 +85,13 @@ def check(arguments: Sequence[str], theirs: Collection[str] = ()) -> None:
 
 
 def _parser() -> _Parser:
-    parser = _Parser(allow_abbrev=False, add_help=False)
     # As Beam does it: of a class that was defined twice, in a notebook say, the last counts.
-    for options in {str(one): one for one in PipelineOptions.__subclasses__()}.values():
+    return _parser_of(tuple({str(one): one for one in PipelineOptions.__subclasses__()}.values()))
+
+
+@functools.lru_cache(maxsize=1)
+def _parser_of(classes: tuple[type[PipelineOptions], ...]) -> _Parser:
+    parser = _Parser(allow_abbrev=False, add_help=False)
+    for options in classes:
         options._add_argparse_args(parser)
     return parser

@@ -3,7 +3,7 @@
 from tests import warmed
 from tests.end_to_end import kills
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def test_two_equal_jobs_at_once_leave_one_whole_result(server, tmp_path):

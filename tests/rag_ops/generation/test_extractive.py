@@ -52,7 +52,7 @@ def may_follow(tokenizer, ids: list[int]) -> tuple[set[int], bool]:
 def test_next_tokens_of_a_cased_vocabulary_are_those_that_a_search_finds(cased):
     source, draw = Source(TEXTS, Vocabulary(cased, uncased=False)), random.Random(1)
     ended = 0
-    for _ in range(30):
+    for _ in range(15):
         sequence: list[int] = []
         for _ in range(8):
             following, may_end = source.next_tokens(sequence)
@@ -64,7 +64,7 @@ def test_next_tokens_of_a_cased_vocabulary_are_those_that_a_search_finds(cased):
             if not following:
                 break
             sequence.append(draw.choice(sorted(following)))
-    assert ended > 5
+    assert ended > 2
 
 
 @pytest.mark.parametrize("original", ["André-Marie Ampère", "US$1,729.50", "Grant's Tomb", "(since 1897)", "Ampere"])
