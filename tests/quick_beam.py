@@ -1,8 +1,8 @@
 """Beam, which remembers what it works out anew hundreds of times in a job: tests run a thousand small jobs.
 
 For every transform it looks at the signature of every method of the DoFn, again and again, and for every look at an
-option it builds a parser of all options of a class. Half of a small job's time goes there. Jobs in processes of their
-own run without this.
+option it builds a parser of all options of a class. Half of a small job's time goes there. Jobs whose
+processes begin anew run without this.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from tests import quick_beam
 from tests.conftest import ENVIRONMENT
 
 IMPORTED = (
@@ -105,12 +106,24 @@ def start(address: str, arguments: Sequence[str], log: Path, locks: bool = True)
     return Forked(address, request)
 
 
+def workers_of(command: int) -> list[int]:
+    """The process numbers of the workers of a command that was started here: in its group, and forks as it is."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent, group = path.read_text().rsplit(")", 1)[1].split()[:3]
+            if int(group) == command and state != "Z":
+                parents[int(path.parent.name)] = int(parent)
+    return sorted(pid for pid, parent in parents.items() if pid != command and parent == parents.get(command))
+
+
 def serve(address: str) -> None:
     """Forks for each request, and reports the end of each fork, until it is killed."""
     for name in IMPORTED:
         importlib.import_module(name)
     for name in CLASSES:
         getattr(sys.modules["transformers"], name)
+    quick_beam.install()
     others = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")} - OWN_THREADS
     assert not others, f"a fork has one thread, so that locks which others hold stay held: {others}"
     listening = socket.socket(socket.AF_UNIX)

@@ -8,12 +8,13 @@ to start and to be told ended, and each worker's own imports and model.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -88,8 +89,22 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         raise NotHereError(str(reason)) from reason
 
 
-def compare(directory: Path, cluster: flink.Cluster, endpoint: str, port: int, sizes: Sizes) -> list[Result]:
-    """The runs, one after the other."""
+def run_cold(arguments: Sequence[str], log: Path) -> int:
+    """Runs `ragbeam ARGUMENTS` as a process that imports everything anew; returns its exit code."""
+    with log.open("wb") as file:
+        return subprocess.run([sys.executable, "-m", "pipelines.cli", *arguments], stdout=file, stderr=file).returncode
+
+
+def compare(
+    directory: Path,
+    cluster: flink.Cluster,
+    endpoint: str,
+    port: int,
+    sizes: Sizes,
+    command: Callable[[Sequence[str], Path], int] = run_cold,
+) -> list[Result]:
+    """The runs, one after the other, each by `command`."""
+    timed = functools.partial(_timed, command)
     some_passages(directory, sizes.parts, sizes.shards, sizes.copies)
     alone = timed(directory, "local", 1)
     on_flink = ["--runner=FlinkRunner", f"--flink_master={cluster.master}", "--flink_version=1.19"]
@@ -110,12 +125,10 @@ def compare(directory: Path, cluster: flink.Cluster, endpoint: str, port: int, s
     ]
 
 
-def timed(directory: Path, name: str, workers: int, *more: str) -> Timing:
-    """One run of embed by so many workers, as its own process; together they have WORKERS threads.
-
-    Raises:
-        RuntimeError: it failed.
-    """
+def _timed(
+    command: Callable[[Sequence[str], Path], int], directory: Path, name: str, workers: int, *more: str
+) -> Timing:
+    # One run of embed by so many workers, as its own process; together they have WORKERS threads.
     out = directory / name
     flags = [
         "--passages",
@@ -128,11 +141,11 @@ def timed(directory: Path, name: str, workers: int, *more: str) -> Timing:
         WORKERS // workers,
     ]
     started = time.time()
-    command = [sys.executable, "-m", "pipelines.cli", "embed", *flags, *more]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    log = directory / f"{name}.log"
+    code = command(["embed", *map(str, flags), *more], log)
     seconds = time.time() - started
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+    if code:
+        raise RuntimeError(log.read_text())
     return read_timing(out, workers, started, seconds)
 
 

@@ -15,6 +15,7 @@ import pytest
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
+from tests import warmed
 from tests.conftest import make_sentence_encoder
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles, write_questions
 
@@ -292,43 +293,35 @@ def test_two_jobs_at_once_never_mix(inputs, tmp_path):
     assert digests(tmp_path / "alone", "chunk") == digests(out, "chunk")
 
 
-@pytest.mark.usefixtures("warm_workers")
-def test_a_worker_process_that_is_killed_ends_the_job(passages, sentence_encoder, whole, tmp_path):
+def test_a_worker_process_that_is_killed_ends_the_job(server, passages, sentence_encoder, whole, tmp_path):
     command = embed(passages, sentence_encoder, tmp_path / "out")
-    line = killed(tmp_path, command)
+    line = killed(server, tmp_path, command)
     assert "lower one of --max_tokens, --batch_tokens" in line
     ragbeam(*command)
     assert digests(tmp_path / "out", "embed") == whole
     assert not (tmp_path / "out" / store.INCOMPLETE).exists()
 
 
-@pytest.mark.usefixtures("warm_workers")
-def test_a_worker_process_that_is_killed_while_questions_are_answered(workspace, inputs, tiny_rag, tmp_path):
+def test_a_worker_process_that_is_killed_while_questions_are_answered(server, workspace, inputs, tiny_rag, tmp_path):
     command = ["answer", "--questions", inputs / "questions.jsonl", "--index", workspace / "index", "--model", tiny_rag]
     command += ["--threads", 1, "--max_new_tokens", 4, "--n_docs", 2, "--block_questions", 4, "--output"]
-    line = killed(tmp_path, [*command, tmp_path / "out"])
+    line = killed(server, tmp_path, [*command, tmp_path / "out"])
     assert "lower one of --n_docs, --num_beams, --batch_tokens" in line
     ragbeam(*command, tmp_path / "out")
     assert digests(tmp_path / "out", "answer") == digests(workspace / "answers", "answer")
 
 
-def killed(tmp_path, command) -> str:
+def killed(server, tmp_path, command) -> str:
     """Runs a job with two worker processes, one of which is killed; returns its error line."""
     workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    log = tmp_path / "stderr"  # not a pipe: the worker that is left holds it until it sees that it is alone
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", *map(str, command), *workers], stderr=stderr, start_new_session=True
-        )
+    log = tmp_path / "log"
+    process = warmed.start(server, [*map(str, command), *workers], log)
     try:
-        while not (found := workers_of(process.pid)):
+        while not (found := warmed.workers_of(process.pid)):
             assert process.poll() is None, log.read_text()
-            time.sleep(0.05)
-        worker = found[-1]
-        for victim in (worker, *children(worker)):  # a shell, and Python once it has started it
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(victim, signal.SIGKILL)
-        process.wait(timeout=120)
+            time.sleep(0.01)
+        os.kill(found[-1], signal.SIGKILL)
+        process.wait()
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -337,22 +330,6 @@ def killed(tmp_path, command) -> str:
     (line,) = [line for line in log.read_text().splitlines() if line.startswith("ragbeam: error:")]
     assert "a worker process ended" in line
     return line
-
-
-def workers_of(pid: int) -> list[int]:
-    """The process numbers of the Beam workers that a job has started; it has other children too, for a moment."""
-    found = []
-    for child in children(pid):
-        with contextlib.suppress(OSError):
-            if b"sdk_worker_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(child)
-    return found
-
-
-def children(pid: int) -> list[int]:
-    """The process numbers of a process' children."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
-    return [int(number) for number in found.split()]
 
 
 def test_a_clock_that_was_set_back_changes_nothing(passages, sentence_encoder, whole, tmp_path, capsys, monkeypatch):

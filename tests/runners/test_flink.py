@@ -9,6 +9,7 @@ import time
 import pytest
 
 from rag_ops.models.compose import compose
+from tests import warmed
 from tests.benchmarks import bench_flink
 from tests.pipelines.workspace import instead, ragbeam, write_articles, write_questions
 from tests.runners import flink, listening
@@ -65,9 +66,12 @@ def test_workers_in_the_launcher_give_the_local_bytes(cluster, endpoint, a_run, 
         assert count <= UNIT_BYTES * 4 + HIT_BYTES * 4 * 7 * 3, name  # 4 shards, 7 questions, 3 candidates of each
 
 
-def test_the_benchmark_runs_at_toy_size(cluster, endpoint, pool, tmp_path, monkeypatch, minilm, some_pages):
+def test_the_benchmark_runs_at_toy_size(server, cluster, endpoint, pool, tmp_path, monkeypatch, minilm, some_pages):
+    def warm(arguments, log):
+        return warmed.start(server, arguments, log).wait()
+
     monkeypatch.setenv("RAGBEAM_BENCH_DUMP", some_pages)
-    results = bench_flink.compare(tmp_path, cluster, endpoint, pool, bench_flink.TOY)
+    results = bench_flink.compare(tmp_path, cluster, endpoint, pool, bench_flink.TOY, warm)
     assert [result.ratio > 0 for result in results] == [True, True]
 
 
