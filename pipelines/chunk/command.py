@@ -23,7 +23,8 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str]) -> None:
 COMMAND = Command.of(
     "chunk",
     "Wikipedia into passages of 100 words",
-    "Reads MediaWiki dumps, JSONL, Parquet, psgs_w100.tsv or Hugging Face datasets; writes passages with titles.",
+    "Reads MediaWiki dumps, Wikimedia Enterprise's snapshots, Kiwix's ZIM files, FineWiki, structured Wikipedia, "
+    "JSONL, Parquet, psgs_w100.tsv or Hugging Face datasets; writes passages with titles.",
     ChunkOptions,
     run,
 )

@@ -26,7 +26,8 @@ from pipelines.transforms.stage_job import InputStates, StageRun, begins_again, 
 from rag_ops.articles import shuffle
 from rag_ops.articles.article import Split
 from rag_ops.articles.dropped import NAMED_TEMPLATES, Dropped, most_common
-from rag_ops.articles.formats import FORMATS, InputOptions
+from rag_ops.articles.formats import FORMATS
+from rag_ops.articles.options import DATASET, InputOptions
 from rag_ops.articles.reading import plan_splits
 from rag_ops.compute.cores import cores
 from rag_ops.storage import store
@@ -98,9 +99,9 @@ def _processes(splits: Sequence[Split], num_shards: int) -> int:
     """How many processes pay on this machine: the cores, if there is a split and enough work for each."""
     from rag_ops import planning
 
-    secs = float(HF_SECS * sum(split.format == "hf" for split in splits))
+    secs = float(HF_SECS * sum(split.format == DATASET for split in splits))
     for url, kind in {split.url: FORMATS[split.format] for split in splits if FORMATS[split.format].is_file}.items():
-        secs += store.size_bytes(url) / CORE_BYTES_PER_SEC[kind.is_wikitext, _is_compressed(url)]
+        secs += store.size_bytes(url) / CORE_BYTES_PER_SEC[kind.is_markup, _is_compressed(url)]
     wanted = min(cores(), len(splits)) if secs >= WORTH_SECS else 1
     rows = SHARD_PASSAGES * default_shards(splits) / num_shards
     return local_workers.affordable(wanted, planning.CHUNK_PROCESS + planning.CHUNK_ROW_BYTES * rows)
@@ -204,14 +205,14 @@ def write_passages(shard: int, output: StageOutput, directory: str, num_shards: 
 
 def default_shards(splits: Sequence[Split]) -> int:
     """The number of shards when --num_shards is not given: from the size of the inputs alone."""
-    wanted = float(HF_SHARDS * sum(split.format == "hf" for split in splits))
+    wanted = float(HF_SHARDS * sum(split.format == DATASET for split in splits))
     for url in {split.url for split in splits if FORMATS[split.format].is_file}:
         wanted += store.size_bytes(url) / SHARD_INPUT_BYTES[_is_compressed(url)]
     return max(MIN_SHARDS, math.ceil(wanted))
 
 
 def _is_compressed(url: str) -> bool:
-    return store.name_of(url).lower().endswith((*COMPRESSIONS, ".parquet"))
+    return store.name_of(url).lower().endswith((*COMPRESSIONS, ".tgz", ".parquet", ".zim"))
 
 
 def spill_name(split: Split) -> str:
@@ -240,7 +241,7 @@ def _digests(splits: Sequence[Split], reading: InputOptions) -> dict[str, str]:
 
 def named(split: Split) -> str:
     """The URL of a split's input; a dataset of the hub has one too."""
-    return f"hf://datasets/{split.url}" if split.format == "hf" and not os.path.isdir(split.url) else split.url
+    return f"hf://datasets/{split.url}" if split.format == DATASET and not os.path.isdir(split.url) else split.url
 
 
 def _counts(directory: str, splits: Sequence[Split], metrics: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from pipelines.console.options import StageOptions, num_shards_setting
-from rag_ops.articles.formats import InputOptions
+from rag_ops.articles.options import InputOptions
 from rag_ops.articles.splitting import Cutting
 from rag_ops.settings import setting
 

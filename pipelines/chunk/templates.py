@@ -18,7 +18,8 @@ from pipelines.transforms.stage_job import distribute
 from rag_ops.articles import page_files, shuffle
 from rag_ops.articles.article import Source, Split
 from rag_ops.articles.dropped import Dropped
-from rag_ops.articles.formats import InputOptions, MediaWiki
+from rag_ops.articles.formats import MediaWiki
+from rag_ops.articles.options import InputOptions
 from rag_ops.articles.template_file import TemplateFile, TemplateRun, merge_runs
 from rag_ops.storage import store
 from schemas.manifest import digest_of

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from xml.parsers import expat
 
-from rag_ops.articles.article import MAX_SPLITS
+from rag_ops.articles.article import MAX_SPLITS, moment_of
 from rag_ops.articles.dropped import TOO_LONG
 from rag_ops.errors import InputError
 from rag_ops.markup import siteinfo
@@ -27,12 +27,10 @@ ROOT = "mediawiki"
 _INDEX_SUFFIX = re.compile(r"\.xml(\.bz2)$")
 MAX_TITLE_CHARS = 1000  # every passage of a page carries its title; MediaWiki's own limit is 255 bytes
 ENCODING_BYTES = 1000  # beginning of a dump, which shows UTF-16 by its zeros
-MAX_ID_DIGITS = 19  # digits of a revision's id, so that it fits into 64 bits
 MAX_DEPTH = 100  # nested elements; an export has five
 MAX_TOKEN_BYTES = 32 << 20  # longest tag or comment, which the XML parser holds whole
 _PAGE_FIELDS = {"title", "ns", "id"}
 _REVISION_FIELDS = {"id", "timestamp", "model", "text"}
-_TIMESTAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)Z")
 WIKITEXT = "wikitext"  # the content model of articles; a page of Wikidata or Lua code has another
 SINGLE_STREAMS = (".gz", ".zst", ".xz")
 
@@ -413,8 +411,4 @@ class _PageParser:
 
 
 def _moment(revision: Mapping[str, str]) -> tuple[int, int]:
-    """The time and the id of a revision, -1 for what it lacks; of two revisions the later has the greater pair."""
-    written = _TIMESTAMP.fullmatch(revision.get("timestamp", "").strip())
-    number = revision.get("id", "").strip()
-    known = number.isascii() and number.isdigit() and len(number) < MAX_ID_DIGITS
-    return int("".join(written.groups())) if written else -1, int(number) if known else -1
+    return moment_of(revision.get("timestamp", ""), revision.get("id", ""))

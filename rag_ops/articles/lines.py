@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 from rag_ops import machine
 from rag_ops.articles import tsv
@@ -54,3 +57,60 @@ def line_source(split: Split, lines_before: int) -> str:
             left -= len(piece)
     number += not piece.endswith(b"\n")
     return f"{split.url}, line {number}"
+
+
+def json_rows(split: Split) -> Iterator[tuple[Callable[[], str], dict[str, Any]]]:
+    """Yields the objects of a JSONL file that a split owns, each behind a function that says where it stands.
+
+    Raises:
+        InputError: a line is not JSON, or no object.
+    """
+    for lines_before, _, line in read_lines(split):
+        if line.strip():
+            source = partial(line_source, split, lines_before)
+            yield source, json_object(line, source)
+
+
+def json_object(line: bytes, source: Callable[[], str]) -> dict[str, Any]:
+    """The object of a line.
+
+    Raises:
+        InputError: it is not JSON, or no object; `source` says where.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        shown = line[:60].decode("utf-8", "replace")
+        raise InputError(
+            f"a line is not JSON ({error})",
+            value=f"{source()}: {shown}",
+            expected="one JSON object in UTF-8 a line",
+            remedy="mend the line; a document over several lines is made JSONL by jq -c . FILE",
+        ) from error
+    if not isinstance(row, dict):
+        raise InputError(
+            "a line is no JSON object",
+            value=source(),
+            expected='{"id": ..., "title": ..., "text": ...}',
+        )
+    return row
+
+
+def check_no_array(url: str) -> None:
+    """Refuses a JSON file that is a single array.
+
+    Raises:
+        InputError: it is.
+    """
+    try:
+        lines = (line.lstrip() for _, _, line in read_lines(Split(0, "jsonl", url)))
+        is_array = next(filter(None, lines), b"").startswith(b"[")
+    except InputError:
+        return  # the reader says what is wrong, and where
+    if is_array:
+        raise InputError(
+            "the file is a JSON array and not JSONL",
+            value=url,
+            expected="one JSON object a line",
+            remedy="jq -c '.[]' FILE > NAME.jsonl makes it so",
+        )

@@ -8,11 +8,17 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rag_ops.articles import dump
 from rag_ops.articles.article import MAX_SPLITS, Source, Split
 from rag_ops.articles.dropped import Dropped
-from rag_ops.articles.formats import FORMATS, SPLIT_BYTES, InputOptions
-from rag_ops.errors import InputError
+from rag_ops.articles.enterprise import ARCHIVES as TAR
+from rag_ops.articles.enterprise import archive_rows
+from rag_ops.articles.formats import FORMATS
+from rag_ops.articles.lines import json_rows
+from rag_ops.articles.options import DATASET, SPLIT_BYTES, InputOptions
+from rag_ops.articles.parquet_rows import column_names
+from rag_ops.articles.wiki_format import first_keys
+from rag_ops.articles.zim import MAGIC
+from rag_ops.errors import InputError, JobError
 from rag_ops.redaction import public_url
 from rag_ops.storage import store
 from rag_ops.storage.compression import COMPRESSIONS
@@ -21,7 +27,8 @@ from schemas.passages import Passage
 FILES_LOOKED_AT = 100  # before anything runs
 USUAL_SPLITS = 256  # most splits of an input of one file, unless --split_bytes is given
 UNPACK = {".7z": "7z x -so", "zip": "unzip -p", "rar": "unrar p -inul"}
-ARCHIVES = (".7z", ".zip", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+ARCHIVES = (".7z", ".zip", ".rar", *TAR)
+JSON = (".jsonl", ".ndjson", ".json")
 
 
 def plan_splits(urls: Sequence[str], options: InputOptions) -> list[Split]:
@@ -79,13 +86,25 @@ def expand_inputs(urls: Sequence[str], options: InputOptions) -> list[str]:
 
 
 def format_of(url: str, options: InputOptions) -> str:
-    """The format of a file: as the options say, else by its name.
+    """The format of a file: as the options say, else by its name, or by its first articles if those say more.
 
     Raises:
-        InputError: the name shows no format, or is an archive's.
+        InputError: the name shows no format, or is an archive's that holds none; or the options say another than the
+            file shows.
     """
-    name = store.name_of(url).lower()
-    if name.endswith(ARCHIVES) and not options.names_datasets:
+    if options.format == DATASET:
+        return DATASET
+    name, seen = store.name_of(url).lower(), seen_format(url)
+    if seen and options.format not in ("auto", seen):
+        raise InputError(
+            f"the file is no {options.format}",
+            value=url,
+            expected=f"--format {options.format} is for other files; this one is {seen}",
+            remedy=f"give --format {seen}, or none",
+        )
+    if seen:
+        return seen
+    if name.endswith(ARCHIVES) and not (name.endswith(TAR) and options.format == "enterprise"):
         raise InputError(
             "an archive cannot be read as it is",
             value=url,
@@ -110,6 +129,24 @@ def format_of(url: str, options: InputOptions) -> str:
     return kind
 
 
+def seen_format(url: str) -> str | None:
+    """The format that a file shows by what is in it: those of `FORMATS` with keys, and ZIM; None if it shows none."""
+    name = store.name_of(url).lower()
+    try:
+        if name.endswith(TAR):
+            keys = first_keys(archive_rows(url))
+        elif name.endswith(".parquet"):
+            keys = column_names(url)
+        elif any(suffix in name for suffix in JSON):
+            keys = first_keys(json_rows(Split(0, "jsonl", url)))
+        else:
+            with store.open_read(url) as file:
+                return "zim" if file.read(len(MAGIC)) == MAGIC else None
+    except (OSError, InputError, JobError):
+        return None  # the reader of the format says what is wrong, and where
+    return next((one.name for one in FORMATS.values() if one.keys and one.keys <= set(keys)), None)
+
+
 def id_prefixes(kinds: Mapping[str, str], options: InputOptions) -> dict[str, str]:
     """The text before the ids of each input: its name, or that of its wiki among several wikis."""
     if options.prefix_ids:
@@ -123,8 +160,7 @@ def id_prefixes(kinds: Mapping[str, str], options: InputOptions) -> dict[str, st
         }
         names = stems if len(set(stems.values())) == len(stems) else short
         return {url: f"{name}:" for url, name in names.items()}
-    dumps = [url for url, kind in kinds.items() if kind == "mediawiki"]
-    wikis = {url: dump.read_site(url).wiki for url in dumps} if len(dumps) > 1 else {}
+    wikis = {url: FORMATS[kind].wiki(url, options) for url, kind in kinds.items()} if len(kinds) > 1 else {}
     several = len(set(wikis.values()) - {""}) > 1
     return {url: f"{wikis[url]}:" if several and wikis.get(url) else "" for url in kinds}
 

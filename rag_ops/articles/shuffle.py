@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from rag_ops import heap
 from rag_ops.articles.article import UNKNOWN, Article, NoArticle, Source, Split
 from rag_ops.articles.dropped import SPLIT_TEMPLATES, TOO_COMPLEX, Dropped, most_common
-from rag_ops.articles.formats import FORMATS, InputOptions
+from rag_ops.articles.formats import FORMATS
+from rag_ops.articles.options import InputOptions
 from rag_ops.articles.reading import read_split, same_id_error
 from rag_ops.articles.splitting import Cutting, cut_article, shard_of
 from rag_ops.markup import bounded, parts

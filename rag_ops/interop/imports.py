@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from rag_ops.articles.dropped import Dropped
-from rag_ops.articles.formats import InputOptions
+from rag_ops.articles.options import InputOptions
 from rag_ops.articles.reading import plan_splits, read_split
 from rag_ops.errors import InputError
 from rag_ops.retrieval import faiss_factory, faiss_index

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from rag_ops.markup import infobox, table_rows
 from rag_ops.markup.characters import PLACE, PLACE_END
 from rag_ops.markup.cleaning import clean
-from rag_ops.markup.cutting import Prepared
 from rag_ops.markup.parts import ABOVE, Part, Wanted, section_paths
+from rag_ops.markup.table_rows import Table
 from schemas.passages import CAPTION, INFOBOX, PROSE, TABLE
 
 _PLACE = re.compile(f"{PLACE}([ht])(\\d+){PLACE_END}")
@@ -53,18 +53,23 @@ class Found:
 
 
 def assemble(
-    rendered: str, found: Found, page: Prepared, wanted: Wanted, render_cells: Callable[[Sequence[str]], list[str]]
+    rendered: str,
+    found: Found,
+    literals: list[str],
+    wanted: Wanted,
+    tables_at: Callable[[int], Sequence[Table]],
+    render_cells: Callable[[Sequence[str]], list[str]],
 ) -> list[Part]:
     """The parts of a page.
 
     Args:
         rendered: the text of its markup, with lines that say where a heading or a table stood.
         found: what its markup has beside its prose.
-        page: what was cut before, tables among it.
+        literals: literal texts that the others have the numbers of.
         wanted: what is wanted beside prose.
+        tables_at: function from the number of a table to it and the tables in it.
         render_cells: function from the markup of cells to their texts.
     """
-    literals = page.literals
     paths = section_paths([(level, clean(title, literals)) for level, title in found.headings])
     prose: list[Part] = []
     rows: list[Part] = []
@@ -76,7 +81,7 @@ def assemble(
             line = _PLACE.sub("", line)
             lines += [line] if line else []
         elif place[1] == "t":
-            rows += _tables(page.tables[int(place[2])], section, literals, render_cells) if wanted.tables else []
+            rows += _tables(tables_at(int(place[2])), section, literals, render_cells) if wanted.tables else []
         else:
             prose += [Part(PROSE, section, "\n".join(lines))] if lines else []
             lines, section = [], paths[int(place[2]) + 1]
@@ -91,20 +96,20 @@ def assemble(
 
 
 def _tables(
-    markup: str, section: str, literals: list[str], render_cells: Callable[[Sequence[str]], list[str]]
+    tables: Sequence[Table], section: str, literals: list[str], render_cells: Callable[[Sequence[str]], list[str]]
 ) -> list[Part]:
-    """The tables of a markup, nested ones too; none of those that only lay a page out."""
+    """The parts of tables; none of those that only lay a page out."""
 
     def texts(cells: Sequence[str]) -> list[str]:
         return [_PLACE.sub("", clean(text, literals)) for text in render_cells(cells)]
 
     found = []
-    for table in table_rows.parse(markup):
-        if not (lines := table_rows.lines(table, texts)):
+    for table in tables:
+        if not (lines := (table_rows.facts if table.facts else table_rows.lines)(table, texts)):
             continue
         caption = texts([table.caption])[0].replace("\n", " ")
         path = ABOVE.join(part for part in (section, caption[: table_rows.MAX_HEADER_CHARS].strip()) if part)
-        kind = INFOBOX if table.is_infobox else TABLE
+        kind = INFOBOX if table.facts or table.is_infobox else TABLE
         found.append(Part(kind, path, "\n".join([caption, *lines] if caption else lines)))
     return found
 

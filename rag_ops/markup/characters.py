@@ -15,14 +15,16 @@ GUARD = "\ue003"  # before a sign that begins no list
 PLACE, PLACE_END = "\ue004", "\ue005"  # around a letter and a number: where a heading (h) or a table (t) stood
 HELD, HELD_END = "\ue006", "\ue007"  # around the number of a template or link of a table's cell, while it is put aside
 
-_MARKS = re.compile("[\ue000-\ue007]")
+_MARKED = (OPEN, CLOSE, GAP, GUARD, PLACE, PLACE_END, HELD, HELD_END)
+_MARKS = re.compile(f"[{''.join(_MARKED)}]")
+_PAIRS = ("{{", "}}", "[[", "]]", "__")
 _ENTITY = re.compile(r"&(?:#(?:\d{1,7}|[xX][0-9a-fA-F]{1,6})|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _NO_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff]")  # characters that &#0; and &#xd800; would make
 
 
 def without_marks(text: str) -> str:
     """The text without the characters that mean something to the rules."""
-    return _MARKS.sub("", text) if any(mark in text for mark in (OPEN, CLOSE, GAP, GUARD)) else text
+    return _MARKS.sub("", text) if any(mark in text for mark in _MARKED) else text
 
 
 def of_entity(entity: str) -> str:
@@ -47,3 +49,16 @@ def unescape(text: str) -> str:
     'a < b &lt; AT&T &copy 2'
     """
     return _ENTITY.sub(lambda match: of_entity(match[0]), text) if "&" in text else text
+
+
+def parted(text: str) -> str:
+    """A text that is no wikitext, with nothing in it that would be taken for that: pairs are parted.
+
+    >>> parted("a[[b]] {{c}}")
+    'a[ [b] ] { {c} }'
+    """
+    for pair in _PAIRS:
+        between = GUARD if pair == "__" else " "
+        while pair in text:
+            text = text.replace(pair, between.join(pair))
+    return text

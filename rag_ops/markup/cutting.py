@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from rag_ops.markup import apostrophes, tables, variants
+from rag_ops.markup import apostrophes, table_rows, tables, variants
 from rag_ops.markup.characters import CLOSE, GAP, OPEN, PIPE, PLACE, PLACE_END, unescape, without_marks
 from rag_ops.markup.siteinfo import ENGLISH_SITE, SiteInfo
 
@@ -49,6 +49,10 @@ class Prepared(NamedTuple):
     markup: str
     literals: list[str]
     tables: list[str]
+
+    def tables_at(self, number: int) -> list[table_rows.Table]:
+        """The tables of one that was taken out: itself, and those in it."""
+        return table_rows.parse(self.tables[number])
 
 
 def prepare(wikitext: str, site: SiteInfo = ENGLISH_SITE) -> Prepared:
@@ -104,7 +108,7 @@ def _scan(text: str, literals: list[str]) -> str:
             position = closed + 1 if closed >= 0 else len(text)
         if kind in ("literal", "formula"):
             pieces.append(f"{OPEN}{len(literals)}{CLOSE}")
-            literals.append(_literal(text[start:end], tag, kind))
+            literals.append(literal(_of_tag(text[start:end], tag, kind), kind))
         elif kind == "dropped":
             around = text[match.start() - 1 : match.start()] + text[position : position + 1]
             pieces.append("" if _WITHIN_WORD.match(around) else GAP)
@@ -112,11 +116,15 @@ def _scan(text: str, literals: list[str]) -> str:
     return "".join(pieces)
 
 
-def _literal(text: str, tag: str, kind: str) -> str:
-    """A text kept as written, apart from what would be taken for markup."""
+def _of_tag(text: str, tag: str, kind: str) -> str:
+    """What a tag around a literal text shows of it."""
     if tag == "pre":
         text = _NOWIKI.sub("", text)
-    text = text if kind == "formula" or tag not in ("nowiki", "pre") else unescape(text)
+    return text if kind == "formula" or tag not in ("nowiki", "pre") else unescape(text)
+
+
+def literal(text: str, kind: str) -> str:
+    """A text kept as written, apart from what would be taken for markup; `kind` is "literal" or "formula"."""
     text = text.replace("|", r"\vert " if kind == "formula" else PIPE)
     if kind == "formula":
         text = _INNER_SPACES.sub("", text.strip())

@@ -23,8 +23,8 @@ class Language:
         variants: codes of the scripts and countries into which its wikis convert text, the one to be kept first.
         closing_sections: headings of the sections at the end of an article that hold no prose, in lower case; English
             ones are among them, as in the two that follow, because wikis keep what they copied.
-        disambiguation, disambiguation_titles: templates that say that a page lists what its title may mean, and words
-            in brackets at the end of its title; in lower case.
+        disambiguation, disambiguation_titles, disambiguation_descriptions: templates that say that a page lists what
+            its title may mean, words in brackets at the end of its title, and what Wikidata calls it; in lower case.
         redirects: what begins a redirect behind a "#", in lower case.
         namespaces: names of namespaces beside those that a dump names, in lower case, and their numbers.
     """
@@ -37,6 +37,7 @@ class Language:
     closing_sections: frozenset[str] = frozenset()
     disambiguation: frozenset[str] = frozenset()
     disambiguation_titles: frozenset[str] = frozenset()
+    disambiguation_descriptions: frozenset[str] = frozenset()
     redirects: frozenset[str] = frozenset()
     namespaces: Mapping[str, int] = dataclasses.field(default_factory=dict, hash=False)
 
@@ -76,6 +77,7 @@ def language(code: str) -> Language:
         _words("closing_sections.tsv", codes),
         _words("disambiguation.tsv", codes, "template"),
         _words("disambiguation.tsv", codes, "title"),
+        _words("disambiguation.tsv", codes, "description"),
         _words("redirects.tsv", codes),
         {name: int(number) for of, number, name in tables.rows("namespaces.tsv", 3) if of in ("*", own)},
     )

@@ -146,12 +146,16 @@ def read_head(pieces: Iterable[bytes]) -> SiteInfo:
             break
     host = urlsplit(fields.get("base", "")).hostname or ""
     wiki = fields.get("dbname") or host or fields.get("sitename", "")
-    code = fields.get("lang") or _language_of(fields.get("dbname", ""), host)
+    code = fields.get("lang") or language_of(fields.get("dbname", ""), host)
     return SiteInfo(wiki, code, names, case_sensitive=fields.get("case") == "case-sensitive")
 
 
-def _language_of(database: str, host: str) -> str:
-    """The language of a wiki's database or host; English if neither says one."""
+def language_of(database: str, host: str = "") -> str:
+    """The language of a wiki's database or host; English if neither says one.
+
+    >>> language_of("zh_yuewiki"), language_of("", "de.wikipedia.org")
+    ('zh-yue', 'de')
+    """
     if found := _DATABASE.fullmatch(database):
         return found[1].replace("_", "-")
     found = _HOST.fullmatch(host)

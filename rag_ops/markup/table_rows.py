@@ -31,6 +31,7 @@ _BOXES = re.compile(
 _INFOBOX = re.compile(r"\binfobox\b|\btaxobox\b", re.IGNORECASE)
 _DATA = re.compile(r"\bwikitable\b|\bsortable\b|\bprettytable\b", re.IGNORECASE)
 _BOLD = re.compile(r"\s*'''.*'''\s*", re.DOTALL)
+_BULLET = re.compile(r"^[•·\-–—*▪]\s*")
 _NOTHING = re.compile(r"[\s\-–—−?*.·•…]*")
 
 
@@ -43,15 +44,20 @@ class Cell:
     rowspan: int = 1
     colspan: int = 1
     nested: bool = False  # whether it holds a table, which is one of its own
+    bold: bool = False  # whether all of it is, if its markup does not say so
 
 
 @dataclasses.dataclass
 class Table:
-    """A table as it is written: its attributes, the markup of its caption, and its rows of cells."""
+    """A table as it is written: its attributes, the markup of its caption, and its rows of cells.
+
+    `facts` says that each of its rows is a fact of the page's subject (`facts`), whatever its attributes say.
+    """
 
     attributes: str
     caption: str = ""
     rows: list[list[Cell]] = dataclasses.field(default_factory=lambda: [[]])
+    facts: bool = False
 
     @property
     def classes(self) -> str:
@@ -220,6 +226,35 @@ def lines(table: Table, text: Callable[[Sequence[str]], list[str]]) -> list[str]
     return found if filled > 2 else []
 
 
+def facts(table: Table, text: Callable[[Sequence[str]], list[str]]) -> list[str]:
+    """The lines of an infobox that is a table, as templates make it: "Population: 3,645,000", a row each.
+
+    A row of one cell is a heading; it stands before the rows that need it: those below it that begin with a bullet, and
+    those of several values. The title of the box is none.
+
+    >>> rows = [[("Berlin", 1)], [("Area", 1)], [("• City", 1), ("891 km2", 0)], [("Mayor", 1), ("Ada", 0)]]
+    >>> table = Table("", rows=[[Cell(text, bool(header)) for text, header in row] for row in rows])
+    >>> facts(table, list)
+    ['Area, City: 891 km2', 'Mayor: Ada']
+    """
+    cells = [cell for row in table.rows for cell in row][:MAX_CELLS]
+    texts = {id(cell): one for cell, one in zip(cells, text([cell.markup for cell in cells]), strict=True)}
+    found: list[str] = []
+    heading, first = "", True
+    for row in table.rows:
+        filled = [one for cell in row if not _NOTHING.fullmatch(one := texts.get(id(cell), "").replace("\n", ", "))]
+        if len(filled) == 1 and row[0].header and not first:
+            heading = filled[0][:MAX_HEADER_CHARS]
+        first = first and not filled
+        if len(filled) < 2:
+            continue
+        label = filled[0][:MAX_HEADER_CHARS].strip(" :")
+        if inner := _BULLET.sub("", label):
+            above = heading if (inner != label or len(filled) > 2) and heading else ""
+            found.append(f"{above}, {inner}: {', '.join(filled[1:])}" if above else f"{inner}: {', '.join(filled[1:])}")
+    return list(dict.fromkeys(found))
+
+
 def _lines(rows: list[list[Cell]], width: int, texts: dict[int, str]) -> Iterator[str]:
     names: list[list[str]] = [[] for _ in range(width)]
     group = ""
@@ -250,7 +285,9 @@ def _is_header(row: Sequence[Cell], filled: Sequence[Cell], first: bool) -> bool
     """Whether a row names the columns: all of its cells are headers, or in the first row all are bold."""
     if all(cell.header for cell in row):
         return True
-    return first and len(filled) > 1 and all(cell.header or _BOLD.fullmatch(cell.markup) for cell in filled)
+    return (
+        first and len(filled) > 1 and all(cell.header or cell.bold or _BOLD.fullmatch(cell.markup) for cell in filled)
+    )
 
 
 def _line(row: Sequence[Cell], names: list[list[str]], texts: dict[int, str], seen: set[int]) -> str:

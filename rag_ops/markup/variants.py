@@ -7,6 +7,7 @@ rules for the page and show nothing. https://www.mediawiki.org/wiki/Writing_syst
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from rag_ops.markup.languages import Language
 
 _MARKS = re.compile(r"-\{(?!\{)|\}-|\{\{|\}\}")
 _FLAGS = re.compile(r"\s*([A-Za-z-]{0,20}(?:\s*;\s*[A-Za-z-]{1,20}){0,20})\s*\|")
+MAX_RULE_CHARS = 20_000  # of a rule of Parsoid, with its texts
 MAX_DEPTH = 20  # conversions in conversions; each copies its text
 _SILENT = frozenset("TH-")  # flags of rules that show nothing
 
@@ -72,3 +74,25 @@ def _pairs(content: str, variants: Sequence[str]) -> dict[str, str]:
 def _pattern(variants: tuple[str, ...]) -> re.Pattern[str]:
     codes = "|".join(sorted(variants, key=len, reverse=True))
     return re.compile(rf"(?:^|(?<=;))\s*(?:[^;:=]{{1,100}}=>\s*)?({codes})\s*:", re.IGNORECASE)
+
+
+def of_rule(rule: str, language: Language) -> str:
+    """The text of a conversion as Parsoid's HTML has it, in JSON; it may have tags. Empty if it shows nothing.
+
+    https://www.mediawiki.org/wiki/Specs/HTML#Language_conversion_blocks
+
+    >>> from rag_ops.markup.languages import language
+    >>> of_rule('{"twoway": [{"l": "zh-hant", "t": "邦聯"}, {"l": "zh-hans", "t": "邦联"}]}', language("zh"))
+    '邦联'
+    """
+    try:
+        found = json.loads(rule) if len(rule) <= MAX_RULE_CHARS else {}
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(found, dict) or found.get("show") is False:
+        return ""
+    pairs = found.get("twoway") or found.get("oneway")
+    one_for_all = found.get("disabled")
+    pairs = [one_for_all] if isinstance(one_for_all, dict) else pairs if isinstance(pairs, list) else []
+    texts = {str(pair.get("l", "")): str(pair.get("t", "")) for pair in pairs if isinstance(pair, dict)}
+    return next((texts[code] for code in language.variants if code in texts), next(iter(texts.values()), ""))

@@ -75,7 +75,8 @@ def finish(
 ) -> list[Part]:
     """The parts of what `cutting.prepare` left."""
     renderer = _Renderer(site, wanted, lost)
-    return assemble(renderer.render_page(page.markup), renderer.found, page, wanted, renderer.render_cells)
+    text = renderer.render_page(page.markup)
+    return assemble(text, renderer.found, page.literals, wanted, page.tables_at, renderer.render_cells)
 
 
 def is_broken(text: str) -> bool:

@@ -1,6 +1,7 @@
 """chunk on the real excerpt, and on every kind of input: counts, limits, same bytes."""
 
 import bz2
+import contextlib
 import itertools
 import json
 import shutil
@@ -16,6 +17,7 @@ from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
 from rag_ops.storage.stages import write_shard
+from tests import wikis
 from tests.pipelines.workspace import digests, fails, ragbeam, write_articles
 from tests.rag_ops.articles.test_dump import multistream
 
@@ -284,3 +286,38 @@ def test_hostile_pages_are_dropped_and_named_and_the_others_come_out(tmp_path, c
     assert "dropped: 2 too complex, 2 too long" in capsys.readouterr().out
     steps = json.loads((tmp_path / "out" / "run.json").read_text())["steps"]
     assert (steps["ReadSplits"]["dropped_too_complex"], steps["ReadSplits"]["dropped_too_long"]) == (2, 2)
+
+
+def test_snapshots_of_a_wiki_give_the_same_bytes_by_any_workers_and_are_counted(tmp_path):
+    inputs = [
+        wikis.write_archive(tmp_path / "a.tar.gz", {"a.ndjson": wikis.ARTICLES[:2], "b.ndjson": wikis.ARTICLES[2:]}),
+        wikis.write_json(tmp_path / "b.ndjson", wikis.ARTICLES),
+        wikis.write_parquet(tmp_path / "c.parquet", wikis.FINEWIKI),
+        wikis.write_parquet(tmp_path / "d.parquet", wikis.STRUCTURED, packed=True),
+    ]
+    with contextlib.suppress(ImportError):
+        inputs.append(wikis.write_zim(tmp_path / "e.zim", wikis.ZIM_PAGES, Ulma="Ulm"))
+    command = ["chunk", "--input", *inputs, "--prefix_ids", "--captions", "--num_shards", 2]
+    ragbeam(*command, "--output", tmp_path / "one")
+    workers = ("--direct_running_mode=multi_processing", "--direct_num_workers=2", "--split_bytes", 1000)
+    ragbeam(*command, "--output", tmp_path / "two", *workers)
+    assert digests(tmp_path / "one", "chunk") == digests(tmp_path / "two", "chunk")
+    info = json.loads((tmp_path / "two" / "run.json").read_text())["info"]
+    count = len(inputs) - 4
+    assert info["articles"] == 2 * 2 + 2 * 3 + 3 * count
+    assert info["kinds"] == {"caption": 2 + count, "infobox": 4 + count, "prose": 10 + 3 * count, "table": 4 + count}
+    assert info["dropped"] == {"disambiguation": 4 + count, "empty": 2, "namespace": 2, "redirect": 2 + count}
+    ulm = [row for row in read(tmp_path / "one").to_pylist() if row["title"] == "Ulm" and row["kind"] == "table"]
+    assert {(row["section"], row["text"]) for row in ulm} == {("History", "Year: 1900; People: 42,982")}
+    before = (tmp_path / "one" / "manifest.json").stat().st_mtime_ns
+    ragbeam(*command, "--output", tmp_path / "one")
+    assert (tmp_path / "one" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_an_older_revision_in_another_snapshot_is_left_out(tmp_path):
+    older = wikis.article(1, "Ulm", "<p>It was a village.</p>", date_modified="2020-05-01T10:00:00Z")
+    inputs = [wikis.write_json(tmp_path / "a.ndjson", [older]), wikis.write_json(tmp_path / "b.ndjson", wikis.ARTICLES)]
+    ragbeam("chunk", "--input", *inputs, "--output", tmp_path / "out")
+    texts = read(tmp_path / "out")["text"].to_pylist()
+    assert "Ulm is a city. Founded in 854." in texts
+    assert "It was a village." not in texts

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.chunk import templates
 from rag_ops.articles import dump
-from rag_ops.articles.formats import InputOptions
+from rag_ops.articles.options import InputOptions
 from rag_ops.articles.reading import plan_splits
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_ops.articles.formats import InputOptions
+from rag_ops.articles.options import InputOptions
 from rag_ops.articles.reading import expand_inputs, format_of, plan_splits
 from rag_ops.errors import InputError
 from rag_ops.storage import store
@@ -22,7 +22,7 @@ def test_files_of_one_stem_are_told_apart_by_their_whole_names(tmp_path):
         ("enwiki-latest-pages-articles.xml", "mediawiki"),
         ("enwiki-latest-pages-articles1.xml-p10p30302.bz2", "mediawiki"),
         ("d.XML.GZ", "mediawiki"),
-        ("gs://b/x.jsonl.zst", "jsonl"),
+        ("memory://b/x.jsonl.zst", "jsonl"),
         ("x.ndjson", "jsonl"),
         ("x.parquet", "parquet"),
         ("psgs_w100.tsv.gz", "psgs"),

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from rag_ops.articles import formats, lines, reading
+from rag_ops.articles import lines, options, reading
 from rag_ops.articles.dropped import Dropped
-from rag_ops.articles.formats import InputOptions
+from rag_ops.articles.options import InputOptions
 from rag_ops.articles.reading import plan_splits, read_split
 from rag_ops.errors import InputError
 from rag_ops.storage import compression, store
@@ -37,8 +37,8 @@ def jsonl(rows: list[dict]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def read(path, **options) -> tuple[list[tuple[str, str, str]], Dropped]:
-    settings = InputOptions(**options)
+def read(path, **more) -> tuple[list[tuple[str, str, str]], Dropped]:
+    settings = InputOptions(**more)
     dropped = Dropped()
     splits = plan_splits([str(path)], settings)
     assert [split.ordinal for split in splits] == list(range(len(splits)))
@@ -120,7 +120,7 @@ def test_a_tsv_with_quoted_line_ends_is_the_same_in_any_splits(tmp_path, order, 
 def test_a_larger_input_has_larger_splits_and_no_more_of_them(tmp_path, monkeypatch):
     (tmp_path / "a.tsv").write_text("".join(f"{n}\tsome words\tT\n" for n in range(2000)))
     (tmp_path / "b.tsv").write_text("".join(f"{n}\tsome words\tT\n" for n in range(2000, 4000)))
-    monkeypatch.setattr(formats, "SPLIT_BYTES", 100)
+    monkeypatch.setattr(options, "SPLIT_BYTES", 100)
     monkeypatch.setattr(reading, "SPLIT_BYTES", 100)
     names = [str(tmp_path / name) for name in ("a.tsv", "b.tsv")]
     for files in (names[:1], names):

@@ -8,7 +8,7 @@ import pytest
 from rag_ops.articles import shuffle
 from rag_ops.articles.article import UNKNOWN, Article, NoArticle, Split
 from rag_ops.articles.dropped import Dropped
-from rag_ops.articles.formats import InputOptions
+from rag_ops.articles.options import InputOptions
 from rag_ops.articles.splitting import Cutting
 from rag_ops.errors import InputError
 from schemas import passages

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rag_ops.markup.parts import Wanted
 from rag_ops.markup.siteinfo import SiteInfo
-from rag_ops.markup.wikitext import LANGUAGES, to_text
+from rag_ops.markup.wikitext import LANGUAGES, to_parts, to_text
 
 FORBIDDEN = ("|", "{{", "}}", "[[", "]]", "<ref")
 
@@ -208,3 +209,10 @@ def test_no_real_page_leaves_markup_or_holes(pages):
             assert hole not in text, (title, hole, text[max(0, text.find(hole) - 60) :][:120])
         kept += len(text)
     assert 0.45 < kept / sum(map(len, pages.values())) < 0.5  # 0.57 is what the parser's own strip_code keeps
+
+
+@pytest.mark.parametrize("mark", [chr(0xE000 + number) for number in range(8)])
+def test_a_page_with_the_marks_of_the_rules_in_it_loses_them(mark: str) -> None:
+    text = f"One.\n{mark}h7\ue005\n{mark}t7\ue005\n{{|\n! a !! {mark}9\ue007\n|-\n| b || c\n|}}\nTwo."
+    for part in to_parts(text, wanted=Wanted(tables=True, captions=True)):
+        assert not any("\ue000" <= character <= "\ue007" for character in part.text)

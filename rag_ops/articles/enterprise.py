@@ -1,0 +1,154 @@
+"""Wikimedia Enterprise's snapshots: NDJSON, also in a tar archive, with the HTML that Parsoid renders.
+
+https://enterprise.wikimedia.com/docs/data-dictionary/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import IO, Any
+
+from rag_ops import machine
+from rag_ops.articles.article import Split
+from rag_ops.articles.dropped import TOO_COMPLEX, TOO_LONG
+from rag_ops.articles.lines import MAX_LINE_BYTES, json_object
+from rag_ops.articles.options import InputOptions
+from rag_ops.articles.source_format import Cut, Row
+from rag_ops.articles.wiki_format import (
+    DISAMBIGUATION,
+    EMPTY,
+    REDIRECT,
+    Head,
+    WikiFormat,
+    first_keys,
+    head_of,
+    inner,
+)
+from rag_ops.errors import InputError
+from rag_ops.markup import bounded, html, wikitext
+from rag_ops.markup.pages import is_disambiguation, is_redirect
+from rag_ops.markup.parts import Part
+from rag_ops.markup.siteinfo import SiteInfo
+from rag_ops.storage import compression, store, tar
+
+ARCHIVES = (".tar", ".tgz", *(f".tar{suffix}" for suffix in compression.COMPRESSIONS))
+LINES = (".ndjson", ".json", ".jsonl")  # suffixes of an archive's members that are read
+BODY = "article_body"
+
+
+class Enterprise(WikiFormat):
+    """NDJSON, or a tar archive of it, which one worker reads as a stream."""
+
+    name, keys, needs = "enterprise", frozenset((BODY, "name")), (BODY,)
+
+    def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
+        if not is_archive(url):
+            yield from super().cuts(url, options)
+            return
+        self._check(first_keys(archive_rows(url)), url)
+        yield 0, None
+
+    def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
+        return archive_rows(split.url) if is_archive(split.url) else super().rows(split, options)
+
+    def head(self, row: dict[str, Any], source: Callable[[], str]) -> Head:
+        moment = row.get("date_modified"), inner(row, "version", "identifier")
+        language, wiki = (inner(row, name, "identifier") for name in ("in_language", "is_part_of"))
+        head = head_of(source, row.get("identifier"), row.get("name"), moment=moment, code=language, wiki=wiki)
+        number = inner(row, "namespace", "identifier")
+        return dataclasses.replace(head, namespace=number if isinstance(number, int) else 0)
+
+    def parts(self, row: dict[str, Any], head: Head, site: SiteInfo, options: InputOptions) -> Sequence[Part] | str:
+        page, source = (inner(row, BODY, name) for name in ("html", "wikitext"))
+        source = source if isinstance(source, str) else ""
+        if len(source) <= wikitext.MAX_PAGE_CHARS:
+            if is_redirect(source, site):
+                return REDIRECT
+            if is_disambiguation(head.title, source, site) or _lists_meanings(row, site):
+                return DISAMBIGUATION
+        if isinstance(page, str) and page.strip():
+            return html_parts(page, site, options)
+        if not source.strip():
+            return EMPTY
+        found = bounded.render_parts(source, site, options.parts)
+        return TOO_COMPLEX if found is None else found
+
+
+def html_parts(page: str, site: SiteInfo, options: InputOptions) -> Sequence[Part] | str:
+    """The parts of a page in HTML, or the reason why it is no article."""
+    if len(page) > html.MAX_PAGE_CHARS:
+        return TOO_LONG
+    found = html.render(page, site, options.parts)
+    if found is None:
+        return TOO_COMPLEX
+    return REDIRECT if found.redirect else DISAMBIGUATION if found.disambiguates else found.parts
+
+
+def _lists_meanings(row: dict[str, Any], site: SiteInfo) -> bool:
+    """Whether a template that the article calls says that it is a disambiguation page."""
+    called = row.get("templates")
+    names = [inner(one, "name") for one in called] if isinstance(called, list) else []
+    calls = "".join(f"{{{{{name}}}}}" for name in names if isinstance(name, str) and not set(name) & set("{}|[]"))
+    return is_disambiguation("", calls, site)
+
+
+def is_archive(url: str) -> bool:
+    """Whether a file is a tar archive by its name."""
+    return store.name_of(url).lower().endswith(ARCHIVES)
+
+
+def archive_rows(url: str) -> Iterator[Row]:
+    """Yields the articles of all NDJSON files in an archive.
+
+    Raises:
+        InputError: there is no such file in it, a line is not JSON, or the archive is cut or none.
+    """
+    number = 0
+    with store.open_read(url) as raw, _reading(url):
+        for name, content in tar.members(_opened(raw, url)):
+            if not name.lower().endswith(LINES):
+                continue
+            number += 1
+            for line_number, line in enumerate(_lines(content, f"{url}, {name}"), 1):
+                if line.strip():
+                    source = partial("{}, {}, line {}".format, url, name, line_number)
+                    yield source, json_object(line, source)
+    if not number:
+        raise InputError(
+            "the archive has no NDJSON",
+            value=url,
+            expected=f"files with {', '.join(LINES)} in it, as in Wikimedia Enterprise's snapshots",
+            remedy="unpack another archive, and give --input its files",
+        )
+
+
+def _opened(raw: IO[bytes], url: str) -> IO[bytes]:
+    name = store.name_of(url).lower()
+    return compression.decompressed(raw, "x.gz" if name.endswith(".tgz") else url)
+
+
+@contextlib.contextmanager
+def _reading(url: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except compression.BAD_COMPRESSION as error:
+        machine.check(error)
+        raise InputError(
+            f"the archive cannot be read ({error})", value=url, expected="a whole file", remedy="download it again"
+        ) from error
+
+
+def _lines(content: IO[bytes], place: str) -> Iterator[bytes]:
+    for number, line in enumerate(iter(lambda: content.readline(MAX_LINE_BYTES + 1), b""), 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(
+                f"a line is longer than {MAX_LINE_BYTES >> 20} MiB",
+                value=f"{place}, line {number}",
+                expected="one article a line",
+            )
+        yield line
