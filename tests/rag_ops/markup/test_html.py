@@ -158,7 +158,7 @@ def test_hostile_pages_end_in_linear_time(piece):
     begun = "<table>" if piece.startswith(("<td", "<caption")) else ""
     render(begun + piece * 30)  # patterns are compiled
     seconds = []
-    for times in (500, 4_000):
+    for times in (300, 2_400):
         started = time.process_time()
         found = render(begun + piece * times, wanted=ALL)
         seconds.append(time.process_time() - started)
@@ -240,7 +240,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(PIECES, max_size=40).map("".join))
 def test_no_page_raises_or_leaves_markup(page):
     for part in render(page, wanted=ALL).parts:
