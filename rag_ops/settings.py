@@ -135,8 +135,9 @@ def check(settings: Any) -> None:
     Raises:
         InputError: a value is out of range, not a number or not one of the choices; the line names the flag.
     """
-    hints = hints_of(type(settings))
-    for name, one in declared(type(settings)).items():
+    cls: type = type(settings)
+    hints = hints_of(cls)
+    for name, one in declared(cls).items():
         value, kind = getattr(settings, name), _kind_of_hint(hints[name])[0]
         many = isinstance(value, Sequence) and not isinstance(value, str)
         for each in value if many else [value]:
