@@ -18,6 +18,7 @@ setup(
         "pipelines.demo": ["data/*"],
         "rag_ops.evaluation": ["*.html", "*.js", "*.svg"],
         "rag_ops.articles": ["*.tsv"],
+        "rag_ops.models": ["*.tsv"],
         "rag_ops.markup": ["*.tsv", "languages.txt"],
     },
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},

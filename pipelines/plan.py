@@ -10,7 +10,7 @@ from pipelines.console.command import Command, say
 from pipelines.console.options import (
     VECTOR_DTYPES,
     Options,
-    compute_dtype_setting,
+    embed_dtype_setting,
     n_docs_setting,
     shard_memory_setting,
     spec_setting,
@@ -44,7 +44,7 @@ class PlanOptions(Options):
         None, "numbers of a vector; by default the encoder's, or 768", at_least=1, at_most=1 << 16
     )
     dtype: str = setting("float16", "of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
-    compute_dtype: str = compute_dtype_setting()
+    compute_dtype: str = embed_dtype_setting()
     spec: str = spec_setting()
     shard_memory: str = shard_memory_setting()
     num_shards: int | None = setting(None, "index shards", group="index", at_least=1, at_most=defaults.MAX_SHARDS)

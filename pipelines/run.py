@@ -60,7 +60,8 @@ def make_options(given: Mapping[str, Any]) -> RunOptions:
             fixed |= {stage.source.folder: store.join(workspace.workspace, stage.source.folder), "num_shards": None}
         if given.get("previous"):
             fixed["previous"] = store.join(given["previous"], stage.folder)
-        options[stage.name] = command.make(given, **fixed)
+        narrow = stage.name == "answer" and given.get("compute_dtype") == "int8"  # which is for passages alone
+        options[stage.name] = command.make({**given, "compute_dtype": "auto"} if narrow else given, **fixed)
     return RunOptions(workspace, options)
 
 

@@ -40,6 +40,15 @@ class ChunkInfo(TypedDict, total=False):
     dropped_templates: dict[str, int]  # calls in articles, by template: the 50 that are dropped most often
 
 
+class Fidelity(TypedDict):
+    """How near embeddings of a narrow dtype come to float32's, on a sample of the passages."""
+
+    cosine: float  # of the two vectors of a passage, on average
+    recall_at_20: float  # of the 20 nearest passages by float32's vectors
+    queries: int  # passages whose neighbours were looked for
+    among: int  # passages that they were looked for in
+
+
 class EmbedInfo(Encoded, total=False):
     """Of embed."""
 
@@ -47,6 +56,10 @@ class EmbedInfo(Encoded, total=False):
     lower_case: bool
     contexts: str  # "title_section" if sections stand behind titles; titles alone if it is not said
     compute_dtype: str  # of the encoder's arithmetic; float32 if it is not said
+    engine: str  # "onednn" on CPUs, "cuda" on GPUs; not said if only the workers know
+    quantised: str  # file of the int8 model
+    quantised_sha256: str
+    fidelity: dict[str, float]  # see Fidelity; of bfloat16 and int8 on CPUs
     execution: dict[str, Any]  # device, threads, batch_tokens
 
 
@@ -155,6 +168,8 @@ class Stage:
             return f"its info.dimension is {info['dimension']!r}, not 1 to {MAX_DIMENSION}"
         if info.get("dtype", "float16") not in ("float16", "float32"):
             return f"its info.dtype is {info['dtype']!r}, not float16 or float32"
+        if info.get("quantised", QUANTISED) != QUANTISED:
+            return f"its info.quantised is {info['quantised']!r}, not {QUANTISED}"
         if info.get("trained") not in (None, TRAINED):
             return f"its info.trained is {info['trained']!r}, not {TRAINED}"
         if low := [name for name, value in info.get("search", {}).items() if value < 1]:
@@ -218,9 +233,10 @@ INDEX = Stage("index", "index", "faiss", "vectors", IndexInfo, ("embeddings", "p
 ANSWER = Stage("answer", "answers", "parquet", "questions", AnswerInfo, ("index",), INDEX, config=AnswerConfig)
 STAGES = {stage.name: stage for stage in (CHUNK, EMBED, INDEX, ANSWER)}  # in the order in which they run
 TRAINED = "trained.faiss"  # of an index: trained and empty; no shard, but kept with a record
+QUANTISED = "quantised.safetensors"  # of embeddings: the encoder's int8 matrices; likewise
 
 _ANY_SHARD = "|".join(rf"{stage.folder}-\d{{5,}}-of-\d{{5,}}\.{stage.suffix}" for stage in STAGES.values())
-_WRITTEN = re.compile(rf"{_ANY_SHARD}|{re.escape(TRAINED)}")
+_WRITTEN = re.compile(rf"{_ANY_SHARD}|{re.escape(TRAINED)}|{re.escape(QUANTISED)}")
 
 
 def is_written_name(name: str) -> bool:

@@ -41,6 +41,14 @@ compute_dtype_setting = partial(
     group="workers",
     choices=("auto", "float32", "bfloat16", "float16"),
 )
+embed_dtype_setting = partial(
+    setting,
+    "auto",
+    "of the encoder's arithmetic: auto, float32, bfloat16, float16 or, on a CPU, int8; auto is bfloat16 on a GPU, and "
+    "on a CPU that has instructions for it, else float32",
+    group="workers",
+    choices=("auto", "float32", "bfloat16", "float16", "int8"),
+)
 spec_setting = partial(
     setting,
     "auto",

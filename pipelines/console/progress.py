@@ -16,7 +16,7 @@ from tqdm import tqdm
 from pipelines.console import events
 from rag_ops.storage import store
 from rag_ops.storage.stages import RECORD_SUFFIX
-from schemas.layout import TRAINED
+from schemas.layout import QUANTISED, TRAINED
 
 POLL_SECS = 0.5
 PLAIN_LINE_SECS = 10.0  # without a terminal: a line at most this often
@@ -114,7 +114,8 @@ def shards_of(url: str, total: int) -> Callable[[], tuple[int, int]]:
 
     def count() -> tuple[int, int]:
         names = store.names_in(store.join(url, store.INCOMPLETE))
-        done = sum(name.endswith(RECORD_SUFFIX) and name != TRAINED + RECORD_SUFFIX for name in names)
+        finished = {name.removesuffix(RECORD_SUFFIX) for name in names if name.endswith(RECORD_SUFFIX)}
+        done = len(finished - {TRAINED, QUANTISED})
         return min(done, total), total
 
     return count

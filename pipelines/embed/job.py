@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import RunInference
 
+from pipelines.embed import precision
 from pipelines.embed.options import EmbedOptions
+from pipelines.embed.precision import Precision
 from pipelines.runners import launch
 from pipelines.runners.counters import StepCounters, live_rows
 from pipelines.transforms.inference import EncoderHandler, ModelSettings, TextUnit, VectorUnit
@@ -27,7 +29,7 @@ from pipelines.transforms.stage_job import (
     rows_done,
     stage_job,
 )
-from rag_ops.defaults import COMPUTE_DTYPES, TITLE, TITLE_SECTION
+from rag_ops.defaults import TITLE, TITLE_SECTION
 from rag_ops.errors import InputError, JobError
 from rag_ops.models import checkpoints
 from rag_ops.retrieval import previous_vectors
@@ -39,7 +41,7 @@ from rag_ops.storage.rows import hash_words
 from rag_ops.storage.stages import StageOutput, config_differences, is_finished, write_shard
 from rag_ops.storage.verify import check_digests
 from schemas import embeddings
-from schemas.layout import EMBED
+from schemas.layout import EMBED, QUANTISED
 from schemas.manifest import Manifest
 from schemas.passages import heading
 
@@ -76,16 +78,27 @@ class Piece:
     locations: np.ndarray | None = None
 
 
-@begins_again
 def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     """Runs the job and returns what it wrote; shards whose passages and settings hold are reused.
 
     Raises:
         InputError: no passages, no encoder, or an output of another configuration.
+        JobError: vectors in the dtype that was asked for are too far from float32's.
     """
+    try:
+        return _run(options, beam_arguments)
+    except precision.TooCoarseError as error:
+        if error.precision.settled:
+            raise
+        logger.warning("embed: --compute_dtype auto is float32 here: %s", error)
+        return _run(dataclasses.replace(options, compute_dtype="float32"), beam_arguments)
+
+
+@begins_again
+def _run(options: EmbedOptions, beam_arguments: Sequence[str]) -> StageRun:
     started = time.monotonic()
     model = InputStates(checkpoints.local_files(options.encoder))
-    known, config = _planned(options, beam_arguments)
+    known, config, arithmetic = _planned(options, beam_arguments)
     source = read_manifest(options.passages, "chunk")
     if options.contexts == TITLE_SECTION:
         _check_sections(options.passages, source)
@@ -103,7 +116,11 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
                 check_digests(options.previous, earlier)
         if done := job.reuse(verify=options.verify):
             return done
+        threads = job.threads(options.workers.threads)
+        fidelity = precision.measure(options, source, arithmetic, threads, output)
         job.begin(options)
+        precision.keep_measured(output, fidelity)
+        _write_quantised(output, arithmetic)
         tasks = [
             EmbedTask(
                 store.join(options.passages, shard.path),
@@ -119,15 +136,31 @@ def run(options: EmbedOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         job.spread(partial(_processes, options, todo), [options.passages])
         workers = options.workers.with_threads(job.threads(options.workers.threads))
         options = dataclasses.replace(options, workers=workers)
-        settings = ModelSettings(options.encoder, options.workers, options.max_tokens, str(known["compute_dtype"]))
+        quantised = None if arithmetic.quantised is None else store.join(options.output, QUANTISED)
+        settings = ModelSettings(options.encoder, workers, options.max_tokens, arithmetic.dtype, quantised)
         metrics = _encode(options, settings, job, todo, previous) if todo else {}
         left = [task for task in todo if not is_finished(options.output, task.name, task.fingerprint)]
         if previous and left:
             logger.warning("embed: this machine gives other vectors than --previous has: %d shards anew", len(left))
             metrics = _added(metrics, _encode(options, settings, job, left, None))
         info = {**known, "passages_digest": source.digest, "execution": options.workers.execution}
+        if fidelity is not None:
+            info["fidelity"] = fidelity
         report = _report(options, metrics, started)
-        return job.finish({"passages": options.passages}, info, metrics, report=report)
+        keep = [] if quantised is None else [QUANTISED]
+        return job.finish({"passages": options.passages}, info, metrics, keep=keep, report=report)
+
+
+def _write_quantised(output: StageOutput, arithmetic: Precision) -> None:
+    """Writes the int8 model, if there is one, beside the vectors."""
+    if (data := arithmetic.quantised) is not None:
+        fingerprint = output.shard_fingerprint(["quantised", arithmetic.digest])
+
+        def write(file: Any) -> int:
+            file.write(data)
+            return 0
+
+        write_shard(output.url, QUANTISED, fingerprint, write)
 
 
 def _processes(options: EmbedOptions, todo: Sequence[EmbedTask]) -> int:
@@ -177,8 +210,10 @@ def check(options: EmbedOptions, beam_arguments: Sequence[str], known: Mapping[s
     return _planned(options, beam_arguments)[0]
 
 
-def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the encoder says for the manifest, and the configuration, checked against what else does not need passages.
+def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], Precision]:
+    """What the manifest says of the encoder, the configuration and the arithmetic; checked as far as it can be.
+
+    Of what the job reads, the passages may not be there yet.
 
     Raises:
         InputError: no encoder, a device or --previous that does not serve, or an output of another configuration.
@@ -194,11 +229,10 @@ def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict
         "max_tokens": options.max_tokens,
         "dtype": options.dtype,
     }
-    computed_in = compute_dtype(options, beam_arguments)
-    if computed_in != "float32":  # so that vectors of before there was a choice stay reusable
-        config["compute_dtype"] = computed_in
     if options.contexts != TITLE:  # likewise
         config["contexts"] = options.contexts
+    arithmetic = precision.settle(options, beam_arguments, config)
+    config |= arithmetic.config()
     if options.previous:
         _check_previous(options, config)
     StageOutput(options.output, "embed", config, {}).check(options.overwrite)
@@ -210,26 +244,10 @@ def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict
         "normalize": encoder.normalize,
         **{name: described[name] for name in ("prompt", "lower_case") if name in described},
         "dtype": options.dtype,
-        "compute_dtype": computed_in,
+        **arithmetic.info(),
         "contexts": options.contexts,
     }
-    return info, config
-
-
-def compute_dtype(options: EmbedOptions, beam_arguments: Sequence[str]) -> str:
-    """The dtype that all workers of a job compute in; that of --compute_dtype auto follows from what is known here.
-
-    Of `--device auto` on other machines nothing is known, and workers with and without a GPU must give one kind of
-    vectors: float32.
-    """
-    device = options.workers.worker_device
-    if options.compute_dtype != "auto":
-        return options.compute_dtype
-    if device == "auto" and launch.is_local(beam_arguments):
-        from rag_ops.compute import devices
-
-        device = devices.pick_device(device)
-    return COMPUTE_DTYPES[device]
+    return info, config, arithmetic
 
 
 def _check_sections(url: str, source: Manifest) -> None:

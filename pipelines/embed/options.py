@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from pipelines.console.options import VECTOR_DTYPES, StageOptions, compute_dtype_setting
+from pipelines.console.options import VECTOR_DTYPES, StageOptions, embed_dtype_setting
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.defaults import CONTEXTS, TITLE
 from rag_ops.settings import setting
@@ -17,7 +17,13 @@ class EmbedOptions(StageOptions):
     passages: str = setting(..., "output of ragbeam chunk", metavar="DIR")
     encoder: str = setting(..., "context encoder: directory, URL or hub id", metavar="MODEL")
     dtype: str = setting("float16", "of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
-    compute_dtype: str = compute_dtype_setting()
+    compute_dtype: str = embed_dtype_setting()
+    min_fidelity: float = setting(
+        0.99,
+        "recall@20 of float32's neighbours under which bfloat16 and int8 are refused on a CPU, and auto is float32",
+        group="workers",
+        within=(0.0, 1.0),
+    )
     max_tokens: int | None = setting(
         None, "cut passages to this many tokens; by default the model's limit", at_least=1, memory=True
     )

@@ -80,12 +80,14 @@ class ModelSettings:
         workers: device and threads to run it on.
         max_tokens: longest input; None for the model's own limit.
         dtype: dtype of the arithmetic; "auto" is bfloat16 on a GPU, float32 on a CPU and for questions' vectors.
+        quantised: URL of an encoder's int8 model, which "int8" needs.
     """
 
     name: str
     workers: WorkerOptions
     max_tokens: int | None = None
     dtype: str = "auto"
+    quantised: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +136,11 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
         """Loads the encoder."""
         from rag_ops.models import checkpoints, encoder
 
-        settings = self._settings
+        settings, linears = self._settings, {}
+        if settings.quantised is not None:
+            from rag_ops.models import quantisation
+
+            linears = quantisation.read(settings.quantised)
         return encoder.Encoder.load(
             checkpoints.find_model(settings.name),
             role=self._role,
@@ -142,6 +148,7 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
             threads=settings.workers.cpu_threads,
             max_tokens=settings.max_tokens,
             dtype=settings.dtype,
+            linears=linears,
         )
 
     def work(self, unit: TextUnit, model: Any, counters: StepCounters) -> VectorUnit:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from rag_ops.compute import processor
+
 
 class PackedLinear(torch.nn.Module):
-    """y = activation(x Wᵀ + b), float32 on a CPU, for inference.
+    """y = activation(x Wᵀ + b), float32 or bfloat16 on a CPU, for inference.
 
     Args:
         weight: (out, in). If oneDNN cannot pack it, it is used as it is, with the same results up to rounding.
@@ -26,8 +28,7 @@ class PackedLinear(torch.nn.Module):
         self._weight, self._bias, self._activation = weight.detach(), bias, activation
         self._packed = can_pack(weight)
         if self._packed:
-            with torch.inference_mode():
-                self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight.contiguous(), None)
+            self._weight = pack(self._weight)
         self.weight = torch.empty(0, dtype=weight.dtype, device=weight.device)  # T5's layers look at its dtype
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -38,10 +39,17 @@ class PackedLinear(torch.nn.Module):
         return y if self._activation == "none" else getattr(functional, self._activation)(y)
 
 
+def pack(weight: torch.Tensor) -> torch.Tensor:
+    """Weights (out, in) in oneDNN's layout, which only its operators take."""
+    with torch.inference_mode():
+        return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
+
+
 def can_pack(weight: torch.Tensor) -> bool:
-    """Whether oneDNN takes these weights: float32 on a CPU that it supports."""
+    """Whether oneDNN takes these weights: float32 on a CPU, or bfloat16 on one that has instructions for it."""
     known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    return known and weight.device.type == "cpu" and weight.dtype == torch.float32
+    dtype = str(weight.dtype).removeprefix("torch.")
+    return known and weight.device.type == "cpu" and dtype in ("float32", "bfloat16") and processor.computes(dtype)
 
 
 def is_altered(module: torch.nn.Module) -> bool:

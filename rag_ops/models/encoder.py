@@ -21,7 +21,7 @@ import inspect
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -29,12 +29,13 @@ import numpy as np
 import torch
 
 from rag_ops import heap, machine
-from rag_ops.compute import batching
+from rag_ops.compute import batching, processor
 from rag_ops.compute.attention import never_look_at_masks
 from rag_ops.compute.devices import pick_device, pick_dtype, torch_threads
 from rag_ops.compute.packed_linear import pack_linears
 from rag_ops.defaults import ENCODER_BATCH_ROWS, ENCODER_BATCH_TOKENS
 from rag_ops.errors import JobError
+from rag_ops.models.bert_layers import Linear, Place, pack_layers
 from rag_ops.models.checkpoints import encoder_config
 from rag_ops.models.loading import load_encoder, load_encoder_tokenizer, longest_input
 from rag_ops.models.sentence_encoders import EncoderConfig
@@ -87,7 +88,14 @@ class Encoder:
         dimension: numbers of a vector.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, config: EncoderConfig, device: str, threads: int):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        config: EncoderConfig,
+        device: str,
+        threads: int,
+    ):
         self.config = config
         self._model = model.to(device).eval()
         if device != "cpu":
@@ -115,6 +123,7 @@ class Encoder:
         threads: int = 2,
         max_tokens: int | None = None,
         dtype: str = "auto",
+        linears: Mapping[Place, Linear] | None = None,
     ) -> Encoder:
         """Loads the encoder in a local directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model.
 
@@ -124,16 +133,26 @@ class Encoder:
             device: "auto", "cpu" or "cuda".
             threads: torch threads on a CPU.
             max_tokens: cuts inputs shorter than the model's own limit does.
-            dtype: "float32", "bfloat16" or "float16", of the weights and the arithmetic; "auto" is bfloat16 for
-                passages on a GPU, else float32: questions are few, and their rounding would be on top of the passages'.
+            dtype: "float32", "bfloat16" or "float16", of the weights and the arithmetic; "int8" is bfloat16 but for
+                `linears`; "auto" is bfloat16 for passages on a GPU, else float32.
+            linears: what computes some of the matrices, for int8: see `quantisation`.
 
         Raises:
             InputError: not an encoder, or the wrong side of a DPR pair.
-            JobError: the device is absent.
+            JobError: the device is absent, or the processor has no instructions for the dtype.
         """
         config, device = encoder_config(directory, role), pick_device(device)
+        if device == "cpu":
+            processor.check(dtype)
+        elif dtype == "int8":
+            raise JobError("int8 is for CPUs", value=f"--device {device}", remedy="give --device cpu")
         tokenizer = load_encoder_tokenizer(directory)
-        model = load_encoder(directory, role, pick_dtype(dtype, device if role == "context" else "cpu"))
+        if device == "cpu" and dtype in processor.INSTRUCTIONS:
+            model = load_encoder(directory, role)
+            if not pack_layers(model, linears or {}):
+                model = model.to(torch.bfloat16)
+        else:
+            model = load_encoder(directory, role, pick_dtype(dtype, device if role == "context" else "cpu"))
         limits = config.max_tokens, longest_input(model, config.max_tokens), max_tokens or config.max_tokens
         config = dataclasses.replace(config, max_tokens=min(limits))
         return cls(model, tokenizer, config, device, threads)
@@ -225,6 +244,11 @@ class Encoder:
         for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
             fail(row, f"its vector is not finite in {np.dtype(dtype).name}")
         return vectors, truncated
+
+    def encode_alone(self, title: str, text: str) -> np.ndarray:
+        """The vector of a passage in a batch of its own, without padding, float32 (dimension,); for a CPU."""
+        (row,) = self.tokenize([title], [text])
+        return self._encode_batch([row], (1, len(row.ids)))[0]
 
     def _batches(
         self,

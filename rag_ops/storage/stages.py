@@ -113,6 +113,16 @@ class StageOutput:
         with locks.directory_held(store.filesystem(self.url)[1]) as held:
             yield held
 
+    def continued(self) -> dict[str, Any] | None:
+        """The configuration of the stage's shards that are there, finished or not; None if there are none."""
+        manifest = find_manifest(self.url)
+        if manifest is None and not finished_shards(self.url):
+            return None
+        owner = self._owner(manifest)
+        if owner is None or owner.get("stage") != self.stage:
+            return None
+        return {name: value for name, value in owner.items() if name != "stage"}
+
     def finished(self, verify: bool = False) -> Manifest | None:
         """The manifest, if the directory already holds exactly what this stage would write; else None.
 

@@ -169,7 +169,7 @@ def _damaged(url: str, manifest: Manifest) -> Iterator[tuple[ShardRecord, str]]:
 
 
 def _left_over(url: str, manifest: Manifest) -> list[str]:
-    kept = {shard.path for shard in manifest.shards} | {manifest.info.get("trained")}
+    kept = {shard.path for shard in manifest.shards} | {manifest.info.get("trained"), manifest.info.get("quantised")}
     left = [
         name
         for name in store.names_in(url)

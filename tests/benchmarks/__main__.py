@@ -15,8 +15,8 @@ from pathlib import Path
 from tests.benchmarks.running import run_all
 
 NAMES = (
-    *("chunk", "dump", "embed", "answer", "decode", "index", "ivf", "specs", "memory", "plan", "finetune", "reader"),
-    *("rows", "markup", "tables", "fuzz", "arguments"),
+    *("chunk", "dump", "embed", "precision", "openvino", "answer", "decode", "index", "ivf", "specs", "memory", "plan"),
+    *("finetune", "reader", "rows", "markup", "tables", "fuzz", "arguments"),
     *("flink", "gpu"),
 )
 

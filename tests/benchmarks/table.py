@@ -12,7 +12,9 @@ MEASURED = Path(__file__).with_name("measured.jsonl")
 README = Path(__file__).parents[2] / "README.md"
 RULE = "|---|---|---|---|"
 BEGIN, END = "<!-- Written by make bench-table. -->", "<!-- As far as here. -->"
-SHOWN = ("chunk", "dump", "embed", "answer", "decode", "index", "memory", "flink", "gpu")  # the rest is in the file
+SHOWN = (  # the rest is in the file
+    *("chunk", "dump", "embed", "precision", "openvino", "answer", "decode", "index", "memory", "flink", "gpu"),
+)
 
 
 class TableError(Exception):

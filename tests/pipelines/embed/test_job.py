@@ -1,15 +1,12 @@
 """The arithmetic of the encoder: what is computed in, what the output says of it, and what can be reused."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from pipelines.embed import job
-from pipelines.embed.options import EmbedOptions
-from pipelines.transforms.model_workers import WorkerOptions
-from rag_ops.compute import devices
+from rag_ops.compute import processor
 from rag_ops.models.encoder import Encoder
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet, write_parquet
@@ -26,9 +23,10 @@ def passages(tmp_path_factory):
     return directory / "p"
 
 
+@pytest.mark.skipif(not processor.computes("bfloat16"), reason="the processor has no instructions for bfloat16")
 def test_bfloat16_is_the_users_choice_on_a_cpu_and_another_configuration(passages, sentence_encoder, tmp_path, capsys):
     command = ["embed", "--passages", passages, "--encoder", sentence_encoder, "--dtype", "float32", "--device", "cpu"]
-    ragbeam(*command, "--output", tmp_path / "wide")
+    ragbeam(*command, "--output", tmp_path / "wide", "--compute_dtype", "float32")
     ragbeam(*command, "--output", tmp_path / "narrow", "--compute_dtype", "bfloat16")
     wide, narrow = (read_manifest(str(tmp_path / name), "embed") for name in ("wide", "narrow"))
     # Without the choice there were these names alone: such an output is reused.
@@ -53,33 +51,6 @@ def test_bfloat16_is_the_users_choice_on_a_cpu_and_another_configuration(passage
         manifest = read_manifest(str(tmp_path / name), "embed")
         vectors = as_matrix(read_parquet(f"{tmp_path / name}/{manifest.shards[0].path}", ["vector"])["vector"])
         assert np.array_equal(vectors, expected)
-
-
-@pytest.mark.parametrize(
-    ("device", "gpu_here", "runner", "wanted", "expected"),
-    [
-        ("auto", False, "direct", "auto", "float32"),
-        ("auto", True, "direct", "auto", "bfloat16"),
-        ("cpu", True, "direct", "auto", "float32"),
-        ("cuda", False, "flink", "auto", "bfloat16"),
-        ("auto", True, "flink", "auto", "float32"),
-        ("auto", True, "flink", "bfloat16", "bfloat16"),
-        ("cuda", True, "direct", "float32", "float32"),
-    ],
-)
-def test_one_dtype_for_all_workers(device, gpu_here, runner, wanted, expected, monkeypatch):
-    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: gpu_here)
-    options = EmbedOptions(
-        passages="p", encoder="e", output="o", compute_dtype=wanted, workers=WorkerOptions(device=device)
-    )
-    assert job.compute_dtype(options, ["--runner", runner]) == expected
-
-
-def test_gpus_that_are_asked_of_dataflow_compute_in_bfloat16():
-    workers = WorkerOptions(accelerator="type:nvidia-l4;count:1;install-nvidia-driver")
-    options = EmbedOptions(passages="p", encoder="e", output="o", workers=workers)
-    assert job.compute_dtype(options, ["--runner", "dataflow"]) == "bfloat16"
-    assert job.compute_dtype(dataclasses.replace(options, compute_dtype="float16"), []) == "float16"
 
 
 @pytest.mark.parametrize(("max_tokens", "warns"), [(8, True), (None, False)])
@@ -119,6 +90,7 @@ def test_sections_stand_behind_titles_if_asked_for_and_all_that_follows_says_so(
 ):
     passages = sections / "passages"
     command = ["embed", "--passages", passages, "--encoder", sentence_encoder, "--dtype", "float32"]
+    command += ["--compute_dtype", "float32"]
     ragbeam(*command, "--output", tmp_path / "plain")
     ragbeam(*command, "--output", tmp_path / "both", "--contexts", "title_section")
     plain, both = (read_manifest(str(tmp_path / name), "embed") for name in ("plain", "both"))
