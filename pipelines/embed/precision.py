@@ -19,9 +19,10 @@ import pyarrow as pa
 
 from pipelines.embed.options import EmbedOptions
 from pipelines.runners import launch
+from pipelines.transforms.arithmetic import device_of, encoder_dtype
 from rag_ops import heap
 from rag_ops.compute import processor
-from rag_ops.defaults import COMPUTE_DTYPES, TITLE_SECTION
+from rag_ops.defaults import TITLE_SECTION
 from rag_ops.errors import InputError, JobError
 from rag_ops.models import checkpoints
 from rag_ops.storage import store
@@ -106,12 +107,12 @@ def settle(options: EmbedOptions, beam_arguments: Sequence[str], config: Mapping
         InputError: int8 for a GPU, or an encoder that can't compute in it.
         JobError: this machine, which must measure it, can't compute in the dtype.
     """
-    device, dtype = device_of(options, beam_arguments), options.compute_dtype
+    device, dtype = device_of(options.workers, beam_arguments), options.compute_dtype
     before = _before(options, config)
     if dtype == "auto" and before:
         dtype = before[0].get("compute_dtype", "float32")
     elif dtype == "auto":
-        dtype = auto_dtype(device, launch.is_local(beam_arguments))
+        dtype = encoder_dtype(device, launch.is_local(beam_arguments))
     if dtype == "int8" and device != "cpu":
         raise InputError(
             "int8 is for CPUs",
@@ -125,25 +126,6 @@ def settle(options: EmbedOptions, beam_arguments: Sequence[str], config: Mapping
     if dtype == "int8":
         return dataclasses.replace(precision, quantised=_quantised(options, before, str(config["encoder_digest"])))
     return precision
-
-
-def device_of(options: EmbedOptions, beam_arguments: Sequence[str]) -> str:
-    """The device of all workers, "cpu" or "cuda"; "auto" if they are elsewhere and may have either."""
-    device = options.workers.worker_device
-    if device == "auto" and launch.is_local(beam_arguments):
-        from rag_ops.compute import devices
-
-        return devices.pick_device(device)
-    return device
-
-
-def auto_dtype(device: str, local: bool) -> str:
-    """The dtype that auto means on a device.
-
-    Of processors elsewhere nothing is known, and workers with and without a GPU, or the instructions, must give one
-    kind of vectors: float32.
-    """
-    return processor.best_dtype() if device == "cpu" and local else COMPUTE_DTYPES[device]
 
 
 def _before(options: EmbedOptions, config: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from rag_ops.models import calibration, quantisation
 from tests.benchmarks.bench_precision import Way, int8_name, measured, own_ways
-from tests.benchmarks.common import THREADS, NotHereError, Result, encoder, some_passages
+from tests.benchmarks.common import THREADS, NotHereError, Result, encoder, small_encoder, some_passages
 
 PINS = Path(__file__).parent / "peers.txt"
 PEER = Path(__file__).parent / "peer.py"
@@ -35,15 +35,17 @@ class Sizes:
     Attributes:
         parts: of so many parts of the excerpt one is encoded.
         rounds: of each.
+        small: whether a random encoder of one layer takes the place of the demo's.
         backend: of the peer; "torch" runs it with this Python, which has no OpenVINO.
     """
 
     parts: int = 5
     rounds: int = 5
+    small: bool = False
     backend: str = "openvino"
 
 
-TOY = Sizes(parts=120, rounds=1, backend="torch")
+TOY = Sizes(parts=120, rounds=1, small=True, backend="torch")
 
 
 def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
@@ -53,8 +55,9 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         NotHereError: the processor has no instructions for bfloat16 or int8, or the peer cannot be installed.
     """
     pairs = some_passages(directory, sizes.parts, num_shards=1)
-    ways = own_ways(pairs, [calibration.MIN_COSINE])
-    with peers(pairs, sizes.backend) as theirs:
+    model = small_encoder(directory) if sizes.small else encoder()
+    ways = own_ways(model, pairs, [calibration.MIN_COSINE])
+    with peers(model, pairs, sizes.backend) as theirs:
         rates, recall, curve = measured(pairs, ways | theirs, sizes.rounds)
     results = []
     for name, own in (("bf16", "bfloat16"), ("int8", int8_name(calibration.MIN_COSINE))):
@@ -67,7 +70,7 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
 
 
 @contextlib.contextmanager
-def peers(pairs: list[tuple[str, str]], backend: str) -> Iterator[dict[str, Way]]:
+def peers(model: str, pairs: list[tuple[str, str]], backend: str) -> Iterator[dict[str, Way]]:
     """sentence-transformers in a process of its own, in bfloat16 and int8.
 
     Raises:
@@ -90,7 +93,7 @@ def peers(pairs: list[tuple[str, str]], backend: str) -> Iterator[dict[str, Way]
         return answered
 
     settings = {
-        **{"model": encoder(), "backend": backend, "precisions": names, "threads": THREADS, "batch": 8},
+        **{"model": model, "backend": backend, "precisions": names, "threads": THREADS, "batch": 8},
         **{"calibration": list(zip(*quantisation.calibration_texts(), strict=True)), "pairs": pairs},
     }
     with tempfile.TemporaryDirectory() as directory:

@@ -72,13 +72,18 @@ def repeat_excerpt(path: Path, times: int) -> Path:
     return path
 
 
-def small_models(directory: Path) -> tuple[str, str]:
-    """A random encoder of one layer with the demo's tokenizer, and a RAG-Token model of it: enough for memory."""
+def small_encoder(directory: Path) -> str:
+    """A random encoder of one layer with the demo's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(encoder())
     torch.manual_seed(0)
     (directory / "encoder").mkdir()
     config = {"vocab_size": len(tokenizer), "hidden_size": 384, "num_hidden_layers": 1, "num_attention_heads": 6}
-    small = make_sentence_encoder(directory / "encoder", tokenizer, config | {"intermediate_size": 384}, seed=0)
+    return make_sentence_encoder(directory / "encoder", tokenizer, config | {"intermediate_size": 384}, seed=0)
+
+
+def small_models(directory: Path) -> tuple[str, str]:
+    """A random encoder of one layer with the demo's tokenizer, and a RAG-Token model of it: enough for memory."""
+    small = small_encoder(directory)
     compose.compose_warm_started(small, str(directory / "model"))
     return small, str(directory / "model")
 

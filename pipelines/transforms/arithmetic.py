@@ -1,0 +1,33 @@
+"""What the workers of a job compute in, as far as their launcher can know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.runners import launch
+from pipelines.transforms.model_workers import WorkerOptions
+from rag_ops import defaults
+from rag_ops.compute import processor
+
+
+def device_of(workers: WorkerOptions, beam_arguments: Sequence[str]) -> str:
+    """The device of all workers, "cpu" or "cuda"; "auto" if they are elsewhere and may have either."""
+    device = workers.worker_device
+    if device == "auto" and launch.is_local(beam_arguments):
+        from rag_ops.compute import devices
+
+        return devices.pick_device(device)
+    return device
+
+
+def encoder_dtype(device: str, local: bool) -> str:
+    """The dtype that --compute_dtype auto means for an encoder of passages.
+
+    Of processors elsewhere nothing is known, and workers with and without a GPU, or the instructions, must give one
+    kind of vectors: float32.
+
+    Args:
+        device: device of all workers, as `device_of` gives it.
+        local: whether the workers are on this machine.
+    """
+    return processor.best_dtype() if device == "cpu" and local else defaults.COMPUTE_DTYPES[device]
