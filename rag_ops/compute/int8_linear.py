@@ -66,7 +66,7 @@ def round_weights(weight: torch.Tensor, bias: torch.Tensor, inputs: torch.Tensor
 
 
 class Int8Linear:
-    """x Wᵀ + b with weights of `round_weights`; takes bfloat16 and gives bfloat16.
+    """x Wᵀ + b with weights of `round_weights`; takes float32 or bfloat16 and gives bfloat16.
 
     Args:
         weights: the rounded layer.

@@ -33,7 +33,7 @@ class Linear(Protocol):
     """A matrix product of a layer."""
 
     def __call__(self, x: torch.Tensor, activation: str = "none") -> torch.Tensor:
-        """(rows, in) to bfloat16 (rows, out); `activation` is "none" or "gelu"."""
+        """Float32 or bfloat16 (rows, in) to bfloat16 (rows, out); `activation` is "none" or "gelu"."""
 
 
 class BfloatLinear:
@@ -49,7 +49,8 @@ class BfloatLinear:
 
     def __call__(self, x: torch.Tensor, activation: str = "none") -> torch.Tensor:
         """(rows, in) to (rows, out)."""
-        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, activation, [], "none")
+        narrow = x.to(torch.bfloat16)
+        return torch.ops.mkldnn._linear_pointwise(narrow, self._weight, self._bias, activation, [], "none")
 
 
 def matrices(layer: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -89,10 +90,9 @@ class PackedLayer:
 
     def __call__(self, x: torch.Tensor, lengths: list[int]) -> torch.Tensor:
         """float32 (texts * tokens, width) to the same; `lengths` are the texts' numbers of tokens."""
-        attended = self._attend(self._attention_in(x.to(torch.bfloat16)), lengths)
+        attended = self._attend(self._attention_in(x), lengths)
         x = functional.layer_norm(x + self._attention_out(attended), *self._norms[0])
-        narrow = x.to(torch.bfloat16)
-        inner = self._in(narrow, "gelu") if self._gelu else self._activation(self._in(narrow))
+        inner = self._in(x, "gelu") if self._gelu else self._activation(self._in(x))
         return functional.layer_norm(x + self._out(inner), *self._norms[1])
 
     def _attend(self, both: torch.Tensor, lengths: list[int]) -> torch.Tensor:
