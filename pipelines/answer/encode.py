@@ -20,8 +20,8 @@ from rag_ops.storage.parquet import read_parquet, write_parquet
 
 @beam.ptransform_fn
 def encode_questions(pipeline: Any, plan: Plan) -> Any:
-    """Encodes blocks, in float32, into files of question vectors; emits the numbers of finished blocks."""
-    settings = dataclasses.replace(plan.settings, dtype="float32")
+    """Encodes blocks into files of question vectors; emits the numbers of finished blocks."""
+    settings = dataclasses.replace(plan.settings, dtype=plan.question_dtype)
     handler = EncoderHandler("EncodeQuestions", settings, "question", ("question",), "float32")
     return (
         pipeline

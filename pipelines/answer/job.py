@@ -24,9 +24,11 @@ from pipelines.answer.search import rescore, search
 from pipelines.answer.write import check_failures, write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
+from pipelines.transforms.arithmetic import device_of
 from pipelines.transforms.stage_job import InputStates, StageJob, StageRun, begins_again, distribute, stage_job
 from pipelines.transforms.topk import register_coder
 from rag_ops import defaults
+from rag_ops.compute import processor
 from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import check_question_files, expand_question_files, read_questions
@@ -54,6 +56,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     corpus = open_corpus(options.index, options.passages, options.embeddings)
     launch.check(beam_arguments, [corpus.passages_url])
     config = _planned(options, beam_arguments, corpus.index.info)
+    dtype = config.get("question_dtype", "float32")
     digests = {"model_digest": config["model_digest"], "index_digest": corpus.index.digest}
     config |= {**digests, **options.search.config(corpus.index.info.get("search", {}))}
     if options.rescore:
@@ -86,7 +89,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         todo = [block for block in prepared.blocks if blocks.result_name(block.number) not in there]
         places = [options.index, corpus.passages_url, *([options.embeddings] if options.embeddings else [])]
         job.spread(partial(_processes, options, corpus, todo), places)
-        plan = Plan(options, corpus, work, output.fingerprint, todo, cuts, names, wanted, digests)
+        plan = Plan(options, corpus, work, output.fingerprint, todo, cuts, names, wanted, digests, dtype)
 
         def answered() -> int:  # by workers that are not in this process
             there = set(blocks.result_names(work.url))
@@ -231,6 +234,8 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     decisive = ("n_docs", "block_questions", "num_shards", "rescore", "compute_dtype")
     # Part of the fingerprint only if it changes what is kept.
     kept = {"retrieve": options.kept} if options.kept != options.n_docs else {}
+    dtype = question_dtype(options, beam_arguments)
+    asked = {"question_dtype": dtype} if dtype != "float32" else {}
     return {
         "questions": [store.name_of(url) for url in expand_question_files(options.questions)],
         "reading": reading,
@@ -239,5 +244,16 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
         **dataclasses.asdict(options.generation),
         **{field: getattr(options, field) for field in decisive},
         **kept,
+        **asked,
         **options.search.config({}),
     }
+
+
+def question_dtype(options: AnswerOptions, beam_arguments: Sequence[str]) -> str:
+    """The dtype that questions are encoded in: bfloat16 if --compute_dtype names it, for CPUs; else float32.
+
+    Questions are few: auto saves nothing that is worth a rounding on top of the passages'.
+    """
+    narrow = options.compute_dtype == "bfloat16" and device_of(options.workers, beam_arguments) == "cpu"
+    can = processor.computes("bfloat16") or not launch.is_local(beam_arguments)
+    return "bfloat16" if narrow and can else "float32"

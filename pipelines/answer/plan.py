@@ -43,6 +43,7 @@ class Plan:
     names: Sequence[str]
     wanted: Sequence[str]
     digests: Mapping[str, str]
+    question_dtype: str = "float32"
 
     def index_shards(self) -> list[tuple[ShardRecord, int]]:
         """The shards to search, each with its first row; none if no question is to be asked."""

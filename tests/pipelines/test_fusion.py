@@ -21,7 +21,7 @@ HINTS = {
 QUESTIONS, CANDIDATES, SPLITS = 76, 20, 6  # distinct questions, of --rescore, of the articles' file
 JOBS = {
     "embed": [],
-    "embed with --previous": ["--previous", "embeddings", "--compute_dtype", "float32"],
+    "embed with --previous": ["--previous", "embeddings"],
     "answer": [],
     "answer with --rescore": ["--rescore", CANDIDATES],
 }

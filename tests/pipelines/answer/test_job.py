@@ -12,6 +12,7 @@ import torch
 from transformers import ByT5Tokenizer, RagTokenForGeneration, T5Config, T5ForConditionalGeneration
 
 from pipelines.answer import job
+from rag_ops.compute import processor
 from rag_ops.generation.contexts import ContextFormat
 from rag_ops.generation.rag_token import RagTokenGenerator
 from rag_ops.generation.settings import GenerationSettings
@@ -80,7 +81,9 @@ def test_a_preset_sets_what_it_says_and_a_flag_overrules_it(stage, tiny_rag, tmp
     assert [row["score"] for row in hf] == [row["score"] for row in by_hand]
 
 
-def test_the_device_reaches_the_search_and_questions_are_encoded_in_float32(stage, tiny_rag, tmp_path, monkeypatch):
+def test_the_device_reaches_the_search_and_questions_are_encoded_in_float32_unless_bfloat16_is_named(
+    stage, tiny_rag, tmp_path, monkeypatch
+):
     used, load, search = [], Encoder.load, exact.search
 
     def encoder(directory, **how):
@@ -95,6 +98,9 @@ def test_the_device_reaches_the_search_and_questions_are_encoded_in_float32(stag
     monkeypatch.setattr(exact, "search", searched)
     more = ["--device", "cpu", "--compute_dtype", "bfloat16", "--max_new_tokens", 2]
     assert answers(stage, tiny_rag, tmp_path / "answers", *more)
+    assert set(used) == {("cpu", "bfloat16" if processor.computes("bfloat16") else "float32"), "cpu"}
+    used.clear()
+    assert answers(stage, tiny_rag, tmp_path / "float32", "--device", "cpu", "--max_new_tokens", 2)
     assert set(used) == {("cpu", "float32"), "cpu"}
 
 
