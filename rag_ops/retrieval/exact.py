@@ -7,18 +7,25 @@ stand in order of row.
 
 The bound: an inner product of d numbers that is summed in float32, in whatever order, is off by at most d u / (1 - d u)
 times the product of the two lengths, with u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
-section 3.1). So a vector whose score is more than twice that below the k-th best score so far is out.
+section 3.1). So each candidate has a score that it reaches at least and one that it reaches at most, and is out when
+its most is less than the least of k others.
 
-On a GPU the product is of float16 numbers, summed in float32. Questions, and vectors stored in float32, are rounded to
-float16 for it; by the Cauchy-Schwarz inequality that moves a score by at most the length of what was rounded off, which
-is measured, times the other length. Vectors pass through the card once for thousands of questions, block by block: a
-thread copies the next block into page-locked memory and from there to the card while the card works on this one.
+Where a CPU has instructions for products of 8-bit numbers, questions and vectors are rounded to multiples of a step of
+their own for them: such a product is exact, and several times as fast as one of float32. By the Cauchy-Schwarz
+inequality rounding moves a score by at most the length of what was rounded off, which is measured, times the other
+length. More vectors can then be among the best, some ten for each that is; where there are many more (lengths or
+numbers of very different sizes), float32 is used after all.
+
+On a GPU the product is of float16 numbers, summed in float32, to which questions, and vectors stored in float32, are
+rounded, with the same bound. Vectors pass through the card once for thousands of questions, block by block: a thread
+copies the next block into page-locked memory and from there to the card while the card works on this one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -29,7 +36,15 @@ import torch
 from rag_ops.compute.devices import torch_threads
 from rag_ops.compute.packed_linear import PackedLinear
 from rag_ops.retrieval.topk import TopK
-from rag_ops.retrieval.vector_blocks import PASSES, QUESTION_BLOCK, Block, blocks_of, to_half
+from rag_ops.retrieval.vector_blocks import (
+    MAX_LOW_DIMENSION,
+    PASSES,
+    QUESTION_BLOCK,
+    Block,
+    blocks_of,
+    to_8_bits,
+    to_half,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,8 +54,12 @@ TENSOR_CORES = 4  # how many times float32's error theirs is taken to be: they c
 KEPT_PER_HIT = 16  # candidates for each of the k best, on average over questions, before they are scored again
 RESCORED_ROWS = 512  # candidates that are scored again at once: 3 MB at 768 numbers
 TRIAL_ROWS, TRIAL_ROUNDS = 1024, 3
+REFINED_PER_HIT = 3  # for each of the k best, from which on the exact scores of the k that look best are worth having
+LOW_SHARE = 0.8  # of a float32 product's time: what 8 bits may take, with the rounding, to be tried
+PAIR_SECS, HIT_SECS = 2e-6, 1e-6  # that an exact score takes, and a candidate
+LOW_HITS = 12  # candidates for each of the k best among the first vectors, on average, up to which 8 bits pay
 
-Product = Callable[[torch.Tensor], torch.Tensor]  # vectors (rows, dimension) to float32 scores (rows, questions)
+Product = Callable[[torch.Tensor], torch.Tensor]  # vectors (rows, dimension) to scores (rows, questions)
 
 
 def search(
@@ -171,80 +190,143 @@ class Candidates:
         return hits
 
 
+@dataclasses.dataclass
+class Bounded(Candidates):
+    """Candidates whose scores are no more than the true ones, and `upper` no less."""
+
+    upper: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    """How scores are found for a block of vectors.
+
+    Attributes:
+        product: of the vectors; int32 or float32.
+        scale: what a product is to be multiplied by, beside the block's own factor: (questions,), or 1.
+        error: its largest relative error, for each question or for all.
+        low: whether it takes the block in 8 bits.
+        seconds: that it took for TRIAL_ROWS vectors.
+    """
+
+    product: Product
+    scale: np.ndarray | float
+    error: np.ndarray | float
+    low: bool = False
+    seconds: float = 0.0
+
+
 class _Search:
     """One block of questions on its way through the vectors."""
 
     def __init__(self, questions: np.ndarray, vectors: np.ndarray, k: int, device: str):
         self._questions, self._vectors, self._k, self._device = questions, vectors, k, device
-        self._product, relative_error = _product(questions, device)
-        # Of one question, for a vector of length 1: twice the bound, and a little, for the lengths are rounded too.
-        self._error, self._lengths = relative_error, 2.001 * np.linalg.norm(questions.astype(np.float64), axis=1)
-        self._longest = self._rounded = 0.0  # of the vectors so far: the greatest length, and length rounded off
-        self._best = np.full(len(questions), -np.inf)  # the k-th best score so far
-        self._kept: list[Candidates] = []
+        self._products = _products(questions, device)  # of which the first is used
+        # A little more than the lengths, for they are rounded too, as is what is computed from them.
+        self._lengths = 1.0005 * np.linalg.norm(questions.astype(np.float64), axis=1)
+        self._best = np.full(len(questions), -np.inf)  # no more than the k-th best score
+        self._kept: list[Bounded] = []
+        # Seconds that the first product saves in all, if exact scores take none.
+        self._saved = (self._products[-1].seconds - self._products[0].seconds) * len(vectors) / TRIAL_ROWS
         self._limit = KEPT_PER_HIT * max(k, 8) * len(questions)
-        self._next_thinning = 0
-
-    @property
-    def _margin(self) -> np.ndarray:
-        """How far below the k-th best score so far a vector may be found and be better, float64 (questions,)."""
-        return self._lengths * (self._error * (self._longest + self._rounded) + (1 + self._error) * self._rounded)
+        self._seen = self._next_thinning = 0
 
     def look_at(self, block: Block) -> None:
         """Keeps the vectors of the next block that can be among the best."""
-        self._longest, self._rounded = max(self._longest, block.longest), max(self._rounded, block.rounded)
-        scores = self._product(block.vectors)
-        if block.factor != 1:
-            scores *= block.factor
+        scores, scale, error = self._scores(block)
         best = self._best
         if not block.start and len(scores) >= self._k:  # nothing is known yet; the first block shows where to begin
-            best = scores.topk(self._k, dim=0, sorted=False).values.amin(0).double().cpu().numpy()
-        self._keep(block.start, scores, best)
+            best = self._first_best(scores) * scale - error
+            if self._products[0].low and self._hits(scores, (best - error) / scale) > LOW_HITS * self._k:
+                del self._products[0]
+                self.look_at(block)
+                return
+        self._keep(block.start, scores, scale, error, best)
         end = block.start + len(scores)
         if block.start >= self._next_thinning or sum(map(len, self._kept)) > self._limit:
             self._thin_out()
             self._next_thinning = 2 * end
 
-    def _keep(self, start: int, scores: torch.Tensor, best: np.ndarray) -> None:
+    def _scores(self, block: Block) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+        """Products with a block; what they are to be multiplied by, and how far they may be off then, (questions,)."""
+        one = self._products[0]
+        block = block.low if one.low else block
+        error = self._lengths * (one.error * (block.longest + block.rounded) + (1 + one.error) * block.rounded)
+        return one.product(block.vectors), np.broadcast_to(one.scale * block.factor, error.shape), error
+
+    def _first_best(self, scores: torch.Tensor) -> np.ndarray:
+        return scores.topk(self._k, dim=0, sorted=False).values.amin(0).double().cpu().numpy()
+
+    def _hits(self, scores: torch.Tensor, least: np.ndarray) -> float:
+        """How many scores are no less than the least that a question wants, on average over questions."""
+        return int((scores >= self._thresholds(scores, least)).count_nonzero()) / len(self._questions)
+
+    def _thresholds(self, scores: torch.Tensor, least: np.ndarray) -> torch.Tensor:
+        """The same as numbers of the scores' type, rounded down."""
+        if scores.dtype == torch.int32:
+            rounded = np.floor(np.clip(least, -(2.0**31), 2.0**31 - 1)).astype(np.int32)
+        else:
+            rounded = np.nextafter(least.astype(np.float32), np.float32(-np.inf))
+        return torch.from_numpy(rounded).to(scores.device)
+
+    def _keep(self, start: int, scores: torch.Tensor, scale: np.ndarray, error: np.ndarray, best: np.ndarray) -> None:
         """Keeps the vectors, from row `start` on, whose scores are not too far below `best`, (questions,)."""
-        threshold = np.nextafter((best - self._margin).astype(np.float32), np.float32(-np.inf))
-        mask = scores >= torch.from_numpy(threshold).to(scores.device)
+        mask = scores >= self._thresholds(scores, (best - error) / scale)
         if mask.numel() > MOST_HITS and len(scores) > 1 and int(mask.count_nonzero()) > MOST_HITS:
             half = len(scores) // 2
-            self._keep(start, scores[:half], best)
+            self._keep(start, scores[:half], scale, error, best)
             self._thin_out()
-            self._keep(start + half, scores[half:], np.maximum(best, self._best))
+            self._keep(start + half, scores[half:], scale, error, np.maximum(best, self._best))
             return
         places = _true_places(mask)
         rows, questions = np.divmod(places, len(self._questions))
         found = scores.view(-1)[torch.from_numpy(places).to(scores.device)].double().cpu().numpy()
-        self._kept.append(Candidates(questions.astype(np.uint16), rows + start, found))
+        found *= scale[questions]
+        off = error[questions]
+        upper = np.nextafter(found + off, np.inf)  # only an exact score has itself as its upper bound
+        self._kept.append(Bounded(questions.astype(np.uint16), rows + start, found - off, upper))
+        self._seen += len(found)
 
     def _thin_out(self) -> None:
         """Drops candidates that are out by now; where too many are left, scores them again and keeps the best k."""
-        kept = Candidates.joined(self._kept)
-        self._best = np.maximum(self._best, kept.kth_best(self._k, len(self._questions)))
-        kept = kept.only(kept.scores >= (self._best - self._margin)[kept.questions])
+        kept = self._still_in(Bounded.joined(self._kept))
+        if len(kept) > REFINED_PER_HIT * self._k * len(self._questions):
+            kept = self._refined(kept)
         if len(kept) > self._limit:
-            kept = self._scored(kept)
+            kept = self._exact(kept)
             kept = kept.only(kept.places(len(self._questions)) < self._k)
             self._best = np.maximum(self._best, kept.kth_best(self._k, len(self._questions)))
+            self._saved = 0.0
+        spent = self._seen * HIT_SECS + len(kept) * PAIR_SECS
+        if self._products[0].low and self._next_thinning and spent > self._saved / 4:
+            del self._products[0]
         self._kept = [kept]
 
-    def _scored(self, kept: Candidates) -> Candidates:
+    def _still_in(self, kept: Bounded) -> Bounded:
+        self._best = np.maximum(self._best, kept.kth_best(self._k, len(self._questions)))
+        return kept.only(kept.upper >= self._best[kept.questions])
+
+    def _refined(self, kept: Bounded) -> Bounded:
+        """The candidates less those that the exact scores of the k that look best rule out."""
+        first = kept.scores >= kept.kth_best(self._k, len(self._questions))[kept.questions]
+        return self._still_in(Bounded.joined([self._exact(kept.only(first)), kept.only(~first)]))
+
+    def _exact(self, kept: Bounded) -> Bounded:
         """The candidates with their exact scores: by question, best first, equal scores in order of row."""
-        scores = np.empty(len(kept))
-        for start in range(0, len(kept), RESCORED_ROWS):
+        unsure = kept.only(kept.upper > kept.scores)
+        scores = np.empty(len(unsure))
+        for start in range(0, len(unsure), RESCORED_ROWS):
             part = slice(start, start + RESCORED_ROWS)
-            scores[part] = score_pairs(self._questions[kept.questions[part]], self._vectors[kept.rows[part]])
-        return Candidates(kept.questions, kept.rows, scores).ranked()
+            scores[part] = score_pairs(self._questions[unsure.questions[part]], self._vectors[unsure.rows[part]])
+        unsure = Bounded(unsure.questions, unsure.rows, scores, scores)
+        return Bounded.joined([kept.only(kept.upper == kept.scores), unsure]).ranked()
 
     def finish(self) -> TopK:
         """The best k of all blocks."""
         if not self._kept:
             return TopK.empty(len(self._questions), self._k)
         self._thin_out()
-        return self._scored(self._kept[0]).best(self._k, len(self._questions))
+        return self._exact(self._kept[0]).best(self._k, len(self._questions))
 
 
 def _true_places(mask: torch.Tensor) -> np.ndarray:
@@ -254,29 +336,45 @@ def _true_places(mask: torch.Tensor) -> np.ndarray:
     return mask.view(-1).nonzero()[:, 0].cpu().numpy()
 
 
-def _product(questions: np.ndarray, device: str) -> tuple[Product, float | np.ndarray]:
-    """The product of vectors with these questions, and its largest relative error, for all or for each question."""
+def _products(questions: np.ndarray, device: str) -> list[_Product]:
+    """The ways to find scores for these questions that seem to be quick, quickest first."""
     asked, dimension = torch.from_numpy(questions).to(device), questions.shape[1]
     error = dimension * 2.0**-24 / (1 - dimension * 2.0**-24)
     if PASSES[device].half:
         half, factor = to_half(asked)
-        off = np.linalg.norm(questions - half.double().cpu().numpy() * factor, axis=1)
-        off /= np.maximum(np.linalg.norm(questions.astype(np.float64), axis=1), np.finfo(np.float64).tiny)
-        return lambda block: _scores(block, half.T, factor), off + TENSOR_CORES * error * (1 + off)
+        off = _relative_lengths(half.double().cpu().numpy() * factor - questions, questions)
+        halves = functools.partial(_half_scores, questions=half.T)
+        return [_Product(halves, factor, off + TENSOR_CORES * error * (1 + off))]
     packed = PackedLinear(asked, None)
     transposed = asked.T.contiguous()
     products: list[Product] = [packed, lambda block: block @ asked.T, lambda block: block @ transposed]
-    trial = torch.ones(TRIAL_ROWS, dimension)
-    return min(products, key=lambda product: least_seconds(lambda: product(trial))), error
+    trial = Block.of(0, torch.ones(TRIAL_ROWS, dimension))
+    seconds = [least_seconds(functools.partial(product, trial.vectors)) for product in products]
+    found = [_Product(products[seconds.index(min(seconds))], 1.0, error, seconds=min(seconds))]
+    if dimension <= MAX_LOW_DIMENSION:
+        wide, steps = to_8_bits(asked, asked.abs().amax(1, keepdim=True))
+        numbers, scale = wide.to(torch.int8), steps[:, 0].double().numpy()
+        off = _relative_lengths(wide.double().numpy() * scale[:, None] - questions, questions)
+
+        def product(block: torch.Tensor) -> torch.Tensor:
+            return torch._int_mm(block, numbers.T)
+
+        low_seconds = least_seconds(lambda: product(trial.in_8_bits().vectors))
+        if low_seconds < LOW_SHARE * min(seconds):
+            found.insert(0, _Product(product, scale, off, low=True, seconds=low_seconds))
+    return found
 
 
-def _scores(block: torch.Tensor, questions: torch.Tensor, factor: float) -> torch.Tensor:
-    """The product of float16 numbers, summed and given in float32, times `factor`."""
+def _relative_lengths(off: np.ndarray, questions: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(questions.astype(np.float64), axis=1)
+    return np.linalg.norm(off, axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+
+
+def _half_scores(block: torch.Tensor, questions: torch.Tensor) -> torch.Tensor:
+    """The product of float16 numbers, summed and given in float32."""
     if block.is_cpu:  # where torch sums float16 in float16
-        scores = torch.mm(block.float(), questions.float())
-    else:
-        scores = torch.mm(block, questions, out_dtype=torch.float32)
-    return scores if factor == 1 else scores.mul_(factor)
+        return torch.mm(block.float(), questions.float())
+    return torch.mm(block, questions, out_dtype=torch.float32)
 
 
 def least_seconds(call: Callable[[], object], rounds: int = TRIAL_ROUNDS) -> float:

@@ -27,7 +27,7 @@ import torch
 
 from rag_ops.compute.devices import torch_threads
 from rag_ops.retrieval import exact
-from rag_ops.retrieval.exact import Candidates
+from rag_ops.retrieval.exact import Bounded, Candidates
 from rag_ops.retrieval.faiss_index import MANY_QUESTIONS
 from rag_ops.retrieval.topk import TopK
 
@@ -215,7 +215,7 @@ class _Search:
         self._nprobe, self._products = probed.shape[1], centroid_scores.ravel()
         self._order = np.argsort(probed.ravel(), kind="stable")  # by list, then by question
         self._starts = np.searchsorted(probed.ravel()[self._order], np.arange(lists.size + 1))
-        self._kept: list[_Bounded] = []
+        self._kept: list[Bounded] = []
 
     def asking(self, number: int, nearest: bool) -> np.ndarray:
         """The places in `probed` of the questions that probe a list, as their nearest or as a further one."""
@@ -250,7 +250,7 @@ class _Search:
             lower, upper = (
                 np.nextafter(bound, np.float32(to)) for bound, to in zip(bounds, (-np.inf, np.inf), strict=True)
             )
-            self._kept.append(_Bounded(asked[which].astype(np.uint16), (number << PLACE_BITS) + places, lower, upper))
+            self._kept.append(Bounded(asked[which].astype(np.uint16), (number << PLACE_BITS) + places, lower, upper))
 
     def _error(self, asked: np.ndarray, block: _Low, products: np.ndarray) -> np.ndarray:
         """How far a score may be off for each question, float64 (questions,)."""
@@ -266,7 +266,7 @@ class _Search:
         """Drops candidates that are out by now, if there are more than so many."""
         if sum(map(len, self._kept)) <= most:
             return
-        kept = _Bounded.joined(self._kept)
+        kept = Bounded.joined(self._kept)
         for first in range(0, len(self._questions), THINNED_QUESTIONS):
             asked = min(THINNED_QUESTIONS, len(self._questions) - first)
             part = kept.only(slice(*np.searchsorted(kept.questions, [first, first + asked])))
@@ -286,7 +286,7 @@ class _Search:
         parts = [kept.only(slice(*cut)) for cut in itertools.pairwise([*starts, len(kept)])]
         return Candidates.joined(list(pool.map(self._scored, parts))).ranked().best(self._k, len(self._questions))
 
-    def _scored(self, kept: _Bounded) -> Candidates:
+    def _scored(self, kept: Bounded) -> Candidates:
         """The candidates of one list with their rows and scores."""
         number = int(kept.rows[0]) >> PLACE_BITS
         places, scores = kept.rows - (number << PLACE_BITS), np.empty(len(kept), np.float32)
@@ -295,16 +295,6 @@ class _Search:
             vectors = self._lists.decoded(number, places[part])
             scores[part] = exact.score_pairs(self._questions[kept.questions[part]], vectors)
         return Candidates(kept.questions, self._lists.rows(number)[places], scores)
-
-
-@dataclasses.dataclass
-class _Bounded(Candidates):
-    """Candidates whose scores are no more than the true ones, and `upper` no less.
-
-    A row is a list, and below `PLACE_BITS` a place in it.
-    """
-
-    upper: np.ndarray
 
 
 def _lengths(vectors: torch.Tensor) -> np.ndarray:

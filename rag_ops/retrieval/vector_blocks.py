@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,9 @@ import numpy as np
 import torch
 
 QUESTION_BLOCK = 1024  # questions of one product
+MAX_LOW_DIMENSION = 1 << 16  # of which a sum of 8-bit products stays within 31 bits
+SLACK = 1 + 2.0**-6  # for a length that is computed in float32: of MAX_LOW_DIMENSION numbers it is off by less
+TINY = 1e-30  # no step is less, so that its inverse is a number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Block:
 
     Attributes:
         start: row of the first.
-        vectors: (rows, dimension), float32, or float16 and to be multiplied by `factor`.
+        vectors: (rows, dimension), float32, or float16 or int8 and to be multiplied by `factor`.
         longest: greatest length of one as stored.
         rounded: greatest length of what was rounded off one.
     """
@@ -50,6 +54,24 @@ class Block:
     longest: float
     rounded: float = 0.0
     factor: float = 1.0
+
+    @classmethod
+    def of(cls, start: int, vectors: torch.Tensor) -> Block:
+        """Vectors of float32 as they are."""
+        return cls(start, vectors, float(torch.linalg.vector_norm(vectors, dim=1).amax()))
+
+    @functools.cached_property
+    def low(self) -> Block:
+        """The same in 8 bits, worked out once."""
+        return self.in_8_bits()
+
+    def in_8_bits(self) -> Block:
+        """The vectors, of float32, as multiples of a step that they have in common."""
+        numbers, step = to_8_bits(self.vectors, self.vectors.abs().amax())
+        off = torch.linalg.vector_norm(torch.add(self.vectors, numbers, alpha=-float(step)), dim=1).amax()
+        rounded = SLACK * float(off) + self.longest * 2.0**-20
+        rounded = rounded if math.isfinite(rounded) else math.inf
+        return Block(self.start, numbers.to(torch.int8), self.longest, rounded, float(step))
 
     @classmethod
     def halved(cls, start: int, stored: torch.Tensor) -> Block:
@@ -71,7 +93,7 @@ def blocks_of(vectors: np.ndarray, block_rows: int, device: str, threads: int) -
         return
     for start in range(0, len(vectors), block_rows):
         block = torch.from_numpy(vectors[start : start + block_rows]).to(device, torch.float32)
-        yield Block(start, block, float(torch.linalg.vector_norm(block, dim=1).amax()))
+        yield Block.of(start, block)
 
 
 def _carried(
@@ -113,6 +135,17 @@ def _carried(
                 torch.cuda.current_stream().wait_event(event)
                 there.record_stream(torch.cuda.current_stream())
             yield start, there
+
+
+def to_8_bits(numbers: torch.Tensor, largest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Float32 numbers as multiples of a step, whole numbers from -127 to 127 in float32, and the step.
+
+    Args:
+        numbers: (rows, dimension).
+        largest: of their absolute values, for each row (rows, 1) or for all ().
+    """
+    step = largest.clamp(min=TINY) / 127
+    return (numbers * (1 / step)).round_().clamp_(-127, 127), step
 
 
 def to_half(numbers: torch.Tensor) -> tuple[torch.Tensor, float]:

@@ -26,6 +26,15 @@ def draw(questions: int, rows: int, dimension: int, dtype: str, seed: int = 0) -
     return generator.standard_normal((questions, dimension)).astype(np.float32), vectors
 
 
+@pytest.fixture(params=[0.0, math.inf], ids=["float32", "8 bits"])
+def product(request, monkeypatch):
+    """Which product proposes candidates, whatever the trial says."""
+    monkeypatch.setattr(exact, "LOW_SHARE", request.param)
+    monkeypatch.setattr(exact, "PAIR_SECS", 0.0)  # so that 8 bits are never given up for what they cost
+    monkeypatch.setattr(exact, "HIT_SECS", -1.0)
+
+
+@pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize(
     ("questions", "rows", "dimension", "k"), [(7, 3000, 96, 20), (64, 5000, 768, 5), (3, 50, 1, 50)]
@@ -39,6 +48,7 @@ def test_rows_order_and_scores_are_brute_forces(dtype, questions, rows, dimensio
     assert (found.scores.dtype, found.rows.dtype) == (np.float32, np.int64)
 
 
+@pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("block_rows", [1, 7, 64, 1000, 100_000])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_bytes_do_not_depend_on_block_size_or_threads(block_rows, threads):
@@ -54,7 +64,7 @@ def test_bytes_do_not_depend_on_the_product(monkeypatch):
     asked, vectors = draw(9, 900, 48, "float32")
     expected = exact.search(asked, vectors, 10).to_bytes()
 
-    def sloppy(questions: np.ndarray, device: str):
+    def sloppy(questions: np.ndarray, device: str) -> list[exact._Product]:
         """A product that is off by up to a thousandth of the lengths, and says so."""
         noise = torch.Generator().manual_seed(1)
         asked = torch.from_numpy(questions)
@@ -64,9 +74,9 @@ def test_bytes_do_not_depend_on_the_product(monkeypatch):
             scores, sizes = block @ asked.T, torch.linalg.vector_norm(block, dim=1)[:, None] * lengths
             return scores + (torch.rand(scores.shape, generator=noise) * 2 - 1) * 1e-3 * sizes
 
-        return product, 1.001e-3
+        return [exact._Product(product, 1.0, 1.001e-3)]
 
-    monkeypatch.setattr(exact, "_product", sloppy)
+    monkeypatch.setattr(exact, "_products", sloppy)
     assert exact.search(asked, vectors, 10, block_rows=50).to_bytes() == expected
 
 
@@ -82,6 +92,7 @@ def test_shards_merge_to_the_whole(shards):
     assert merge(parts, 12).to_bytes() == whole.to_bytes()
 
 
+@pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_equal_scores_stand_in_order_of_row(dtype):
     generator = np.random.default_rng(3)
@@ -93,6 +104,7 @@ def test_equal_scores_stand_in_order_of_row(dtype):
     np.testing.assert_array_equal(found.scores, scores)
 
 
+@pytest.mark.usefixtures("product")
 def test_a_corpus_of_one_vector_over_and_over_stays_bounded(monkeypatch):
     monkeypatch.setattr(exact, "KEPT_PER_HIT", 1)
     most = 0
@@ -110,6 +122,7 @@ def test_a_corpus_of_one_vector_over_and_over_stays_bounded(monkeypatch):
     assert most <= 4 * (2 * 100 + 8), "a block's hits on top of what may be kept"
 
 
+@pytest.mark.usefixtures("product")
 def test_more_questions_than_a_block(monkeypatch):
     asked, vectors = draw(50, 300, 24, "float32")
     expected = exact.search(asked, vectors, 4)
@@ -117,6 +130,7 @@ def test_more_questions_than_a_block(monkeypatch):
     assert exact.search(asked, vectors, 4).to_bytes() == expected.to_bytes()
 
 
+@pytest.mark.usefixtures("product")
 def test_fewer_vectors_than_asked_for_and_nothing_at_all():
     asked, vectors = draw(3, 4, 8, "float16")
     found = exact.search(asked, vectors, 6)
@@ -134,10 +148,74 @@ def test_vectors_may_lie_in_a_file(tmp_path):
     assert exact.search(asked, mapped, 3).to_bytes() == exact.search(asked, vectors, 3).to_bytes()
 
 
+@pytest.mark.usefixtures("product")
 def test_zero_vectors_are_vectors():
     asked, vectors = draw(2, 10, 8, "float32")
     vectors[:] = 0
     assert exact.search(asked, vectors, 3).rows.tolist() == [[0, 1, 2]] * 2
+
+
+def directions(rows: int, dimension: int, generator: np.random.Generator) -> np.ndarray:
+    """Vectors of length 1 that mostly lie in few directions, as embeddings of texts do."""
+    few = generator.standard_normal((16, dimension))
+    vectors = generator.standard_normal((rows, 16)) @ few + generator.standard_normal((rows, dimension))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def corpus(name: str) -> np.ndarray:
+    """6,000 vectors of 96 numbers, float16."""
+    generator = np.random.default_rng(7)
+    vectors = directions(6000, 96, generator)
+    if name == "clustered":
+        vectors = vectors[generator.integers(0, 60, 6000)] + 0.05 * generator.standard_normal((6000, 96))
+    elif name == "duplicates":
+        vectors = vectors[generator.integers(0, 300, 6000)]
+    elif name == "heavy-tailed":
+        vectors = np.clip(generator.standard_t(2, (6000, 96)) * generator.pareto(1.5, (6000, 1)), -60_000, 60_000)
+    elif name == "one far longer":
+        vectors[17] *= 50_000
+    return vectors.astype(np.float16)
+
+
+@pytest.mark.parametrize(
+    ("name", "low"),
+    [
+        ("directions", True),
+        ("clustered", True),
+        ("duplicates", True),
+        ("heavy-tailed", False),
+        ("one far longer", False),
+    ],
+)
+def test_vectors_of_every_kind_are_ranked_as_by_brute_force_and_8_bits_are_given_up_where_they_decide_nothing(
+    name, low, monkeypatch
+):
+    monkeypatch.setattr(exact, "LOW_SHARE", math.inf)
+    monkeypatch.setattr(exact, "least_seconds", lambda call: next(seconds))
+    seconds, products = itertools.cycle([1.0, 1.0, 1.0, 0.5]), []  # so that 8 bits save half, on any machine
+    multiply = exact.torch._int_mm
+    monkeypatch.setattr(exact.torch, "_int_mm", lambda *factors: products.append(1) or multiply(*factors))
+    vectors = corpus(name)
+    asked = vectors[::100].astype(np.float32) + 0.05 * draw(60, 1, 96, "float32")[0]
+    _, expected = brute_force(asked, vectors, 20)
+    found = exact.search(asked, vectors, 20, block_rows=500)
+    np.testing.assert_array_equal(found.rows, expected)
+    assert (len(products) == 12) is low, len(products)
+    monkeypatch.setattr(exact, "LOW_SHARE", 0.0)
+    assert exact.search(asked, vectors, 20, block_rows=500).to_bytes() == found.to_bytes()
+
+
+def test_8_bits_are_given_up_where_candidates_cost_more_than_they_save(monkeypatch):
+    monkeypatch.setattr(exact, "LOW_SHARE", math.inf)
+    monkeypatch.setattr(exact, "HIT_SECS", 1e9)
+    asked, vectors = draw(20, 3000, 48, "float16")
+    gone = []
+    thin_out = exact._Search._thin_out
+    monkeypatch.setattr(exact._Search, "_thin_out", lambda one: (thin_out(one), gone.append(len(one._products))))
+    _, expected = brute_force(asked, vectors, 5)
+    np.testing.assert_array_equal(exact.search(asked, vectors, 5, block_rows=200).rows, expected)
+    assert gone[0] == 2
+    assert gone[-1] == 1
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 7, 384, 769])
