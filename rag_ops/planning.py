@@ -35,7 +35,7 @@ CHUNK_ROW_BYTES = 2700  # a passage while its shard is put together
 EMBED_ROW_BYTES = 4000  # a passage while its shard is embedded: its text and tokens
 CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 235e6, 248e6, 907e6  # a worker before its data: libraries and runner
 TORCH = 600e6  # extra memory of index while it measures recall
-# peak over file size: the checkpoint, its repacked copy, and what malloc keeps; 16-bit weights are not repacked
+# peak over file size: the checkpoint, its repacked copy, which in 16 bits is half, and what malloc keeps
 EMBED_WEIGHTS, EMBED_WEIGHTS_16_BITS, ANSWER_WEIGHTS = 4.0, 2.0, 3.0
 TOKEN_BYTES = 45  # activations in float32, for each token of a batch and each number of the feed-forward layer
 INDEX_COPIES = 1.05  # peak over shard size while an index shard is filled

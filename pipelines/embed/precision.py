@@ -200,7 +200,9 @@ def measure(
                 linears=linears,
             )
             try:
-                return encoder.encode(titles, texts, batch_tokens=options.workers.batch_tokens)[0]
+                budget = options.workers.batch_tokens
+                # One that cannot be encoded ends the job later, with its file and row.
+                return encoder.encode(titles, texts, batch_tokens=budget, on_failure=lambda *_: None)[0]
             finally:
                 del encoder
                 _forget_models()

@@ -45,7 +45,7 @@ class Sizes:
     backend: str = "openvino"
 
 
-TOY = Sizes(parts=120, rounds=1, small=True, backend="torch")
+TOY = Sizes(parts=2, rounds=1, small=True, backend="torch")
 
 
 def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:

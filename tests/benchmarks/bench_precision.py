@@ -34,7 +34,7 @@ class Sizes:
     cosines: tuple[float, ...] = (calibration.MIN_COSINE, 0.9998, 0.9995, 0.998)
 
 
-TOY = Sizes(parts=120, rounds=1, small=True, cosines=(calibration.MIN_COSINE,))
+TOY = Sizes(parts=2, rounds=1, small=True, cosines=(calibration.MIN_COSINE,))
 
 
 @dataclasses.dataclass(frozen=True)

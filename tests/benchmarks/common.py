@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import contextlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -78,7 +79,11 @@ def small_encoder(directory: Path) -> str:
     torch.manual_seed(0)
     (directory / "encoder").mkdir()
     config = {"vocab_size": len(tokenizer), "hidden_size": 384, "num_hidden_layers": 1, "num_attention_heads": 6}
-    return make_sentence_encoder(directory / "encoder", tokenizer, config | {"intermediate_size": 384}, seed=0)
+    small = make_sentence_encoder(directory / "encoder", tokenizer, config | {"intermediate_size": 384}, seed=0)
+    pooling = Path(small) / "1_Pooling" / "config.json"
+    settings = json.loads(pooling.read_text()) | {"word_embedding_dimension": 384}  # which the library asks for
+    pooling.write_text(json.dumps(settings))
+    return small
 
 
 def small_models(directory: Path) -> tuple[str, str]:
