@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.embed.options import EmbedOptions
-from pipelines.runners import launch
 from pipelines.transforms.arithmetic import device_of, encoder_dtype
 from rag_ops import heap
 from rag_ops.compute import processor
@@ -92,7 +91,8 @@ class Precision:
     @property
     def measured(self) -> bool:
         """Whether its vectors are compared with float32's."""
-        return self.dtype in MEASURED and self.device == "cpu"
+        here = self.device == "cpu" or (self.device == "auto" and processor.computes(self.dtype))
+        return self.dtype in MEASURED and here
 
 
 def settle(options: EmbedOptions, beam_arguments: Sequence[str], config: Mapping[str, Any]) -> Precision:
@@ -112,7 +112,7 @@ def settle(options: EmbedOptions, beam_arguments: Sequence[str], config: Mapping
     if dtype == "auto" and before:
         dtype = before[0].get("compute_dtype", "float32")
     elif dtype == "auto":
-        dtype = encoder_dtype(device, launch.is_local(beam_arguments))
+        dtype = encoder_dtype(device)
     if dtype == "int8" and device != "cpu":
         raise InputError(
             "int8 is for CPUs",
@@ -121,7 +121,7 @@ def settle(options: EmbedOptions, beam_arguments: Sequence[str], config: Mapping
             remedy="give --device cpu, or another --compute_dtype",
         )
     precision = Precision(dtype, device, options.compute_dtype != "auto" or bool(before))
-    if precision.measured:
+    if device == "cpu":
         processor.check(dtype)
     if dtype == "int8":
         return dataclasses.replace(precision, quantised=_quantised(options, before, str(config["encoder_digest"])))

@@ -20,14 +20,13 @@ def device_of(workers: WorkerOptions, beam_arguments: Sequence[str]) -> str:
     return device
 
 
-def encoder_dtype(device: str, local: bool) -> str:
-    """The dtype that --compute_dtype auto means for an encoder of passages.
+def encoder_dtype(device: str) -> str:
+    """The dtype that --compute_dtype auto means for an encoder of passages, wherever its workers are.
 
-    Of processors elsewhere nothing is known, and workers with and without a GPU, or the instructions, must give one
-    kind of vectors: float32.
+    Of processors elsewhere nothing is known: they are taken to be as this machine's, and a worker that can't compute in
+    the dtype ends the job. So the same command gives the same vectors on any runner.
 
     Args:
         device: device of all workers, as `device_of` gives it.
-        local: whether the workers are on this machine.
     """
-    return processor.best_dtype() if device == "cpu" and local else defaults.COMPUTE_DTYPES[device]
+    return defaults.COMPUTE_DTYPES[device] if device == "cuda" else processor.best_dtype()
