@@ -88,7 +88,7 @@ class Sweep:
             JobError: the machine failed.
         """
         distinct = {one.row["question"]: one.row for one in rows if one.gold and not one.row["error"]}
-        by_n = {n: self._answers(distinct, n) for n in self._n_docs}
+        by_n = self._answers(distinct)
         found: list[ByNumber] = []
         for one in rows:
             scores = {}
@@ -108,22 +108,28 @@ class Sweep:
         for failures in self._failures.values():
             failures.check("mend the cause and run the same command again")
 
-    def _answers(self, rows: Mapping[str, Mapping[str, Any]], n: int) -> dict[str, str | None]:
+    def _answers(self, rows: Mapping[str, Mapping[str, Any]]) -> dict[int, dict[str, str | None]]:
+        """For each number of passages the answers by question; a passage is encoded once for all numbers."""
         if not rows:
-            return {}
-        passages = [row["passages"][:n] for row in rows.values()]
-        scores = np.full((len(rows), n), -np.inf, np.float32)
+            return {n: {} for n in self._n_docs}
+        most = self._n_docs[-1]
+        passages = [row["passages"][:most] for row in rows.values()]
+        scores = np.full((len(rows), most), -np.inf, np.float32)
         for number, found in enumerate(passages):
             scores[number, : len(found)] = [passage["score"] for passage in found]
         contexts = [
             [Passage(one["id"], one["title"], one["text"], one.get("section") or "") for one in found]
             for found in passages
         ]
-        answers = self._generator.answer(
-            list(rows), contexts, scores, batch_tokens=self._batch_tokens, on_rows=self._on_rows
+        by_n = self._generator.answer_by_docs(
+            list(rows), contexts, scores, self._n_docs, batch_tokens=self._batch_tokens, on_rows=self._on_rows
         )
-        self._failures[n].add(answer.error for answer in answers)
-        return {question: answer.text for question, answer in zip(rows, answers, strict=True)}
+        for n, answers in by_n.items():
+            self._failures[n].add(answer.error for answer in answers)
+        return {
+            n: {question: answer.text for question, answer in zip(rows, answers, strict=True)}
+            for n, answers in by_n.items()
+        }
 
     @functools.cached_property
     def _generator(self) -> Any:

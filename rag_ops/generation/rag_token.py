@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from rag_ops import heap
 from rag_ops.compute import batching
-from rag_ops.compute.batching import token_batches
 from rag_ops.compute.devices import pick_device, pick_dtype, torch_threads
 from rag_ops.generation.beams import beam_search
 from rag_ops.generation.contexts import ContextFormat, encode_contexts
 from rag_ops.generation.decoding import Batch, Constraints, Hypothesis
 from rag_ops.generation.extractive import Source, Vocabulary
 from rag_ops.generation.greedy import greedy
+from rag_ops.generation.reading import States, encode, pad_rows
 from rag_ops.generation.seq2seq import generator_of
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.generation.special_tokens import SpecialTokens, special_tokens
@@ -32,7 +31,6 @@ from schemas.passages import Passage
 
 Contexts = Sequence[tuple[list[int], bool]]  # for one question: token ids of each context, and whether it was cut
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions
-ENCODER_TOKENS = {"cpu": 1024, "cuda": 65_536}  # tokens of one encoder batch: on a CPU, what its caches hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,31 +163,97 @@ class RagTokenGenerator:
         Raises:
             JobError: the machine failed, or has no memory for one question alone.
         """
-        answers = [Answer(None, None, [], False, NO_HIT) for _ in questions]
+        docs = max(map(len, passages), default=0)
+        found = self.answer_by_docs(questions, passages, scores, [docs], batch_tokens=batch_tokens, on_rows=on_rows)
+        return found[docs]
+
+    def answer_by_docs(
+        self,
+        questions: Sequence[str],
+        passages: Sequence[Sequence[Passage]],
+        scores: np.ndarray,
+        n_docs: Sequence[int],
+        *,
+        batch_tokens: int | None = None,
+        on_rows: Callable[[int], None] = lambda rows: None,
+    ) -> dict[int, list[Answer]]:
+        """Answers questions from the first so many of their passages, for several numbers; each is encoded once.
+
+        Args:
+            questions, passages, scores, batch_tokens: as in `answer`.
+            n_docs: numbers of passages.
+            on_rows: called after each batch with its number of answers.
+
+        Returns:
+            For each number the answers that `answer` gives from so many passages, one a question, in the order given.
+
+        Raises:
+            JobError: the machine failed, or has no memory for one question alone.
+        """
+        answers = {n: [Answer(None, None, [], False, NO_HIT) for _ in questions] for n in n_docs}
+        most = max(n_docs)
+        passages = [found[:most] for found in passages]
         answerable = [number for number, found in enumerate(passages) if found]
-        on_rows(len(questions) - len(answerable))
+        on_rows((len(questions) - len(answerable)) * len(answers))
         contexts, failures = batching.one_by_one(
             len(answerable), lambda places: self._contexts(questions, passages, [answerable[place] for place in places])
         )
         places = sorted(contexts)
         sizes = [len(contexts[place]) * max(len(ids) for ids, _ in contexts[place]) for place in places]
 
-        def work(batch: np.ndarray) -> list[Answer]:
+        def work(batch: np.ndarray) -> list[dict[int, Answer]]:
             chosen = [places[number] for number in batch]
-            rows, sources = [answerable[place] for place in chosen], None
-            if self._vocabulary is not None:
-                texts = ([part for one in passages[row] for part in (one.heading, one.text)] for row in rows)
-                sources = [Source(parts, self._vocabulary) for parts in texts]
-            return self._answer_batch([contexts[place] for place in chosen], [scores[row] for row in rows], sources)
+            rows = [answerable[place] for place in chosen]
+            given, own_scores = [contexts[place] for place in chosen], [scores[row] for row in rows]
+            states = self._read(given)
+            by_docs = {
+                n: self._answer_batch(
+                    [found[:n] for found in given],
+                    own_scores,
+                    self._sources([passages[row][:n] for row in rows]),
+                    states.first(n),
+                )
+                for n in answers
+            }
+            return [{n: by_docs[n][place] for n in answers} for place in range(len(rows))]
+
+        def count(rows: int) -> None:
+            on_rows(rows * len(answers))
 
         with torch_threads(self._threads), torch.inference_mode():
-            found, failed = batching.in_batches(sizes, batch_tokens or BATCH_TOKENS[self._device], work, on_rows)
-        for number, answer in found.items():
+            results, failed = batching.in_batches(sizes, batch_tokens or BATCH_TOKENS[self._device], work, count)
+        for number, by_docs in results.items():
             row = answerable[places[number]]
-            answers[row] = spelt_as(passages[row], answer) if self._spelt_by_passages else answer
-        for place, reason in (failures | {places[number]: reason for number, reason in failed.items()}).items():
-            answers[answerable[place]] = Answer(None, None, [], False, f"{MODEL_FAILED} ({reason})")
+            for n, answer in by_docs.items():
+                answers[n][row] = spelt_as(passages[row][:n], answer) if self._spelt_by_passages else answer
+        failures |= {places[number]: reason for number, reason in failed.items()}
+        for place, reason in failures.items():
+            row = answerable[place]
+            for n in answers:
+                if len(answers) > 1:  # fewer passages may do: the one that fails may not be among them
+                    answers[n][row] = self.answer([questions[row]], [passages[row][:n]], scores[row : row + 1])[0]
+                else:
+                    answers[n][row] = Answer(None, None, [], False, f"{MODEL_FAILED} ({reason})")
         return answers
+
+    def _sources(self, passages: Sequence[Sequence[Passage]]) -> list[Source] | None:
+        """The texts that each question's answer must stand in; None if it need not."""
+        if self._vocabulary is None:
+            return None
+        texts = ([part for one in found for part in (one.heading, one.text)] for found in passages)
+        return [Source(parts, self._vocabulary) for parts in texts]
+
+    def _read(self, contexts: Sequence[Contexts]) -> States:
+        """The encoder's states of all contexts of a batch; a missing one is filled by the question's first."""
+        docs = max(map(len, contexts))
+        rows = [found[doc if doc < len(found) else 0][0] for found in contexts for doc in range(docs)]
+        ids, mask = pad_rows(rows, self._pad_id, self._device)
+        shape = (len(contexts), docs)
+        return States(self._encode(ids, mask).unflatten(0, shape), mask.unflatten(0, shape))
+
+    def _encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The encoder's states of padded contexts; see `reading.encode`."""
+        return encode(self._generator, ids, mask)
 
     def _contexts(
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], numbers: Sequence[int]
@@ -201,10 +265,16 @@ class RagTokenGenerator:
         return [[next(encoded) for _ in passages[number]] for number in numbers]
 
     def _answer_batch(
-        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None = None
+        self,
+        contexts: Sequence[Contexts],
+        scores: Sequence[np.ndarray],
+        sources: Sequence[Source] | None = None,
+        states: States | None = None,
     ) -> list[Answer]:
+        """The answers to a batch; `states` are those of the contexts, if they are there already."""
         answers = []
-        for best, given in zip(self._decode(contexts, scores, sources), contexts, strict=True):
+        decoded = self._decode(contexts, scores, sources, states or self._read(contexts))
+        for best, given in zip(decoded, contexts, strict=True):
             written = self._answers.batch_decode([one.tokens for one in best], skip_special_tokens=True)
             first, posterior = best[0], best[0].posterior[:, : len(given)]
             pieces = self._answers.batch_decode([[token] for token in first.tokens])
@@ -223,48 +293,26 @@ class RagTokenGenerator:
         return answers
 
     def _decode(
-        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None = None
+        self,
+        contexts: Sequence[Contexts],
+        scores: Sequence[np.ndarray],
+        sources: Sequence[Source] | None,
+        states: States,
     ) -> list[list[Hypothesis]]:
         """The best sequences of each question of a batch."""
-        ids, mask, doc_scores = self._pad(contexts, scores)
-        log_prior = (doc_scores * self._scale).log_softmax(-1)
-        states = self._encode(ids, mask)
-        batch = Batch(self._generator, states, mask.flatten(0, 1), log_prior, self._constraints, sources)
+        log_prior = self._log_prior(contexts, scores)
+        read, mask = states.states.flatten(0, 1), states.mask.flatten(0, 1)
+        batch = Batch(self._generator, read, mask, log_prior, self._constraints, sources)
         if self._settings.num_beams == 1:
             return [[one] for one in greedy(batch)]
         return beam_search(batch, self._settings)
 
-    def _pad(
-        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Context ids and mask, (questions, docs, tokens), and scores, (questions, docs), on the device."""
-        docs = max(map(len, contexts))
-        # A missing passage is filled by the first one, and its probability is 0.
-        rows = [torch.tensor(found[doc if doc < len(found) else 0][0]) for found in contexts for doc in range(docs)]
-        ids = pad_sequence(rows, True, self._pad_id).view(len(contexts), docs, -1)
-        mask = pad_sequence([torch.ones_like(row) for row in rows], True).view_as(ids)
-        doc_scores = torch.full((len(contexts), docs), float("-inf"))
+    def _log_prior(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> torch.Tensor:
+        """Logarithms of p(z|x), float32 (questions, docs), on the device; -inf for a passage that only fills up."""
+        doc_scores = torch.full((len(contexts), max(map(len, contexts))), -torch.inf)
         for row, found in enumerate(contexts):
             doc_scores[row, : len(found)] = torch.from_numpy(np.array(scores[row][: len(found)], np.float32))
-        return ids.to(self._device), mask.to(self._device), doc_scores.to(self._device)
-
-    def _encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The encoder's states of padded contexts, (questions * docs, tokens, width), each computed at its own length.
-
-        Contexts go through the encoder shortest first, in batches that are padded to their longest; the rest of a row
-        is 0, which the mask hides.
-        """
-        flat_ids, flat_mask = ids.flatten(0, 1), mask.flatten(0, 1)
-        lengths = flat_mask.sum(1)
-        states: Any = None
-        for batch in token_batches(lengths.tolist(), ENCODER_TOKENS[self._device]):
-            rows = torch.from_numpy(batch).to(self._device)
-            longest = int(lengths[rows].max())
-            part = self._generator.encode(flat_ids[rows, :longest], flat_mask[rows, :longest])
-            if states is None:
-                states = part.new_zeros((*flat_ids.shape, part.shape[-1]))
-            states[rows, :longest] = part
-        return states
+        return (doc_scores.to(self._device) * self._scale).log_softmax(-1)
 
 
 def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:

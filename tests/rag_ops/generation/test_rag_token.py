@@ -124,6 +124,46 @@ def test_looking_directly_or_at_keys_and_values_is_the_same(tiny_rag, scores, be
         np.testing.assert_allclose([a.score for a in other], [a.score for a in found[0]], atol=1e-4)
 
 
+@pytest.mark.parametrize("rules", [{}, {"num_beams": 2}, {"extractive": True, "spelling": "passages"}], ids=str)
+def test_answers_by_number_of_passages_are_those_of_each_number_and_encode_a_passage_once(tiny_rag, rules, monkeypatch):
+    passages = [passages_for(n, 1 + n % 6) for n in range(len(QUESTIONS))]
+    passages[4] = []
+    scores = np.random.default_rng(1).standard_normal((len(QUESTIONS), 6)).astype(np.float32)
+    one = generator(tiny_rag, **rules)
+    expected = {n: one.answer(QUESTIONS, [found[:n] for found in passages], scores) for n in (1, 2, 5)}
+    encoded, done = [], []
+    real = Bart.encode
+    monkeypatch.setattr(Bart, "encode", lambda self, ids, mask: encoded.append(len(ids)) or real(self, ids, mask))
+    found = one.answer_by_docs(QUESTIONS, passages, scores, [1, 2, 5], batch_tokens=100_000, on_rows=done.append)
+    assert sum(encoded) == (len(QUESTIONS) - 1) * 5  # not 8; those of questions with fewer are filled up
+    assert sum(done) == len(QUESTIONS) * 3
+    assert list(found) == [1, 2, 5]
+    for n, answers in found.items():
+        for ours, theirs in zip(answers, expected[n], strict=True):
+            assert (ours.text, ours.error, list(ours.token_ids)) == (theirs.text, theirs.error, list(theirs.token_ids))
+            assert len(ours.posterior) == len(theirs.posterior)
+            np.testing.assert_allclose(ours.posterior, theirs.posterior, atol=1e-5)
+
+
+def test_a_passage_that_fails_costs_the_answers_that_are_made_from_it_alone(tiny_rag, scores, monkeypatch):
+    passages = [passages_for(n) for n in range(len(QUESTIONS))]
+    one = generator(tiny_rag, max_combined_length=60)
+    marked = one._answers("9 9 9", add_special_tokens=False)["input_ids"]
+    passages[2][2] = Passage("2:0", "", "9 9 9")
+    real = Bart.encode
+
+    def failing(self, ids, mask):
+        if any(row[start : start + 3] == marked for row in ids.tolist() for start in range(len(row))):
+            raise ValueError("bad passage")
+        return real(self, ids, mask)
+
+    monkeypatch.setattr(Bart, "encode", failing)
+    found = one.answer_by_docs(QUESTIONS, passages, scores, [1, 2, 3])
+    errors = {n: [number for number, answer in enumerate(answers) if answer.error] for n, answers in found.items()}
+    assert errors == {1: [], 2: [], 3: [2]}
+    assert "bad passage" in found[3][2].error
+
+
 def test_score_and_posterior_are_the_papers_formula(tiny_rag, oracle, scores):
     answer = generator(tiny_rag).answer(QUESTIONS[:1], [passages_for(0)], scores[:1])[0]
     model, tokenizer = oracle
@@ -253,13 +293,13 @@ def test_a_batch_that_fails_is_halved_and_one_question_alone_gets_the_error(tiny
     whole = model.answer(QUESTIONS, passages, scores)
     real, sizes = model._answer_batch, []
 
-    def small_memory(contexts, given, sources):
+    def small_memory(contexts, given, *more):
         sizes.append(len(contexts))
         if len(contexts) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         if any(np.array_equal(row, scores[5]) for row in given):
             raise RuntimeError("this question")
-        return real(contexts, given, sources)
+        return real(contexts, given, *more)
 
     monkeypatch.setattr(model, "_answer_batch", small_memory)
     found = model.answer(QUESTIONS, passages, scores, batch_tokens=100_000)
@@ -281,10 +321,10 @@ def test_a_question_that_fails_leaves_the_others_as_if_it_had_not_been_there(
     )
     real = model._answer_batch
 
-    def fails_on_two(contexts, given, sources):
+    def fails_on_two(contexts, given, *more):
         if any(np.array_equal(row, scores[5]) or np.array_equal(row, scores[11]) for row in given):
             raise IndexError("index out of range in self")
-        return real(contexts, given, sources)
+        return real(contexts, given, *more)
 
     monkeypatch.setattr(model, "_answer_batch", fails_on_two)
     done = []
