@@ -65,13 +65,19 @@ class Rehearsal:
         models = self._corpus()
         left = corpus.write_vectors(self.output("embed"), self.output("chunk"), models.encoder, self.flags.embedded)
         shards = len(read_manifest(str(self.output("chunk")), "chunk").shards)
-        command = ["embed", "--passages", self.output("chunk"), "--encoder", models.encoder]
-        return command, "embeddings-*.parquet", shards - left // 2
+        return self._embed(models.encoder), "embeddings-*.parquet", shards - left // 2
+
+    def _embed(self, encoder: str) -> list[object]:
+        # In float32: the vectors of a random encoder are too near to each other for bfloat16.
+        return [
+            *("embed", "--passages", self.output("chunk"), "--encoder", encoder),
+            *("--compute_dtype", corpus.COMPUTE_DTYPE),
+        ]
 
     def _prepare_index(self) -> tuple[list[object], str, int]:
         models, embeddings = self._corpus(), self.output("embed")
         corpus.write_vectors(embeddings, self.output("chunk"), models.encoder, 0)
-        self._finish(["embed", "--passages", self.output("chunk"), "--encoder", models.encoder], embeddings)
+        self._finish(self._embed(models.encoder), embeddings)
         shards = -(-self.rows // INDEX_ROWS)
         command = ["index", "--embeddings", embeddings, "--spec", self.flags.spec, "--num_shards", shards]
         return command, "index-*.faiss", -(-shards // 2)

@@ -36,6 +36,7 @@ BLOCK_ROWS = 1 << 13  # rows made at a time, from a random state of their own
 SLOTS = 1 << 18  # of the table of words: a word fills as many as it is frequent
 PASSAGES_OF_AN_ARTICLE = 6  # those with one title; 6.5 in psgs_w100
 SHARD_ROWS = 102_000  # of a file of passages: what chunk makes of psgs_w100
+COMPUTE_DTYPE = "float32"
 CENTRES = 4096  # around which vectors lie
 QUESTIONS = 3610  # of NQ's test set
 
@@ -161,8 +162,10 @@ def write_vectors(place: Path, passages_place: Path, encoder: str, first: int) -
         The number of shards that are left to embed.
     """
     source = read_manifest(str(passages_place), "chunk")
-    options = EmbedOptions(passages=str(passages_place), encoder=encoder, output=str(place))
-    _, config = embed_job._planned(options, [])
+    options = EmbedOptions(
+        passages=str(passages_place), encoder=encoder, output=str(place), compute_dtype=COMPUTE_DTYPE
+    )
+    _, config, _ = embed_job._planned(options, [])
     output = StageOutput(options.output, "embed", config, {"passages": source.digest})
     if output.finished() is not None:
         return 0

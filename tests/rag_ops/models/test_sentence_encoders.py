@@ -338,7 +338,7 @@ def test_embed_and_answer_use_the_prompts_and_say_so(tmp_path, tokenizer, tiny_b
     ragbeam("chunk", "--input", tmp_path / "articles.jsonl", "--output", tmp_path / "passages", "--num_shards", 1)
     ragbeam(
         *("embed", "--passages", tmp_path / "passages", "--encoder", encoder, "--output", tmp_path / "embeddings"),
-        *("--dtype", "float32"),
+        *("--dtype", "float32", "--compute_dtype", "float32"),
     )
     ragbeam("index", "--embeddings", tmp_path / "embeddings", "--output", tmp_path / "index", "--spec", "Flat")
     ragbeam("compose", "--question_encoder", encoder, "--generator", tiny_bart, "--output", rag)
