@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
-TOO_LONG, TOO_COMPLEX = "too_long", "too_complex"
+TOO_LONG, TOO_COMPLEX = NAMED = "too_long", "too_complex"  # reasons for which a page is named
 NAMED_TITLES = 100  # titles kept for each reason; the counts are complete
 SHOWN_CHARS = 200
 MOST_TEMPLATES = 20_000  # names that are counted; Wikipedia's articles call more, but few often
@@ -48,6 +48,13 @@ class Dropped(Counter[str]):
         titles = self.titles.setdefault(reason, [])
         if len(titles) < NAMED_TITLES:
             titles.append(title[:SHOWN_CHARS])
+
+    def count(self, reason: str, title: str) -> None:
+        """Counts a page; it is named if it cannot be read within the bounds."""
+        if reason in NAMED:
+            self.name(reason, title)
+        else:
+            self[reason] += 1
 
     def lose(self, templates: Mapping[str, int]) -> None:
         """Counts calls of templates; if there are too many names, the rarest are forgotten."""

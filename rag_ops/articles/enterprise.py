@@ -14,7 +14,7 @@ from typing import IO, Any
 from rag_ops import machine
 from rag_ops.articles.article import Split
 from rag_ops.articles.dropped import TOO_COMPLEX, TOO_LONG
-from rag_ops.articles.lines import MAX_LINE_BYTES, json_object
+from rag_ops.articles.lines import JSON_LINES, bounded_lines, json_object
 from rag_ops.articles.options import InputOptions
 from rag_ops.articles.source_format import Cut, Row
 from rag_ops.articles.wiki_format import (
@@ -35,7 +35,6 @@ from rag_ops.markup.siteinfo import SiteInfo
 from rag_ops.storage import compression, store, tar
 
 ARCHIVES = (".tar", ".tgz", *(f".tar{suffix}" for suffix in compression.COMPRESSIONS))
-LINES = (".ndjson", ".json", ".jsonl")  # suffixes of an archive's members that are read
 BODY = "article_body"
 
 
@@ -109,20 +108,25 @@ def archive_rows(url: str) -> Iterator[Row]:
     number = 0
     with store.open_read(url) as raw, _reading(url):
         for name, content in tar.members(_opened(raw, url)):
-            if not name.lower().endswith(LINES):
+            if not name.lower().endswith(JSON_LINES):
                 continue
             number += 1
-            for line_number, line in enumerate(_lines(content, f"{url}, {name}"), 1):
+            place = partial(_place, url, name)
+            for before, line in enumerate(bounded_lines(content, place)):
                 if line.strip():
-                    source = partial("{}, {}, line {}".format, url, name, line_number)
+                    source = partial(place, before)
                     yield source, json_object(line, source)
     if not number:
         raise InputError(
             "the archive has no NDJSON",
             value=url,
-            expected=f"files with {', '.join(LINES)} in it, as in Wikimedia Enterprise's snapshots",
+            expected=f"files with {', '.join(JSON_LINES)} in it, as in Wikimedia Enterprise's snapshots",
             remedy="unpack another archive, and give --input its files",
         )
+
+
+def _place(url: str, name: str, lines_before: int) -> str:
+    return f"{url}, {name}, line {lines_before + 1}"
 
 
 def _opened(raw: IO[bytes], url: str) -> IO[bytes]:
@@ -141,14 +145,3 @@ def _reading(url: str) -> Iterator[None]:
         raise InputError(
             f"the archive cannot be read ({error})", value=url, expected="a whole file", remedy="download it again"
         ) from error
-
-
-def _lines(content: IO[bytes], place: str) -> Iterator[bytes]:
-    for number, line in enumerate(iter(lambda: content.readline(MAX_LINE_BYTES + 1), b""), 1):
-        if len(line) > MAX_LINE_BYTES:
-            raise InputError(
-                f"a line is longer than {MAX_LINE_BYTES >> 20} MiB",
-                value=f"{place}, line {number}",
-                expected="one article a line",
-            )
-        yield line

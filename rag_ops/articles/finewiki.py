@@ -10,12 +10,11 @@ from typing import Any
 
 from rag_ops.articles.dropped import TOO_LONG
 from rag_ops.articles.options import InputOptions
-from rag_ops.articles.wiki_format import EMPTY, Head, WikiFormat, head_of, unpacked
+from rag_ops.articles.wiki_format import EMPTY, Head, WikiFormat, head_of, unpacked, with_infoboxes
 from rag_ops.markup import markdown
 from rag_ops.markup.cleaning import clean
 from rag_ops.markup.parts import Part
 from rag_ops.markup.siteinfo import SiteInfo
-from schemas.passages import INFOBOX, PROSE
 
 MAX_FACTS = 2000  # of an article's infoboxes
 
@@ -39,11 +38,7 @@ class Finewiki(WikiFormat):
         found = markdown.render(text, site, options.parts)
         if found is None:
             return TOO_LONG
-        boxes = [Part(INFOBOX, "", "\n".join(facts)) for facts in _boxes(row.get("infoboxes")) if facts]
-        if not options.parts.tables:
-            return found
-        prose = [part for part in found if part.kind == PROSE]
-        return [*prose, *boxes, *found[len(prose) :]]
+        return with_infoboxes(found, _boxes(row.get("infoboxes"))) if options.parts.tables else found
 
 
 def _boxes(value: Any) -> Iterator[list[str]]:

@@ -16,10 +16,10 @@ from rag_ops import machine
 from rag_ops.articles import dump, tsv
 from rag_ops.articles.article import Article, NoArticle, Split
 from rag_ops.articles.columns import SECTION, find_columns
-from rag_ops.articles.dropped import TOO_LONG, Dropped
+from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.enterprise import Enterprise
 from rag_ops.articles.finewiki import Finewiki
-from rag_ops.articles.lines import check_no_array, json_rows, line_source, read_lines
+from rag_ops.articles.lines import JSON_LINES, check_no_array, json_rows, line_source, read_lines
 from rag_ops.articles.options import DATASET, InputOptions
 from rag_ops.articles.parquet_rows import column_names, group_cuts, parquet_rows
 from rag_ops.articles.source_format import Cut, Format, Row, byte_cuts
@@ -61,10 +61,7 @@ class MediaWiki(Format):
             if reason is None:
                 yield Article(article_id, page.title, page.wikitext, page.date, page.revision)
                 continue
-            if reason == TOO_LONG:
-                dropped.name(reason, page.title)
-            else:
-                dropped[reason] += 1
+            dropped.count(reason, page.title)
             if page.namespace == 0:
                 yield NoArticle(article_id, page.date, page.revision)
 
@@ -72,7 +69,7 @@ class MediaWiki(Format):
 class Jsonl(Format):
     """One JSON object a line."""
 
-    name, suffixes = "jsonl", (".jsonl", ".ndjson", ".json")
+    name, suffixes = "jsonl", JSON_LINES
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         check_no_array(url)

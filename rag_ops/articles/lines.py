@@ -6,7 +6,7 @@ import codecs
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 from rag_ops import machine
 from rag_ops.articles import tsv
@@ -14,6 +14,7 @@ from rag_ops.articles.article import Split
 from rag_ops.errors import InputError
 from rag_ops.storage import compression, store
 
+JSON_LINES = (".jsonl", ".ndjson", ".json")  # suffixes of files of JSON, an object a line
 MAX_LINE_BYTES = 256 << 20  # more is no line: a few bytes can unpack to gigabytes
 
 
@@ -26,14 +27,7 @@ def read_lines(split: Split) -> Iterator[tsv.Line]:
             stream.seek(split.start - 1)
             position = split.start - 1 + len(stream.readline())  # the line in progress belongs to the split before
         try:
-            for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES + 1), b"")):
-                if len(line) > MAX_LINE_BYTES:
-                    raise InputError(
-                        f"a line is longer than {MAX_LINE_BYTES >> 20} MiB",
-                        value=line_source(split, number),
-                        expected="one article a line",
-                        remedy="check --format",
-                    )
+            for number, line in enumerate(bounded_lines(stream, partial(line_source, split))):
                 if split.end is not None and position >= split.end:
                     return
                 yield number, position, line if position else line.removeprefix(codecs.BOM_UTF8)
@@ -46,6 +40,27 @@ def read_lines(split: Split) -> Iterator[tsv.Line]:
                 expected="a whole file",
                 remedy="download it again",
             ) from error
+
+
+def bounded_lines(stream: IO[bytes], source: Callable[[int], str]) -> Iterator[bytes]:
+    """Yields the lines of a stream.
+
+    Args:
+        stream: stream to read to its end.
+        source: function from the number of lines before one to where it stands, for a message.
+
+    Raises:
+        InputError: a line is longer than `MAX_LINE_BYTES`.
+    """
+    for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE_BYTES + 1), b"")):
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(
+                f"a line is longer than {MAX_LINE_BYTES >> 20} MiB",
+                value=source(number),
+                expected="one article a line",
+                remedy="check --format",
+            )
+        yield line
 
 
 def line_source(split: Split, lines_before: int) -> str:

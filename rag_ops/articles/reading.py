@@ -12,12 +12,12 @@ from rag_ops.articles.article import MAX_SPLITS, Source, Split
 from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.enterprise import ARCHIVES as TAR
 from rag_ops.articles.enterprise import archive_rows
-from rag_ops.articles.formats import FORMATS
+from rag_ops.articles.formats import FORMATS, Jsonl
 from rag_ops.articles.lines import json_rows
 from rag_ops.articles.options import DATASET, SPLIT_BYTES, InputOptions
 from rag_ops.articles.parquet_rows import column_names
-from rag_ops.articles.wiki_format import first_keys
-from rag_ops.articles.zim import MAGIC
+from rag_ops.articles.wiki_format import first_keys, is_parquet
+from rag_ops.articles.zim import MAGIC, Zim
 from rag_ops.errors import InputError, JobError
 from rag_ops.redaction import public_url
 from rag_ops.storage import store
@@ -28,7 +28,6 @@ FILES_LOOKED_AT = 100  # before anything runs
 USUAL_SPLITS = 256  # most splits of an input of one file, unless --split_bytes is given
 UNPACK = {".7z": "7z x -so", "zip": "unzip -p", "rar": "unrar p -inul"}
 ARCHIVES = (".7z", ".zip", ".rar", *TAR)
-JSON = (".jsonl", ".ndjson", ".json")
 
 
 def plan_splits(urls: Sequence[str], options: InputOptions) -> list[Split]:
@@ -135,13 +134,13 @@ def seen_format(url: str) -> str | None:
     try:
         if name.endswith(TAR):
             keys = first_keys(archive_rows(url))
-        elif name.endswith(".parquet"):
+        elif is_parquet(url):
             keys = column_names(url)
-        elif any(suffix in name for suffix in JSON):
+        elif any(suffix in name for suffix in Jsonl.suffixes):
             keys = first_keys(json_rows(Split(0, "jsonl", url)))
         else:
             with store.open_read(url) as file:
-                return "zim" if file.read(len(MAGIC)) == MAGIC else None
+                return Zim.name if file.read(len(MAGIC)) == MAGIC else None
     except (OSError, InputError, JobError):
         return None  # the reader of the format says what is wrong, and where
     return next((one.name for one in FORMATS.values() if one.keys and one.keys <= set(keys)), None)

@@ -11,15 +11,22 @@ from typing import Any
 from rag_ops.articles.dropped import TOO_COMPLEX, TOO_LONG
 from rag_ops.articles.finewiki import fact
 from rag_ops.articles.options import InputOptions
-from rag_ops.articles.wiki_format import DISAMBIGUATION, Head, WikiFormat, head_of, inner, unpacked
+from rag_ops.articles.wiki_format import (
+    DISAMBIGUATION,
+    Head,
+    WikiFormat,
+    head_of,
+    inner,
+    unpacked,
+    with_infoboxes,
+)
 from rag_ops.markup import assembling
-from rag_ops.markup.assembling import Found
-from rag_ops.markup.characters import GUARD, PLACE, PLACE_END, without_marks
+from rag_ops.markup.assembling import Found, table_place
+from rag_ops.markup.characters import GUARD, without_marks
 from rag_ops.markup.parts import Part
 from rag_ops.markup.siteinfo import SiteInfo
 from rag_ops.markup.table_rows import Cell, Table
 from rag_ops.markup.wikitext import MAX_PAGE_CHARS
-from schemas.passages import INFOBOX, PROSE
 
 LEAD = "abstract"  # the name of the section before the first heading, in every language
 MAX_DEPTH = 50  # parts in parts; real ones have ten
@@ -60,8 +67,7 @@ class Structured(WikiFormat):
             return found
         boxes = unpacked(row.get("infoboxes"))
         facts = (list(dict.fromkeys(_facts(box, 0))) for box in (boxes if isinstance(boxes, list) else []))
-        prose = [part for part in found if part.kind == PROSE]
-        return [*prose, *(Part(INFOBOX, "", "\n".join(one)) for one in facts if one), *found[len(prose) :]]
+        return with_infoboxes(found, facts)
 
 
 class _Writer:
@@ -108,7 +114,7 @@ class _Writer:
             rows = [_cells(row, header) for header in (True, False) for row in _rows(one, header)]
             if any(rows):
                 self.chars += sum(len(cell.markup) for row in rows for cell in row)
-                self.out.append(f"\n{PLACE}t{len(self.tables)}{PLACE_END}\n")
+                self.out.append(table_place(len(self.tables)))
                 self.tables.append(Table('class="wikitable"', rows=[row for row in rows if row]))
 
 

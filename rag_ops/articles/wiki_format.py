@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rag_ops.articles.article import Article, NoArticle, Source, Split, moment_of
-from rag_ops.articles.dropped import TOO_COMPLEX, TOO_LONG, Dropped
+from rag_ops.articles.dropped import TOO_LONG, Dropped
 from rag_ops.articles.lines import check_no_array, json_rows
 from rag_ops.articles.options import InputOptions
 from rag_ops.articles.parquet_rows import column_names, group_cuts, parquet_rows
@@ -18,10 +18,10 @@ from rag_ops.markup.pages import is_disambiguation
 from rag_ops.markup.parts import Part, prose
 from rag_ops.markup.siteinfo import SiteInfo, language_of
 from rag_ops.storage import store
+from schemas.passages import INFOBOX, PROSE
 
 LOOKED_AT = 10  # rows from which it is told what a file holds
 BATCH_ROWS = 32  # of Parquet: a row holds whole pages
-NAMED = (TOO_LONG, TOO_COMPLEX)  # reasons for which a page's title is kept
 EMPTY, DISAMBIGUATION, REDIRECT, NAMESPACE = "empty", "disambiguation", "redirect", "namespace"
 
 
@@ -120,11 +120,15 @@ def article_of(article_id: str, head: Head, found: Sequence[Part] | str, dropped
     if not isinstance(found, str):
         parts = tuple(Part(part.kind, writable(part.section), writable(part.text)) for part in found)
         return Article(article_id, head.title, prose(parts), head.date, head.revision, parts=parts)
-    if found in NAMED:
-        dropped.name(found, head.title)
-    else:
-        dropped[found] += 1
+    dropped.count(found, head.title)
     return NoArticle(article_id[:MAX_NAME_CHARS], head.date, head.revision)
+
+
+def with_infoboxes(parts: Sequence[Part], boxes: Iterable[Sequence[str]]) -> list[Part]:
+    """Parts with infoboxes, each the lines of its facts, behind the prose; those without facts are left out."""
+    text = [part for part in parts if part.kind == PROSE]
+    found = (Part(INFOBOX, "", "\n".join(facts)) for facts in boxes if facts)
+    return [*text, *found, *parts[len(text) :]]
 
 
 def first_keys(rows: Iterator[Row]) -> list[str]:

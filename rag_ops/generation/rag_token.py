@@ -249,11 +249,7 @@ class RagTokenGenerator:
         rows = [found[doc if doc < len(found) else 0][0] for found in contexts for doc in range(docs)]
         ids, mask = pad_rows(rows, self._pad_id, self._device)
         shape = (len(contexts), docs)
-        return States(self._encode(ids, mask).unflatten(0, shape), mask.unflatten(0, shape))
-
-    def _encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The encoder's states of padded contexts; see `reading.encode`."""
-        return encode(self._generator, ids, mask)
+        return States(encode(self._generator, ids, mask).unflatten(0, shape), mask.unflatten(0, shape))
 
     def _contexts(
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], numbers: Sequence[int]

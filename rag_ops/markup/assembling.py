@@ -52,6 +52,11 @@ class Found:
             self.captions.append((len(self.headings), caption))
 
 
+def table_place(number: int) -> str:
+    """The line that says where a table stood."""
+    return f"\n{PLACE}t{number}{PLACE_END}\n"
+
+
 def assemble(
     rendered: str,
     found: Found,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 
 from rag_ops.markup import assembling, tables, variants
-from rag_ops.markup.assembling import Found
+from rag_ops.markup.assembling import Found, table_place
 from rag_ops.markup.characters import CLOSE, GAP, GUARD, OPEN, PLACE, PLACE_END, parted, unescape, without_marks
 from rag_ops.markup.cleaning import clean
 from rag_ops.markup.cutting import literal
@@ -493,7 +493,7 @@ class _Renderer:
         self._out, self._frames, self._named = ended.before, ended.frames, ended.named
         inner = bool(self._open)
         shown = self._page if not inner and self._out is self._nowhere and self._facts_frame() else self._out
-        shown.append("\n" if inner else f"\n{PLACE}t{len(self._groups) - 1}{PLACE_END}\n")
+        shown.append("\n" if inner else table_place(len(self._groups) - 1))
 
     def _facts_frame(self) -> bool:
         return any(frame.kind == "infobox" for frame in self._frames)

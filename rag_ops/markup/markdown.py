@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from rag_ops.markup import assembling
-from rag_ops.markup.assembling import Found
-from rag_ops.markup.characters import GUARD, PLACE, PLACE_END, without_marks
+from rag_ops.markup.assembling import Found, table_place
+from rag_ops.markup.characters import GUARD, without_marks
 from rag_ops.markup.cleaning import clean
 from rag_ops.markup.parts import PROSE_ALONE, Part, Wanted
 from rag_ops.markup.siteinfo import ENGLISH_SITE, SiteInfo
@@ -57,7 +57,7 @@ def render(text: str, site: SiteInfo = ENGLISH_SITE, wanted: Wanted = PROSE_ALON
             end = position
             while end < len(lines) and lines[end].strip().startswith("|"):
                 end += 1
-            out.append(f"\n{PLACE}t{len(tables)}{PLACE_END}\n")
+            out.append(table_place(len(tables)))
             tables.append(_table([line, *(one.strip() for one in lines[position:end])]))
             position = end
         elif line:

@@ -88,14 +88,7 @@ class Encoder:
         dimension: numbers of a vector.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        config: EncoderConfig,
-        device: str,
-        threads: int,
-    ):
+    def __init__(self, model: Any, tokenizer: Any, config: EncoderConfig, device: str, threads: int):
         self.config = config
         self._model = model.to(device).eval()
         if device != "cpu":

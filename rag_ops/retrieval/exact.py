@@ -42,6 +42,7 @@ from rag_ops.retrieval.vector_blocks import (
     QUESTION_BLOCK,
     Block,
     blocks_of,
+    steps_of,
     to_8_bits,
     to_half,
 )
@@ -292,13 +293,13 @@ class _Search:
         kept = self._still_in(Bounded.joined(self._kept))
         if len(kept) > REFINED_PER_HIT * self._k * len(self._questions):
             kept = self._refined(kept)
-        if len(kept) > self._limit:
+        too_many = len(kept) > self._limit
+        if too_many:
             kept = self._exact(kept)
             kept = kept.only(kept.places(len(self._questions)) < self._k)
             self._best = np.maximum(self._best, kept.kth_best(self._k, len(self._questions)))
-            self._saved = 0.0
         spent = self._seen * HIT_SECS + len(kept) * PAIR_SECS
-        if self._products[0].low and self._next_thinning and spent > self._saved / 4:
+        if self._products[0].low and self._next_thinning and (too_many or spent > self._saved / 4):
             del self._products[0]
         self._kept = [kept]
 
@@ -352,8 +353,9 @@ def _products(questions: np.ndarray, device: str) -> list[_Product]:
     seconds = [least_seconds(functools.partial(product, trial.vectors)) for product in products]
     found = [_Product(products[seconds.index(min(seconds))], 1.0, error, seconds=min(seconds))]
     if dimension <= MAX_LOW_DIMENSION:
-        wide, steps = to_8_bits(asked, asked.abs().amax(1, keepdim=True))
-        numbers, scale = wide.to(torch.int8), steps[:, 0].double().numpy()
+        steps = steps_of(asked.abs().amax(1, keepdim=True))
+        wide, scale = to_8_bits(asked, steps), steps[:, 0].double().numpy()
+        numbers = wide.to(torch.int8)
         off = _relative_lengths(wide.double().numpy() * scale[:, None] - questions, questions)
 
         def product(block: torch.Tensor) -> torch.Tensor:

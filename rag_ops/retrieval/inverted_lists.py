@@ -30,6 +30,7 @@ from rag_ops.retrieval import exact
 from rag_ops.retrieval.exact import Bounded, Candidates
 from rag_ops.retrieval.faiss_index import MANY_QUESTIONS
 from rag_ops.retrieval.topk import TopK
+from rag_ops.retrieval.vector_blocks import MAX_LOW_DIMENSION, steps_of, to_8_bits
 
 QUESTION_BLOCK = 1 << 16  # questions whose numbers fit into 16 bits
 PRODUCT_SCORES = 1 << 20  # of one product: 4 MB
@@ -40,7 +41,6 @@ THINNED_QUESTIONS = 2048  # whose candidates are compared at once
 TRIAL_QUESTIONS, TRIAL_ROWS, TRIAL_DIMENSION = 128, 512, 768  # a millisecond or less, so that few are interrupted
 CUT = 4096  # vectors that are in float64 at once
 SLACK = 2.0**-20  # relative, for the rounding of bounds and of what is added to a product
-MAX_DIMENSION = 1 << 16  # of which a sum of 8-bit products stays within 31 bits
 
 
 class InvertedLists:
@@ -69,7 +69,7 @@ class InvertedLists:
             (coded or kind is faiss.IndexIVFFlat)
             and index.metric_type == faiss.METRIC_INNER_PRODUCT
             and index.quantizer.metric_type == faiss.METRIC_INNER_PRODUCT
-            and index.d <= MAX_DIMENSION
+            and index.d <= MAX_LOW_DIMENSION
         )
 
     def is_worth(self, questions: int) -> bool:
@@ -177,26 +177,26 @@ class _Low:
     def of_codes(cls, codes: np.ndarray, *, coded: bool) -> _Low:
         """A list's vectors: codes of 8 bits are taken as they are, less 128; others have one step in common."""
         if not coded:
-            step = np.float32(max(float(np.abs(codes).max()), 1e-30) / 127) if _has_8_bits() else np.float32(1)
-            return cls.rounded_to(torch.from_numpy(codes), np.array([[step]], np.float32))
+            vectors = torch.from_numpy(codes)
+            return cls.rounded_to(vectors, vectors.abs().amax().reshape(1, 1))
         numbers = torch.from_numpy((codes ^ np.uint8(128)).view(np.int8))
         lengths = numbers.float().square_().sum(1).sqrt_().double().numpy()
         numbers = numbers if _has_8_bits() else numbers.float()
         return cls(numbers, np.ones((1, 1)), lengths, np.zeros(len(codes)))
 
     @classmethod
-    def rounded_to(cls, vectors: torch.Tensor, step: np.ndarray) -> _Low:
-        """Vectors, float32, as multiples of their steps, (vectors, 1) or (1, 1)."""
+    def rounded_to(cls, vectors: torch.Tensor, largest: torch.Tensor) -> _Low:
+        """Vectors, float32, as multiples of steps by their largest numbers, (vectors, 1) or (1, 1)."""
         if not _has_8_bits():
-            return cls(vectors, step, _lengths(vectors), np.zeros(len(vectors)))
-        parts = []
+            return cls(vectors, np.ones(largest.shape, np.float32), _lengths(vectors), np.zeros(len(vectors)))
+        parts, step = [], steps_of(largest)
         for cut in range(0, len(vectors), CUT):
-            part, steps = vectors[cut : cut + CUT], torch.from_numpy(step if len(step) == 1 else step[cut : cut + CUT])
-            numbers = (part / steps).round_().clamp_(-127, 127)
+            part, steps = vectors[cut : cut + CUT], step if len(step) == 1 else step[cut : cut + CUT]
+            numbers = to_8_bits(part, steps)
             off = (part.double() - numbers.double() * steps).norm(dim=1)
             parts.append((numbers.to(torch.int8), (numbers * steps).double().norm(dim=1), off))
         numbers, lengths, rounded = map(torch.cat, zip(*parts, strict=True))
-        return cls(numbers, step, lengths.numpy(), rounded.numpy())
+        return cls(numbers, step.numpy(), lengths.numpy(), rounded.numpy())
 
 
 class _Search:
@@ -205,8 +205,7 @@ class _Search:
     def __init__(self, lists: InvertedLists, questions: np.ndarray, k: int):
         self._lists, self._questions, self._k = lists, questions, k
         folded = torch.from_numpy(questions if lists.scale is None else questions * lists.scale)
-        largest = folded.abs().amax(1, keepdim=True).clamp_(min=1e-30).numpy()
-        self._low = _Low.rounded_to(folded, largest / np.float32(127) if _has_8_bits() else np.ones_like(largest))
+        self._low = _Low.rounded_to(folded, folded.abs().amax(1, keepdim=True))
         self._lengths = _lengths(folded)
         self._added = lists.added(questions)
         self._relative = lists.dimension * 2.0**-24 / (1 - lists.dimension * 2.0**-24)

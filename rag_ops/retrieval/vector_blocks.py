@@ -67,7 +67,8 @@ class Block:
 
     def in_8_bits(self) -> Block:
         """The vectors, of float32, as multiples of a step that they have in common."""
-        numbers, step = to_8_bits(self.vectors, self.vectors.abs().amax())
+        step = steps_of(self.vectors.abs().amax())
+        numbers = to_8_bits(self.vectors, step)
         off = torch.linalg.vector_norm(torch.add(self.vectors, numbers, alpha=-float(step)), dim=1).amax()
         rounded = SLACK * float(off) + self.longest * 2.0**-20
         rounded = rounded if math.isfinite(rounded) else math.inf
@@ -137,15 +138,19 @@ def _carried(
             yield start, there
 
 
-def to_8_bits(numbers: torch.Tensor, largest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Float32 numbers as multiples of a step, whole numbers from -127 to 127 in float32, and the step.
+def steps_of(largest: torch.Tensor) -> torch.Tensor:
+    """The steps with which 127 of them make the largest of some numbers' absolute values, float32."""
+    return largest.clamp(min=TINY) / 127
+
+
+def to_8_bits(numbers: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Float32 numbers as multiples of a step: whole numbers from -127 to 127, in float32.
 
     Args:
         numbers: (rows, dimension).
-        largest: of their absolute values, for each row (rows, 1) or for all ().
+        step: of each row (rows, 1), or of all.
     """
-    step = largest.clamp(min=TINY) / 127
-    return (numbers * (1 / step)).round_().clamp_(-127, 127), step
+    return (numbers * (1 / step)).round_().clamp_(-127, 127)
 
 
 def to_half(numbers: torch.Tensor) -> tuple[torch.Tensor, float]:

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from rag_ops.models import calibration, quantisation
+from tests.benchmarks import bench_precision
 from tests.benchmarks.bench_precision import Way, int8_name, measured, own_ways
-from tests.benchmarks.common import THREADS, NotHereError, Result, encoder, small_encoder, some_passages
+from tests.benchmarks.common import THREADS, NotHereError, Result
 
 PINS = Path(__file__).parent / "peers.txt"
 PEER = Path(__file__).parent / "peer.py"
@@ -29,19 +30,14 @@ INSTALL_SECS = 1800
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
+class Sizes(bench_precision.Sizes):
     """Sizes of a run.
 
     Attributes:
-        parts: of so many parts of the excerpt one is encoded.
-        rounds: of each.
-        small: whether a random encoder of one layer takes the place of the demo's.
         backend: of the peer; "torch" runs it with this Python, which has no OpenVINO.
     """
 
-    parts: int = 5
-    rounds: int = 5
-    small: bool = False
+    cosines: tuple[float, ...] = (calibration.MIN_COSINE,)
     backend: str = "openvino"
 
 
@@ -54,9 +50,8 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     Raises:
         NotHereError: the processor has no instructions for bfloat16 or int8, or the peer cannot be installed.
     """
-    pairs = some_passages(directory, sizes.parts, num_shards=1)
-    model = small_encoder(directory) if sizes.small else encoder()
-    ways = own_ways(model, pairs, [calibration.MIN_COSINE])
+    pairs, model = bench_precision.inputs(directory, sizes)
+    ways = own_ways(model, pairs, sizes.cosines)
     with peers(model, pairs, sizes.backend) as theirs:
         rates, recall, curve = measured(pairs, ways | theirs, sizes.rounds)
     results = []

@@ -56,8 +56,7 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     Raises:
         NotHereError: the processor has no instructions for bfloat16 or int8.
     """
-    pairs = some_passages(directory, sizes.parts, num_shards=1)
-    model = small_encoder(directory) if sizes.small else encoder()
+    pairs, model = inputs(directory, sizes)
     rates, recall, curve = measured(pairs, own_ways(model, pairs, sizes.cosines), sizes.rounds)
     int8 = int8_name(sizes.cosines[0])
     wide, narrow = rates["bfloat16"] / rates["float32"], rates[int8] / rates["bfloat16"]
@@ -66,6 +65,12 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         Result("bfloat16 / float32, passages per second", wide, ">= 2.0", wide >= 2, curve),
         Result("int8 / bfloat16, passages per second", narrow, ">= 1.2, recall >= 0.99", ok, curve),
     ]
+
+
+def inputs(directory: Path, sizes: Sizes) -> tuple[list[tuple[str, str]], str]:
+    """Titles and texts of the passages, and the directory of the model."""
+    pairs = some_passages(directory, sizes.parts, num_shards=1)
+    return pairs, small_encoder(directory) if sizes.small else encoder()
 
 
 def own_ways(model: str, pairs: list[tuple[str, str]], cosines: Sequence[float]) -> dict[str, Way]:

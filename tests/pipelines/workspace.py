@@ -47,6 +47,13 @@ def ragbeam(*arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 0
 
 
+def chunked(directory: Path, count: int, num_shards: int) -> Path:
+    """The passages of so many articles, in a directory of their own."""
+    write_articles(directory / "articles.jsonl", count=count)
+    ragbeam("chunk", "--input", directory / "articles.jsonl", "--output", directory / "p", "--num_shards", num_shards)
+    return directory / "p"
+
+
 def arguments_of(name: str, place: object, encoder: object, model: object, generator: object = "") -> list[object]:
     """A command that reads files and stages of a directory and models, without its output.
 

@@ -12,15 +12,12 @@ from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet, write_parquet
 from rag_ops.storage.rows import as_matrix
 from rag_ops.storage.stages import StageOutput, write_shard
-from tests.pipelines.workspace import digests, fails, ragbeam, write_articles
+from tests.pipelines.workspace import chunked, digests, fails, ragbeam
 
 
 @pytest.fixture(scope="module")
 def passages(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("passages")
-    write_articles(directory / "articles.jsonl", count=6)
-    ragbeam("chunk", "--input", directory / "articles.jsonl", "--output", directory / "p", "--num_shards", 1)
-    return directory / "p"
+    return chunked(tmp_path_factory.mktemp("passages"), count=6, num_shards=1)
 
 
 @pytest.mark.skipif(not processor.computes("bfloat16"), reason="the processor has no instructions for bfloat16")

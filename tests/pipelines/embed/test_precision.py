@@ -14,7 +14,7 @@ from rag_ops.models import calibration, fidelity, quantisation
 from rag_ops.models.encoder import Encoder
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
-from tests.pipelines.workspace import digests, fails, ragbeam, write_articles
+from tests.pipelines.workspace import chunked, digests, fails, ragbeam
 
 narrow = pytest.mark.skipif(
     not (processor.computes("bfloat16") and processor.computes("int8")),
@@ -25,10 +25,7 @@ LOW = {"cosine": 0.9, "recall_at_20": 0.5, "queries": 5, "among": 6}
 
 @pytest.fixture(scope="module")
 def passages(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("passages")
-    write_articles(directory / "articles.jsonl", count=6)
-    ragbeam("chunk", "--input", directory / "articles.jsonl", "--output", directory / "p", "--num_shards", 2)
-    return directory / "p"
+    return chunked(tmp_path_factory.mktemp("passages"), count=6, num_shards=2)
 
 
 @pytest.fixture

@@ -12,17 +12,14 @@ from pipelines.runners.resources import Resources
 from pipelines.transforms.inference import EncoderHandler, GeneratorHandler, ModelSettings, TextUnit
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.errors import JobError
-from tests.pipelines.workspace import ragbeam, write_articles
+from tests.pipelines.workspace import chunked, ragbeam
 
 GPU = Resources("type:nvidia-l4;count:1;install-nvidia-driver")
 
 
 @pytest.fixture(scope="module")
 def passages(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("passages")
-    write_articles(directory / "articles.jsonl", count=40)
-    ragbeam("chunk", "--input", directory / "articles.jsonl", "--output", directory / "passages", "--num_shards", 8)
-    return directory / "passages"
+    return chunked(tmp_path_factory.mktemp("passages"), count=40, num_shards=8)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
