@@ -11,7 +11,8 @@ PASSAGE = pa.struct(
         pa.field("section", pa.string(), nullable=False),  # if models read it; else empty
         pa.field("text", pa.string(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),  # inner product of question and passage vectors
-        # Share of the answer's tokens owed to this passage; sums to 1. Null for one that is only kept (--retrieve).
+        # Share of the answer's tokens owed to this passage; sums to 1. Null for one that is only kept (--retrieve), or
+        # that lazy decoding left unread.
         pa.field("posterior", pa.float32()),
     ]
 )
@@ -19,8 +20,10 @@ PASSAGE = pa.struct(
 TOKEN = pa.struct(
     [
         pa.field("text", pa.string(), nullable=False),
-        pa.field("log_probability", pa.float32(), nullable=False),  # under the mixture of all passages
-        pa.field("posterior", pa.list_(pa.float32()), nullable=False),  # p(passage | question, tokens so far), in order
+        # Under the mixture of all passages; a lower bound if some are unread.
+        pa.field("log_probability", pa.float32(), nullable=False),
+        # p(passage | question, tokens so far), in order; null for unread ones
+        pa.field("posterior", pa.list_(pa.float32()), nullable=False),
     ]
 )
 ALTERNATIVE = pa.struct(
@@ -31,8 +34,10 @@ ALTERNATIVE = pa.struct(
 # come before the gold answers in the table.
 RESULT_FIELDS = [
     pa.field("answer", pa.string()),  # null with an error
-    pa.field("score", pa.float32()),  # marginal log-probability of the answer's tokens, natural logarithm
+    # Marginal log-probability of the answer's tokens, natural logarithm; a lower bound if passages are unread (--lazy).
+    pa.field("score", pa.float32()),
     pa.field("passages", pa.list_(PASSAGE)),  # best first
+    pa.field("score_high", pa.float32()),  # upper bound of the score; the score itself if all passages are read
     pa.field("tokens", pa.list_(TOKEN)),  # of the answer, the end token included
     pa.field("alternatives", pa.list_(ALTERNATIVE)),  # the next best answers, best first; empty unless asked for
     pa.field("truncated", pa.bool_()),  # the question or a passage was cut to fit a model's length

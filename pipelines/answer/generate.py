@@ -88,6 +88,7 @@ def write_results(element: tuple[AnswerUnit, list[Any]], work: Work) -> int:
             for place, passage in enumerate(unit.passages[number])
         ]
         row = {"answer": answer.text, "score": answer.score, "passages": passages, "error": answer.error}
+        row["score_high"] = answer.score_high
         row["truncated"] = bool(answer.truncated or unit.truncated[number])
         if answer.error is None:
             row["tokens"] = [dataclasses.asdict(token) for token in answer.tokens]

@@ -29,6 +29,7 @@ from pipelines.transforms.stage_job import InputStates, StageJob, StageRun, begi
 from pipelines.transforms.topk import register_coder
 from rag_ops import defaults
 from rag_ops.compute import processor
+from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import check_question_files, expand_question_files, read_questions
@@ -228,6 +229,8 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     launch.check_device(beam_arguments, options.workers.device)
     check_question_files(options.questions, options.reading)
     digest = check_model(options.model, known)
+    if options.generation.lazy:
+        _check_bart(options.model)
     tokens = special_tokens.read_special_tokens(checkpoints.find_model(options.model))
     tokens = tokens if options.generation.forced_tokens == "model" else tokens.unforced()
     reading = dataclasses.asdict(options.reading)
@@ -247,6 +250,18 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
         **asked,
         **options.search.config({}),
     }
+
+
+def _check_bart(model: str) -> None:
+    """Refuses a generator that lazy decoding does not know; the worker that loads it looks closer."""
+    kind = checkpoints.read_config(checkpoints.find_model(model)).get("generator", {}).get("model_type")
+    if kind != "bart":
+        raise InputError(
+            "--lazy knows no bound of rounding for this generator",
+            value=f"model_type {kind}",
+            expected="bart",
+            remedy="leave out --lazy",
+        )
 
 
 def question_dtype(options: AnswerOptions, beam_arguments: Sequence[str]) -> str:

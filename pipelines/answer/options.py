@@ -85,6 +85,8 @@ class AnswerOptions(StageOptions):
                 f"--rescore is less than {which}", value=self.rescore, expected=f"at least {self.kept} candidates"
             )
 
+        self.generation.dtype(self.compute_dtype)
+
     @property
     def kept(self) -> int:
         """How many passages of a question are kept with its answer."""

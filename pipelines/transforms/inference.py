@@ -232,4 +232,6 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
         for number, reason in unit.errors.items():
             found[number] = dataclasses.replace(found[number], error=f"{NOT_ENCODED} ({reason})")
         counters.add(rows_in=len(found), rows_out=len(found), errors=sum(answer.error is not None for answer in found))
+        given = (min(len(passages), self._n_docs) for passages in unit.passages)
+        counters.add(passages=sum(given), passages_read=sum(answer.read for answer in found))
         return unit, found

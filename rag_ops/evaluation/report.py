@@ -121,7 +121,7 @@ def _tokens(rest: str, tokens: Sequence[Mapping[str, Any]]) -> Iterator[tuple[st
         spaced = number > 0 and (not written or len(following) < len(rest))
         if written:
             rest = following[len(piece) :]
-        shares = token["posterior"]
+        shares = [share or 0.0 for share in token["posterior"]]  # null for a passage that is not read
         best = max(range(len(shares)), key=shares.__getitem__)
         hint = f"passage {best + 1}: {shares[best]:.0%}; log-probability {token['log_probability']:.3f}"
         yield piece, hint, best, written, spaced

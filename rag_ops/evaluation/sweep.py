@@ -135,7 +135,9 @@ class Sweep:
     def _generator(self) -> Any:
         from rag_ops.generation.rag_token import RagTokenGenerator
 
-        chosen = {field.name: self._config[field.name] for field in dataclasses.fields(GenerationSettings)}
+        # Those of an older version lack some.
+        names = [field.name for field in dataclasses.fields(GenerationSettings)]
+        chosen = {name: self._config[name] for name in names if name in self._config}
         return RagTokenGenerator.load(
             self._directory,
             GenerationSettings(**chosen),

@@ -17,16 +17,18 @@ encoder's states themselves, which all layers and heads share.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.nn import LayerNorm, Linear
+from torch.nn import LayerNorm, Linear, functional
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import BartForConditionalGeneration
 from transformers.activations import ACT2FN
 from transformers.models.bart import modeling_bart
 
 from rag_ops.compute.packed_linear import PackedLinear, is_altered
+from rag_ops.generation import rounding
 
 POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
 ACTIVATIONS = ("gelu", "relu")
@@ -89,6 +91,21 @@ class BartCache:
         self.past = [(keys[rows], values[rows]) for keys, values in self.past]
         self.passage = [(keys[rows], values[rows]) for keys, values in self.passage]
 
+    def select(self, rows: torch.Tensor, length: int) -> BartCache:
+        """See `ReplayCache`."""
+        longest = int((self.mask[rows] == 0).sum(-1).max())
+        room = self.past[0][0].shape[3]
+        past = [
+            (
+                _begun(keys[:, :, :, :length][rows], room),
+                _begun(values[:, :, :, :length][rows], room),
+            )
+            for keys, values in self.past
+        ]
+        passage = [(keys[rows, :, :longest], values[rows, :, :longest]) for keys, values in self.passage]
+        states, mask = self.states[rows, :longest], self.mask[rows, :, :longest]
+        return BartCache(states, mask, past, passage, self.queries, length)
+
 
 class Bart:
     """Encoder and decoder of a `BartForConditionalGeneration`.
@@ -108,6 +125,11 @@ class Bart:
         activation = config.activation_function
         self._encoder = [_EncoderLayer(layer, self._heads[0], activation) for layer in parts[0].layers]
         self._decoder = [_DecoderLayer(layer, self._heads[1], activation) for layer in parts[1].layers]
+        norms = [self._norms[1], *(layer.final_layer_norm for layer in parts[1].layers)]
+        state = norms[-1].weight.numel() ** 0.5 * float(norms[-1].weight.detach().abs().max())
+        state += float(norms[-1].bias.detach().norm())
+        self._largest_logit = state * float(model.lm_head.weight.detach().norm(dim=1).max())
+        self._inner = [[layer.fc1.out_features for layer in part.layers] for part in parts]
         self._output = PackedLinear(model.lm_head.weight, model.final_logits_bias[0].to(model.lm_head.weight.dtype))
 
     @staticmethod
@@ -145,13 +167,61 @@ class Bart:
     def step(self, tokens: torch.Tensor, cache: BartCache) -> torch.Tensor:
         """See `Generator`."""
         x = self._norms[1](self._tokens[1][tokens] * self._scales[1] + self._positions[1][cache.length])
-        cache.queries += tokens.shape[1]
-        if cache.queries > DIRECT_LOOKS and not cache.passage:
-            cache.passage = [layer.read(cache.states, cache.mask) for layer in self._decoder]
+        self._count(tokens.shape[1], cache)
         for number, layer in enumerate(self._decoder):
             x = layer(x, number, cache)
         cache.length += 1
         return self._output(x)
+
+    def replay(self, tokens: torch.Tensor, cache: BartCache) -> torch.Tensor:
+        """See `ReplayingGenerator`."""
+        places = tokens.shape[1]
+        x = self._norms[1](self._tokens[1][tokens] * self._scales[1] + self._positions[1][:places])
+        self._count(places, cache)
+        for number, layer in enumerate(self._decoder):
+            x = layer.replay(x, number, cache)
+        cache.length = places
+        return x
+
+    def logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        """See `ReplayingGenerator`."""
+        return self._output(outputs)
+
+    def join(self, caches: Sequence[BartCache]) -> BartCache:
+        """See `ReplayingGenerator`."""
+        if len(caches) == 1:
+            return caches[0]
+        queries = max(cache.queries for cache in caches)
+        for cache in caches:
+            cache.queries = queries
+            self._count(0, cache)
+        length, longest = caches[0].length, caches[0].past[0][0].shape[3]
+        past = [
+            (_begun(torch.cat(keys)[:, :, :, :length], longest), _begun(torch.cat(values)[:, :, :, :length], longest))
+            for keys, values in _by_layer([cache.past for cache in caches])
+        ]
+        passage = [
+            (_padded(keys, 2), _padded(values, 2)) for keys, values in _by_layer([cache.passage for cache in caches])
+        ]
+        states, mask = _padded([cache.states for cache in caches], 1), _padded([c.mask for c in caches], 2, -torch.inf)
+        return BartCache(states, mask, past, passage, queries, length)
+
+    def probability_error(self, tokens: int) -> float:
+        """See `ReplayingGenerator`."""
+        width = self._norms[0].weight.numel()
+        looks = (
+            3 * width + tokens
+        )  # terms of queries, of keys and, with the weights' mean, of what is found; and places
+        encoder = sum(looks + width + inner for inner in self._inner[0])
+        decoder = sum(2 * looks + width + inner for inner in self._inner[1])
+        logits = rounding.logit_error([encoder, decoder, width], self._largest_logit)
+        return rounding.probability_error(logits, len(self._tokens[1]))
+
+    def _count(self, queries: int, cache: BartCache) -> None:
+        """Counts queries to the passages, and makes their keys and values once these pay."""
+        cache.queries += queries
+        if cache.queries > DIRECT_LOOKS and not cache.passage:
+            cache.passage = [layer.read(cache.states, cache.mask) for layer in self._decoder]
 
 
 class _EncoderLayer:
@@ -188,7 +258,19 @@ class _DecoderLayer:
 
     def __call__(self, x: torch.Tensor, number: int, cache: BartCache) -> torch.Tensor:
         """One position, (N, K, width)."""
-        x = self._norms[0](x + self._out(self._look_back(x, cache.past[number], cache.length)))
+        return self._read_on(x, self._look_back(x, cache.past[number], cache.length), number, cache)
+
+    def replay(self, x: torch.Tensor, number: int, cache: BartCache) -> torch.Tensor:
+        """All positions from the first one on, (N, places, width): each is a query of its own to the passage."""
+        query, key, value = self._qkv(x).view(*x.shape[:2], 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        for kept, made in zip(cache.past[number], (key, value), strict=True):
+            kept[:, 0, :, : x.shape[1]] = made
+        found = scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self._read_on(x, found.transpose(1, 2).reshape(x.shape), number, cache)
+
+    def _read_on(self, x: torch.Tensor, own: torch.Tensor, number: int, cache: BartCache) -> torch.Tensor:
+        """The rest of the layer, from what self-attention found."""
+        x = self._norms[0](x + self._out(own))
         query = self._query(x)
         if cache.passage:
             found = self._look_up(query, cache.passage[number], cache.mask)
@@ -227,6 +309,26 @@ class _DecoderLayer:
         values = self._value.weight.view(self._heads, -1, width)
         found = torch.bmm(means.transpose(0, 1).reshape(self._heads, -1, width), values.transpose(1, 2))
         return found.transpose(0, 1).reshape(query.shape) + self._value.bias
+
+
+def _begun(filled: torch.Tensor, longest: int) -> torch.Tensor:
+    """Room for `longest` keys or values, of which the first are filled; of the shape of `BartCache.past`."""
+    kept = filled.new_empty((*filled.shape[:3], longest, filled.shape[4]))
+    kept[:, :, :, : filled.shape[3]] = filled
+    return kept
+
+
+def _by_layer(caches: Sequence[Sequence[Pair]]) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """For each layer the keys of all caches, and the values."""
+    for pairs in zip(*caches, strict=True):
+        yield [keys for keys, _ in pairs], [values for _, values in pairs]
+
+
+def _padded(parts: Sequence[torch.Tensor], dim: int, value: float = 0.0) -> torch.Tensor:
+    """Tensors one after the other, which may differ in the length of one dimension: filled up there."""
+    longest = max(part.shape[dim] for part in parts)
+    ends = [[0, 0] * (part.dim() - 1 - dim) + [0, longest - part.shape[dim]] for part in parts]
+    return torch.cat([functional.pad(part, end, value=value) for part, end in zip(parts, ends, strict=True)])
 
 
 def _joined(*layers: Any, activation: str = "none") -> PackedLinear:

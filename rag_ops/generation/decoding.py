@@ -28,12 +28,16 @@ class Hypothesis:
         score: score to compare answers by; for a beam, its log-probability over its length to a power.
         log_probs: log-probability of each token under the mixture, float32 (T,), natural; their sum is log p(y|x).
         posterior: p(z | x, y_1..t) for each token, float32 (T, D); a row sums to 1.
+        highest: upper bounds of `log_probs`, which are then lower ones, float32 (T,); None if those are exact.
+        read: which passages were read, bool (D,), so that the posterior is among them; None if all were.
     """
 
     tokens: list[int]
     score: float
     log_probs: np.ndarray
     posterior: np.ndarray
+    highest: np.ndarray | None = None
+    read: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,9 +186,13 @@ class Mixture:
 
     def posterior(self, beams: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """p(z | x, y_1..t) for chosen next tokens: int64 beams and tokens, (B, M), to float32 (B, M, D)."""
+        shares = self.joint(beams, tokens).softmax(-1)
+        return shares.nan_to_num_(0.0)  # for a token whose logits are -inf for all passages
+
+    def joint(self, beams: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Logarithms of p(z|x) p(y_t | x, z, y_<t) for chosen next tokens; shapes as in `posterior`."""
         rows = torch.arange(len(beams), device=beams.device)[:, None]
-        joint = self._logits.permute(0, 2, 3, 1)[rows, beams, tokens] + self._shift[..., 0].transpose(1, 2)[rows, beams]
-        return joint.softmax(-1).nan_to_num_(0.0)  # for a token whose logits are -inf for all passages
+        return self._logits.permute(0, 2, 3, 1)[rows, beams, tokens] + self._shift[..., 0].transpose(1, 2)[rows, beams]
 
 
 @dataclasses.dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -35,3 +36,37 @@ class Generator(Protocol):
 
     def step(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
         """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `cache` grows by one."""
+
+
+class ReplayingCache(DecoderCache, Protocol):
+    """A cache whose rows can be parted, for one beam."""
+
+    def select(self, rows: torch.Tensor, length: int) -> Any:
+        """A cache of its own for the given rows, int64, with the first `length` tokens of their answers."""
+
+
+class ReplayingGenerator(Generator, Protocol):
+    """A generator that can read another passage when an answer is begun: greedy decoding that reads lazily needs it."""
+
+    def replay(self, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
+        """What `logits` takes, after each of the tokens that answers begin with, in one pass.
+
+        Args:
+            tokens: beginnings of answers, the start token first, int64 (N, places).
+            cache: as `start` gives it; it is filled.
+
+        Returns:
+            (N, places, width). Places behind a row's own end are to be passed over.
+        """
+
+    def logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Logits of the next token, (..., vocabulary), from outputs of the decoder, (..., width)."""
+
+    def join(self, caches: Sequence[Any]) -> Any:
+        """One cache for the rows of several, which hold answers of the same length."""
+
+    def probability_error(self, tokens: int) -> float:
+        """The share by which two computations of a probability may differ, for passages of so many tokens at most.
+
+        See `rounding`.
+        """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,59 +12,29 @@ import torch
 from rag_ops import heap
 from rag_ops.compute import batching
 from rag_ops.compute.devices import pick_device, pick_dtype, torch_threads
+from rag_ops.errors import InputError
+from rag_ops.generation.answer import Answer, Contexts, spelt_as, written
+from rag_ops.generation.bart import Bart
 from rag_ops.generation.beams import beam_search
 from rag_ops.generation.contexts import ContextFormat, encode_contexts
 from rag_ops.generation.decoding import Batch, Constraints, Hypothesis
 from rag_ops.generation.extractive import Source, Vocabulary
+from rag_ops.generation.generator import Generator
 from rag_ops.generation.greedy import greedy
+from rag_ops.generation.lazy import LazyGreedy, pays, sums_behind
 from rag_ops.generation.reading import States, encode, pad_rows
 from rag_ops.generation.seq2seq import generator_of
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.generation.special_tokens import SpecialTokens, special_tokens
-from rag_ops.generation.spelling import respell
 from rag_ops.models import checkpoints
 from rag_ops.models.encoder import MAX_TEXT_CHARS
 from rag_ops.models.loading import load_rag, rag_tokenizer
 from rag_ops.questions.failures import MODEL_FAILED, NO_HIT
 from schemas.passages import Passage
 
-Contexts = Sequence[tuple[list[int], bool]]  # for one question: token ids of each context, and whether it was cut
+Work = Callable[[Sequence[int]], list[dict[int, Answer]]]
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions
-
-
-@dataclasses.dataclass(frozen=True)
-class Token:
-    """One token of an answer: its text, log p(y_t | x, y_<t), and p(z | x, y_1..t) for each passage."""
-
-    text: str
-    log_probability: float
-    posterior: list[float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """The answer to one question.
-
-    Attributes:
-        text: decoded without special tokens, spelt as the settings say; None with an error.
-        score: marginal log-probability of its tokens, the end token and forced ones included, as the model gives them;
-            natural logarithm.
-        posterior: for each passage given, the mean over the answer's tokens of p(z | x, y_1..t); sums to 1.
-        truncated: whether a context was cut.
-        error: why there is no answer, or None.
-        tokens: tokens of the answer as generated, with the end token if there is one.
-        token_ids: ids of these tokens.
-        others: text and score of the next best answers, best first.
-    """
-
-    text: str | None
-    score: float | None
-    posterior: list[float]
-    truncated: bool
-    error: str | None = None
-    tokens: Sequence[Token] = ()
-    token_ids: Sequence[int] = ()
-    others: Sequence[tuple[str, float]] = ()
+LAZY_BATCH_TOKENS = {"cpu": 32_768, "cuda": 131_072}  # the same, where most are not read
 
 
 class RagTokenGenerator:
@@ -77,7 +46,11 @@ class RagTokenGenerator:
         settings: settings of decoding.
         device: "cpu" or "cuda".
         threads: torch threads.
-        dtype: "float32", "bfloat16" or "float16", of the weights and the arithmetic; probabilities are float32.
+        dtype: "float32", "bfloat16" or "float16", of the weights and the arithmetic; probabilities are float32. With
+            lazy decoding it has to be "float32", which "auto" then means.
+
+    Raises:
+        InputError: lazy decoding is asked for, and dtype or generator are others than it can prove a token with.
     """
 
     def __init__(
@@ -89,7 +62,8 @@ class RagTokenGenerator:
         threads: int,
         dtype: str = "float32",
     ):
-        config, generator = model.config, model.rag.generator.to(device, pick_dtype(dtype, device)).eval()
+        config = model.config
+        generator = model.rag.generator.to(device, pick_dtype(settings.dtype(dtype), device)).eval()
         self._questions, self._answers = tokenizer.question_encoder, tokenizer.generator
         self._settings, self._device, self._threads = settings, device, threads
         prefix = getattr(generator.config, "prefix", None)
@@ -106,6 +80,8 @@ class RagTokenGenerator:
             chosen = chosen.unforced()
         self._pad_id, self._constraints = chosen.pad, constraints_of(chosen, settings, self._answers)
         self._generator = generator_of(generator)
+        self._bart = _bart_of(self._generator) if settings.lazy else None
+        self._error = self._bart.probability_error(self._form.max_tokens) if self._bart else 0.0
         heap.hold()
 
     @classmethod
@@ -133,7 +109,7 @@ class RagTokenGenerator:
         """
         device = pick_device(device)
         tokenizer = rag_tokenizer(directory)
-        model = load_rag(directory, pick_dtype(dtype, device))
+        model = load_rag(directory, pick_dtype(settings.dtype(dtype), device))
         return cls(model, tokenizer, settings, device, threads, dtype)
 
     def answer(
@@ -198,13 +174,11 @@ class RagTokenGenerator:
         contexts, failures = batching.one_by_one(
             len(answerable), lambda places: self._contexts(questions, passages, [answerable[place] for place in places])
         )
-        places = sorted(contexts)
-        sizes = [len(contexts[place]) * max(len(ids) for ids, _ in contexts[place]) for place in places]
+        sizes = {place: len(own) * max(len(ids) for ids, _ in own) for place, own in contexts.items()}
 
-        def work(batch: np.ndarray) -> list[dict[int, Answer]]:
-            chosen = [places[number] for number in batch]
-            rows = [answerable[place] for place in chosen]
-            given, own_scores = [contexts[place] for place in chosen], [scores[row] for row in rows]
+        def work(places: Sequence[int]) -> list[dict[int, Answer]]:
+            rows = [answerable[place] for place in places]
+            given, own_scores = [contexts[place] for place in places], [scores[row] for row in rows]
             states = self._read(given)
             by_docs = {
                 n: self._answer_batch(
@@ -215,18 +189,38 @@ class RagTokenGenerator:
                 )
                 for n in answers
             }
-            return [{n: by_docs[n][place] for n in answers} for place in range(len(rows))]
+            return [{n: by_docs[n][number] for n in answers} for number in range(len(rows))]
 
-        def count(rows: int) -> None:
-            on_rows(rows * len(answers))
+        def work_lazily(places: Sequence[int]) -> list[dict[int, Answer]]:
+            rows = [answerable[place] for place in places]
+            sources = self._sources([passages[row] for row in rows])
+            found = self._answer_lazily([contexts[place] for place in places], [scores[row] for row in rows], sources)
+            return [{most: answer} for answer in found]
 
+        by_place: dict[int, dict[int, Answer]] = {}
+
+        def in_batches(
+            places: Sequence[int], work: Callable[[Sequence[int]], list[dict[int, Answer]]], budget: int
+        ) -> None:
+            results, failed = batching.in_batches(
+                [sizes[place] for place in places],
+                batch_tokens or budget,
+                lambda batch: work([places[number] for number in batch]),
+                lambda rows: on_rows(rows * len(answers)),
+            )
+            by_place.update({places[number]: found for number, found in results.items()})
+            failures.update({places[number]: reason for number, reason in failed.items()})
+
+        lazy = set[int]()
+        if self._bart and len(answers) == 1:  # for several numbers the states of all passages are there
+            lazy = {place for place, own in contexts.items() if self._pays(scores[answerable[place]][: len(own)])}
         with torch_threads(self._threads), torch.inference_mode():
-            results, failed = batching.in_batches(sizes, batch_tokens or BATCH_TOKENS[self._device], work, count)
-        for number, by_docs in results.items():
-            row = answerable[places[number]]
+            in_batches(sorted(contexts.keys() - lazy), work, BATCH_TOKENS[self._device])
+            in_batches(sorted(lazy), work_lazily, LAZY_BATCH_TOKENS[self._device])
+        for place, by_docs in by_place.items():
+            row = answerable[place]
             for n, answer in by_docs.items():
                 answers[n][row] = spelt_as(passages[row][:n], answer) if self._spelt_by_passages else answer
-        failures |= {places[number]: reason for number, reason in failed.items()}
         for place, reason in failures.items():
             row = answerable[place]
             for n in answers:
@@ -235,6 +229,12 @@ class RagTokenGenerator:
                 else:
                     answers[n][row] = Answer(None, None, [], False, f"{MODEL_FAILED} ({reason})")
         return answers
+
+    def _pays(self, scores: np.ndarray) -> bool:
+        """Whether lazy decoding may pay for a question, by the scores of its passages."""
+        weights = np.exp((scores - scores.max()).astype(np.float64) * self._scale)
+        priors = -np.sort(-weights / weights.sum())
+        return bool(np.isfinite(priors).all()) and pays(sums_behind(priors.tolist()), self._error)
 
     def _sources(self, passages: Sequence[Sequence[Passage]]) -> list[Source] | None:
         """The texts that each question's answer must stand in; None if it need not."""
@@ -268,25 +268,24 @@ class RagTokenGenerator:
         states: States | None = None,
     ) -> list[Answer]:
         """The answers to a batch; `states` are those of the contexts, if they are there already."""
-        answers = []
-        decoded = self._decode(contexts, scores, sources, states or self._read(contexts))
-        for best, given in zip(decoded, contexts, strict=True):
-            written = self._answers.batch_decode([one.tokens for one in best], skip_special_tokens=True)
-            first, posterior = best[0], best[0].posterior[:, : len(given)]
-            pieces = self._answers.batch_decode([[token] for token in first.tokens])
-            tokens = [
-                Token(text, float(log_probability), shares.tolist())
-                for text, log_probability, shares in zip(pieces, first.log_probs, posterior, strict=True)
-            ]
-            score, mean = float(first.log_probs.sum()), posterior.mean(0).tolist()
-            if math.isnan(score):
-                answers.append(Answer(None, None, [], False, f"{MODEL_FAILED} (its scores are not numbers)"))
-                continue
-            rest = zip(written[1:], best[1:], strict=True)
-            others = [(text.strip(), float(one.log_probs.sum())) for text, one in rest]
-            cut = any(was_cut for _, was_cut in given)
-            answers.append(Answer(written[0].strip(), score, mean, cut, None, tokens, first.tokens, others))
-        return answers
+        found = self._decode(contexts, scores, sources, states or self._read(contexts))
+        return written(self._answers, found, contexts)
+
+    def _answer_lazily(
+        self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None = None
+    ) -> list[Answer]:
+        """The answers to a batch, from as few of its contexts as prove them."""
+
+        def read(pairs: Sequence[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+            rows = [contexts[question][doc][0] for question, doc in pairs]
+            ids, mask = pad_rows(rows, self._pad_id, self._device)
+            return encode(self._generator, ids, mask), mask
+
+        prior = self._log_prior(contexts, scores)
+        assert self._bart is not None
+        search = LazyGreedy(self._bart, read, prior, self._constraints, sources, self._error)
+        found = [[one] for one in search.decode(self._settings.exact_scores)]
+        return written(self._answers, found, contexts)
 
     def _decode(
         self,
@@ -311,6 +310,22 @@ class RagTokenGenerator:
         return (doc_scores.to(self._device) * self._scale).log_softmax(-1)
 
 
+def _bart_of(generator: Generator) -> Bart:
+    """The generator, if lazy decoding knows how exactly it computes.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not isinstance(generator, Bart):
+        raise InputError(
+            "--lazy knows no bound of rounding for this generator",
+            value=type(generator).__name__,
+            expected="a BART as it comes",
+            remedy="leave out --lazy",
+        )
+    return generator
+
+
 def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:
     """The questions as the question tokenizer decodes them: lower case for DPR, as the generator learned them."""
     if not questions:
@@ -318,16 +333,6 @@ def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:
     limit = min(getattr(tokenizer, "model_max_length", 512), 512)
     encoded = tokenizer([question[:MAX_TEXT_CHARS] for question in questions], truncation=True, max_length=limit)
     return tokenizer.batch_decode(encoded["input_ids"], skip_special_tokens=True)
-
-
-def spelt_as(passages: Sequence[Passage], answer: Answer) -> Answer:
-    """The answer with its texts as the passages spell them, those first that it owes most to; all else stays."""
-    if answer.text is None:
-        return answer
-    likely = sorted(range(len(passages)), key=lambda doc: -answer.posterior[doc])
-    sources = [part for doc in likely for part in (passages[doc].text, passages[doc].heading)]
-    others = [(respell(text, sources), score) for text, score in answer.others]
-    return dataclasses.replace(answer, text=respell(answer.text, sources), others=others)
 
 
 def is_uncased(tokenizer: Any) -> bool:

@@ -62,9 +62,28 @@ class GenerationSettings:
     extractive: bool = setting(
         False, "only answers that stand in a passage, from word to word; only --max_new_tokens may cut one"
     )
+    lazy: bool = setting(
+        False,
+        "of greedy decoding with a BART: read no more of a question's passages than prove each token of its answer; "
+        "answers are the same, scores are lower bounds",
+    )
+    exact_scores: bool = setting(
+        False, "of --lazy: read the other passages too once an answer is found, for its score and the posterior"
+    )
 
     def __post_init__(self) -> None:
         settings.check(self)
+        if self.lazy and self.num_beams > 1:
+            raise InputError(
+                "--lazy is for greedy decoding",
+                value=f"--num_beams {self.num_beams}",
+                expected="--num_beams 1",
+                remedy="leave out one of the two",
+            )
+        if self.exact_scores and not self.lazy:
+            raise InputError(
+                "--exact_scores is a part of --lazy", remedy="give both, or neither: scores are exact without"
+            )
         if self.n_best > self.num_beams:
             raise InputError(
                 "--n_best is more than --num_beams",
@@ -87,3 +106,20 @@ class GenerationSettings:
         if isinstance(self.forbidden_words, str):
             raise InputError("--forbidden_words is one text", value=self.forbidden_words, expected="a list of words")
         object.__setattr__(self, "forbidden_words", tuple(self.forbidden_words))
+
+    def dtype(self, wanted: str) -> str:
+        """The dtype to compute in, as --compute_dtype names them: for lazy decoding "float32" is what "auto" means.
+
+        Raises:
+            InputError: lazy decoding is to compute in another.
+        """
+        if not self.lazy or wanted == "float32":
+            return wanted
+        if wanted != "auto":
+            raise InputError(
+                "--lazy proves its tokens in float32 alone",
+                value=f"--compute_dtype {wanted}",
+                expected="float32",
+                remedy="leave out one of the two",
+            )
+        return "float32"

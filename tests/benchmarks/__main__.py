@@ -15,7 +15,21 @@ from pathlib import Path
 from tests.benchmarks.running import run_all
 
 NAMES = (
-    *("chunk", "dump", "embed", "precision", "openvino", "answer", "decode", "index", "ivf", "specs", "memory", "plan"),
+    *(
+        "chunk",
+        "dump",
+        "embed",
+        "precision",
+        "openvino",
+        "answer",
+        "decode",
+        "lazy",
+        "index",
+        "ivf",
+        "specs",
+        "memory",
+        "plan",
+    ),
     *("finetune", "reader", "rows", "markup", "tables", "fuzz", "arguments"),
     *("flink", "gpu"),
 )

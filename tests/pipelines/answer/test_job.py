@@ -197,6 +197,45 @@ def test_a_cut_context_is_told_and_truncation_decides_what_is_cut(stage, tiny_ra
     assert [row["score"] for row in ours] != [row["score"] for row in hf]
 
 
+def test_lazy_answers_are_the_same_from_fewer_passages(stage, tiny_rag, tmp_path):
+    settings = ("--max_new_tokens", 6, "--n_docs", 6, "--score_scale", 500)
+    plain = answers(stage, tiny_rag, tmp_path / "plain", *settings)
+    lazy = answers(stage, tiny_rag, tmp_path / "lazy", *settings, "--lazy", "--retrieve", 8)
+    exact = answers(stage, tiny_rag, tmp_path / "exact", *settings, "--lazy", "--exact_scores")
+    read = {}  # by question, for two rows ask the same
+    for one, fast, whole in zip(plain, lazy, exact, strict=True):
+        assert one["answer"] == fast["answer"] == whole["answer"]
+        shares = [passage["posterior"] for passage in fast["passages"]]
+        read[one["question"]] = sum(share is not None for share in shares)
+        assert shares[6:] == [None, None]
+        for token in fast["tokens"]:
+            assert [share is None for share in token["posterior"]] == [share is None for share in shares[:6]]
+        assert fast["score"] - 1e-4 <= one["score"] <= fast["score_high"] + 1e-4
+        assert one["score"] == one["score_high"] == pytest.approx(whole["score"], abs=1e-4)
+        for passage, other in zip(one["passages"], whole["passages"], strict=True):
+            assert passage["posterior"] == pytest.approx(other["posterior"], abs=1e-4)
+    given = 6 * len(read)
+    assert len(read) <= sum(read.values()) < given
+    counts = {
+        name: json.loads((tmp_path / name / "run.json").read_text())["steps"]["Generate"]
+        for name in ("plain", "lazy", "exact")
+    }
+    assert {name: one["passages"] for name, one in counts.items()} == dict.fromkeys(counts, given)
+    assert {name: one["passages_read"] for name, one in counts.items()} == {
+        **{"plain": given, "lazy": sum(read.values()), "exact": given}
+    }
+    report = tmp_path / "e.html"
+    ragbeam("evaluate", "--answers", tmp_path / "lazy", "--output", report, "--gold", stage / "questions.jsonl")
+    assert report.exists()
+
+
+def test_lazy_refuses_a_generator_that_is_no_bart(stage, t5_rag, tmp_path, capsys):
+    code, line = fails(capsys, *flags(stage, t5_rag, tmp_path / "out", "--lazy"))
+    assert code == 2
+    assert "--lazy knows no bound of rounding for this generator: 'model_type t5'" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_score_scale_weighs_the_passages(stage, tiny_rag, tmp_path):
     plain, sharp = (
         answers(stage, tiny_rag, tmp_path / str(scale), "--max_new_tokens", 3, "--score_scale", scale)
@@ -294,6 +333,10 @@ def test_rows_whose_passages_are_cut_are_counted_and_warned_of(stage, tiny_rag, 
         (["--min_length", 9, "--max_new_tokens", 3], "--min_length is out of range: 9"),
         (["--no_repeat_ngram_size", -1], "--no_repeat_ngram_size is negative: -1"),
         (["--num_beams", 0], "--num_beams is too small: 0"),
+        (["--lazy", "--num_beams", 2], "--lazy is for greedy decoding: '--num_beams 2'"),
+        (["--lazy", "--preset", "hf"], "--lazy is for greedy decoding: '--num_beams 4'"),
+        (["--lazy", "--compute_dtype", "bfloat16"], "--lazy proves its tokens in float32 alone"),
+        (["--exact_scores"], "--exact_scores is a part of --lazy"),
     ],
 )
 def test_bad_flags_are_one_line(stage, tiny_rag, tmp_path, capsys, more, message):

@@ -1,0 +1,106 @@
+"""What comes out for a question: its answer with score, posterior and tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rag_ops.generation.decoding import Hypothesis
+from rag_ops.generation.spelling import respell
+from rag_ops.questions.failures import MODEL_FAILED
+from schemas.passages import Passage
+
+Contexts = Sequence[tuple[list[int], bool]]  # for one question: token ids of each context, and whether it was cut
+
+
+@dataclasses.dataclass(frozen=True)
+class Token:
+    """One token of an answer: its text, log p(y_t | x, y_<t), and p(z | x, y_1..t) for each passage.
+
+    Of an answer with passages unread, the former is a lower bound, and the latter None for these.
+    """
+
+    text: str
+    log_probability: float
+    posterior: list[float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The answer to one question.
+
+    Attributes:
+        text: decoded without special tokens, spelt as the settings say; None with an error.
+        score: marginal log-probability of its tokens, the end token and forced ones included, as the model gives them;
+            natural logarithm.
+        posterior: for each passage given, the mean over the answer's tokens of p(z | x, y_1..t); sums to 1. None for a
+            passage that lazy decoding left unread.
+        truncated: whether a context was cut.
+        error: why there is no answer, or None.
+        tokens: tokens of the answer as generated, with the end token if there is one.
+        token_ids: ids of these tokens.
+        others: text and score of the next best answers, best first.
+        score_high: upper bound of the score, which is a lower one if passages were left unread; else the score.
+        read: number of passages read.
+    """
+
+    text: str | None
+    score: float | None
+    posterior: list[float | None]
+    truncated: bool
+    error: str | None = None
+    tokens: Sequence[Token] = ()
+    token_ids: Sequence[int] = ()
+    others: Sequence[tuple[str, float]] = ()
+    score_high: float | None = None
+    read: int = 0
+
+
+def written(tokenizer: Any, found: Sequence[Sequence[Hypothesis]], contexts: Sequence[Contexts]) -> list[Answer]:
+    """Answers from the best sequences of each question, best first.
+
+    Args:
+        tokenizer: tokenizer of the generator.
+        found: sequences of each question.
+        contexts: contexts of each question.
+    """
+    answers = []
+    for best, given in zip(found, contexts, strict=True):
+        texts = tokenizer.batch_decode([one.tokens for one in best], skip_special_tokens=True)
+        first, posterior = best[0], best[0].posterior[:, : len(given)]
+        read = np.ones(len(given), bool) if first.read is None else first.read[: len(given)]
+        pieces = tokenizer.batch_decode([[token] for token in first.tokens])
+        tokens = [
+            Token(text, float(log_probability), _where(read, shares))
+            for text, log_probability, shares in zip(pieces, first.log_probs, posterior, strict=True)
+        ]
+        score, mean = float(first.log_probs.sum()), _where(read, posterior.mean(0))
+        if math.isnan(score):
+            answers.append(Answer(None, None, [], False, f"{MODEL_FAILED} (its scores are not numbers)"))
+            continue
+        high = score if first.highest is None else float(first.highest.sum())
+        rest = zip(texts[1:], best[1:], strict=True)
+        others = [(text.strip(), float(one.log_probs.sum())) for text, one in rest]
+        cut = any(was_cut for _, was_cut in given)
+        text, count = texts[0].strip(), int(read.sum())
+        answers.append(Answer(text, score, mean, cut, None, tokens, first.tokens, others, high, count))
+    return answers
+
+
+def spelt_as(passages: Sequence[Passage], answer: Answer) -> Answer:
+    """The answer with its texts as the passages spell them, those first that it owes most to; all else stays."""
+    if answer.text is None:
+        return answer
+    likely = sorted(range(len(passages)), key=lambda doc: -(answer.posterior[doc] or 0.0))
+    sources = [part for doc in likely for part in (passages[doc].text, passages[doc].heading)]
+    others = [(respell(text, sources), score) for text, score in answer.others]
+    return dataclasses.replace(answer, text=respell(answer.text, sources), others=others)
+
+
+def _where(read: np.ndarray, shares: np.ndarray) -> list[float | None]:
+    """Shares of the passages that were read, None for the others."""
+    return [share if known else None for share, known in zip(shares.tolist(), read.tolist(), strict=True)]
