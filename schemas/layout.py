@@ -1,4 +1,6 @@
-"""The four stages, each written here once: its name, its folder and shards, what its manifest says, what it reads."""
+"""The four stages and the index of words, each written here once: its name, its folder and shards, what its manifest
+says, what it reads.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +87,21 @@ class IndexInfo(Searched, total=False):
     search: dict[str, int]  # nprobe or ef_search that reaches the target
 
 
+class Bm25Info(TypedDict):
+    """Of an index of words; always there."""
+
+    language: str  # code that stemmer and stop words are by
+    k1: float
+    b: float
+    words: int  # of all passages, without stop words
+    terms: int  # different stems
+    statistics: str  # file that says in how many passages each term is
+    statistics_sha256: str
+    passages_digest: str  # of the manifest of the passages
+    sources: list[str]  # SHA-256 of each passage shard, in order
+    source_rows: list[int]  # passages of each
+
+
 class Counted(TypedDict):
     """Always there: how answering went."""
 
@@ -134,6 +151,7 @@ class Stage:
         aligned: what `verify` compares with the source: "shards" (the same content hashes, shard by shard), "rows"
             (the number of rows), or None.
         config: what its manifest says under `config`, as far as readers need it.
+        kind: the --kind of `ragbeam index` that makes it, if it is no step from articles to answers.
     """
 
     name: str
@@ -145,6 +163,12 @@ class Stage:
     source: Stage | None = None
     aligned: str | None = None
     config: type | None = None
+    kind: str | None = None
+
+    @property
+    def command(self) -> str:
+        """What to type after "ragbeam" to run it."""
+        return f"index --kind {self.kind}" if self.kind else self.name
 
     def shard(self, number: int, count: int) -> str:
         """The file name of shard `number` of `count`.
@@ -172,6 +196,12 @@ class Stage:
             return f"its info.quantised is {info['quantised']!r}, not {QUANTISED}"
         if info.get("trained") not in (None, TRAINED):
             return f"its info.trained is {info['trained']!r}, not {TRAINED}"
+        if info.get("statistics", STATISTICS) != STATISTICS:
+            return f"its info.statistics is {info['statistics']!r}, not {STATISTICS}"
+        if len(info.get("sources", ())) != len(info.get("source_rows", ())):
+            return "its info.sources and info.source_rows are not as many"
+        if self.info is Bm25Info and not (info["k1"] > 0 and 0 <= info["b"] <= 1 and info["words"] >= 0):
+            return "its info.k1, info.b or info.words is out of range"
         if low := [name for name, value in info.get("search", {}).items() if value < 1]:
             return f"its info.search.{low[0]} is less than 1"
         return None
@@ -231,12 +261,15 @@ CHUNK = Stage("chunk", "passages", "parquet", "passages", ChunkInfo)
 EMBED = Stage("embed", "embeddings", "parquet", "passages", EmbedInfo, ("passages",), CHUNK, "shards")
 INDEX = Stage("index", "index", "faiss", "vectors", IndexInfo, ("embeddings", "passages"), EMBED, "rows")
 ANSWER = Stage("answer", "answers", "parquet", "questions", AnswerInfo, ("index",), INDEX, config=AnswerConfig)
+BM25 = Stage("bm25", "bm25", "safetensors", "passages", Bm25Info, ("passages",), CHUNK, "rows", kind="bm25")
 STAGES = {stage.name: stage for stage in (CHUNK, EMBED, INDEX, ANSWER)}  # in the order in which they run
+OUTPUTS = {**STAGES, BM25.name: BM25}  # all that may stand in a manifest
 TRAINED = "trained.faiss"  # of an index: trained and empty; no shard, but kept with a record
 QUANTISED = "quantised.safetensors"  # of embeddings: the encoder's int8 matrices; likewise
+STATISTICS = "statistics.safetensors"  # of an index of words: in how many passages each term is; likewise
 
-_ANY_SHARD = "|".join(rf"{stage.folder}-\d{{5,}}-of-\d{{5,}}\.{stage.suffix}" for stage in STAGES.values())
-_WRITTEN = re.compile(rf"{_ANY_SHARD}|{re.escape(TRAINED)}|{re.escape(QUANTISED)}")
+_ANY_SHARD = "|".join(rf"{stage.folder}-\d{{5,}}-of-\d{{5,}}\.{stage.suffix}" for stage in OUTPUTS.values())
+_WRITTEN = re.compile("|".join([_ANY_SHARD, *map(re.escape, (TRAINED, QUANTISED, STATISTICS))]))
 
 
 def is_written_name(name: str) -> bool:

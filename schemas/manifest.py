@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.layout import STAGES
+from schemas.layout import OUTPUTS
 
 SCHEMA_VERSION = 1
 MAX_ROWS, MAX_BYTES = 1 << 40, 1 << 50  # of one shard
@@ -54,7 +54,7 @@ class Manifest:
     """What one stage wrote.
 
     Attributes:
-        stage: "chunk", "embed", "index" or "answer".
+        stage: "chunk", "embed", "index", "answer" or "bm25" (an index of words).
         fingerprint: digest of the stage's configuration and of the digests of its inputs.
         config: the settings that decide the shards' content; what the fingerprint is made from.
         inputs: name to URL of what was read, without passwords and signatures; relative to this manifest's directory
@@ -123,9 +123,9 @@ class Manifest:
 
     def _check(self) -> None:
         """Checks what `from_json` read against the schema of its stage."""
-        if self.stage not in STAGES:
-            raise ManifestError(f"its stage is {self.stage!r}, which is none of {', '.join(STAGES)}")
-        stage, paths = STAGES[self.stage], [shard.path for shard in self.shards]
+        if self.stage not in OUTPUTS:
+            raise ManifestError(f"its stage is {self.stage!r}, which is none of {', '.join(OUTPUTS)}")
+        stage, paths = OUTPUTS[self.stage], [shard.path for shard in self.shards]
         if wrong := stage.wrong_info(self.info) or stage.wrong_config(self.config):
             raise ManifestError(wrong)
         for name, url in self.inputs.items():

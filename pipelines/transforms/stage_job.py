@@ -24,13 +24,16 @@ from rag_ops.errors import InputError, JobError, RagbeamError
 from rag_ops.redaction import public
 from rag_ops.storage import store
 from rag_ops.storage.stages import RUN_FILE, StageOutput, finished_shards
-from schemas.layout import STAGES
+from schemas.layout import OUTPUTS
 from schemas.manifest import Manifest, ShardRecord
 
 logger = logging.getLogger("ragbeam")
 T = TypeVar("T")
 P = ParamSpec("P")
-PACKAGES = ("ragbeam", "apache-beam", "torch", "transformers", "faiss-cpu", "pyarrow", "numpy", "mwparserfromhell")
+PACKAGES = (
+    *("ragbeam", "apache-beam", "torch", "transformers", "faiss-cpu", "pyarrow", "numpy", "mwparserfromhell"),
+    *("bm25s", "PyStemmer"),
+)
 
 
 def distribute(label: str, elements: Sequence[T]) -> beam.PTransform:
@@ -56,7 +59,7 @@ class StageRun:
 
     def summary(self) -> str:
         """One line for the terminal."""
-        total, unit = len(self.manifest.shards), STAGES[self.manifest.stage].unit
+        total, unit = len(self.manifest.shards), OUTPUTS[self.manifest.stage].unit
         what = f"{self.manifest.stage}: {self.manifest.rows:,} {unit} in {total} shard{'s' if total != 1 else ''}"
         if self.reused == total:
             return f"{what}, all reused, nothing to do ({self.seconds:.1f} s)"

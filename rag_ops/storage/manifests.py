@@ -5,8 +5,13 @@ from __future__ import annotations
 from rag_ops.defaults import TITLE, TITLE_SECTION
 from rag_ops.errors import InputError, JobError
 from rag_ops.storage import store
+from schemas.layout import BM25, INDEX, OUTPUTS
 from schemas.manifest import FILE_NAME, Manifest, ManifestError, ShardRecord
 
+_USES = {  # what an index is for that is given as one of the other kind
+    (INDEX.name, BM25.name): "an index of words finds passages by ragbeam search --bm25 DIR",
+    (BM25.name, INDEX.name): "an index of vectors is given as --index DIR",
+}
 AGAIN = "run the stage again into a new directory"
 
 
@@ -22,19 +27,22 @@ def read_manifest(url: str, stage: str) -> Manifest:
         raise InputError(
             f"no {FILE_NAME}: {what}",
             value=url,
-            expected=f"the output of ragbeam {stage}",
+            expected=f"the output of ragbeam {OUTPUTS[stage].command}",
             remedy="run it (again)",
         )
     if manifest.stage != stage:
         raise InputError(
             "the directory holds another stage's output",
             value=f"{url} ({manifest.stage})",
-            expected=f"the output of ragbeam {stage}",
+            expected=f"the output of ragbeam {OUTPUTS[stage].command}",
+            remedy=_USES.get((stage, manifest.stage)),
         )
     for shard in manifest.shards:
         problem = shard_problem(url, shard)
         if problem:
-            raise InputError(problem, value=store.join(url, shard.path), remedy=f"run ragbeam {stage} again")
+            raise InputError(
+                problem, value=store.join(url, shard.path), remedy=f"run ragbeam {OUTPUTS[stage].command} again"
+            )
     return manifest
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from rag_ops.errors import InputError, printable
 from rag_ops.storage import manifests, store
 from rag_ops.storage.parquet import open_parquet, read_parquet
-from schemas.layout import STAGES, Stage, is_written_name
+from schemas.layout import OUTPUTS, Stage, is_written_name
 from schemas.manifest import FILE_NAME, Manifest, ShardRecord
 
 AT_ONCE = 4  # files digested side by side: SHA-256 lets go of Python's lock
@@ -57,7 +57,7 @@ def verify(url: str) -> list[Finding]:
         raise InputError("no such directory", value=url, expected="a stage's output or a workspace of ragbeam run")
     if _is_stage(url):
         return [check_stage(url)]
-    found = [store.join(url, stage.folder) for stage in STAGES.values()]
+    found = [store.join(url, stage.folder) for stage in OUTPUTS.values()]
     found = [directory for directory in found if _is_stage(directory)]
     if not found:
         raise InputError("there is no stage's output", value=url, expected=f"a directory with {FILE_NAME}")
@@ -67,7 +67,7 @@ def verify(url: str) -> list[Finding]:
 def check_stage(url: str) -> Finding:
     """Checks everything that one stage directory allows to check."""
     last = url.rstrip("/").rsplit("/", 1)[-1]
-    guess = next((stage.name for stage in STAGES.values() if stage.folder == last), "?")
+    guess = next((stage.name for stage in OUTPUTS.values() if stage.folder == last), "?")
     try:
         manifest = manifests.find_manifest(url)
     except InputError as error:
@@ -88,7 +88,8 @@ def check_stage(url: str) -> Finding:
 
 def _content_problems(url: str, manifest: Manifest) -> list[str]:
     """What is wrong with a stage whose files hold: made from another source, not aligned with it, other rows."""
-    stage, again, source_url, source = STAGES[manifest.stage], f"run ragbeam {manifest.stage} again", "", None
+    stage, source_url, source = OUTPUTS[manifest.stage], "", None
+    again = f"run ragbeam {stage.command} again"
     if stage.source and (stage.aligned or stage.source.folder in manifest.inputs):
         source_url = store.resolve_url(manifest.inputs[stage.source.folder], url)
         try:
@@ -99,8 +100,8 @@ def _content_problems(url: str, manifest: Manifest) -> list[str]:
             return [f"it was made from another state of {source_url}; {again}"]
         if problem := _other_source(stage, manifest, source):
             return [f"{problem}: {url}; {again}"]
-    if trained := manifest.info.get("trained"):
-        path, digest = store.join(url, trained), manifest.info.get("trained_sha256")
+    for name in [name for name in ("trained", "statistics") if manifest.info.get(name)]:
+        path, digest = store.join(url, manifest.info[name]), manifest.info.get(f"{name}_sha256")
         if not store.exists(path):
             return [f"a file is missing: {path}; {again}"]
         if digest and store.sha256_of(path) != digest:
@@ -113,7 +114,7 @@ def _content_problems(url: str, manifest: Manifest) -> list[str]:
 
 def _other_source(stage: Stage, manifest: Manifest, source: Manifest) -> str:
     """How a stage's manifest does not go with that of its source, as a clause; empty if it does."""
-    folder, before = STAGES[source.stage].folder, STAGES[source.stage].source
+    folder, before = OUTPUTS[source.stage].folder, OUTPUTS[source.stage].source
     if stage.aligned == "shards" and len(manifest.shards) != len(source.shards):
         return f"{len(manifest.shards)} shards, of {len(source.shards)} of {folder}"
     if stage.aligned == "rows" and manifest.rows != source.rows:
@@ -133,7 +134,7 @@ def _other_rows(url: str, manifest: Manifest, source_url: str, source: Manifest)
         if _same_rows(*paths):
             continue
         if manifests.shard_problem(source_url, theirs, verify=True):
-            folder = STAGES[source.stage].folder
+            folder = OUTPUTS[source.stage].folder
             problems.append(f"the {folder} that it was made from are damaged: {paths[1]}; {_redo(source.stage)}")
         else:
             problems.append(f"its rows are not those of {paths[1]}: {paths[0]}; {_redo(manifest.stage)}")
@@ -169,13 +170,15 @@ def _damaged(url: str, manifest: Manifest) -> Iterator[tuple[ShardRecord, str]]:
 
 
 def _left_over(url: str, manifest: Manifest) -> list[str]:
-    kept = {shard.path for shard in manifest.shards} | {manifest.info.get("trained"), manifest.info.get("quantised")}
+    beside = {manifest.info.get(name) for name in ("trained", "quantised", "statistics")}
+    kept = {shard.path for shard in manifest.shards} | beside
     left = [
         name
         for name in store.names_in(url)
         if name == store.INCOMPLETE or name.endswith(".tmp") or (is_written_name(name) and name not in kept)
     ]
-    return [f"a working file is left: {store.join(url, name)}; run ragbeam {manifest.stage} again" for name in left]
+    again = f"run ragbeam {OUTPUTS[manifest.stage].command} again"
+    return [f"a working file is left: {store.join(url, name)}; {again}" for name in left]
 
 
 def _is_stage(url: str) -> bool:
@@ -183,4 +186,4 @@ def _is_stage(url: str) -> bool:
 
 
 def _redo(stage: str) -> str:
-    return f"run ragbeam {stage} again with --verify, or remove the file and run it again"
+    return f"run ragbeam {OUTPUTS[stage].command} again with --verify, or remove the file and run it again"
