@@ -24,7 +24,7 @@ from pipelines.answer.search import rescore, search
 from pipelines.answer.write import check_failures, write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
-from pipelines.transforms.arithmetic import device_of
+from pipelines.transforms.arithmetic import device_of, encoder_dtype
 from pipelines.transforms.stage_job import InputStates, StageJob, StageRun, begins_again, distribute, stage_job
 from pipelines.transforms.topk import register_coder
 from rag_ops import defaults
@@ -56,6 +56,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     asked_files, model = InputStates(files), InputStates(checkpoints.local_files(options.model))
     corpus = open_corpus(options.index, options.passages, options.embeddings)
     launch.check(beam_arguments, [corpus.passages_url])
+    options = settled(options, beam_arguments)
     config = _planned(options, beam_arguments, corpus.index.info)
     dtype = config.get("question_dtype", "float32")
     digests = {"model_digest": config["model_digest"], "index_digest": corpus.index.digest}
@@ -213,6 +214,7 @@ def check(options: AnswerOptions, beam_arguments: Sequence[str], known: Mapping[
     Raises:
         InputError: as `run`.
     """
+    options = settled(options, beam_arguments)
     config = _planned(options, beam_arguments, known)
     given = {name for name, value in dataclasses.asdict(options.search).items() if value}
     unknown = {"index_digest", *dataclasses.asdict(options.search)} - given
@@ -264,11 +266,24 @@ def _check_bart(model: str) -> None:
         )
 
 
-def question_dtype(options: AnswerOptions, beam_arguments: Sequence[str]) -> str:
-    """The dtype that questions are encoded in: bfloat16 if --compute_dtype names it, for CPUs; else float32.
+def settled(options: AnswerOptions, beam_arguments: Sequence[str]) -> AnswerOptions:
+    """The options with the dtype that --compute_dtype auto means, so that all workers compute in the same.
 
-    Questions are few: auto saves nothing that is worth a rounding on top of the passages'.
+    It is that of the output, if one is there to go on from; else by the device (`encoder_dtype`).
+
+    Raises:
+        JobError: this machine's processor, which is to compute in the dtype, can't.
     """
+    dtype, device = options.generation.dtype(options.compute_dtype), device_of(options.workers, beam_arguments)
+    if dtype == "auto":
+        before = None if options.overwrite else StageOutput(options.output, "answer", {}, {}).continued()
+        dtype = str((before or {}).get("compute_dtype", encoder_dtype(device)))
+    if device == "cpu" and launch.is_local(beam_arguments):
+        processor.check(dtype)
+    return dataclasses.replace(options, compute_dtype=dtype)
+
+
+def question_dtype(options: AnswerOptions, beam_arguments: Sequence[str]) -> str:
+    """The dtype that settled options encode questions in: bfloat16 if the generator is in it on CPUs, else float32."""
     narrow = options.compute_dtype == "bfloat16" and device_of(options.workers, beam_arguments) == "cpu"
-    can = processor.computes("bfloat16") or not launch.is_local(beam_arguments)
-    return "bfloat16" if narrow and can else "float32"
+    return "bfloat16" if narrow else "float32"

@@ -36,8 +36,8 @@ shard_memory_setting = partial(
 compute_dtype_setting = partial(
     setting,
     "auto",
-    "of the models' arithmetic: auto, float32, bfloat16 or float16; auto is bfloat16 on a GPU, float32 on a CPU; "
-    "questions' vectors are in float32, but on a CPU in bfloat16 if it is named",
+    "of the models' arithmetic: auto, float32, bfloat16 or float16; auto is bfloat16 on a GPU, and on a CPU that has "
+    "instructions for it, else float32; on a CPU logits and the mixture are in float32 always",
     group="workers",
     choices=("auto", "float32", "bfloat16", "float16"),
 )

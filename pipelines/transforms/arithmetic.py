@@ -21,7 +21,7 @@ def device_of(workers: WorkerOptions, beam_arguments: Sequence[str]) -> str:
 
 
 def encoder_dtype(device: str) -> str:
-    """The dtype that --compute_dtype auto means for an encoder of passages, wherever its workers are.
+    """The dtype that --compute_dtype auto means for encoders and generators, wherever their workers are.
 
     Of processors elsewhere nothing is known: they are taken to be as this machine's, and a worker that can't compute in
     the dtype ends the job. So the same command gives the same vectors on any runner.

@@ -32,7 +32,8 @@ class PackedLinear(torch.nn.Module):
         self.weight = torch.empty(0, dtype=weight.dtype, device=weight.device)  # T5's layers look at its dtype
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in) to (..., out)."""
+        """(..., in) to (..., out), in the dtype of the weights."""
+        x = x.to(self.weight.dtype)
         if self._packed:
             return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, self._activation, [], "none")
         y = functional.linear(x, self._weight, self._bias)

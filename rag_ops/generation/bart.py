@@ -12,6 +12,10 @@ that a step computes one position. Those of a passage are made only if they pay:
 Without them, a query q meets a token's state s as q·(Ws + b) = (Wᵀq)·s + q·b, and q·b is the same for all tokens, so
 softmax drops it; likewise the weights' mean of Ws + b is W (mean of s) + b. So a look at the passage works on the
 encoder's states themselves, which all layers and heads share.
+
+In bfloat16 on a CPU (`narrow`) the products with weights and the attention are in bfloat16; embeddings, norms, what
+layers add to, softmax and logits stay in float32. So a token's logits differ from float32's by what the layers' inputs
+lose, not by their own eight bits.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from transformers import BartForConditionalGeneration
 from transformers.activations import ACT2FN
 from transformers.models.bart import modeling_bart
 
+from rag_ops.compute.attention import attend_by_row
 from rag_ops.compute.packed_linear import PackedLinear, is_altered
 from rag_ops.generation import rounding
 
@@ -112,9 +117,10 @@ class Bart:
 
     Args:
         model: generator in evaluation mode, on its device, in its dtype; not needed afterwards.
+        narrow: whether to compute a float32 model in bfloat16, on a CPU that has instructions for it.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, narrow: bool = False):
         config, parts = model.config, (model.model.encoder, model.model.decoder)
         self._heads = (config.encoder_attention_heads, config.decoder_attention_heads)
         # Two tables, for tie_word_embeddings=False gives each side one of its own
@@ -122,9 +128,10 @@ class Bart:
         self._scales = [part.embed_tokens.embed_scale for part in parts]
         self._positions = [part.embed_positions.weight.detach()[POSITION_OFFSET:] for part in parts]
         self._norms = [part.layernorm_embedding for part in parts]
-        activation = config.activation_function
-        self._encoder = [_EncoderLayer(layer, self._heads[0], activation) for layer in parts[0].layers]
-        self._decoder = [_DecoderLayer(layer, self._heads[1], activation) for layer in parts[1].layers]
+        form = _Form(config.activation_function, torch.bfloat16 if narrow else None)
+        self._narrow = narrow
+        self._encoder = [_EncoderLayer(layer, self._heads[0], form) for layer in parts[0].layers]
+        self._decoder = [_DecoderLayer(layer, self._heads[1], form) for layer in parts[1].layers]
         norms = [self._norms[1], *(layer.final_layer_norm for layer in parts[1].layers)]
         state = norms[-1].weight.numel() ** 0.5 * float(norms[-1].weight.detach().abs().max())
         state += float(norms[-1].bias.detach().norm())
@@ -152,6 +159,11 @@ class Bart:
     def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """See `Generator`."""
         x = self._norms[0](self._tokens[0][ids] * self._scales[0] + self._positions[0][: ids.shape[1]])
+        if self._narrow:
+            rows, lengths = x.flatten(0, 1), mask.sum(1).tolist()
+            for layer in self._encoder:
+                rows = layer.by_row(rows, lengths)
+            return rows.view(x.shape).to(torch.bfloat16)
         hidden = _additive(mask, x.dtype) if not bool(mask.all()) else None
         for layer in self._encoder:
             x = layer(x, hidden)
@@ -162,7 +174,9 @@ class Bart:
         shape = (len(states), 1, self._heads[1], longest, states.shape[-1] // self._heads[1])
         past = [(states.new_empty(shape), states.new_empty(shape)) for _ in self._decoder]
         expected = beams * min(longest, USUAL_TOKENS)
-        return BartCache(states, _additive(mask, states.dtype)[:, 0], past, queries=expected if beams > 1 else 0)
+        return BartCache(
+            states, _additive(mask, self._norms[1].weight.dtype)[:, 0], past, queries=expected if beams > 1 else 0
+        )
 
     def step(self, tokens: torch.Tensor, cache: BartCache) -> torch.Tensor:
         """See `Generator`."""
@@ -224,28 +238,63 @@ class Bart:
             cache.passage = [layer.read(cache.states, cache.mask) for layer in self._decoder]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """How layers compute: the activation between their two feed-forward products, and the dtype if it is another."""
+
+    activation: str
+    dtype: torch.dtype | None
+
+    def joined(self, *layers: Any, activation: str = "none") -> PackedLinear:
+        """Linear layers of one input as one."""
+        weight = torch.cat([layer.weight for layer in layers]) if len(layers) > 1 else layers[0].weight
+        bias = torch.cat([layer.bias for layer in layers]) if len(layers) > 1 else layers[0].bias
+        return PackedLinear(
+            weight.to(self.dtype or weight.dtype), bias.detach().to(self.dtype or bias.dtype), activation
+        )
+
+    def weight(self, layer: Any) -> torch.Tensor:
+        """The weights of a linear layer, (out, in)."""
+        return layer.weight.detach().to(self.dtype or layer.weight.dtype)
+
+    def feed_forward(self, layer: Any) -> tuple[PackedLinear, PackedLinear]:
+        """The two products, up and down."""
+        return self.joined(layer.fc1, activation=self.activation), self.joined(layer.fc2)
+
+
 class _EncoderLayer:
-    def __init__(self, layer: Any, heads: int, activation: str):
+    def __init__(self, layer: Any, heads: int, form: _Form):
         self._heads, own = heads, layer.self_attn
-        self._qkv, self._out = _joined(own.q_proj, own.k_proj, own.v_proj), _joined(own.out_proj)
-        self._up, self._down = _joined(layer.fc1, activation=activation), _joined(layer.fc2)
+        self._qkv, self._out = form.joined(own.q_proj, own.k_proj, own.v_proj), form.joined(own.out_proj)
+        self._up, self._down = form.feed_forward(layer)
         self._norms = (layer.self_attn_layer_norm, layer.final_layer_norm)
 
     def __call__(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """(N, tokens, width)."""
         query, key, value = self._qkv(x).view(*x.shape[:2], 3, self._heads, -1).permute(2, 0, 3, 1, 4)
         found = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = self._norms[0](x + self._out(found.transpose(1, 2).reshape(x.shape)))
+        return self._read_on(x, found.transpose(1, 2).reshape(x.shape))
+
+    def by_row(self, x: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """The same of passages of some lengths, padded to the same: (N * tokens, width)."""
+        scale = (x.shape[1] // self._heads) ** -0.5
+        return self._read_on(x, attend_by_row(self._qkv(x), lengths, self._heads, scale))
+
+    def _read_on(self, x: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """The rest of the layer, from what self-attention found."""
+        x = self._norms[0](x + self._out(own))
         return self._norms[1](x + self._down(self._up(x)))
 
 
 class _DecoderLayer:
-    def __init__(self, layer: Any, heads: int, activation: str):
+    def __init__(self, layer: Any, heads: int, form: _Form):
         self._heads, own, other = heads, layer.self_attn, layer.encoder_attn
-        self._qkv, self._out = _joined(own.q_proj, own.k_proj, own.v_proj), _joined(own.out_proj)
-        self._query, self._found = _joined(other.q_proj), _joined(other.out_proj)
-        self._read, self._key, self._value = _joined(other.k_proj, other.v_proj), other.k_proj, other.v_proj
-        self._up, self._down = _joined(layer.fc1, activation=activation), _joined(layer.fc2)
+        self._qkv, self._out = form.joined(own.q_proj, own.k_proj, own.v_proj), form.joined(own.out_proj)
+        self._query, self._found = form.joined(other.q_proj), form.joined(other.out_proj)
+        self._read = form.joined(other.k_proj, other.v_proj)
+        self._key, self._value = form.weight(other.k_proj), form.weight(other.v_proj)
+        self._value_bias = other.v_proj.bias
+        self._up, self._down = form.feed_forward(layer)
         self._norms = (layer.self_attn_layer_norm, layer.encoder_attn_layer_norm, layer.final_layer_norm)
 
     def read(self, states: torch.Tensor, mask: torch.Tensor) -> Pair:
@@ -294,21 +343,25 @@ class _DecoderLayer:
             found = scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None])
         else:  # for so few queries torch's kernel for CPUs takes longer than the plain products
             weights = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3) + mask[:, None]
-            found = weights.softmax(-1) @ values
+            found = weights.softmax(-1).to(values.dtype) @ values
         return found.transpose(1, 2).reshape(query.shape)
 
     def _look_directly(self, query: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The same without keys and values; see the top of this file."""
         rows, beams, width = query.shape
         heads = query.view(rows * beams, self._heads, -1).transpose(0, 1)  # (heads, N * K, head size)
-        keys = self._key.weight.view(self._heads, -1, width)
+        keys = self._key.view(self._heads, -1, width)
         asked = torch.bmm(heads, keys) * heads.shape[2] ** -0.5  # (heads, N * K, width)
         asked = asked.view(self._heads, rows, beams, width).transpose(0, 1).reshape(rows, -1, width)
-        weights = torch.baddbmm(mask, asked, states.transpose(1, 2)).softmax(-1)  # (N, heads * K, tokens)
+        if states.dtype == mask.dtype:
+            scores = torch.baddbmm(mask, asked, states.transpose(1, 2))
+        else:
+            scores = torch.bmm(asked, states.transpose(1, 2)) + mask
+        weights = scores.softmax(-1).to(states.dtype)  # (N, heads * K, tokens)
         means = torch.bmm(weights, states).view(rows, self._heads, beams, width)
-        values = self._value.weight.view(self._heads, -1, width)
+        values = self._value.view(self._heads, -1, width)
         found = torch.bmm(means.transpose(0, 1).reshape(self._heads, -1, width), values.transpose(1, 2))
-        return found.transpose(0, 1).reshape(query.shape) + self._value.bias
+        return found.transpose(0, 1).reshape(query.shape) + self._value_bias
 
 
 def _begun(filled: torch.Tensor, longest: int) -> torch.Tensor:
@@ -329,13 +382,6 @@ def _padded(parts: Sequence[torch.Tensor], dim: int, value: float = 0.0) -> torc
     longest = max(part.shape[dim] for part in parts)
     ends = [[0, 0] * (part.dim() - 1 - dim) + [0, longest - part.shape[dim]] for part in parts]
     return torch.cat([functional.pad(part, end, value=value) for part, end in zip(parts, ends, strict=True)])
-
-
-def _joined(*layers: Any, activation: str = "none") -> PackedLinear:
-    """Linear layers of one input as one."""
-    weight = torch.cat([layer.weight for layer in layers]) if len(layers) > 1 else layers[0].weight
-    bias = torch.cat([layer.bias for layer in layers]) if len(layers) > 1 else layers[0].bias
-    return PackedLinear(weight, bias.detach(), activation)
 
 
 def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rag_ops import heap
-from rag_ops.compute import batching
+from rag_ops.compute import batching, processor
 from rag_ops.compute.devices import pick_device, pick_dtype, torch_threads
 from rag_ops.errors import InputError
 from rag_ops.generation.answer import Answer, Contexts, spelt_as, written
@@ -63,7 +63,8 @@ class RagTokenGenerator:
         dtype: str = "float32",
     ):
         config = model.config
-        generator = model.rag.generator.to(device, pick_dtype(settings.dtype(dtype), device)).eval()
+        stored, narrow = _dtypes(settings.dtype(dtype), device)
+        generator = model.rag.generator.to(device, stored).eval()
         self._questions, self._answers = tokenizer.question_encoder, tokenizer.generator
         self._settings, self._device, self._threads = settings, device, threads
         prefix = getattr(generator.config, "prefix", None)
@@ -79,7 +80,7 @@ class RagTokenGenerator:
         if settings.forced_tokens == "none":
             chosen = chosen.unforced()
         self._pad_id, self._constraints = chosen.pad, constraints_of(chosen, settings, self._answers)
-        self._generator = generator_of(generator)
+        self._generator = generator_of(generator, narrow)
         self._bart = _bart_of(self._generator) if settings.lazy else None
         self._error = self._bart.probability_error(self._form.max_tokens) if self._bart else 0.0
         heap.hold()
@@ -101,15 +102,16 @@ class RagTokenGenerator:
             settings: settings of decoding.
             device: "auto", "cpu" or "cuda".
             threads: torch threads.
-            dtype: one of `devices.DTYPES`, or "auto": float32 on a CPU, bfloat16 on a GPU.
+            dtype: one of `devices.DTYPES`, or "auto": float32 on a CPU, bfloat16 on a GPU. In bfloat16 on a CPU the
+                generator's logits and the mixture stay in float32.
 
         Raises:
             InputError: it is no RAG-Token model, or lacks a part.
-            JobError: the device is absent.
+            JobError: the device is absent, or the processor has no instructions for bfloat16.
         """
         device = pick_device(device)
         tokenizer = rag_tokenizer(directory)
-        model = load_rag(directory, pick_dtype(settings.dtype(dtype), device))
+        model = load_rag(directory, _dtypes(settings.dtype(dtype), device)[0])
         return cls(model, tokenizer, settings, device, threads, dtype)
 
     def answer(
@@ -308,6 +310,19 @@ class RagTokenGenerator:
         for row, found in enumerate(contexts):
             doc_scores[row, : len(found)] = torch.from_numpy(np.array(scores[row][: len(found)], np.float32))
         return (doc_scores.to(self._device) * self._scale).log_softmax(-1)
+
+
+def _dtypes(wanted: str, device: str) -> tuple[torch.dtype, bool]:
+    """The dtype of a generator's weights as loaded, and whether it computes in bfloat16 all the same (`Bart`).
+
+    Raises:
+        JobError: the processor has no instructions for bfloat16.
+    """
+    dtype = pick_dtype(wanted, device)
+    if device == "cpu" and dtype == torch.bfloat16:
+        processor.check("bfloat16")
+        return torch.float32, True
+    return dtype, False
 
 
 def _bart_of(generator: Generator) -> Bart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -14,9 +15,15 @@ from rag_ops.generation.bart import Bart
 from rag_ops.generation.generator import Generator
 
 
-def generator_of(model: Any) -> Generator:
-    """Returns the fastest of our generators that can run `model`, a transformers generator in evaluation mode."""
-    return Bart(model) if Bart.fits(model) else Seq2Seq(model)
+def generator_of(model: Any, narrow: bool = False) -> Generator:
+    """Returns the fastest of our generators that can run `model`, a transformers generator in evaluation mode.
+
+    Args:
+        model: generator, on its device, in its dtype.
+        narrow: whether to compute a float32 model on a CPU in bfloat16, as far as that is worth it: logits, from which
+            tokens are chosen, stay in float32.
+    """
+    return Bart(model, narrow) if Bart.fits(model) else Seq2Seq(model, narrow)
 
 
 @dataclasses.dataclass
@@ -55,22 +62,26 @@ class Seq2Seq:
 
     Args:
         model: any `AutoModelForSeq2SeqLM` in evaluation mode; on a CPU its linear layers are packed in place.
+        narrow: whether passages are encoded in bfloat16 by a copy of the encoder; the decoder stays in float32.
 
     Raises:
         InputError: its answer to a question would depend on chance, or on the questions beside it.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, narrow: bool = False):
         _check_routing(model.config)
-        self._model = model
+        self._model, self._encoder = model, model.get_encoder()
+        if narrow:
+            self._encoder = copy.deepcopy(self._encoder).to(torch.bfloat16)
+            pack_linears(self._encoder)
         self._encoded: Any = None  # the class of the encoder's output: models look in it for more than the states
         pack_linears(model)
 
     def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """See `Generator`."""
-        output = self._model.get_encoder()(input_ids=ids, attention_mask=mask, return_dict=True)
+        output = self._encoder(input_ids=ids, attention_mask=mask, return_dict=True)
         self._encoded = type(output)
-        return output.last_hidden_state
+        return output.last_hidden_state.to(self._model.dtype)
 
     def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> Seq2SeqCache:
         """See `Generator`; `longest` and `beams` are not needed, because the cache grows."""

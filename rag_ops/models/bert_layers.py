@@ -22,6 +22,7 @@ from transformers.models.camembert.modeling_camembert import CamembertLayer
 from transformers.models.roberta.modeling_roberta import RobertaLayer
 from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaLayer
 
+from rag_ops.compute.attention import attend_by_row
 from rag_ops.compute.packed_linear import is_altered, pack
 
 LAYERS = (BertLayer, RobertaLayer, XLMRobertaLayer, CamembertLayer)
@@ -90,22 +91,10 @@ class PackedLayer:
 
     def __call__(self, x: torch.Tensor, lengths: list[int]) -> torch.Tensor:
         """float32 (texts * tokens, width) to the same; `lengths` are the texts' numbers of tokens."""
-        attended = self._attend(self._attention_in(x), lengths)
+        attended = attend_by_row(self._attention_in(x), lengths, self._heads)
         x = functional.layer_norm(x + self._attention_out(attended), *self._norms[0])
         inner = self._in(x, "gelu") if self._gelu else self._activation(self._in(x))
         return functional.layer_norm(x + self._out(inner), *self._norms[1])
-
-    def _attend(self, both: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-        """(texts * tokens, 3 * width) of queries, keys and values to (texts * tokens, width)."""
-        texts, tokens = len(lengths), both.shape[0] // len(lengths)
-        queries, keys, values = both.view(texts, tokens, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-        attended = both.new_empty(texts, tokens, self._heads, queries.shape[-1])
-        for text, length in enumerate(lengths):
-            scores = torch.matmul(queries[text], keys[text].transpose(1, 2)).float()
-            scores[:, :, length:] = float("-inf")
-            shares = torch.softmax(scores, -1, out=scores).to(both.dtype)
-            attended[text] = torch.matmul(shares, values[text]).transpose(0, 1)
-        return attended.view(texts * tokens, -1)
 
 
 class PackedLayers(torch.nn.Module):

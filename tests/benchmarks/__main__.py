@@ -23,6 +23,7 @@ NAMES = (
         "openvino",
         "answer",
         "decode",
+        "narrow",
         "lazy",
         "index",
         "ivf",

@@ -1,5 +1,6 @@
 """The answer job's flags reach the decoder: presets, n-best, forbidden words, truncation; with BART and T5."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -12,7 +13,10 @@ import torch
 from transformers import ByT5Tokenizer, RagTokenForGeneration, T5Config, T5ForConditionalGeneration
 
 from pipelines.answer import job
+from pipelines.answer.job import settled
+from pipelines.answer.options import AnswerOptions
 from rag_ops.compute import processor
+from rag_ops.errors import JobError
 from rag_ops.generation.contexts import ContextFormat
 from rag_ops.generation.rag_token import RagTokenGenerator
 from rag_ops.generation.settings import GenerationSettings
@@ -21,6 +25,7 @@ from rag_ops.models.encoder import Encoder
 from rag_ops.retrieval import exact
 from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.stages import StageOutput
 from schemas.passages import Passage
 from tests.pipelines.workspace import TOPICS, fails, ragbeam
 
@@ -81,9 +86,7 @@ def test_a_preset_sets_what_it_says_and_a_flag_overrules_it(stage, tiny_rag, tmp
     assert [row["score"] for row in hf] == [row["score"] for row in by_hand]
 
 
-def test_the_device_reaches_the_search_and_questions_are_encoded_in_float32_unless_bfloat16_is_named(
-    stage, tiny_rag, tmp_path, monkeypatch
-):
+def test_the_device_reaches_the_search_and_one_dtype_questions_and_generator(stage, tiny_rag, tmp_path, monkeypatch):
     used, load, search = [], Encoder.load, exact.search
 
     def encoder(directory, **how):
@@ -96,12 +99,34 @@ def test_the_device_reaches_the_search_and_questions_are_encoded_in_float32_unle
 
     monkeypatch.setattr(Encoder, "load", encoder)
     monkeypatch.setattr(exact, "search", searched)
-    more = ["--device", "cpu", "--compute_dtype", "bfloat16", "--max_new_tokens", 2]
-    assert answers(stage, tiny_rag, tmp_path / "answers", *more)
-    assert set(used) == {("cpu", "bfloat16" if processor.computes("bfloat16") else "float32"), "cpu"}
-    used.clear()
-    assert answers(stage, tiny_rag, tmp_path / "float32", "--device", "cpu", "--max_new_tokens", 2)
-    assert set(used) == {("cpu", "float32"), "cpu"}
+    for given, dtype in (("auto", processor.best_dtype()), ("float32", "float32")):
+        used.clear()
+        more = ["--device", "cpu", "--compute_dtype", given, "--max_new_tokens", 2]
+        assert answers(stage, tiny_rag, tmp_path / given, *more)
+        assert set(used) == {("cpu", dtype), "cpu"}
+        config = read_manifest(str(tmp_path / given), "answer").config
+        assert config["compute_dtype"] == dtype
+        assert config.get("question_dtype", "float32") == dtype
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_is_what_the_output_was_made_in_else_the_processors_best(tmp_path, monkeypatch, able):
+    monkeypatch.setattr(processor, "computes", lambda dtype: able or dtype == "float32")
+    options = AnswerOptions(questions=["q"], index="i", model="m", output=str(tmp_path / "out"))
+    best = "bfloat16" if able else "float32"
+    assert settled(options, []).compute_dtype == best
+    assert settled(options, ["--runner", "FlinkRunner"]).compute_dtype == best
+    lazy = dataclasses.replace(options, generation=GenerationSettings(lazy=True))
+    assert settled(lazy, []).compute_dtype == "float32"
+    monkeypatch.setattr(StageOutput, "continued", lambda output: {"compute_dtype": "float32"})
+    assert settled(options, []).compute_dtype == "float32"
+    assert settled(dataclasses.replace(options, overwrite=True), []).compute_dtype == best
+    wide = dataclasses.replace(options, compute_dtype="bfloat16")
+    if able:
+        assert settled(wide, []) == wide
+    else:
+        with pytest.raises(JobError, match="no instructions for bfloat16"):
+            settled(wide, [])
 
 
 @pytest.mark.parametrize("generator", ["tiny_rag", "t5_rag"])
@@ -123,7 +148,7 @@ def test_a_generator_of_bytes_whose_tokenizer_is_slow_answers_as_transformers_do
     tokenizer = ByT5Tokenizer()
     assert not tokenizer.is_fast
     directory = a_t5(tmp_path, sentence_encoder, tokenizer, eos_token_id=1)
-    limits = ["--n_docs", 2, "--min_length", 5, "--max_new_tokens", 7, "--num_beams", 2]
+    limits = ["--n_docs", 2, "--min_length", 5, "--max_new_tokens", 7, "--num_beams", 2, "--compute_dtype", "float32"]
     rows = answers(stage, directory, tmp_path / "out", *limits)
     assert len(rows) == len(TOPICS) + 1
     model = RagTokenForGeneration.from_pretrained(directory)
@@ -199,7 +224,7 @@ def test_a_cut_context_is_told_and_truncation_decides_what_is_cut(stage, tiny_ra
 
 def test_lazy_answers_are_the_same_from_fewer_passages(stage, tiny_rag, tmp_path):
     settings = ("--max_new_tokens", 6, "--n_docs", 6, "--score_scale", 500)
-    plain = answers(stage, tiny_rag, tmp_path / "plain", *settings)
+    plain = answers(stage, tiny_rag, tmp_path / "plain", *settings, "--compute_dtype", "float32")
     lazy = answers(stage, tiny_rag, tmp_path / "lazy", *settings, "--lazy", "--retrieve", 8)
     exact = answers(stage, tiny_rag, tmp_path / "exact", *settings, "--lazy", "--exact_scores")
     read = {}  # by question, for two rows ask the same
@@ -298,7 +323,8 @@ def test_the_generator_reads_sections_if_the_encoder_did(sentence_encoder, tiny_
     embed = ["embed", "--passages", tmp_path / "passages", "--encoder", sentence_encoder, "--contexts", contexts]
     ragbeam(*embed, "--output", tmp_path / "embeddings")
     ragbeam("index", "--embeddings", tmp_path / "embeddings", "--output", tmp_path / "index")
-    [row] = ask(tmp_path, tiny_rag, tmp_path, [{"question": "what is the moon"}], "--n_docs", 1)
+    more = ["--n_docs", 1, "--compute_dtype", "float32"]
+    [row] = ask(tmp_path, tiny_rag, tmp_path, [{"question": "what is the moon"}], *more)
     section = "the king" if contexts == "title_section" else ""
     assert [(one["title"], one["section"]) for one in row["passages"]] == [("the moon", section)]
     read = PassageIndex(str(tmp_path / "index")).passages([0])
