@@ -251,7 +251,11 @@ class RagTokenGenerator:
         rows = [found[doc if doc < len(found) else 0][0] for found in contexts for doc in range(docs)]
         ids, mask = pad_rows(rows, self._pad_id, self._device)
         shape = (len(contexts), docs)
-        return States(encode(self._generator, ids, mask).unflatten(0, shape), mask.unflatten(0, shape))
+        return States(self._encode(ids, mask).unflatten(0, shape), mask.unflatten(0, shape))
+
+    def _encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The encoder's states of padded contexts; see `reading.encode`."""
+        return encode(self._generator, ids, mask)
 
     def _contexts(
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], numbers: Sequence[int]
@@ -281,7 +285,7 @@ class RagTokenGenerator:
         def read(pairs: Sequence[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
             rows = [contexts[question][doc][0] for question, doc in pairs]
             ids, mask = pad_rows(rows, self._pad_id, self._device)
-            return encode(self._generator, ids, mask), mask
+            return self._encode(ids, mask), mask
 
         prior = self._log_prior(contexts, scores)
         assert self._bart is not None

@@ -344,7 +344,7 @@ def test_embed_and_answer_use_the_prompts_and_say_so(tmp_path, tokenizer, tiny_b
     ragbeam("compose", "--question_encoder", encoder, "--generator", tiny_bart, "--output", rag)
     ragbeam(
         *("answer", "--questions", tmp_path / "questions.jsonl", "--index", tmp_path / "index", "--model", rag),
-        *("--output", tmp_path / "answers", "--n_docs", 3, "--max_new_tokens", 2),
+        *("--output", tmp_path / "answers", "--n_docs", 3, "--max_new_tokens", 2, "--compute_dtype", "float32"),
     )
     passages = rows_of(tmp_path / "passages", "chunk")
     library = library_of(encoder)
@@ -370,6 +370,7 @@ def test_embed_and_answer_use_the_prompts_and_say_so(tmp_path, tokenizer, tiny_b
     ragbeam(
         *("answer", "--questions", tmp_path / "questions.jsonl", "--index", tmp_path / "index"),
         *("--model", tmp_path / "tuned", "--output", tmp_path / "after", "--n_docs", 3, "--max_new_tokens", 2),
+        *("--compute_dtype", "float32"),
     )
     (after,) = rows_of(tmp_path / "after", "answer")
     assert [one["score"] for one in after["passages"]] == [one["score"] for one in answer["passages"]]
