@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 try:
-    from pipelines import compose, evaluate, finetune, plan, run, serve_workers, transfer, verify
+    from pipelines import compose, diff, evaluate, finetune, plan, run, serve_workers, transfer, verify
     from pipelines.console import command
     from pipelines.demo.command import COMMAND as DEMO
 except KeyboardInterrupt:  # later ones are `interrupts`'s
@@ -16,6 +16,7 @@ except KeyboardInterrupt:  # later ones are `interrupts`'s
 COMMANDS = (
     *run.COMMANDS,
     evaluate.COMMAND,
+    diff.COMMAND,
     run.COMMAND,
     verify.COMMAND,
     DEMO,

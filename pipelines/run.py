@@ -19,12 +19,15 @@ from schemas.layout import STAGES
 # The stages' commands, in their order: a stage's folder in pipelines/ has its name.
 COMMANDS: list[Command] = [importlib.import_module(f"pipelines.{name}.command").COMMAND for name in STAGES]
 
+NOT_OF_RUN = ("retrieved", "prior")  # of answer, without an index
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workspace(Options):
-    """The workspace directory, with a folder for each stage."""
+    """The workspace directory, with a folder for each stage; and what no stage asks for that can do without."""
 
     workspace: str = setting(..., "directory for all stages", also=("output",), metavar="DIR", writes=True)
+    questions: Sequence[str] = setting(..., "question files or globs", group="questions", metavar="URL")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,7 +46,7 @@ def add_flags(parser: Parser) -> None:
     """Adds the flags of all stages but those that name the directories between them."""
     add_flags_of(parser, Workspace)
     for command in COMMANDS:
-        command.add_flags(parser, without=("output", *(stage.folder for stage in STAGES.values())))
+        command.add_flags(parser, without=("output", *NOT_OF_RUN, *(stage.folder for stage in STAGES.values())))
 
 
 def make_options(given: Mapping[str, Any]) -> RunOptions:

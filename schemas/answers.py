@@ -10,7 +10,7 @@ PASSAGE = pa.struct(
         pa.field("title", pa.string(), nullable=False),
         pa.field("section", pa.string(), nullable=False),  # if models read it; else empty
         pa.field("text", pa.string(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),  # inner product of question and passage vectors
+        pa.field("score", pa.float32(), nullable=False),  # inner product of question and passage vectors, or the file's
         # Share of the answer's tokens owed to this passage; sums to 1. Null for one that is only kept (--retrieve), or
         # that lazy decoding left unread.
         pa.field("posterior", pa.float32()),

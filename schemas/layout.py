@@ -113,7 +113,9 @@ class AnswerInfo(Counted, total=False):
 
     model: str  # as --model named it
     model_digest: str
-    index_digest: str
+    index_digest: str  # of the index, or of the files of --retrieved
+    retrieved_as: str  # "run", "parquet" or "json": what these are
+    prior: str  # what the weights of their passages are made from: "scores", "scaled" or "uniform"
     questions: int  # rows of the question files
     distinct_questions: int
     unreadable_questions: int
@@ -134,6 +136,7 @@ class AnswerConfig(Answered, total=False):
     """Of answer, under `config`; it has more."""
 
     retrieve: int | None
+    prior: str  # as in the info
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +150,7 @@ class Stage:
         unit: what a row of it is, plural.
         info: what its manifest says under `info`.
         reads: folders of the stages that `inputs` of its manifest names.
+        otherwise: what `inputs` may name in their place, if anything.
         source: the stage that it is made from, if any; `info` has the digest of its manifest as "<folder>_digest".
         aligned: what `verify` compares with the source: "shards" (the same content hashes, shard by shard), "rows"
             (the number of rows), or None.
@@ -163,6 +167,7 @@ class Stage:
     source: Stage | None = None
     aligned: str | None = None
     config: type | None = None
+    otherwise: str | None = None
     kind: str | None = None
 
     @property
@@ -260,7 +265,11 @@ def _short(value: Any) -> str:
 CHUNK = Stage("chunk", "passages", "parquet", "passages", ChunkInfo)
 EMBED = Stage("embed", "embeddings", "parquet", "passages", EmbedInfo, ("passages",), CHUNK, "shards")
 INDEX = Stage("index", "index", "faiss", "vectors", IndexInfo, ("embeddings", "passages"), EMBED, "rows")
-ANSWER = Stage("answer", "answers", "parquet", "questions", AnswerInfo, ("index",), INDEX, config=AnswerConfig)
+ANSWER = Stage(
+    *("answer", "answers", "parquet", "questions", AnswerInfo, ("index",), INDEX),
+    config=AnswerConfig,
+    otherwise="retrieved_0",
+)
 BM25 = Stage("bm25", "bm25", "safetensors", "passages", Bm25Info, ("passages",), CHUNK, "rows", kind="bm25")
 STAGES = {stage.name: stage for stage in (CHUNK, EMBED, INDEX, ANSWER)}  # in the order in which they run
 OUTPUTS = {**STAGES, BM25.name: BM25}  # all that may stand in a manifest

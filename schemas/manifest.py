@@ -131,7 +131,8 @@ class Manifest:
         for name, url in self.inputs.items():
             if not isinstance(url, str) or not url or "\0" in url:
                 raise ManifestError(f"its inputs.{name} is {url!r}, which is no URL")
-        if missing := [name for name in stage.reads if name not in self.inputs]:
+        missing = [name for name in stage.reads if name not in self.inputs]
+        if missing and stage.otherwise not in self.inputs:
             raise ManifestError(f"its inputs have no {missing[0]}")
         if len(set(paths)) < len(paths):
             raise ManifestError("it names a shard twice")

@@ -1,4 +1,4 @@
-"""Questions: the answer job's working tables. Neither is kept once the answers are written."""
+"""Questions: the answer job's working tables. None is kept once the answers are written."""
 
 from __future__ import annotations
 
@@ -18,3 +18,25 @@ OCCURRENCES = pa.schema(
 
 # One row for each distinct question of a block.
 BLOCK = pa.schema([pa.field("question", pa.string(), nullable=False)])
+
+# Passages found elsewhere for a question: a column of lists, a row for each distinct question of a block.
+FOUND = pa.schema(
+    [
+        pa.field(
+            "passages",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("passage_id", pa.string(), nullable=False),
+                        pa.field("score", pa.float32(), nullable=False),
+                        pa.field("title", pa.string(), nullable=False),
+                        pa.field("section", pa.string(), nullable=False),
+                        pa.field("text", pa.string()),  # null if it is still to be read
+                        pa.field("row", pa.int64(), nullable=False),  # of the passages; -1 if the text is here
+                    ]
+                )
+            ),
+            nullable=False,
+        )
+    ]
+)

@@ -33,7 +33,8 @@ STEPS = [
         pipelines.console pipelines.runners
         pipelines.transforms
         pipelines.chunk pipelines.embed pipelines.index pipelines.answer pipelines.evaluate pipelines.finetune
-        pipelines.run pipelines.plan pipelines.compose pipelines.transfer pipelines.verify pipelines.serve_workers
+        pipelines.run pipelines.plan pipelines.compose pipelines.transfer pipelines.verify pipelines.serve_workers \
+            pipelines.diff
         pipelines.demo
         pipelines.cli
     """.strip().splitlines()

@@ -13,7 +13,6 @@ from pipelines.runners.counters import StepCounters
 from rag_ops.retrieval import passage_texts
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
-from rag_ops.storage.manifests import reads_sections
 from rag_ops.storage.rows import needed_rows
 from schemas.manifest import Manifest
 
@@ -21,8 +20,9 @@ from schemas.manifest import Manifest
 @beam.ptransform_fn
 def fetch_texts(hits: Any, plan: Plan) -> Any:
     """Turns (block, TopK) into (answer shard, (file, record batch)): each passage shard is read once."""
-    starts, shards, corpus = plan.corpus.passages.row_starts(), plan.shard_of_block, plan.corpus
-    sections = reads_sections(corpus.index)
+    texts, shards = plan.source.texts, plan.shard_of_block
+    assert texts is not None
+    starts = texts.passages.row_starts()
 
     def needs(element: tuple[int, TopK]) -> Iterator[tuple[int, tuple[int, bytes]]]:
         block, hits = element
@@ -33,7 +33,7 @@ def fetch_texts(hits: Any, plan: Plan) -> Any:
         hits
         | "Needs" >> beam.FlatMap(needs).with_output_types(tuple[int, tuple[int, bytes]])
         | "GroupByPassageShard" >> beam.GroupByKey()
-        | "Read" >> beam.FlatMap(read_texts, corpus.passages_url, corpus.passages, plan.work, sections)
+        | "Read" >> beam.FlatMap(read_texts, texts.url, texts.passages, plan.work, texts.sections)
     )
 
 

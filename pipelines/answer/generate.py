@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import RunInference
 
@@ -38,18 +40,37 @@ def join_texts(inputs: Any, plan: Plan) -> Any:
 
 
 @beam.ptransform_fn
-def answer_questions(joined: Any, plan: Plan) -> Any:
-    """Answers questions from hits and texts, into files of results; emits the numbers of finished blocks."""
-    handler = GeneratorHandler("Generate", plan.settings, plan.options.generation, plan.options.n_docs)
+def answer_questions(found: Any, plan: Plan, read: Callable[[Any], Iterator[AnswerUnit]] | None = None) -> Any:
+    """Answers questions from their passages, into files of results; emits the numbers of finished blocks.
+
+    Args:
+        found: what `join_texts` made of hits and texts; or what `read` is given.
+        plan: plan of the job.
+        read: function that makes units of an element; by default `read_hits` does.
+    """
+    handler = GeneratorHandler(
+        "Generate", plan.settings, plan.options.generation, plan.options.n_docs, uniform=plan.source.prior == "uniform"
+    )
     return (
-        joined
-        | "Texts" >> beam.FlatMap(read_hits, plan.work)
+        found
+        | "Texts" >> beam.FlatMap(read or partial(read_hits, work=plan.work))
         | "Generate" >> RunInference(handler)
         | "Write" >> beam.Map(write_results, plan.work)
     )
 
 
-def read_hits(element: tuple[int, Iterable[tuple[str, int, TopK]]], work: Work) -> Iterator[AnswerUnit]:
+def read_encoded(work: Work, block: int, asked: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
+    """Which questions of a block the encoder has cut, bool (questions,), and which it could not encode, and why."""
+    encoded = read_parquet(work.path(work.name("vectors", block)), ["truncated", "error"])
+    errors = {row: error for row, error in enumerate(encoded["error"].to_pylist()) if error is not None}
+    return encoded["truncated"].to_numpy(), errors
+
+
+def read_hits(
+    element: tuple[int, Iterable[tuple[str, int, TopK]]],
+    work: Work,
+    encoded: Callable[[Work, int, Sequence[str]], tuple[np.ndarray, dict[int, str]]] = read_encoded,
+) -> Iterator[AnswerUnit]:
     """Reads the texts that an answer shard needs, and emits its blocks one by one with their passages.
 
     Blocks that the runner's earlier try has answered are left out.
@@ -61,14 +82,13 @@ def read_hits(element: tuple[int, Iterable[tuple[str, int, TopK]]], work: Work) 
     for block in todo:
         hits = hits_of[block]
         asked = read_parquet(work.path(blocks.block_name(block)))["question"].to_pylist()
-        encoded = read_parquet(work.path(work.name("vectors", block)), ["truncated", "error"])
-        errors = {row: error for row, error in enumerate(encoded["error"].to_pylist()) if error is not None}
+        truncated, errors = encoded(work, block, asked)
         StepCounters("ReadContexts").add(rows_out=len(asked))
         found = [
             [passages[row] for row in rows if row >= 0 and number not in errors]
             for number, rows in enumerate(hits.rows.tolist())
         ]
-        yield AnswerUnit(block, asked, found, hits.scores, encoded["truncated"].to_numpy(), errors)
+        yield AnswerUnit(block, asked, found, hits.scores, truncated, errors)
 
 
 def write_results(element: tuple[AnswerUnit, list[Any]], work: Work) -> int:

@@ -20,7 +20,9 @@ from pipelines.answer.fetch import fetch_texts
 from pipelines.answer.generate import answer_questions, join_texts
 from pipelines.answer.options import AnswerOptions
 from pipelines.answer.plan import Plan, Work
+from pipelines.answer.retrieved import answer_retrieved
 from pipelines.answer.search import rescore, search
+from pipelines.answer.sources import IndexSource, Source, found_files, model_digest, open_source
 from pipelines.answer.write import check_failures, write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
@@ -32,9 +34,8 @@ from rag_ops.compute import processor
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
-from rag_ops.questions.reading import check_question_files, expand_question_files, read_questions
-from rag_ops.retrieval.corpus import Corpus, check_model, open_corpus
-from rag_ops.retrieval.kinds import kind_of
+from rag_ops.questions.reading import check_question_files, expand_question_files
+from rag_ops.retrieval.corpus import check_model
 from rag_ops.storage import store
 from rag_ops.storage.stages import StageOutput
 from schemas.layout import ANSWER
@@ -54,44 +55,45 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     started = time.monotonic()
     files = expand_question_files(options.questions)
     asked_files, model = InputStates(files), InputStates(checkpoints.local_files(options.model))
-    corpus = open_corpus(options.index, options.passages, options.embeddings)
-    launch.check(beam_arguments, [corpus.passages_url])
+    found_elsewhere = InputStates(found_files(options))
+    source = open_source(options, files)
+    launch.check(beam_arguments, source.places)
     options = settled(options, beam_arguments)
-    config = _planned(options, beam_arguments, corpus.index.info)
+    config = _planned(options, beam_arguments, source.known)
     dtype = config.get("question_dtype", "float32")
-    digests = {"model_digest": config["model_digest"], "index_digest": corpus.index.digest}
-    config |= {**digests, **options.search.config(corpus.index.info.get("search", {}))}
-    if options.rescore:
-        _ = corpus.embeddings  # refused now rather than in the middle
+    digests = {"model_digest": config["model_digest"], "index_digest": source.digest}
+    config |= {**digests, **source.config}
+    if options.rescore and isinstance(source, IndexSource):
+        _ = source.corpus.embeddings  # refused now rather than in the middle
     read = {f"questions_{number}": url for number, url in enumerate(files)}
     asked = {name: store.sha256_of(url) for name, url in read.items()}
     output = StageOutput(options.output, "answer", config, asked)
     work = Work(store.join(options.output, store.INCOMPLETE, f"work-{output.fingerprint[:16]}"))
 
     def check_inputs() -> None:
-        corpus.check_unchanged()
+        source.check_unchanged()
         model.check()
 
     with stage_job(output, beam_arguments, started, check_inputs, work.url) as job:
         if options.verify:
-            corpus.check_digests(embeddings=options.rescore is not None)
+            source.check_digests()
         if done := job.reuse(verify=options.verify):
             return done
         if launch.is_local(beam_arguments):
-            _check_fits(options, corpus)
+            _check_fits(options, source)
         job.begin(options)
         job.keeps_scratch = lambda: _keep_answered(options, work, job)
         _keep_answered(options, work, job)  # of a run that was killed before it could end with its failures
-        prepared = blocks.prepare(read_questions(files, options.reading), work.url, options.block_questions)
+        prepared = blocks.prepare(source.questions(files, work.url), work.url, options.block_questions)
+        found_elsewhere.check()
         asked_files.check()  # the blocks hold all that is read of them
         cuts = blocks.cut_shards(prepared.blocks, options.num_shards)
         names = [ANSWER.shard(number, len(cuts)) for number in range(len(cuts))]
         wanted = job.todo(dict.fromkeys(names, output.fingerprint))
         there = set(blocks.result_names(work.url))
         todo = [block for block in prepared.blocks if blocks.result_name(block.number) not in there]
-        places = [options.index, corpus.passages_url, *([options.embeddings] if options.embeddings else [])]
-        job.spread(partial(_processes, options, corpus, todo), places)
-        plan = Plan(options, corpus, work, output.fingerprint, todo, cuts, names, wanted, digests, dtype)
+        job.spread(partial(_processes, options, source, todo), source.places)
+        plan = Plan(options, source, work, output.fingerprint, todo, cuts, names, wanted, digests, dtype)
 
         def answered() -> int:  # by workers that are not in this process
             there = set(blocks.result_names(work.url))
@@ -117,11 +119,12 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             "unreadable_gold_answers": prepared.notes,
             "first_unreadable_gold_answers": prepared.first_note,
             "execution": options.workers.execution,
+            **source.info,
         }
         report = {
             "blocks": {"total": len(prepared.blocks), "reused": len(prepared.blocks) - len(todo), "made": len(todo)}
         }
-        return job.finish({"index": options.index, **read}, info, metrics, report=report)
+        return job.finish({**source.inputs, **read}, info, metrics, report=report)
 
 
 def _keep_answered(options: AnswerOptions, work: Work, job: StageJob) -> bool:
@@ -157,14 +160,7 @@ def warnings(manifest: Manifest) -> Iterator[str]:
 def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Adds the job's transforms to `pipeline`."""
     register_coder()
-    hints = plan.options.workers.resources.hints()
-    encoded = pipeline | "EncodeQuestions" >> encode_questions(plan).with_resource_hints(**hints)
-    hits = pipeline | distribute("IndexShards", plan.index_shards()) | "Search" >> search(plan, encoded)
-    if plan.options.rescore:
-        hits = hits | "Rescore" >> rescore(plan)
-    texts = hits | "FetchTexts" >> fetch_texts(plan)
-    joined = (hits, texts) | "Join" >> join_texts(plan)
-    answered = joined | "Answer" >> answer_questions(plan).with_resource_hints(**hints)
+    answered = answer_retrieved(pipeline, plan) if plan.options.retrieved else answer_searched(pipeline, plan)
     shards = [n for n, name in enumerate(plan.names) if name in plan.wanted]
     checked = (
         pipeline
@@ -179,27 +175,37 @@ def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     )
 
 
-def _processes(options: AnswerOptions, corpus: Corpus, todo: Sequence[blocks.Block]) -> int:
+def answer_searched(pipeline: beam.Pipeline, plan: Plan) -> Any:
+    """Adds the transforms from questions through the index to answers; emits the numbers of finished blocks."""
+    hints = plan.options.workers.resources.hints()
+    encoded = pipeline | "EncodeQuestions" >> encode_questions(plan).with_resource_hints(**hints)
+    hits = pipeline | distribute("IndexShards", plan.index_shards()) | "Search" >> search(plan, encoded)
+    if plan.options.rescore:
+        hits = hits | "Rescore" >> rescore(plan)
+    texts = hits | "FetchTexts" >> fetch_texts(plan)
+    joined = (hits, texts) | "Join" >> join_texts(plan)
+    return joined | "Answer" >> answer_questions(plan).with_resource_hints(**hints)
+
+
+def _processes(options: AnswerOptions, source: Source, todo: Sequence[blocks.Block]) -> int:
     """How many processes pay on this machine; on a CPU each has the same threads, for answers depend on them."""
     questions = sum(block.questions for block in todo)
     units = min(len(todo), questions // PROCESS_QUESTIONS)
-    return options.workers.processes(units, defaults.THREADS, lambda: _memory_bytes(options, corpus, questions))
+    return options.workers.processes(units, defaults.THREADS, lambda: _memory_bytes(options, source, questions))
 
 
-def _memory_bytes(options: AnswerOptions, corpus: Corpus, questions: int = 0) -> float:
+def _memory_bytes(options: AnswerOptions, source: Source, questions: int = 0) -> float:
     """Peak memory of a process: models, and the largest index shard with the search of so many questions."""
     from rag_ops import planning
 
-    info, shard_bytes = corpus.index.info, max(shard.bytes for shard in corpus.index.shards)
-    kind = kind_of(info["spec"])(info["spec"], info["dimension"])
-    return planning.answer_memory_bytes(planning.Model.of(options.model), shard_bytes + kind.search_bytes(questions))
+    return planning.answer_memory_bytes(planning.Model.of(options.model), source.index_bytes(questions))
 
 
-def _check_fits(options: AnswerOptions, corpus: Corpus) -> None:
+def _check_fits(options: AnswerOptions, source: Source) -> None:
     """Refuses a job that this machine has no memory for."""
     from rag_ops import planning
 
-    stage = planning.StagePlan("answer", 0, 0, _memory_bytes(options, corpus), None)
+    stage = planning.StagePlan("answer", 0, 0, _memory_bytes(options, source), None)
     planning.check_fits(stage, options.output)
 
 
@@ -222,15 +228,19 @@ def check(options: AnswerOptions, beam_arguments: Sequence[str], known: Mapping[
     return {}
 
 
-def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration, but for what the index decides, checked against question files, model and runner."""
+def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The configuration, but for what the index decides, checked against question files, model and runner.
+
+    `known` is what the index says of its vectors; None if no index is searched.
+    """
     from rag_ops.generation import special_tokens
 
     # The question files are read by the launcher, so they may lie anywhere.
-    launch.check(beam_arguments, [options.index, options.output], [options.model], options.workers.resources)
+    places = [options.output, *([options.index] if options.index else [])]
+    launch.check(beam_arguments, places, [options.model], options.workers.resources)
     launch.check_device(beam_arguments, options.workers.device)
     check_question_files(options.questions, options.reading)
-    digest = check_model(options.model, known)
+    digest = check_model(options.model, known) if known is not None else model_digest(options.model)
     if options.generation.lazy:
         _check_bart(options.model)
     tokens = special_tokens.read_special_tokens(checkpoints.find_model(options.model))
@@ -240,7 +250,7 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     # Part of the fingerprint only if it changes what is kept.
     kept = {"retrieve": options.kept} if options.kept != options.n_docs else {}
     dtype = question_dtype(options, beam_arguments)
-    asked = {"question_dtype": dtype} if dtype != "float32" else {}
+    asked = {"question_dtype": dtype} if dtype != "float32" and known is not None else {}
     return {
         "questions": [store.name_of(url) for url in expand_question_files(options.questions)],
         "reading": reading,

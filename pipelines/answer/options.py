@@ -17,6 +17,7 @@ from pipelines.console.options import (
 )
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops import defaults, settings
+from rag_ops.defaults import CONTEXTS, TITLE
 from rag_ops.errors import InputError
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.questions.columns import QuestionOptions
@@ -32,13 +33,41 @@ PRESETS: dict[str, dict[str, Any]] = {  # of answer's flags; a flag that is give
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnswerOptions(StageOptions):
-    """answer: `questions` to answers in `output`, by `index` and `model`."""
+    """answer: `questions` to answers in `output`, by `index` and `model`, or from passages `retrieved` elsewhere."""
 
-    questions: Sequence[str] = setting(..., "question files or globs", group="questions", metavar="URL")
+    questions: Sequence[str] = setting(
+        (),
+        "question files or globs; of --retrieved only for a TREC run, and for files without the questions' texts",
+        group="questions",
+        metavar="URL",
+    )
     reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
-    index: str = setting(..., "output of ragbeam index", metavar="DIR")
+    index: str | None = setting(None, "output of ragbeam index", metavar="DIR")
+    retrieved: Sequence[str] = setting(
+        (),
+        "instead of --index, passages found elsewhere: output of ragbeam search, TREC runs, or JSON as DPR and "
+        "Pyserini write it",
+        group="retrieved",
+        metavar="URL",
+    )
     passages: str | None = setting(
-        None, "its passages, if the place in its manifest cannot be read: moved, or secured", metavar="DIR"
+        None,
+        "passages of --index, if the place in its manifest cannot be read: moved, or secured; of --retrieved those "
+        "whose texts are found by passage id, which a TREC run needs",
+        metavar="DIR",
+    )
+    prior: str | None = setting(
+        None,
+        "of --retrieved, how much its passages count: scores, by scores of the model's own search; uniform, all alike; "
+        "by default scores if --score_scale is given or the file says that they are the model's, else uniform",
+        group="retrieved",
+        choices=("scores", "uniform"),
+    )
+    contexts: str = setting(
+        TITLE,
+        "what stands before each text for the generator; of --retrieved with --passages",
+        group="retrieved",
+        choices=CONTEXTS,
     )
     embeddings: str | None = setting(None, "its embeddings likewise, for --rescore", metavar="DIR")
     model: str = setting(..., "RAG-Token model: directory, URL or hub id", metavar="MODEL")
@@ -75,6 +104,7 @@ class AnswerOptions(StageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_source()
         if self.retrieve is not None and self.retrieve < self.n_docs:
             raise InputError(
                 "--retrieve is less than --n_docs", value=self.retrieve, expected=f"at least {self.n_docs} passages"
@@ -86,6 +116,27 @@ class AnswerOptions(StageOptions):
             )
 
         self.generation.dtype(self.compute_dtype)
+
+    def _check_source(self) -> None:
+        """Checks that passages come from one place, and that no flag is of the other."""
+        if bool(self.index) == bool(self.retrieved):
+            raise InputError(
+                "either --index or --retrieved", value="both" if self.index else "neither", expected="one of them"
+            )
+        if self.index and not self.questions:
+            raise InputError("--questions is missing", expected="question files, which --index is searched for")
+        of_index = {"--rescore": self.rescore, "--embeddings": self.embeddings}
+        of_index |= {f"--{name}": value for name, value in dataclasses.asdict(self.search).items()}
+        of_other = of_index if self.retrieved else {"--prior": self.prior}
+        if given := [flag for flag, value in of_other.items() if value is not None]:
+            belongs, has = ("--index", "--retrieved") if self.retrieved else ("--retrieved", "--index")
+            raise InputError(f"{given[0]} belongs to {belongs}", value=has, remedy="leave one of the two out")
+        if self.prior == "uniform" and self.generation.score_scale is not None:
+            raise InputError(
+                "--score_scale has no meaning with --prior uniform",
+                value=self.generation.score_scale,
+                remedy="leave one of the two out",
+            )
 
     @property
     def kept(self) -> int:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from pipelines.answer.options import AnswerOptions
+from pipelines.answer.sources import IndexSource, Source
 from pipelines.transforms.inference import (
     ModelSettings,
 )
@@ -35,7 +36,7 @@ class Plan:
     """Everything that the pipeline is built from."""
 
     options: AnswerOptions
-    corpus: Corpus
+    source: Source
     work: Work
     fingerprint: str
     todo: Sequence[blocks.Block]
@@ -44,6 +45,12 @@ class Plan:
     wanted: Sequence[str]
     digests: Mapping[str, str]
     question_dtype: str = "float32"
+
+    @property
+    def corpus(self) -> Corpus:
+        """The index that is searched, with its passages."""
+        assert isinstance(self.source, IndexSource)
+        return self.source.corpus
 
     def index_shards(self) -> list[tuple[ShardRecord, int]]:
         """The shards to search, each with its first row; none if no question is to be asked."""

@@ -200,11 +200,14 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
         settings: settings of the model.
         generation: how answers are decoded.
         n_docs: number of passages, from the first, that a question is answered from.
+        uniform: whether all passages count alike, whatever their scores.
     """
 
-    def __init__(self, step: str, settings: ModelSettings, generation: GenerationSettings, n_docs: int):
+    def __init__(
+        self, step: str, settings: ModelSettings, generation: GenerationSettings, n_docs: int, *, uniform: bool = False
+    ):
         super().__init__(step)
-        self._settings, self._generation, self._n_docs = settings, generation, n_docs
+        self._settings, self._generation, self._n_docs, self._uniform = settings, generation, n_docs, uniform
 
     def load(self) -> Any:
         """Loads generator and tokenizers."""
@@ -225,7 +228,7 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
         found = model.answer(
             unit.questions,
             [passages[: self._n_docs] for passages in unit.passages],
-            unit.scores,
+            np.zeros_like(unit.scores) if self._uniform else unit.scores,
             batch_tokens=self._settings.workers.batch_tokens,
             on_rows=counters.tick,
         )

@@ -116,7 +116,9 @@ class Sweep:
         passages = [row["passages"][:most] for row in rows.values()]
         scores = np.full((len(rows), most), -np.inf, np.float32)
         for number, found in enumerate(passages):
-            scores[number, : len(found)] = [passage["score"] for passage in found]
+            # Passages that counted alike do so again; their scores are another search's.
+            alike = self._config.get("prior") == "uniform"
+            scores[number, : len(found)] = [0.0 if alike else passage["score"] for passage in found]
         contexts = [
             [Passage(one["id"], one["title"], one["text"], one.get("section") or "") for one in found]
             for found in passages

@@ -14,12 +14,14 @@ import pyarrow as pa
 
 from rag_ops.errors import JobError
 from rag_ops.questions.failures import Failures, is_of_model
+from rag_ops.questions.found import Found
 from rag_ops.questions.reading import Question
 from rag_ops.storage import store
 from rag_ops.storage.parquet import read_parquet, write_parquet
 from schemas import answers, questions
 
 BLOCK_BYTES = 4 << 20  # a block of very long questions ends early, so that a block's memory is bounded
+FOUND_BYTES = 64 << 20  # likewise of passages found elsewhere: hundreds of questions, each with a hundred passages
 MAX_SHARDS = 256  # most answer shards: parts of one question file are read by each, so more would mean many tiny reads
 DIGEST_BYTES = 16
 RESULT_NAME = re.compile(r"result-\d{5,}\.parquet")
@@ -48,8 +50,10 @@ class Prepared:
     first_note: str | None = None
 
 
-# Names of the files of a block by its number: its questions, the rows read while it filled up, its results.
+# Names of the files of a block by its number: its questions, passages found elsewhere for them, the rows read while it
+# filled up, its results.
 block_name = "block-{:05d}.parquet".format
+found_name = "found-{:05d}.parquet".format
 rows_name = "rows-{:05d}.parquet".format
 result_name = "result-{:05d}.parquet".format
 
@@ -57,33 +61,40 @@ result_name = "result-{:05d}.parquet".format
 def prepare(source: Iterable[Question], directory: str, block_questions: int) -> Prepared:
     """Writes the questions of all files, read once and streamed, as blocks and rows.
 
-    A distinct question goes to the block that is open when it first comes; later rows with its text refer to it.
+    A distinct question goes to the block that is open when it first comes; later rows with its text refer to it. Two
+    for which different passages were found are not the same.
     Memory is one block, of at most `block_questions`, and some 200 bytes a distinct question.
     """
     seen: dict[bytes, tuple[int, int]] = {}
     blocks: list[Block] = []
     texts: list[str] = []
+    found: list[tuple[Found, ...] | None] = []
     rows: list[dict[str, object]] = []
-    row_count = error_count = note_count = text_bytes = 0
+    row_count = error_count = note_count = text_bytes = found_bytes = 0
     first_note = None
 
     def close() -> None:
-        nonlocal texts, rows, text_bytes
+        nonlocal texts, found, rows, text_bytes, found_bytes
         number = len(blocks)
         table = pa.table({"question": pa.array(texts, pa.string())}, schema=questions.BLOCK)
         _write(directory, block_name(number), table)
         _write(directory, rows_name(number), pa.Table.from_pylist(rows, schema=questions.OCCURRENCES))
+        if any(passages is not None for passages in found):
+            lists = [[dataclasses.asdict(passage) for passage in passages or ()] for passages in found]
+            _write(directory, found_name(number), pa.table({"passages": lists}, schema=questions.FOUND))
         digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
         blocks.append(Block(number, len(texts), digest))
-        texts, rows, text_bytes = [], [], 0
+        texts, found, rows, text_bytes, found_bytes = [], [], [], 0, 0
 
     for question in source:
         place: tuple[int, int] | tuple[None, None] = (None, None)
         if question.error is None:
-            key = hashlib.blake2b(question.question.encode(), digest_size=DIGEST_BYTES).digest()
+            key = _key(question)
             if key not in seen:
                 seen[key] = (len(blocks), len(texts))
                 texts.append(question.question)
+                found.append(question.found)
+                found_bytes += sum(len(passage.text or "") for passage in question.found or ())
             place = seen[key]
         row_count += 1
         error_count += question.error is not None
@@ -92,11 +103,26 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
         row = {"question_id": question.question_id, "question": question.question, "error": question.error}
         rows.append({**row, "answers": question.answers, "block": place[0], "position": place[1]})
         text_bytes += len(question.question)
-        if len(texts) >= block_questions or len(rows) >= 16 * block_questions or text_bytes >= BLOCK_BYTES:
+        large = text_bytes >= BLOCK_BYTES or found_bytes >= FOUND_BYTES
+        if len(texts) >= block_questions or len(rows) >= 16 * block_questions or large:
             close()
     if rows or not blocks:
         close()
     return Prepared(tuple(blocks), row_count, error_count, note_count, first_note)
+
+
+def _key(question: Question) -> bytes:
+    """What is the same for two rows that are answered once: the text, and the passages found elsewhere for it."""
+    key = hashlib.blake2b(question.question.encode(), digest_size=DIGEST_BYTES)
+    for passage in question.found or ():
+        key.update(repr(dataclasses.astuple(passage)).encode("utf-8", "surrogatepass"))
+    return key.digest()
+
+
+def read_found(directory: str, number: int) -> list[list[Found]]:
+    """The passages found elsewhere for the questions of a block, in their order, best first."""
+    lists = read_parquet(store.join(directory, found_name(number)))["passages"].to_pylist()
+    return [[Found(**passage) for passage in passages] for passages in lists]
 
 
 def cut_shards(blocks: Sequence[Block], num_shards: int | None) -> list[list[int]]:

@@ -68,6 +68,24 @@ def elements(text: IO[str], url: str) -> Iterator[Any]:
     document.expect_end()
 
 
+def members(text: IO[str], url: str) -> Iterator[tuple[str, Any]]:
+    """Yields name and value of each member of the one object that a document is.
+
+    Raises:
+        InputError: as `elements`.
+    """
+    document = _Document(text, url)
+    document.expect("{")
+    while not document.next_is("}"):
+        name = document.value()
+        document.expect(":")
+        yield str(name), document.value()
+        if not document.next_is(","):
+            document.expect("}")
+            break
+    document.expect_end()
+
+
 def _items(document: _Document) -> Iterator[Any]:
     """Yields the values of an array whose "[" is behind, and goes past its "]"."""
     if document.next_is("]"):

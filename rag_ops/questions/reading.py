@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from rag_ops.questions import files
 from rag_ops.questions.columns import QuestionOptions
 from rag_ops.questions.files import SHOWN_CHARS, Row
+from rag_ops.questions.found import Found
 from rag_ops.questions.gold_answers import UnreadableError, as_text, gold_answers
 from rag_ops.questions.text_lines import UNDECODABLE, clean, decoded
 from rag_ops.storage import store
@@ -32,6 +33,7 @@ class Question:
         error: why it cannot be answered, or None.
         source: file and line (or row), for messages.
         note: why its gold answers could not be read, or None; it can be answered all the same.
+        found: passages that were found for it elsewhere, best first; None if they are still to be searched.
     """
 
     question_id: str
@@ -40,6 +42,7 @@ class Question:
     error: str | None
     source: str
     note: str | None = None
+    found: tuple[Found, ...] | None = None
 
 
 def expand_question_files(urls: Sequence[str]) -> list[str]:
@@ -73,10 +76,11 @@ def read_questions(urls: Sequence[str], options: QuestionOptions) -> Iterator[Qu
     """
     for url in urls:
         for row in files.rows_of(url, options):
-            yield _make(f"{store.name_of(url)}:{row.number}", row)
+            yield question_of(f"{store.name_of(url)}:{row.number}", row)
 
 
-def _make(source: str, row: Row) -> Question:
+def question_of(source: str, row: Row) -> Question:
+    """The question of a row, with its error if it has none; `source` says where the row stands, for messages."""
     given = row.question
     text, error = "", row.problem
     if isinstance(given, bytes):

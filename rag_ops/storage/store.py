@@ -439,19 +439,27 @@ def _upload(fs: fsspec.AbstractFileSystem, path: str, shown: str) -> Iterator[Ha
         ) from error
 
 
+@contextlib.contextmanager
+def write_stream(url: str) -> Iterator[HashingFile]:
+    """Yields a file outside of stages, which appears when the block ends well; leaves nothing else in its directory.
+
+    Raises:
+        JobError: the disk is full or writing is not permitted.
+    """
+    fs, path = filesystem(url)
+    temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
+    way = _upload(fs, path, url) if is_object_store(url) else _write_then_rename(fs, temporary, path, url)
+    with way as file:
+        yield file
+
+
 def write_file(url: str, data: bytes) -> None:
     """Writes a file outside of stages atomically, and leaves nothing else in its directory.
 
     Raises:
         JobError: the disk is full or writing is not permitted.
     """
-    fs, path = filesystem(url)
-    if is_object_store(url):
-        with _upload(fs, path, url) as file:
-            file.write(data)
-        return
-    temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex}.tmp")
-    with _write_then_rename(fs, temporary, path, url) as file:
+    with write_stream(url) as file:
         file.write(data)
 
 

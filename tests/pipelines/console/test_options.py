@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.cli import COMMANDS
 from pipelines.console.command import build_parser
+from pipelines.run import NOT_OF_RUN
 from rag_ops import settings
 from rag_ops.errors import InputError
 from tests.pipelines.workspace import fails
@@ -19,6 +20,7 @@ REQUIRED = {
     "index": ["--embeddings", "e"],
     "answer": ["--questions", "q.csv", "--index", "i", "--model", "m"],
     "evaluate": ["--answers", "a"],
+    "diff": ["a", "b"],
     "run": ["--input", "a.xml", "--encoder", "e", "--questions", "q.csv", "--model", "m"],
     "verify": ["directory"],
     "demo": [],
@@ -29,7 +31,7 @@ REQUIRED = {
     "plan": ["--articles", "10"],
     "workers": [],
 }
-WITHOUT_OUTPUT = ("verify", "demo", "plan", "workers")
+WITHOUT_OUTPUT = ("verify", "diff", "demo", "plan", "workers")
 
 
 def parsed(name: str, *more: str):
@@ -55,6 +57,7 @@ def leaves(options: object, path: tuple[str, ...] = ()):
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_what_is_not_given_has_the_default_of_its_declaration(command):
     given = {flag.removeprefix("--") for flag in REQUIRED[command.name] if flag.startswith("--")}
+    given |= {"index"} if command.name == "run" else set()  # which answer may do without
     found = list(leaves(parsed(command.name)))
     assert found
     for _, field, value in found:
@@ -68,7 +71,7 @@ def test_every_setting_of_a_command_has_its_flag_and_help(command, capsys):
         build_parser(COMMANDS).parse_args([command.name, "--help"])
     shown = capsys.readouterr().out
     # Between the stages of one workspace nothing is named.
-    between = {"passages", "embeddings", "index", "output", "preset"} if command.name == "run" else set()
+    between = {"passages", "embeddings", "index", "output", "preset", *NOT_OF_RUN} if command.name == "run" else set()
     for cls, field, _ in leaves(parsed(command.name)):
         one = settings.declared(cls)[field.name]
         if field.name not in between:
@@ -134,7 +137,9 @@ def test_an_empty_name_and_one_that_is_not_utf_8_are_refused_wherever_a_place_is
         required["--output" if command != "run" else "--workspace"] = "o.json"
     if flag[:1] not in ([], ["--measured"], ["--encoder"]) and command == "plan":
         del required["--articles"]  # another way to give the same
-    given = itertools.chain.from_iterable((required | {flag[0]: value}).items()) if flag else [value]
+    given = [value] * len(REQUIRED[command])
+    if flag:
+        given = itertools.chain.from_iterable((required | {flag[0]: value}).items())
     code, line = fails(capsys, command, *given)
     assert code == 2
     assert re.search(says, line)
