@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -28,6 +27,7 @@ NO_SCORE = "a passage has no finite score"
 NO_PASSAGE_TEXT = "a passage has no text"
 UNKNOWN_PASSAGE, SAME_PASSAGE = "a passage is not in --passages", "several passages have the same id in --passages"
 TWICE = "a passage is found twice for the question"
+MAX_SCORE = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Reading:
 
 
 def _is_score(score: float | None) -> bool:
-    return score is not None and math.isfinite(score) and math.isfinite(np.float32(score))
+    return score is not None and abs(score) <= MAX_SCORE  # nor is NaN
 
 
 class _ById:
