@@ -20,9 +20,10 @@ from rag_ops import defaults
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.retrieval import kinds
+from rag_ops.retrieval.bm25_postings import SHARD_ROWS
 from rag_ops.sizes import duration, size
 from rag_ops.storage import store
-from schemas.layout import STAGES
+from schemas.layout import BM25, OUTPUTS
 
 PASSAGES_PER_ARTICLE = 3.6  # English Wikipedia: 21,015,324 passages (DPR's psgs_w100) of 5.9 million articles
 PASSAGE_BYTES = 277  # a passage of 100 words on disk, compressed
@@ -39,6 +40,8 @@ TORCH = 600e6  # extra memory of index while it measures recall
 EMBED_WEIGHTS, EMBED_WEIGHTS_16_BITS, ANSWER_WEIGHTS = 4.0, 2.0, 3.0
 TOKEN_BYTES = 45  # activations in float32, for each token of a batch and each number of the feed-forward layer
 INDEX_COPIES = 1.05  # peak over shard size while an index shard is filled
+BM25_ROW_BYTES = 400  # of postings on disk, a passage of 100 words
+BM25_COPIES, BM25_RUN = 1.1, 250e6  # peak over shard size while it is filled; memory of what is counted at a time
 EMBED_COPIES = 3.0  # peak over the size of a shard's vectors while it is embedded and written
 
 
@@ -137,6 +140,7 @@ class Plan:
     spec: str
     reason: str
     index_shards: int
+    bm25: StagePlan
 
     def stage(self, name: str) -> StagePlan:
         """The plan of one stage, by name."""
@@ -154,7 +158,12 @@ class Plan:
         rows.append(("all", "", size(disk), size(memory), duration(seconds)))
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        return [*table, f"index: {self.reason}; {self.index_shards} shards"]
+        words = (size(self.bm25.disk_bytes), size(self.bm25.memory_bytes), duration(self.bm25.seconds))
+        return [
+            *table,
+            f"index: {self.reason}; {self.index_shards} shards",
+            "index --kind bm25, if you want one: disk {}, memory of a worker {}, time {}".format(*words),
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +250,28 @@ def plan(job: Job, rates: Mapping[str, Rate] | None = None) -> Plan:
         seconds = rate.seconds(rows, job.passages, job.workers) if rate else None
         disk = rows * rate.row_bytes if rate and rate.row_bytes else disk
         stages.append(StagePlan(stage, rows, disk, memory, 0.0 if not rows else seconds))
-    return Plan(tuple(stages), kind.spec, reason, shards)
+    words = plan_bm25(job.passages, None, rates.get(BM25.name), job.workers)
+    return Plan(tuple(stages), kind.spec, reason, shards, words)
+
+
+def plan_bm25(passages: int, num_shards: int | None = None, rate: Rate | None = None, workers: int = 1) -> StagePlan:
+    """Returns what an index of words takes: of passages of 100 words; its search reads the same files.
+
+    Args:
+        passages: number of passages.
+        num_shards: number of index shards; None for the stage's own choice.
+        rate: its rate, if that is known.
+        workers: processes.
+    """
+    shards = num_shards or max(1, -(-passages // SHARD_ROWS))
+    seconds = rate.seconds(passages, 0, workers) if rate else None
+    disk = passages * ((rate.row_bytes if rate else None) or BM25_ROW_BYTES)
+    return StagePlan(BM25.name, passages, disk, bm25_memory_bytes(-(-passages // shards)), seconds)
+
+
+def bm25_memory_bytes(rows: int) -> float:
+    """Peak memory of a worker that writes a shard of an index of words, of so many passages, in bytes."""
+    return INDEX_PROCESS + BM25_RUN + BM25_COPIES * BM25_ROW_BYTES * rows
 
 
 def embed_memory_bytes(job: Job) -> float:
@@ -265,7 +295,7 @@ def measured_rates(workspace: str) -> dict[str, Rate]:
     """
     reports = {}
     try:
-        for stage in STAGES.values():
+        for stage in OUTPUTS.values():
             url = store.join(workspace, stage.folder, "run.json")
             if store.exists(url):
                 report = json.loads(store.read_text(url))
@@ -312,8 +342,8 @@ def parse_rates(given: Sequence[str]) -> dict[str, Rate]:
             rates[stage] = Rate(float(number))
         except ValueError:
             stage = ""
-        if stage not in STAGES:
-            raise InputError("--rate is no rate", value=text, expected=f"STAGE=ROWS_PER_SEC, of {', '.join(STAGES)}")
+        if stage not in OUTPUTS:
+            raise InputError("--rate is no rate", value=text, expected=f"STAGE=ROWS_PER_SEC, of {', '.join(OUTPUTS)}")
     return rates
 
 

@@ -94,7 +94,6 @@ class Bm25Info(TypedDict):
     k1: float
     b: float
     words: int  # of all passages, without stop words
-    terms: int  # different stems
     statistics: str  # file that says in how many passages each term is
     statistics_sha256: str
     passages_digest: str  # of the manifest of the passages

@@ -85,8 +85,8 @@ class Parser(argparse.ArgumentParser):
         """All flags, as they are given."""
         return {*self._option_string_actions}
 
-    def add_setting(self, cls: type, field: dataclasses.Field, one: settings.Setting) -> None:
-        """Adds the flag of a setting, unless the parser has it already."""
+    def add_setting(self, cls: type, field: dataclasses.Field, one: settings.Setting, needed: bool = True) -> None:
+        """Adds the flag of a setting, unless it is there; one without a default must be given if `needed`."""
         flag = one.flag or field.name
         if flag in self._flags:
             return
@@ -104,27 +104,28 @@ class Parser(argparse.ArgumentParser):
         if kind is bool:
             arguments["action"] = "store_true"
         else:
-            arguments |= {"type": kind, "metavar": one.metavar, "required": required, "dest": flag}
+            arguments |= {"type": kind, "metavar": one.metavar, "required": required and needed, "dest": flag}
             arguments |= {"nargs": "+", "action": "extend"} if many else {}  # given twice, it takes all values
         self._headings[one.group].add_argument(*("--" + name for name in (flag, *one.also)), **arguments)
 
 
-def add_flags(parser: Parser, cls: type, without: Container[str] = ()) -> None:
+def add_flags(parser: Parser, cls: type, without: Container[str] = (), optional: Container[str] = ()) -> None:
     """Adds the flags of a dataclass of settings, and of the dataclasses of settings that are its fields.
 
     Args:
         parser: parser to extend; a flag that it has already is left as it is.
         cls: dataclass of settings.
         without: fields that no flag gives.
+        optional: fields without a default whose flags need not be given all the same.
     """
     declared, hints = settings.declared(cls), settings.hints_of(cls)
     for field in dataclasses.fields(cls):
         if field.name in without:
             continue
         if field.name in declared:
-            parser.add_setting(cls, field, declared[field.name])
+            parser.add_setting(cls, field, declared[field.name], field.name not in optional)
         elif dataclasses.is_dataclass(hints[field.name]):
-            add_flags(parser, hints[field.name], without)
+            add_flags(parser, hints[field.name], without, optional)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import numpy as np
 from rag_ops.retrieval.bm25_words import KNOWN_WORDS, STOP, Words
 from rag_ops.storage.arrays import ArraysWriter, open_arrays
 
+SHARD_ROWS = 500_000  # passages of a shard if nothing else is said: 200 MB of postings
 RUN_ROWS = 50_000  # passages counted at a time: 3 million postings, 100 MB while they are sorted
 MERGED_POSTINGS = 2 << 20  # put together at a time, so that a shard is never twice in memory
 TIMES = ("<u1", "<u2", "<u4")  # dtypes of how often a passage has a term: the narrowest that holds all of a shard
@@ -57,6 +58,8 @@ class Postings:
 
     def between(self, first: int, end: int) -> Postings:
         """The postings of the passages from `first` to before `end`, which count from 0 again."""
+        if (first, end) == (0, len(self.lengths)):
+            return self
         kept, parts = np.zeros(len(self.terms), np.int64), []
         for here in self._slices():
             start, stop = self._span(here)

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from rag_ops.retrieval.bm25_postings import Postings
-from rag_ops.storage.arrays import ArraysWriter, open_arrays
+from rag_ops.retrieval.bm25_postings import open_postings
+from rag_ops.storage import store
+from rag_ops.storage.arrays import ArraysWriter, open_arrays, read_array
 
-ARRAYS = {"terms": ("<u8",), "passages": ("<i8",)}
+ARRAYS = {"words": ("<i8",), "terms": ("<u8",), "passages": ("<i8",)}
 MERGED_TERMS = 1 << 20  # of all shards together, about, that are merged at a time
 
 
-def write_statistics(file: Any, shards: Sequence[Postings]) -> int:
+@dataclasses.dataclass(frozen=True)
+class ShardTerms:
+    """What statistics need of a shard: its terms as in `Postings`, where their postings end, and its words in all."""
+
+    terms: np.ndarray
+    ends: np.ndarray
+    words: int
+
+    @classmethod
+    def of(cls, url: str) -> ShardTerms:
+        """Those of a shard's file: mapped on this machine; 16 bytes a term are read from elsewhere."""
+        if store.is_local(url):
+            postings = open_postings(store.local_copy(url, ""), url)
+            return cls(postings.terms, postings.ends, int(postings.lengths.sum(dtype=np.int64)))
+        words = int(read_array(url, "lengths").sum(dtype=np.int64))
+        return cls(read_array(url, "terms"), read_array(url, "ends"), words)
+
+
+def write_statistics(file: Any, shards: Sequence[ShardTerms]) -> int:
     """Writes how many passages of all shards have each term, terms ascending; returns the number of terms.
 
-    Memory holds about MERGED_TERMS, however many there are, and the shards' files are mapped.
+    Memory holds about MERGED_TERMS besides `shards`, however many there are.
     """
     terms = sum(len(merged) for merged, _ in _merged(shards))
-    writer = ArraysWriter(file, {"terms": ("<u8", terms), "passages": ("<i8", terms)})
+    writer = ArraysWriter(file, {"words": ("<i8", 1), "terms": ("<u8", terms), "passages": ("<i8", terms)})
+    writer.write("words", np.array([sum(shard.words for shard in shards)]))
     for merged, _ in _merged(shards):
         writer.write("terms", merged)
     for _, passages in _merged(shards):
@@ -28,7 +49,7 @@ def write_statistics(file: Any, shards: Sequence[Postings]) -> int:
     return terms
 
 
-def _merged(shards: Sequence[Postings]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _merged(shards: Sequence[ShardTerms]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Terms, uint64 ascending, and their passages, int64; terms are digests, so equal ranges hold about as many."""
     total = sum(len(shard.terms) for shard in shards)
     slices = max(1, -(-total // MERGED_TERMS))

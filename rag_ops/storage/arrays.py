@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rag_ops.errors import InputError
+from rag_ops.storage import store
 
 DTYPES = {"U8": "<u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I32": "<i4", "I64": "<i8"}
 _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
@@ -84,6 +85,27 @@ def open_arrays(path: str, dtypes: Mapping[str, tuple[str, ...]], url: str | Non
         if name not in found or found[name].dtype not in [np.dtype(dtype) for dtype in allowed]:
             raise _damaged(url or path, f"it has no array {name} of {' or '.join(allowed)}")
     return found
+
+
+def read_array(url: str, name: str) -> np.ndarray:
+    """One array of a file by its URL, without the others.
+
+    Raises:
+        InputError: the file is missing, cut, or has no such array.
+    """
+    try:
+        with store.open_read(url) as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            if not 2 <= header_bytes <= HEADER_BYTES:
+                raise ValueError(f"its header has {header_bytes} bytes")
+            entry = json.loads(file.read(header_bytes))[name]
+            start, end = entry["data_offsets"]
+            file.seek(8 + header_bytes + start)
+            return np.frombuffer(file.read(end - start), DTYPES[entry["dtype"]])
+    except FileNotFoundError as error:
+        raise InputError("a file is missing", value=url, remedy="run the stage that writes it again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(url, str(error)) from error
 
 
 def _arrays(path: str, header: Mapping[str, Any], start: int, size: int) -> Iterator[tuple[str, np.ndarray]]:

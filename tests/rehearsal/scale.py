@@ -17,6 +17,7 @@ from typing import Any
 
 from rag_ops import planning
 from rag_ops.sizes import size
+from schemas.layout import STAGES
 from tests.rehearsal import corpus
 from tests.rehearsal.__main__ import MEASURED, ROWS
 
@@ -50,7 +51,7 @@ def table(head: str, rows: Iterator[Sequence[str]]) -> list[str]:
 
 def measured(records: Sequence[Record]) -> Iterator[Sequence[str]]:
     """Rows of what each rehearsal took."""
-    for stage in planning.STAGES:
+    for stage in STAGES:
         for record in of_stage(records, stage):
             passages = f"{record['rows']:,}" + (f", {record['made_rows']:,} made" if stage == "embed" else "")
             seconds = " + ".join(f"{secs:,.0f}" for secs in record["seconds"])
@@ -63,7 +64,7 @@ def measured(records: Sequence[Record]) -> Iterator[Sequence[str]]:
 
 def growth(records: Sequence[Record]) -> Iterator[Sequence[str]]:
     """Rows of how memory grows from the smallest to the largest rehearsal of each stage."""
-    for name in dict.fromkeys(name_of(record) for stage in planning.STAGES for record in of_stage(records, stage)):
+    for name in dict.fromkeys(name_of(record) for stage in STAGES for record in of_stage(records, stage)):
         few, *_, many = [record for record in records if name_of(record) == name] * 2
         few, many = sorted((few, many), key=lambda record: (record["rows"], record["made_rows"]))
         if (few["rows"], few["made_rows"]) != (many["rows"], many["made_rows"]):
@@ -74,7 +75,7 @@ def growth(records: Sequence[Record]) -> Iterator[Sequence[str]]:
 
 def planned(records: Sequence[Record]) -> Iterator[Sequence[str]]:
     """Rows of what `ragbeam plan` says, from nothing measured, beside what was taken; measured over planned."""
-    for stage in planning.STAGES:
+    for stage in STAGES:
         for record in of_stage(records, stage):
             shards, rows = record["shards"]["total"], record["rows"]
             files = shards if stage in ("chunk", "embed") else -(-rows // corpus.SHARD_ROWS)
@@ -116,7 +117,7 @@ def wikipedia(records: Sequence[Record], flops: Mapping[str, float], questions: 
     }
     core_hours = {"chunk": PAGES / pages / 3600, "index": index_secs / 3600}
     core_hours |= {stage: flop / core_flops / 3600 for stage, flop in work.items()}
-    for stage in planning.STAGES:
+    for stage in STAGES:
         cells = [size(plan.stage(stage).disk_bytes), size(plan.stage(stage).memory_bytes)]
         cells += [f"{core_hours[stage]:,.1f}", f"{core_hours[stage] / BOX_CORES:,.1f}"]
         for chip, count in CHIPS.items():

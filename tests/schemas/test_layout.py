@@ -7,13 +7,14 @@ import pytest
 
 from rag_ops import defaults
 from schemas import layout
-from schemas.layout import INDEX, STAGES
+from schemas.layout import BM25, INDEX, OUTPUTS, STAGES
 from schemas.manifest import Manifest, ManifestError, ShardRecord
 
 
 def test_every_stage_has_its_schema_and_reads_an_earlier_one():
     assert list(STAGES) == ["chunk", "embed", "index", "answer"]
-    for place, stage in enumerate(STAGES.values()):
+    assert list(OUTPUTS) == [*STAGES, "bm25"]
+    for place, stage in enumerate(OUTPUTS.values()):
         assert stage.info.__annotations__
         assert stage.source is None or stage.source in list(STAGES.values())[:place]
         assert stage.source is None or f"{stage.source.folder}_digest" in stage.info.__annotations__
@@ -50,6 +51,35 @@ ENCODED = {
 SEARCHED = {**ENCODED, "spec": "Flat", "embeddings_digest": "d"}
 SHARDS = (ShardRecord("index-00000-of-00001.faiss", 1, 1, "ab" * 32, "f"),)
 INPUTS = {"embeddings": "../embeddings", "passages": "../passages"}
+
+
+WORDS = {
+    "language": "de",
+    "k1": 0.9,
+    "b": 0.4,
+    "words": 7,
+    "statistics": layout.STATISTICS,
+    "statistics_sha256": "ab" * 32,
+    "passages_digest": "d",
+    "sources": ["cd" * 32],
+    "source_rows": [2],
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "clause"),
+    [
+        ({"k1": 0}, "its info.k1, info.b or info.words is out of range"),
+        ({"b": float("nan")}, "its info.b is nan, which is no float"),
+        ({"words": -1}, "its info.k1, info.b or info.words is out of range"),
+        ({"statistics": "../other"}, "its info.statistics is '../other', not statistics.safetensors"),
+        ({"sources": []}, "its info.sources and info.source_rows are not as many"),
+        ({"source_rows": ["2"]}, "its info.source_rows is ['2'], which is no list"),
+    ],
+)
+def test_what_an_index_of_words_says_is_checked(changed, clause):
+    assert BM25.wrong_info(WORDS) is None
+    assert BM25.wrong_info({**WORDS, **changed}) == clause
 
 
 def test_what_is_right_or_unknown_passes():

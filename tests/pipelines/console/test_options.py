@@ -135,6 +135,8 @@ def test_an_empty_name_and_one_that_is_not_utf_8_are_refused_wherever_a_place_is
     required = dict(zip(REQUIRED[command][::2], REQUIRED[command][1::2], strict=False)) if flag else {}
     if command not in WITHOUT_OUTPUT:
         required["--output" if command != "run" else "--workspace"] = "o.json"
+    if command == "index" and flag[0] in ("--passages", "--previous"):
+        required = {"--kind": "bm25", "--passages": "p", "--output": "o.json"}
     if flag[:1] not in ([], ["--measured"], ["--encoder"]) and command == "plan":
         del required["--articles"]  # another way to give the same
     given = [value] * len(REQUIRED[command])

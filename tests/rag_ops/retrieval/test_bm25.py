@@ -14,7 +14,7 @@ from rag_ops.errors import InputError
 from rag_ops.retrieval import bm25_postings
 from rag_ops.retrieval.bm25 import Bm25Shard, Scoring
 from rag_ops.retrieval.bm25_postings import count, open_postings, write_postings
-from rag_ops.retrieval.bm25_statistics import write_statistics
+from rag_ops.retrieval.bm25_statistics import ShardTerms, write_statistics
 from rag_ops.retrieval.bm25_words import Words
 from rag_ops.retrieval.topk import TopK, merge
 
@@ -41,10 +41,10 @@ def build(directory, texts: list[str], num_shards: int, *, k1=0.9, b=0.4, langua
         with open(path, "wb") as file:
             assert write_postings(file, list(count(batches, Words(language)))) == end - first
     statistics = directory / "statistics"
-    shards = [open_postings(str(path)) for path in paths]
+    shards = [ShardTerms.of(str(path)) for path in paths]
     with open(statistics, "wb") as file:
         write_statistics(file, shards)
-    words = sum(int(shard.lengths.sum()) for shard in shards)
+    words = sum(shard.words for shard in shards)
     scoring = Scoring(language, k1, b, len(texts), words, str(statistics), "")
     sizes = zip(paths, cuts, np.diff(cuts), strict=False)
     return [Bm25Shard(str(path), "", int(first), int(rows), scoring=scoring) for path, first, rows in sizes]
