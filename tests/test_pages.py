@@ -68,6 +68,8 @@ def filled(words: list[str]) -> list[str]:
     words = [word for word in words if word != "..."]
     needed = [action for action in parsers()[words[0]]._actions if action.required]
     missing = [action.option_strings[0] for action in needed if not {*action.option_strings} & {*words}]
+    if words[0] == "index":  # by its kind
+        missing += ["--passages" if "bm25" in words else "--embeddings"]
     return [*words, *itertools.chain.from_iterable((flag, "some" + flag.strip("-")) for flag in missing)]
 
 
@@ -181,6 +183,6 @@ def test_the_page_of_what_is_on_disk_names_every_column_and_key():
     tables = [passages.SCHEMA, embeddings.schema(2, "float16"), answers.SCHEMA, questions.OCCURRENCES, questions.BLOCK]
     names = {name for table in tables for name in table.names}
     names |= {field.name for struct in (answers.PASSAGE, answers.TOKEN, answers.ALTERNATIVE) for field in struct}
-    names |= {key for stage in layout.STAGES.values() for key in stage.info.__annotations__}
+    names |= {key for stage in layout.OUTPUTS.values() for key in stage.info.__annotations__}
     names |= {*manifest.Manifest.__dataclass_fields__, *manifest.ShardRecord.__dataclass_fields__}
     assert names - {*code_spans("schemas/README.md")} == set()

@@ -7,6 +7,7 @@ Khmer, Myanmar and Tibetan, vowel signs and tone marks included. There is no dic
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -29,6 +30,7 @@ _THAI = (
     "\u1780-\u17ff\u19e0-\u19ff\ua9e0-\ua9fe\uaa60-\uaa7f"  # Khmer, more of Myanmar
 )
 _UNSPACED = re.compile(f"[{_HAN}{_THAI}]")
+_UNSPACED_RUNS = re.compile(f"[{_HAN}{_THAI}]+")
 _RUNS = re.compile(
     f"(?P<han>[{_HAN}{_WIDE}]+)|(?P<thai>[{_THAI}]+)|(?P<spaces> +)|(?P<other>[^ {_HAN}{_WIDE}{_THAI}]+)"
 )
@@ -52,6 +54,23 @@ def is_spaced(text: str) -> bool:
     (True, False)
     """
     return text.isascii() or _UNSPACED.search(text) is None
+
+
+def paired(text: str) -> str:
+    """A text with pairs of neighbouring letters, between spaces, in place of runs of scripts without spaces.
+
+    That is how such texts are searched without a dictionary (Lucene's CJKBigramFilter does the same). Vowel signs and
+    tone marks that are no letters by Unicode are left out.
+
+    >>> paired("私は東京のWiFi")
+    ' 私は は東 東京 京の WiFi'
+    """
+    return text if is_spaced(text) else _UNSPACED_RUNS.sub(_pairs, text)
+
+
+def _pairs(run: re.Match[str]) -> str:
+    letters = [character for character in run[0] if character.isalnum()]
+    return " ".join(["", *map("".join, itertools.pairwise(letters)), ""])
 
 
 def split_unspaced(text: str, words: int, overlap: int) -> Iterator[tuple[int, str]]:

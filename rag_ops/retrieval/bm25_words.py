@@ -1,7 +1,8 @@
 """Words of a text as BM25 counts them: split, in lower case, without stop words, as stems, and as numbers.
 
 The rules are those of bm25s' tokenizer (runs of two or more letters, digits or underscores), its stop words, and the
-stemmer of the Snowball project (PyStemmer), both by language. A language that either does not have goes without.
+stemmer of the Snowball project (PyStemmer), both by language. A language that either does not have goes without. Of
+scripts without spaces, pairs of neighbouring letters are words.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 import unicodedata
 
 import numpy as np
+
+from rag_ops.articles.words import paired
 
 WORD = re.compile(r"\b\w\w+\b")
 STOP = 0  # the id of every stop word
@@ -130,7 +133,7 @@ class Words:
     def ids(self, text: str) -> list[int]:
         """The ids of a text's words, in order; STOP for a stop word. They hold for this object alone."""
         # Composed letters: a mark of its own would end a word.
-        found = WORD.findall(unicodedata.normalize("NFC", text).lower())
+        found = WORD.findall(paired(unicodedata.normalize("NFC", text).lower()))
         return list(map(self._ids.__getitem__, found))
 
     def stems_of(self, text: str) -> list[str]:

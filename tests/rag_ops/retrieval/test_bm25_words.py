@@ -39,6 +39,19 @@ def test_composed_and_decomposed_letters_are_one_word() -> None:
     assert words.stems_of("cafe\u0301") == words.stems_of("caf\u00e9") != []
 
 
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("東京は日本の首都である", "首都"), ("กรุงเทพมหานครเป็นเมืองหลวง", "เมือง"), ("中国的首都是北京。", "北京")],
+)
+def test_of_scripts_without_spaces_parts_are_found(text, part) -> None:
+    """By pairs of letters; words between spaces beside them stay whole."""
+    words = Words("ja")
+    found = set(words.stems_of(part))
+    assert found
+    assert found <= set(words.stems_of(text))
+    assert "wikipedia" in words.stems_of(f"Wikipedia{text}")
+
+
 def test_a_language_without_a_stemmer_keeps_its_words() -> None:
     """As they are written, in lower case."""
     assert Words("xx").stems_of("The Digging") == ["the", "digging"]
