@@ -25,6 +25,7 @@ NAMES = (
         "decode",
         "narrow",
         "lazy",
+        "exact",
         "index",
         "ivf",
         "specs",
