@@ -9,12 +9,14 @@ try:
     from pipelines import compose, diff, evaluate, finetune, plan, run, serve_workers, transfer, verify
     from pipelines.console import command
     from pipelines.demo.command import COMMAND as DEMO
+    from pipelines.search.command import COMMAND as SEARCH
 except KeyboardInterrupt:  # later ones are `interrupts`'s
     sys.stderr.write("ragbeam: interrupted\n")
     sys.exit(130)
 
 COMMANDS = (
     *run.COMMANDS,
+    SEARCH,
     evaluate.COMMAND,
     diff.COMMAND,
     run.COMMAND,

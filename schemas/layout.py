@@ -1,6 +1,4 @@
-"""The four stages and the index of words, each written here once: its name, its folder and shards, what its manifest
-says, what it reads.
-"""
+"""The stages, each written here once: its name, its folder and shards, what its manifest says, what it reads."""
 
 from __future__ import annotations
 
@@ -119,6 +117,22 @@ class AnswerInfo(Counted, total=False):
     distinct_questions: int
     unreadable_questions: int
     truncated: int  # rows whose question or a passage was cut to fit a model
+    unreadable_gold_answers: int
+    first_unreadable_gold_answers: str | None
+    execution: dict[str, Any]
+
+
+class SearchInfo(Counted, total=False):
+    """Of search."""
+
+    encoder: str  # as --question_encoder or --model named it
+    encoder_digest: str
+    index_digest: str
+    passages_digest: str
+    questions: int  # rows of the question files
+    distinct_questions: int
+    unreadable_questions: int
+    truncated: int  # rows whose question was cut to fit a model
     unreadable_gold_answers: int
     first_unreadable_gold_answers: str | None
     execution: dict[str, Any]
@@ -271,7 +285,8 @@ ANSWER = Stage(
 )
 BM25 = Stage("bm25", "bm25", "safetensors", "passages", Bm25Info, ("passages",), CHUNK, "rows", kind="bm25")
 STAGES = {stage.name: stage for stage in (CHUNK, EMBED, INDEX, ANSWER)}  # in the order in which they run
-OUTPUTS = {**STAGES, BM25.name: BM25}  # all that may stand in a manifest
+SEARCH = Stage("search", "hits", "parquet", "rows", SearchInfo, ("passages",), CHUNK)
+OUTPUTS = {**STAGES, BM25.name: BM25, SEARCH.name: SEARCH}  # all that may stand in a manifest
 TRAINED = "trained.faiss"  # of an index: trained and empty; no shard, but kept with a record
 QUANTISED = "quantised.safetensors"  # of embeddings: the encoder's int8 matrices; likewise
 STATISTICS = "statistics.safetensors"  # of an index of words: in how many passages each term is; likewise

@@ -54,7 +54,7 @@ class Manifest:
     """What one stage wrote.
 
     Attributes:
-        stage: "chunk", "embed", "index", "answer" or "bm25" (an index of words).
+        stage: "chunk", "embed", "index", "answer", "bm25" (an index of words) or "search".
         fingerprint: digest of the stage's configuration and of the digests of its inputs.
         config: the settings that decide the shards' content; what the fingerprint is made from.
         inputs: name to URL of what was read, without passwords and signatures; relative to this manifest's directory

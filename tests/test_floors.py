@@ -32,7 +32,8 @@ STEPS = [
         pipelines.interrupts
         pipelines.console pipelines.runners
         pipelines.transforms
-        pipelines.chunk pipelines.embed pipelines.index pipelines.answer pipelines.evaluate pipelines.finetune
+        pipelines.chunk pipelines.embed pipelines.index pipelines.answer pipelines.search
+        pipelines.evaluate pipelines.finetune
         pipelines.run pipelines.plan pipelines.compose pipelines.transfer pipelines.verify pipelines.serve_workers \
             pipelines.diff
         pipelines.demo

@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.cli import COMMANDS
 from pipelines.console.command import build_parser, normalise
 from rag_ops.errors import InputError
-from schemas import answers, embeddings, layout, manifest, passages, questions
+from schemas import answers, embeddings, hits, layout, manifest, passages, questions
 from tests.test_floors import STEPS
 
 ROOT = Path(__file__).parent.parent
@@ -180,7 +180,14 @@ def test_every_room_stands_on_its_floors_page():
 
 
 def test_the_page_of_what_is_on_disk_names_every_column_and_key():
-    tables = [passages.SCHEMA, embeddings.schema(2, "float16"), answers.SCHEMA, questions.OCCURRENCES, questions.BLOCK]
+    tables = [
+        passages.SCHEMA,
+        embeddings.schema(2, "float16"),
+        answers.SCHEMA,
+        questions.OCCURRENCES,
+        questions.BLOCK,
+        hits.SCHEMA,
+    ]
     names = {name for table in tables for name in table.names}
     names |= {field.name for struct in (answers.PASSAGE, answers.TOKEN, answers.ALTERNATIVE) for field in struct}
     names |= {key for stage in layout.OUTPUTS.values() for key in stage.info.__annotations__}

@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import RunInference
 
-from pipelines.answer.plan import Plan, Work
+from pipelines.answer.plan import Plan
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.inference import AnswerUnit, GeneratorHandler
+from pipelines.transforms.question_vectors import encoding_errors
+from pipelines.transforms.work import Work
 from rag_ops.questions import blocks
 from rag_ops.retrieval import passage_texts
 from rag_ops.retrieval.topk import TopK
@@ -23,20 +25,6 @@ from rag_ops.storage.parquet import read_parquet, write_parquet
 from schemas import answers
 
 RESULT_ROWS = 1000  # rows of a row group
-# Of an answer shard: "", a block and its hits; or a file of texts, the number of a batch in it, and no hits.
-Found = tuple[int, tuple[str, int, TopK]]
-
-
-@beam.ptransform_fn
-def join_texts(inputs: Any, plan: Plan) -> Any:
-    """Groups hits and texts by answer shard; a CoGroupByKey would add a step after its shuffle, without our hints."""
-    hits, texts = inputs
-    shards, no_hits = plan.shard_of_block, TopK.empty(0, 0)
-    of_blocks = hits | "Hits" >> beam.MapTuple(
-        lambda block, hits: (shards[block], ("", block, hits))
-    ).with_output_types(Found)
-    of_files = texts | "Texts" >> beam.MapTuple(lambda shard, text: (shard, (*text, no_hits))).with_output_types(Found)
-    return (of_blocks, of_files) | beam.Flatten() | "GroupByAnswerShard" >> beam.GroupByKey()
 
 
 @beam.ptransform_fn
@@ -61,9 +49,7 @@ def answer_questions(found: Any, plan: Plan, read: Callable[[Any], Iterator[Answ
 
 def read_encoded(work: Work, block: int, asked: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
     """Which questions of a block the encoder has cut, bool (questions,), and which it could not encode, and why."""
-    encoded = read_parquet(work.path(work.name("vectors", block)), ["truncated", "error"])
-    errors = {row: error for row, error in enumerate(encoded["error"].to_pylist()) if error is not None}
-    return encoded["truncated"].to_numpy(), errors
+    return encoding_errors(work, block)
 
 
 def read_hits(

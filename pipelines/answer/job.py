@@ -15,22 +15,24 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines.answer.encode import encode_questions
-from pipelines.answer.fetch import fetch_texts
-from pipelines.answer.generate import answer_questions, join_texts
+from pipelines.answer.generate import answer_questions
 from pipelines.answer.options import AnswerOptions
-from pipelines.answer.plan import Plan, Work
+from pipelines.answer.plan import Plan
 from pipelines.answer.retrieved import answer_retrieved
-from pipelines.answer.search import rescore, search
 from pipelines.answer.sources import IndexSource, Source, found_files, model_digest, open_source
-from pipelines.answer.write import check_failures, write_answers
+from pipelines.answer.write import write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
-from pipelines.transforms.arithmetic import device_of, encoder_dtype
-from pipelines.transforms.stage_job import InputStates, StageJob, StageRun, begins_again, distribute, stage_job
+from pipelines.transforms import question_blocks
+from pipelines.transforms.arithmetic import question_dtype, settled_dtype
+from pipelines.transforms.index_search import rescore, search
+from pipelines.transforms.passage_texts import fetch_texts, join_texts
+from pipelines.transforms.question_blocks import check_failures, keep_finished
+from pipelines.transforms.question_vectors import encode_questions
+from pipelines.transforms.stage_job import InputStates, StageRun, begins_again, distribute, stage_job
 from pipelines.transforms.topk import register_coder
+from pipelines.transforms.work import Work
 from rag_ops import defaults
-from rag_ops.compute import processor
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
@@ -42,7 +44,6 @@ from schemas.layout import ANSWER
 from schemas.manifest import Manifest
 
 PROCESS_QUESTIONS = 256  # for which another process with its models starts
-FEW_ERRORS = 0.01  # share of the rows: of more with an error, or cut, there is a warning
 
 
 @begins_again
@@ -68,7 +69,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     read = {f"questions_{number}": url for number, url in enumerate(files)}
     asked = {name: store.sha256_of(url) for name, url in read.items()}
     output = StageOutput(options.output, "answer", config, asked)
-    work = Work(store.join(options.output, store.INCOMPLETE, f"work-{output.fingerprint[:16]}"))
+    work = Work.of(options.output, output.fingerprint)
 
     def check_inputs() -> None:
         source.check_unchanged()
@@ -82,8 +83,8 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         if launch.is_local(beam_arguments):
             _check_fits(options, source)
         job.begin(options)
-        job.keeps_scratch = lambda: _keep_answered(options, work, job)
-        _keep_answered(options, work, job)  # of a run that was killed before it could end with its failures
+        job.keeps_scratch = lambda: keep_finished(options.keep_going, work, job)
+        keep_finished(options.keep_going, work, job)  # of a run that was killed before it could end with its failures
         prepared = blocks.prepare(source.questions(files, work.url), work.url, options.block_questions)
         found_elsewhere.check()
         asked_files.check()  # the blocks hold all that is read of them
@@ -127,49 +128,25 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         return job.finish({**source.inputs, **read}, info, metrics, report=report)
 
 
-def _keep_answered(options: AnswerOptions, work: Work, job: StageJob) -> bool:
-    """Whether an unfinished run leaves answered blocks to the next one; those that failed the job are asked again.
-
-    So are the answers that a run with --keep_going made of them.
-    """
-    if not options.keep_going and blocks.forget_failures(work.url):
-        job.forget()
-    return bool(blocks.result_names(work.url))
-
-
 def warnings(manifest: Manifest) -> Iterator[str]:
-    """Warnings for a reader of the answers: many errors, with the commonest reason; many cut texts; unreadable gold."""
-    errors, rows = manifest.info["errors"], manifest.rows
-    count = sum(errors.values())
-    if count > FEW_ERRORS * rows:
-        reason = max(errors, key=lambda reason: errors[reason])
-        yield (
-            f"{count:,} of {rows:,} rows ({count / rows:.1%}) have an error, {errors[reason]:,} of them: {reason}; "
-            "the column error says more"
-        )
-    if (cut := manifest.info.get("truncated", 0)) > FEW_ERRORS * rows:
-        yield (
-            f"in {cut:,} of {rows:,} rows ({cut / rows:.1%}) the question or a passage is cut to fit a model; "
-            "the column truncated says in which"
-        )
-    if unreadable := manifest.info.get("unreadable_gold_answers", 0):
-        first = manifest.info.get("first_unreadable_gold_answers")
-        yield f"gold answers of {unreadable:,} of {rows:,} rows cannot be read and are left out: {first}"
+    """Warnings for a reader of the answers; see `question_blocks.warnings`."""
+    yield from question_blocks.warnings(manifest.info, manifest.rows, manifest.rows)
 
 
 def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Adds the job's transforms to `pipeline`."""
     register_coder()
     answered = answer_retrieved(pipeline, plan) if plan.options.retrieved else answer_searched(pipeline, plan)
-    shards = [n for n, name in enumerate(plan.names) if name in plan.wanted]
+    made = [n for n, name in enumerate(plan.names) if name in plan.wanted]
     checked = (
         pipeline
-        | distribute("Job", [plan.block_numbers] if shards else [])
-        | "CheckFailures" >> beam.Map(check_failures, plan, answered=beam.pvalue.AsIter(answered))
+        | distribute("Job", [plan.block_numbers] if made else [])
+        | "CheckFailures"
+        >> beam.Map(check_failures, plan.work, plan.options.keep_going, done=beam.pvalue.AsIter(answered))
     )
     _ = (
         pipeline
-        | distribute("AnswerShards", shards)
+        | distribute("AnswerShards", made)
         | "WaitForCheck" >> beam.WaitOn(checked)  # and so for all blocks: a question may be answered in another's
         | "WriteAnswers" >> beam.Map(write_answers, plan)
     )
@@ -178,12 +155,15 @@ def build(plan: Plan, pipeline: beam.Pipeline) -> None:
 def answer_searched(pipeline: beam.Pipeline, plan: Plan) -> Any:
     """Adds the transforms from questions through the index to answers; emits the numbers of finished blocks."""
     hints = plan.options.workers.resources.hints()
-    encoded = pipeline | "EncodeQuestions" >> encode_questions(plan).with_resource_hints(**hints)
-    hits = pipeline | distribute("IndexShards", plan.index_shards()) | "Search" >> search(plan, encoded)
+    settings = dataclasses.replace(plan.settings, dtype=plan.question_dtype)
+    encode = encode_questions(plan.todo, plan.work, settings).with_resource_hints(**hints)
+    encoded = pipeline | "EncodeQuestions" >> encode
+    shards = plan.search.shards() if plan.todo else []
+    hits = pipeline | distribute("IndexShards", shards) | "Search" >> search(plan.search, encoded)
     if plan.options.rescore:
-        hits = hits | "Rescore" >> rescore(plan)
-    texts = hits | "FetchTexts" >> fetch_texts(plan)
-    joined = (hits, texts) | "Join" >> join_texts(plan)
+        hits = hits | "Rescore" >> rescore(plan.search)
+    texts = hits | "FetchTexts" >> fetch_texts(plan.source.texts, plan.shard_of_block, plan.work)
+    joined = (hits, texts) | "Join" >> join_texts(plan.shard_of_block)
     return joined | "Answer" >> answer_questions(plan).with_resource_hints(**hints)
 
 
@@ -249,7 +229,7 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     decisive = ("n_docs", "block_questions", "num_shards", "rescore", "compute_dtype")
     # Part of the fingerprint only if it changes what is kept.
     kept = {"retrieve": options.kept} if options.kept != options.n_docs else {}
-    dtype = question_dtype(options, beam_arguments)
+    dtype = question_dtype(options.compute_dtype, options.workers, beam_arguments)
     asked = {"question_dtype": dtype} if dtype != "float32" and known is not None else {}
     return {
         "questions": [store.name_of(url) for url in expand_question_files(options.questions)],
@@ -277,23 +257,7 @@ def _check_bart(model: str) -> None:
 
 
 def settled(options: AnswerOptions, beam_arguments: Sequence[str]) -> AnswerOptions:
-    """The options with the dtype that --compute_dtype auto means, so that all workers compute in the same.
-
-    It is that of the output, if one is there to go on from; else by the device (`encoder_dtype`).
-
-    Raises:
-        JobError: this machine's processor, which is to compute in the dtype, can't.
-    """
-    dtype, device = options.generation.dtype(options.compute_dtype), device_of(options.workers, beam_arguments)
-    if dtype == "auto":
-        before = None if options.overwrite else StageOutput(options.output, "answer", {}, {}).continued()
-        dtype = str((before or {}).get("compute_dtype", encoder_dtype(device)))
-    if device == "cpu" and launch.is_local(beam_arguments):
-        processor.check(dtype)
-    return dataclasses.replace(options, compute_dtype=dtype)
-
-
-def question_dtype(options: AnswerOptions, beam_arguments: Sequence[str]) -> str:
-    """The dtype that settled options encode questions in: bfloat16 if the generator is in it on CPUs, else float32."""
-    narrow = options.compute_dtype == "bfloat16" and device_of(options.workers, beam_arguments) == "cpu"
-    return "bfloat16" if narrow else "float32"
+    """The options with the dtype that --compute_dtype auto means; see `settled_dtype`."""
+    output = None if options.overwrite else StageOutput(options.output, "answer", {}, {})
+    dtype = options.generation.dtype(options.compute_dtype)
+    return dataclasses.replace(options, compute_dtype=settled_dtype(dtype, options.workers, beam_arguments, output))

@@ -7,28 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from pipelines.answer.options import AnswerOptions
 from pipelines.answer.sources import IndexSource, Source
-from pipelines.transforms.inference import (
-    ModelSettings,
-)
+from pipelines.transforms.index_search import IndexSearch
+from pipelines.transforms.inference import ModelSettings
+from pipelines.transforms.work import Work
 from rag_ops.questions import blocks
 from rag_ops.retrieval.corpus import Corpus
-from rag_ops.storage import store
-from schemas.manifest import ShardRecord
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """The answer job's working directory: named by the run's fingerprint, so no other run's files are in it."""
-
-    url: str
-
-    def name(self, kind: str, number: int, suffix: str = "parquet") -> str:
-        """The file name of part `number` of a kind: vectors, texts."""
-        return f"{kind}-{number:05d}.{suffix}"
-
-    def path(self, name: str) -> str:
-        """The URL of a file."""
-        return store.join(self.url, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,20 +35,21 @@ class Plan:
         assert isinstance(self.source, IndexSource)
         return self.source.corpus
 
-    def index_shards(self) -> list[tuple[ShardRecord, int]]:
-        """The shards to search, each with its first row; none if no question is to be asked."""
-        starts = self.corpus.index.row_starts()
-        return list(zip(self.corpus.index.shards, starts, strict=False)) if self.todo else []
-
     @property
-    def candidates(self) -> int:
-        """Number of hits to take from the index for a question."""
-        return self.options.rescore or self.options.kept
-
-    @property
-    def search_params(self) -> dict[str, int | None]:
-        """The settings of the search: as given, else what index found to be enough, else None."""
-        return self.options.search.over(self.corpus.index.info.get("search", {}))
+    def search(self) -> IndexSearch:
+        """How the questions are searched for."""
+        options = self.options
+        kept, asked = options.kept, len(self.block_numbers) * options.block_questions
+        return IndexSearch(
+            self.corpus,
+            self.work,
+            options.workers,
+            options.search,
+            kept,
+            options.rescore or kept,
+            asked,
+            options.block_questions,
+        )
 
     @property
     def settings(self) -> ModelSettings:
@@ -77,11 +61,6 @@ class Plan:
     def block_numbers(self) -> list[int]:
         """All blocks of the job, those that an earlier run answered among them."""
         return sorted(block for numbers in self.cuts for block in numbers)
-
-    @property
-    def asked(self) -> int:
-        """About how many questions the whole job asks: the same in a run that takes it up again."""
-        return len(self.block_numbers) * self.options.block_questions
 
     @property
     def shard_of_block(self) -> dict[int, int]:

@@ -9,12 +9,13 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from pipelines.answer.fetch import fetch_texts
-from pipelines.answer.generate import answer_questions, join_texts, read_hits
-from pipelines.answer.plan import Plan, Work
+from pipelines.answer.generate import answer_questions, read_hits
+from pipelines.answer.plan import Plan
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.inference import AnswerUnit
+from pipelines.transforms.passage_texts import fetch_texts, join_texts
 from pipelines.transforms.stage_job import distribute
+from pipelines.transforms.work import Work
 from rag_ops.questions import blocks
 from rag_ops.questions.found import Found
 from rag_ops.retrieval.topk import TopK
@@ -33,8 +34,8 @@ def answer_retrieved(pipeline: beam.Pipeline, plan: Plan) -> Any:
         units = partial(read_units, work=plan.work, model=model)
         return todo | "Answer" >> answer_questions(plan, units).with_resource_hints(**hints)
     hits = todo | "ReadHits" >> beam.Map(read_rows, plan.work).with_output_types(tuple[int, TopK])
-    texts = hits | "FetchTexts" >> fetch_texts(plan)
-    joined = (hits, texts) | "Join" >> join_texts(plan)
+    texts = hits | "FetchTexts" >> fetch_texts(plan.source.texts, plan.shard_of_block, plan.work)
+    joined = (hits, texts) | "Join" >> join_texts(plan.shard_of_block)
     read = partial(read_hits, work=plan.work, encoded=partial(cut, model=model))
     return joined | "Answer" >> answer_questions(plan, read).with_resource_hints(**hints)
 

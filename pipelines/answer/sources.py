@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.answer.options import AnswerOptions
+from pipelines.transforms.passage_texts import Texts
 from rag_ops.defaults import TITLE_SECTION
 from rag_ops.models import checkpoints
 from rag_ops.questions.reading import Question, read_questions
@@ -14,18 +15,8 @@ from rag_ops.retrieval.corpus import Corpus, open_corpus
 from rag_ops.retrieval.kinds import kind_of
 from rag_ops.retrieval.retrieved import Reading, Retrieved, open_retrieved
 from rag_ops.storage import manifests, store, verify
-from schemas.manifest import Manifest
 
 SCORES, SCALED, UNIFORM = "scores", "scaled", "uniform"  # what the weights of passages are made from
-
-
-@dataclasses.dataclass(frozen=True)
-class Texts:
-    """Passages that texts are fetched from by row: their directory, its manifest, whether models read sections."""
-
-    url: str
-    passages: Manifest
-    sections: bool
 
 
 @dataclasses.dataclass(frozen=True)

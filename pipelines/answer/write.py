@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import pyarrow as pa
 
@@ -13,21 +13,6 @@ from rag_ops.questions import blocks
 from rag_ops.storage.parquet import write_parquet
 from rag_ops.storage.stages import write_shard
 from schemas import answers
-
-
-def check_failures(numbers: list[int], plan: Plan, answered: Iterable[int]) -> int:
-    """Ends the job, before any answer is written, when the model failed alike on over half of its questions.
-
-    The files are read, because a runner that tries again gives the results of its last try.
-
-    Args:
-        numbers: numbers of all blocks.
-        plan: plan of the job.
-        answered: numbers of the blocks that this run answers; a side input, so that the check comes after them.
-    """
-    if not plan.options.keep_going:
-        blocks.failures(plan.work.url, numbers).check()
-    return len(numbers)
 
 
 def write_answers(shard: int, plan: Plan) -> None:

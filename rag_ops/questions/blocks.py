@@ -143,7 +143,7 @@ def join_answers(
     """
     for number in numbers:
         rows = read_parquet(store.join(directory, rows_name(number)))
-        found = _gather(results_directory, rows["block"].to_pylist(), rows["position"].to_pylist())
+        found = gather(results_directory, rows, answers.RESULTS)
         errors = [
             own or result for own, result in zip(rows["error"].to_pylist(), found["error"].to_pylist(), strict=True)
         ]
@@ -215,8 +215,15 @@ def truncated_rows(directory: str, names: Iterable[str]) -> int:
     )
 
 
-def _gather(directory: str, blocks: Sequence[int | None], positions: Sequence[int | None]) -> pa.Table:
-    """The result rows at (block, position), in that order; nulls if there is no block."""
+def gather(directory: str, rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The results of rows of questions, in their order; nulls for a row that is in no block.
+
+    Args:
+        directory: directory with `result_name(n)` for each block n.
+        rows: rows as `prepare` wrote them.
+        schema: schema of the results.
+    """
+    blocks, positions = rows["block"].to_pylist(), rows["position"].to_pylist()
     needed = sorted({block for block in blocks if block is not None})
     tables = [read_parquet(store.join(directory, result_name(block))) for block in needed]
     starts = dict(zip(needed, np.cumsum([0, *(table.num_rows for table in tables)]).tolist(), strict=False))
@@ -224,7 +231,7 @@ def _gather(directory: str, blocks: Sequence[int | None], positions: Sequence[in
         None if block is None or position is None else starts[block] + position
         for block, position in zip(blocks, positions, strict=True)
     ]
-    whole = pa.concat_tables(tables) if tables else answers.RESULTS.empty_table()
+    whole = pa.concat_tables(tables) if tables else schema.empty_table()
     return whole.take(pa.array(indices, pa.int64()))
 
 

@@ -94,21 +94,16 @@ def _check_readable(stage: str, url: str) -> None:
     )
 
 
-def check_model(name: str, made_with: Mapping[str, Any]) -> str:
-    """Checks, from configuration files alone, that a RAG model's question encoder goes with the passages' vectors.
+def check_question_encoder(directory: str, made_with: Mapping[str, Any]) -> None:
+    """Checks, from configuration files alone, that an encoder of questions goes with the passages' vectors.
 
     Args:
-        name: directory, URL or hub id of the RAG model.
+        directory: local; an encoder or a RAG model.
         made_with: facts about the passages' encoder: encoder, encoder_digest, dimension, normalize, pooling.
 
-    Returns:
-        The model's digest.
-
     Raises:
-        InputError: no RAG-Token model, or its question encoder differs in one of these.
+        InputError: it differs in one of these.
     """
-    directory = checkpoints.find_model(name)
-    checkpoints.check_rag_token(directory, name)
     encoder = checkpoints.encoder_config(directory, "question")
     checks: list[tuple[str, Any, Any]] = [
         ("dimension", checkpoints.dimension(directory), made_with["dimension"]),
@@ -125,4 +120,22 @@ def check_model(name: str, made_with: Mapping[str, Any]) -> str:
                 expected=f"{expected}, as {made_with['encoder']} made the vectors",
                 remedy="embed with the encoder that belongs to the model, or use a model that belongs to the vectors",
             )
+
+
+def check_model(name: str, made_with: Mapping[str, Any]) -> str:
+    """Checks, from configuration files alone, that a RAG model's question encoder goes with the passages' vectors.
+
+    Args:
+        name: directory, URL or hub id of the RAG model.
+        made_with: see `check_question_encoder`.
+
+    Returns:
+        The model's digest.
+
+    Raises:
+        InputError: no RAG-Token model, or its question encoder differs.
+    """
+    directory = checkpoints.find_model(name)
+    checkpoints.check_rag_token(directory, name)
+    check_question_encoder(directory, made_with)
     return checkpoints.model_digest(directory)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from rag_ops.errors import InputError, printable
 from rag_ops.storage import manifests, store
 from rag_ops.storage.parquet import open_parquet, read_parquet
-from schemas.layout import OUTPUTS, Stage, is_written_name
+from schemas.layout import BM25, INDEX, OUTPUTS, SEARCH, Stage, is_written_name
 from schemas.manifest import FILE_NAME, Manifest, ShardRecord
 
 AT_ONCE = 4  # files digested side by side: SHA-256 lets go of Python's lock
@@ -100,6 +100,8 @@ def _content_problems(url: str, manifest: Manifest) -> list[str]:
             return [f"it was made from another state of {source_url}; {again}"]
         if problem := _other_source(stage, manifest, source):
             return [f"{problem}: {url}; {again}"]
+    if stage is SEARCH and (problem := _other_index(url, manifest)):
+        return [f"{problem}; {again}"]
     for name in [name for name in ("trained", "statistics") if manifest.info.get(name)]:
         path, digest = store.join(url, manifest.info[name]), manifest.info.get(f"{name}_sha256")
         if not store.exists(path):
@@ -123,6 +125,21 @@ def _other_source(stage: Stage, manifest: Manifest, source: Manifest) -> str:
         key = f"{before.folder}_digest"
         if source.info.get(key) != manifest.info.get(key):
             return f"it was made from other {before.folder} than its {folder}"
+    return ""
+
+
+def _other_index(url: str, manifest: Manifest) -> str:
+    """Which index hits were found in that is another by now, as a clause; empty if none is."""
+    for stage in (INDEX, BM25):
+        if stage.folder not in manifest.inputs:
+            continue
+        index_url = store.resolve_url(manifest.inputs[stage.folder], url)
+        try:
+            index = manifests.read_manifest(index_url, stage.name)
+        except InputError as error:
+            return f"the index that it was searched in cannot be read ({error})"
+        if index.digest != manifest.info.get(f"{stage.folder}_digest"):
+            return f"it was made from another state of {index_url}"
     return ""
 
 

@@ -30,7 +30,7 @@ MODEL_STAGES = {
     "embed": [("Embed/Shards/Deal/ReshufflePerKey/GroupByKey/Read", "Embed", "ReadPassages", "WriteEmbeddings")],
     "answer": [
         ("EncodeQuestions/Blocks/Deal/ReshufflePerKey/GroupByKey/Read", "EncodeQuestions", "Read", "Write"),
-        ("Join/GroupByAnswerShard/Read", "Answer", "Texts", "Write"),
+        ("Join/GroupByOutputShard/Read", "Answer", "Texts", "Write"),
     ],
 }
 SHARD_BYTES, HIT_BYTES = 4096, 16  # what a shard or a block may send, and for each of its candidates

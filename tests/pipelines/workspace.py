@@ -68,6 +68,7 @@ def arguments_of(name: str, place: object, encoder: object, model: object, gener
         "embed": ["--passages", f"{place}/passages", "--encoder", encoder, "--threads", 1],
         "index": ["--embeddings", f"{place}/embeddings", "--threads", 1],
         "answer": ["--questions", questions, "--index", index, "--model", model, "--threads", 1],
+        "search": ["--questions", questions, "--index", index, "--question_encoder", encoder, "--threads", 1],
         "evaluate": ["--answers", f"{place}/answers"],
         "diff": [f"{place}/answers", f"{place}/answers"],
         "run": ["--input", articles, "--encoder", encoder, "--questions", questions, "--model", model],

@@ -19,6 +19,7 @@ REQUIRED = {
     "embed": ["--passages", "p", "--encoder", "e"],
     "index": ["--embeddings", "e"],
     "answer": ["--questions", "q.csv", "--index", "i", "--model", "m"],
+    "search": ["--questions", "q.csv", "--index", "i", "--question_encoder", "e"],
     "evaluate": ["--answers", "a"],
     "diff": ["a", "b"],
     "run": ["--input", "a.xml", "--encoder", "e", "--questions", "q.csv", "--model", "m"],

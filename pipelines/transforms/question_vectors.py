@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import RunInference
 
-from pipelines.answer.plan import Plan, Work
 from pipelines.runners.counters import StepCounters
-from pipelines.transforms.inference import EncoderHandler, TextUnit, VectorUnit
+from pipelines.transforms.inference import EncoderHandler, ModelSettings, TextUnit, VectorUnit
 from pipelines.transforms.stage_job import distribute
+from pipelines.transforms.work import Work
 from rag_ops.questions import blocks
 from rag_ops.storage import store
 from rag_ops.storage.parquet import read_parquet, write_parquet
+from rag_ops.storage.rows import as_matrix
 
 
 @beam.ptransform_fn
-def encode_questions(pipeline: Any, plan: Plan) -> Any:
+def encode_questions(pipeline: Any, todo: Sequence[blocks.Block], work: Work, settings: ModelSettings) -> Any:
     """Encodes blocks into files of question vectors; emits the numbers of finished blocks."""
-    settings = dataclasses.replace(plan.settings, dtype=plan.question_dtype)
     handler = EncoderHandler("EncodeQuestions", settings, "question", ("question",), "float32")
     return (
         pipeline
-        | distribute("Blocks", plan.todo)
-        | "Read" >> beam.Map(read_block, plan.work)
+        | distribute("Blocks", todo)
+        | "Read" >> beam.Map(read_block, work)
         | "Encode" >> RunInference(handler)
-        | "Write" >> beam.Map(write_vectors, plan.work)
+        | "Write" >> beam.Map(write_vectors, work)
     )
 
 
@@ -51,3 +52,15 @@ def write_vectors(unit: VectorUnit, work: Work) -> int:
         write_parquet(file, iter([table]), table.schema)
     StepCounters("WriteVectors").add(rows_in=len(unit.vectors), rows_out=table.num_rows, bytes=file.bytes_written)
     return unit.key
+
+
+def question_vectors(work: Work, block: int) -> np.ndarray:
+    """The vectors of a block, float32 (questions, dimension)."""
+    return as_matrix(read_parquet(work.path(work.name("vectors", block)), ["vector"])["vector"])
+
+
+def encoding_errors(work: Work, block: int) -> tuple[np.ndarray, dict[int, str]]:
+    """Whether each question of a block was cut, bool (questions,); and why some could not be encoded, by row."""
+    encoded = read_parquet(work.path(work.name("vectors", block)), ["truncated", "error"])
+    errors = {row: error for row, error in enumerate(encoded["error"].to_pylist()) if error is not None}
+    return encoded["truncated"].to_numpy(), errors

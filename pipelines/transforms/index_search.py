@@ -2,49 +2,85 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 
-from pipelines.answer.plan import Plan, Work
 from pipelines.runners.counters import StepCounters
+from pipelines.transforms.model_workers import WorkerOptions
+from pipelines.transforms.question_vectors import question_vectors
 from pipelines.transforms.topk import MergeTopK
-from rag_ops.retrieval.kinds import kind_of
+from pipelines.transforms.work import Work
+from rag_ops.retrieval.corpus import Corpus
+from rag_ops.retrieval.kinds import SearchSettings, kind_of
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
-from rag_ops.storage.parquet import read_parquet
-from rag_ops.storage.rows import as_matrix, needed_rows, read_rows
+from rag_ops.storage.rows import needed_rows, read_rows
 from schemas.manifest import Manifest, ShardRecord
 
 
+@dataclasses.dataclass(frozen=True)
+class IndexSearch:
+    """How a job's questions are searched for in an index.
+
+    Attributes:
+        corpus: index and passages.
+        work: where the questions' vectors lie.
+        workers: device and threads.
+        settings: settings of the search, as they were given.
+        kept: number of passages that a question keeps.
+        candidates: number that it takes from the index: more, if they are scored again.
+        asked: about how many questions the whole job asks: the same in a run that takes it up again.
+        block_questions: most questions of a block.
+    """
+
+    corpus: Corpus
+    work: Work
+    workers: WorkerOptions
+    settings: SearchSettings
+    kept: int
+    candidates: int
+    asked: int
+    block_questions: int
+
+    def shards(self) -> list[tuple[ShardRecord, int]]:
+        """The shards of the index, each with its first row."""
+        return list(zip(self.corpus.index.shards, self.corpus.index.row_starts(), strict=False))
+
+    @property
+    def params(self) -> dict[str, int | None]:
+        """The settings of the search: as given, else what index found to be enough, else None."""
+        return self.settings.over(self.corpus.index.info.get("search", {}))
+
+
 @beam.ptransform_fn
-def search(shards: Any, plan: Plan, encoded: Any) -> Any:
+def search(shards: Any, how: IndexSearch, encoded: Any) -> Any:
     """Searches index shards, into (block, TopK): every block meets every shard; the hits of all shards are merged."""
     blocks = beam.pvalue.AsList(encoded)
     return (
         shards
-        | "SearchShards" >> beam.FlatMap(search_shard, plan, encoded=blocks).with_output_types(tuple[int, TopK])
-        | "Merge" >> beam.CombinePerKey(MergeTopK(plan.candidates))
+        | "SearchShards" >> beam.FlatMap(search_shard, how, encoded=blocks).with_output_types(tuple[int, TopK])
+        | "Merge" >> beam.CombinePerKey(MergeTopK(how.candidates))
     )
 
 
-def search_shard(element: tuple[ShardRecord, int], plan: Plan, encoded: list[int]) -> Iterator[tuple[int, TopK]]:
+def search_shard(element: tuple[ShardRecord, int], how: IndexSearch, encoded: list[int]) -> Iterator[tuple[int, TopK]]:
     """Opens one index shard and searches it for all blocks, many questions at once."""
     shard, first_row = element
-    opened, url = kind_of(plan.corpus.index.info["spec"]).shard, store.join(plan.corpus.index_url, shard.path)
-    workers = plan.options.workers
+    opened, url = kind_of(how.corpus.index.info["spec"]).shard, store.join(how.corpus.index_url, shard.path)
+    workers = how.workers
     # Of Dataflow a GPU is asked for the models alone, and hits are the same on any device.
-    how: dict[str, Any] = {"device": "auto" if workers.accelerator else workers.device, "asked": plan.asked}
-    how |= plan.search_params
-    index = opened(url, shard.sha256, first_row, shard.rows, threads=workers.cpu_threads, **how)
-    counters, at_once = StepCounters("SearchShards"), max(1, index.questions_at_once // plan.options.block_questions)
+    place: dict[str, Any] = {"device": "auto" if workers.accelerator else workers.device, "asked": how.asked}
+    index = opened(url, shard.sha256, first_row, shard.rows, threads=workers.cpu_threads, **place, **how.params)
+    counters, at_once = StepCounters("SearchShards"), max(1, index.questions_at_once // how.block_questions)
     for start in range(0, len(encoded), at_once):
         numbers = sorted(encoded)[start : start + at_once]
         with counters.timed():
-            questions = [question_vectors(plan.work, number) for number in numbers]
-            hits = index.search(np.concatenate(questions), plan.candidates)
+            questions = [question_vectors(how.work, number) for number in numbers]
+            hits = index.search(np.concatenate(questions), how.candidates)
         counters.add(rows_in=len(hits.rows), rows_out=len(hits.rows))
         ends = np.cumsum([len(block) for block in questions])
         for number, block, end in zip(numbers, questions, ends, strict=True):
@@ -53,9 +89,9 @@ def search_shard(element: tuple[ShardRecord, int], plan: Plan, encoded: list[int
 
 
 @beam.ptransform_fn
-def rescore(hits: Any, plan: Plan) -> Any:
+def rescore(hits: Any, how: IndexSearch) -> Any:
     """(block, TopK of many candidates) to (block, TopK), scored from the stored vectors: one read per shard of them."""
-    embeddings, kept = plan.corpus.embeddings, plan.options.kept
+    embeddings = how.corpus.embeddings
     starts = embeddings.row_starts()
 
     def needs(element: tuple[int, TopK]) -> Iterator[tuple[int, tuple[int, TopK]]]:
@@ -63,13 +99,13 @@ def rescore(hits: Any, plan: Plan) -> Any:
         for shard in needed_rows(hits.rows, starts):
             yield shard, (block, hits.within(starts[shard], starts[shard + 1]))
 
-    score = beam.FlatMap(score_candidates, plan.corpus.embeddings_url, embeddings, plan.work, kept)
+    score = beam.FlatMap(score_candidates, how.corpus.embeddings_url, embeddings, how.work, how.kept)
     return (
         hits
         | "Needs" >> beam.FlatMap(needs).with_output_types(tuple[int, tuple[int, TopK]])
         | "GroupByEmbeddingShard" >> beam.GroupByKey()
         | "Score" >> score.with_output_types(tuple[int, TopK])
-        | "Merge" >> beam.CombinePerKey(MergeTopK(kept))
+        | "Merge" >> beam.CombinePerKey(MergeTopK(how.kept))
     )
 
 
@@ -89,8 +125,3 @@ def score_candidates(
         for block in sorted(wanted):
             yield block, exact.rescore(question_vectors(work, block), wanted[block], rows, vectors, kept)
     counters.add(rows_in=len(rows), rows_out=len(wanted))
-
-
-def question_vectors(work: Work, block: int) -> np.ndarray:
-    """The vectors of a block, float32 (questions, dimension)."""
-    return as_matrix(read_parquet(work.path(work.name("vectors", block)), ["vector"])["vector"])

@@ -1,0 +1,1 @@
+"""search: question files in, a Parquet table of ranked passages out."""

@@ -1,0 +1,5 @@
+"""`python -m pipelines.search`."""
+
+from pipelines.search.command import COMMAND
+
+COMMAND.main()
