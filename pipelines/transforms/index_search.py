@@ -74,7 +74,8 @@ def search_shard(element: tuple[ShardRecord, int], how: IndexSearch, encoded: li
     workers = how.workers
     # Of Dataflow a GPU is asked for the models alone, and hits are the same on any device.
     place: dict[str, Any] = {"device": "auto" if workers.accelerator else workers.device, "asked": how.asked}
-    index = opened(url, shard.sha256, first_row, shard.rows, threads=workers.cpu_threads, **place, **how.params)
+    place |= how.params
+    index = opened(url, shard.sha256, first_row, shard.rows, threads=workers.cpu_threads, **place)
     counters, at_once = StepCounters("SearchShards"), max(1, index.questions_at_once // how.block_questions)
     for start in range(0, len(encoded), at_once):
         numbers = sorted(encoded)[start : start + at_once]
