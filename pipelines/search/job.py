@@ -63,8 +63,8 @@ def _run(options: SearchOptions, beam_arguments: Sequence[str]) -> StageRun:
     files = expand_question_files(options.questions)
     asked_files, model = InputStates(files), InputStates(checkpoints.local_files(options.encoder))
     corpus = open_corpus(options.index, options.passages, options.embeddings)
-    output = None if options.overwrite else StageOutput(options.output, "search", {}, {})
-    dtype = settled_dtype(options.compute_dtype, options.workers, beam_arguments, output)
+    before = None if options.overwrite else StageOutput(options.output, "search", {}, {})
+    dtype = settled_dtype(options.compute_dtype, options.workers, beam_arguments, before)
     options = dataclasses.replace(options, compute_dtype=dtype)
     config = _config(options, beam_arguments, corpus)
     if options.rescore:

@@ -59,6 +59,6 @@ def settled_dtype(
 
 
 def question_dtype(compute_dtype: str, workers: WorkerOptions, beam_arguments: Sequence[str]) -> str:
-    """The dtype that questions are encoded in, for a settled one: bfloat16 if CPUs are to compute in it, else float32."""
+    """The dtype that questions are encoded in, for a settled one: bfloat16 if CPUs compute in it, else float32."""
     narrow = compute_dtype == "bfloat16" and device_of(workers, beam_arguments) == "cpu"
     return "bfloat16" if narrow else "float32"
