@@ -190,6 +190,6 @@ def test_the_page_of_what_is_on_disk_names_every_column_and_key():
     ]
     names = {name for table in tables for name in table.names}
     names |= {field.name for struct in (answers.PASSAGE, answers.TOKEN, answers.ALTERNATIVE) for field in struct}
-    names |= {key for stage in (*layout.STAGES.values(), layout.SEARCH) for key in stage.info.__annotations__}
+    names |= {key for stage in layout.OUTPUTS.values() for key in stage.info.__annotations__}
     names |= {*manifest.Manifest.__dataclass_fields__, *manifest.ShardRecord.__dataclass_fields__}
     assert names - {*code_spans("schemas/README.md")} == set()
