@@ -33,7 +33,7 @@ LEVELS = "FlatIPPanorama8"
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Rows and numbers of the synthetic sets; passages that are encoded, numbers of questions; rounds, and their length."""
+    """Rows and numbers of the synthetic sets, passages that are encoded, numbers of questions, rounds, their length."""
 
     rows: int = 200_000
     dimension: int = 384
