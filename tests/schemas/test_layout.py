@@ -13,7 +13,7 @@ from schemas.manifest import Manifest, ManifestError, ShardRecord
 
 def test_every_stage_has_its_schema_and_reads_an_earlier_one():
     assert list(STAGES) == ["chunk", "embed", "index", "answer"]
-    assert list(OUTPUTS) == [*STAGES, "bm25"]
+    assert list(OUTPUTS) == [*STAGES, "bm25", "search"]
     for place, stage in enumerate(OUTPUTS.values()):
         assert stage.info.__annotations__
         assert stage.source is None or stage.source in list(STAGES.values())[:place]
