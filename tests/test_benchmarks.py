@@ -99,6 +99,26 @@ ROWS = """Measured on 2026-11-26, on 2 cores of A processor, with Python 3.11, t
 | chunk / a loop | 1.62 | >= 0.80 | 138 \\| 85 |"""
 
 
+def test_some_benchmarks_replace_their_own_results_only(tmp_path, monkeypatch, capsys):
+    kept = tmp_path / "measured.jsonl"
+    here = {**running.machine(), "date": "2026-11-01"}
+    fuzz, chunk = {**OTHER, "ok": True}, {**FOUND, "ok": True}
+    kept.write_text("".join(json.dumps(record) + "\n" for record in (here, chunk, SECONDS, fuzz)))
+    monkeypatch.setattr(
+        running,
+        "run_apart",
+        lambda module: [{"name": "new", "ratio": 3.0, "wanted": ">= 1", "ok": True, "figures": "y"}],
+    )
+    assert main(["chunk", "--update", str(kept)]) == 0
+    first, new, seconds, other = running.read_records(kept)
+    assert (first, other) == (here, fuzz)
+    assert (new["benchmark"], new["name"], seconds["date"]) == ("chunk", "new", running.machine()["date"])
+    assert f"Measured on 2026-11-01 (chunk: {seconds['date']}), on" in table.render([first, new, seconds, other])
+    kept.write_text(json.dumps({**here, "cores": 99}) + "\n")
+    assert main(["chunk", "--update", str(kept)]) == 2
+    assert "cores was 99" in capsys.readouterr().err
+
+
 def test_the_table_of_readme_comes_from_the_kept_results(tmp_path, monkeypatch):
     readme, kept = tmp_path / "README.md", tmp_path / "measured.jsonl"
     readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")

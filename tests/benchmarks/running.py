@@ -18,7 +18,7 @@ import platform
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -58,7 +58,7 @@ def run_all(modules: Iterable[tuple[str, str]], output: IO[str] | None = None) -
             keep({"benchmark": name, **record})
             print(line(name, record), flush=True)
             missed += "error" in record or not record.get("ok", True)
-        keep({"benchmark": name, "seconds": round(seconds, 1)})
+        keep({"benchmark": name, "seconds": round(seconds, 1), "date": datetime.date.today().isoformat()})
         print(f"     {name} took {seconds:.0f} s", flush=True)
     return missed
 
@@ -93,6 +93,32 @@ def run_here(module: str) -> list[dict[str, Any]]:
             return [{"skipped": str(reason)}]
         except (Exception, SystemExit, pytest.fail.Exception) as error:  # the last is what a cluster's start raises
             return [{"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}]
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a file that `run_all` wrote; empty if there is none."""
+    return [json.loads(row) for row in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def why_not_comparable(kept: Sequence[dict[str, Any]]) -> str | None:
+    """Why results of this machine can't stand beside kept ones; None if they can."""
+    here = machine()
+    for name in ("machine", "cores", "python", "versions") if kept else ():
+        if kept[0].get(name) != here[name]:
+            return f"{name} was {kept[0].get(name)}, here it is {here[name]}: measure all anew, with --output"
+    return None
+
+
+def updated(kept: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Kept records with those of the benchmarks in `found` replaced; the first says on which machine.
+
+    >>> old = [{"machine": "m"}, {"benchmark": "a", "ratio": 1}, {"benchmark": "b", "ratio": 2}]
+    >>> updated(old, [{"machine": "m"}, {"benchmark": "a", "ratio": 3}])
+    [{'machine': 'm'}, {'benchmark': 'b', 'ratio': 2}, {'benchmark': 'a', 'ratio': 3}]
+    """
+    again = {record["benchmark"] for record in found[1:]}
+    first = kept[0] if kept else found[0]
+    return [first, *(record for record in kept[1:] if record["benchmark"] not in again), *found[1:]]
 
 
 def machine() -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from tests.benchmarks.running import read_records
 
 MEASURED = Path(__file__).with_name("measured.jsonl")
 README = Path(__file__).parents[2] / "README.md"
@@ -46,7 +47,12 @@ def render(records: Iterable[dict[str, Any]]) -> str:
     if not rows:
         raise TableError("there is no result to show")
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    where = f"Measured on {machine['date']}, on {machine['cores']} cores of {machine['machine']}, with Python"
+    later: dict[str, list[str]] = {}  # benchmarks that were run again, by day
+    for record in rest:
+        if record.get("date", machine["date"]) != machine["date"] and record["benchmark"] in SHOWN:
+            later.setdefault(record["date"], []).append(record["benchmark"])
+    again = "".join(f" ({', '.join(names)}: {date})" for date, names in sorted(later.items()))
+    where = f"Measured on {machine['date']}{again}, on {machine['cores']} cores of {machine['machine']}, with Python"
     return "\n".join([f"{where} {machine['python']}, {versions}:", "", "| | ratio | wanted | figures |", RULE, *rows])
 
 
@@ -70,7 +76,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         raise TableError(f"{path} is not there: make bench writes it")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return read_records(path)
 
 
 def main() -> int:
