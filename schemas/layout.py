@@ -30,6 +30,13 @@ class Encoded(TypedDict):
     passages_digest: str  # of the manifest of the passages
 
 
+class Changed(Encoded, total=False):
+    """What was asked of the encoder beside what its files say; not said where nothing was."""
+
+    passage_prefix: str  # what --passage_prefix put before each passage in place of the encoder's own prompt
+    encoder_dimension: int  # numbers of the encoder's vectors, if those here are the first of them
+
+
 class ChunkInfo(TypedDict, total=False):
     """Of chunk."""
 
@@ -49,7 +56,7 @@ class Fidelity(TypedDict):
     among: int  # passages that they were looked for in
 
 
-class EmbedInfo(Encoded, total=False):
+class EmbedInfo(Changed, total=False):
     """Of embed."""
 
     prompt: str  # that stands before each passage
@@ -73,7 +80,10 @@ class Searched(Encoded):
 class IndexInfo(Searched, total=False):
     """Of index."""
 
-    contexts: str  # as of embed
+    contexts: str  # as of embed; and so the next three
+    prompt: str
+    passage_prefix: str
+    encoder_dimension: int
     augmented: bool  # whether vectors have one more number, for a graph
     stored_as: str
     reason: str  # for the spec, in one line
@@ -208,6 +218,8 @@ class Stage:
             return wrong
         if not 0 < info.get("dimension", 1) <= MAX_DIMENSION:
             return f"its info.dimension is {info['dimension']!r}, not 1 to {MAX_DIMENSION}"
+        if not info.get("dimension", 1) <= info.get("encoder_dimension", MAX_DIMENSION) <= MAX_DIMENSION:
+            return f"its info.encoder_dimension is {info['encoder_dimension']!r}, less than its dimension or too large"
         if info.get("dtype", "float16") not in ("float16", "float32"):
             return f"its info.dtype is {info['dtype']!r}, not float16 or float32"
         if info.get("quantised", QUANTISED) != QUANTISED:
@@ -287,6 +299,7 @@ BM25 = Stage("bm25", "bm25", "safetensors", "passages", Bm25Info, ("passages",),
 STAGES = {stage.name: stage for stage in (CHUNK, EMBED, INDEX, ANSWER)}  # in the order in which they run
 SEARCH = Stage("search", "hits", "parquet", "rows", SearchInfo, ("passages",), CHUNK)
 OUTPUTS = {**STAGES, BM25.name: BM25, SEARCH.name: SEARCH}  # all that may stand in a manifest
+CHANGED = ("passage_prefix", "encoder_dimension")  # the keys of `Changed` that index takes over
 TRAINED = "trained.faiss"  # of an index: trained and empty; no shard, but kept with a record
 QUANTISED = "quantised.safetensors"  # of embeddings: the encoder's int8 matrices; likewise
 STATISTICS = "statistics.safetensors"  # of an index of words: in how many passages each term is; likewise

@@ -37,7 +37,7 @@ from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import check_question_files, expand_question_files
-from rag_ops.retrieval.corpus import check_model
+from rag_ops.retrieval.corpus import check_model, prefix_config, question_changes
 from rag_ops.storage import store
 from rag_ops.storage.stages import StageOutput
 from schemas.layout import ANSWER
@@ -155,7 +155,8 @@ def build(plan: Plan, pipeline: beam.Pipeline) -> None:
 def answer_searched(pipeline: beam.Pipeline, plan: Plan) -> Any:
     """Adds the transforms from questions through the index to answers; emits the numbers of finished blocks."""
     hints = plan.options.workers.resources.hints()
-    settings = dataclasses.replace(plan.settings, dtype=plan.question_dtype)
+    changes = question_changes(plan.corpus.index.info, plan.options.query_prefix)
+    settings = dataclasses.replace(plan.settings, dtype=plan.question_dtype, changes=changes)
     encode = encode_questions(plan.todo, plan.work, settings).with_resource_hints(**hints)
     encoded = pipeline | "EncodeQuestions" >> encode
     shards = plan.search.shards() if plan.todo else []
@@ -220,10 +221,11 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     launch.check(beam_arguments, places, [options.model], options.workers.resources)
     launch.check_device(beam_arguments, options.workers.device)
     check_question_files(options.questions, options.reading)
-    digest = check_model(options.model, known) if known is not None else model_digest(options.model)
+    digest = model_digest(options.model) if known is None else check_model(options.model, known, options.query_prefix)
     if options.generation.lazy:
         _check_bart(options.model)
-    tokens = special_tokens.read_special_tokens(checkpoints.find_model(options.model))
+    directory = checkpoints.find_model(options.model)
+    tokens = special_tokens.read_special_tokens(directory)
     tokens = tokens if options.generation.forced_tokens == "model" else tokens.unforced()
     reading = dataclasses.asdict(options.reading)
     decisive = ("n_docs", "block_questions", "num_shards", "rescore", "compute_dtype")
@@ -240,6 +242,7 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
         **{field: getattr(options, field) for field in decisive},
         **kept,
         **asked,
+        **prefix_config(directory, options.query_prefix),
         **options.search.config({}),
     }
 

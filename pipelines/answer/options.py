@@ -14,6 +14,7 @@ from pipelines.console.options import (
     compute_dtype_setting,
     n_docs_setting,
     num_shards_setting,
+    query_prefix_setting,
 )
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops import defaults, settings
@@ -42,6 +43,7 @@ class AnswerOptions(StageOptions):
         metavar="URL",
     )
     reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
+    query_prefix: str | None = query_prefix_setting()
     index: str | None = setting(None, "output of ragbeam index", metavar="DIR")
     retrieved: Sequence[str] = setting(
         (),
@@ -125,7 +127,7 @@ class AnswerOptions(StageOptions):
             )
         if self.index and not self.questions:
             raise InputError("--questions is missing", expected="question files, which --index is searched for")
-        of_index = {"--rescore": self.rescore, "--embeddings": self.embeddings}
+        of_index = {"--rescore": self.rescore, "--embeddings": self.embeddings, "--query_prefix": self.query_prefix}
         of_index |= {f"--{name}": value for name, value in dataclasses.asdict(self.search).items()}
         of_other = of_index if self.retrieved else {"--prior": self.prior}
         if given := [flag for flag, value in of_other.items() if value is not None]:

@@ -49,6 +49,13 @@ embed_dtype_setting = partial(
     group="workers",
     choices=("auto", "float32", "bfloat16", "float16", "int8"),
 )
+query_prefix_setting = partial(
+    setting,
+    None,
+    "put before each question for its vector, '' for nothing; by default the encoder's own prompt for questions",
+    group="questions",
+    metavar="TEXT",
+)
 spec_setting = partial(
     setting,
     "auto",

@@ -32,6 +32,7 @@ from pipelines.transforms.stage_job import (
 from rag_ops.defaults import TITLE, TITLE_SECTION
 from rag_ops.errors import InputError, JobError
 from rag_ops.models import checkpoints
+from rag_ops.models.sentence_encoders import UNCHANGED
 from rag_ops.retrieval import previous_vectors
 from rag_ops.retrieval.previous_vectors import Previous
 from rag_ops.storage import store
@@ -137,7 +138,9 @@ def _run(options: EmbedOptions, beam_arguments: Sequence[str]) -> StageRun:
         workers = options.workers.with_threads(job.threads(options.workers.threads))
         options = dataclasses.replace(options, workers=workers)
         quantised = None if arithmetic.quantised is None else store.join(options.output, QUANTISED)
-        settings = ModelSettings(options.encoder, workers, options.max_tokens, arithmetic.dtype, quantised)
+        settings = ModelSettings(
+            options.encoder, workers, options.max_tokens, arithmetic.dtype, quantised, options.changes
+        )
         metrics = _encode(options, settings, job, todo, previous) if todo else {}
         left = [task for task in todo if not is_finished(options.output, task.name, task.fingerprint)]
         if previous and left:
@@ -221,7 +224,8 @@ def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict
     launch.check(beam_arguments, [options.passages, options.output], [options.encoder], options.workers.resources)
     launch.check_device(beam_arguments, options.workers.device)
     directory = checkpoints.find_model(options.encoder)
-    encoder = checkpoints.encoder_config(directory, "context")
+    own, encoder = (checkpoints.encoder_config(directory, "context", one) for one in (UNCHANGED, options.changes))
+    whole = checkpoints.dimension(directory)
     described = encoder.as_dict()
     config: dict[str, Any] = {
         "encoder_digest": checkpoints.model_digest(directory),
@@ -237,7 +241,7 @@ def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict
         _check_previous(options, config)
     StageOutput(options.output, "embed", config, {}).check(options.overwrite)
     info: dict[str, Any] = {
-        "dimension": checkpoints.dimension(directory),
+        "dimension": encoder.dimensions or whole,
         "encoder": options.encoder,
         "encoder_digest": config["encoder_digest"],
         "pooling": encoder.pooling,
@@ -247,6 +251,10 @@ def _planned(options: EmbedOptions, beam_arguments: Sequence[str]) -> tuple[dict
         **arithmetic.info(),
         "contexts": options.contexts,
     }
+    if encoder.dimensions != own.dimensions:
+        info["encoder_dimension"] = whole
+    if encoder.prompt != own.prompt:
+        info["passage_prefix"] = encoder.prompt
     return info, config, arithmetic
 
 
@@ -271,7 +279,7 @@ def _check_previous(options: EmbedOptions, config: Mapping[str, Any]) -> None:
     """Checks that --previous holds vectors that this job would make.
 
     Raises:
-        InputError: there is none, or encoder, --dtype, --compute_dtype or --max_tokens differ.
+        InputError: there is none, or the encoder or a flag that decides the vectors differs.
     """
     assert options.previous is not None
     previous = read_manifest(options.previous, "embed")

@@ -7,7 +7,9 @@ import dataclasses
 from pipelines.console.options import VECTOR_DTYPES, StageOptions, embed_dtype_setting
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.defaults import CONTEXTS, TITLE
+from rag_ops.models.sentence_encoders import EncoderChanges
 from rag_ops.settings import setting
+from schemas.layout import MAX_DIMENSION
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,9 +32,25 @@ class EmbedOptions(StageOptions):
     contexts: str = setting(
         TITLE, "what stands before each text for the encoder, and the generator later", choices=CONTEXTS
     )
+    passage_prefix: str | None = setting(
+        None,
+        "put before each title for the encoder, '' for nothing; by default the encoder's own prompt for documents",
+        metavar="TEXT",
+    )
+    dimensions: int | None = setting(
+        None,
+        "keep the first numbers of a vector alone, as a Matryoshka encoder allows; by default all",
+        at_least=1,
+        at_most=MAX_DIMENSION,
+    )
     previous: str | None = setting(
         None,
         "earlier output of ragbeam embed: take the vectors of unchanged passages",
         metavar="DIR",
     )
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
+
+    @property
+    def changes(self) -> EncoderChanges:
+        """What is asked of the encoder beside what its files say."""
+        return EncoderChanges(self.passage_prefix, self.dimensions)

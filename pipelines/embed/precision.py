@@ -198,6 +198,7 @@ def measure(
                 max_tokens=options.max_tokens,
                 dtype=dtype,
                 linears=linears,
+                changes=options.changes,
             )
             try:
                 budget = options.workers.batch_tokens

@@ -29,7 +29,7 @@ from rag_ops.storage.manifests import check_unchanged, find_manifest, read_manif
 from rag_ops.storage.rows import read_corpus_rows, vector_batches
 from rag_ops.storage.stages import StageOutput, config_differences, finished_shards, is_finished, write_shard
 from rag_ops.storage.verify import check_digests
-from schemas.layout import INDEX, TRAINED
+from schemas.layout import CHANGED, INDEX, TRAINED
 from schemas.manifest import Manifest
 
 PROCESS_BYTES = 500e6  # vectors for which a process pays: a core adds them to an IVF index in some 10 s
@@ -129,6 +129,7 @@ def run(options: IndexOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             **recall,
             **{key: source.info[key] for key in ("encoder", "encoder_digest", "pooling", "normalize", "dtype")},
             "contexts": source.info.get("contexts", defaults.TITLE),
+            **{key: source.info[key] for key in ("prompt", *CHANGED) if key in source.info},
         }
         passages_url = store.resolve_url(source.inputs["passages"], options.embeddings)
         return job.finish(

@@ -32,7 +32,7 @@ from pipelines.transforms.work import Work
 from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import check_question_files, expand_question_files, read_questions
-from rag_ops.retrieval.corpus import Corpus, check_question_encoder, open_corpus
+from rag_ops.retrieval.corpus import Corpus, check_question_encoder, open_corpus, prefix_config
 from rag_ops.retrieval.kinds import kind_of
 from rag_ops.retrieval.trec import write_run
 from rag_ops.storage import store
@@ -201,7 +201,7 @@ def _config(options: SearchOptions, beam_arguments: Sequence[str], corpus: Corpu
     launch.check_device(beam_arguments, options.workers.device)
     check_question_files(options.questions, options.reading)
     directory = checkpoints.find_model(options.encoder)
-    check_question_encoder(directory, corpus.index.info)
+    check_question_encoder(directory, corpus.index.info, options.query_prefix)
     decisive = ("n_docs", "block_questions", "num_shards", "rescore", "compute_dtype")
     return {
         "questions": [store.name_of(url) for url in expand_question_files(options.questions)],
@@ -209,5 +209,6 @@ def _config(options: SearchOptions, beam_arguments: Sequence[str], corpus: Corpu
         "encoder_digest": checkpoints.model_digest(directory),
         "index_digest": corpus.index.digest,
         **{field: getattr(options, field) for field in decisive},
+        **prefix_config(directory, options.query_prefix),
         **options.search.config(corpus.index.info.get("search", {})),
     }

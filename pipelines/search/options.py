@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from pipelines.console.options import StageOptions, num_shards_setting
+from pipelines.console.options import StageOptions, num_shards_setting, query_prefix_setting
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops import defaults
 from rag_ops.errors import InputError
@@ -23,6 +23,7 @@ class SearchOptions(StageOptions):
 
     questions: Sequence[str] = setting(..., "question files or globs", group="questions", metavar="URL")
     reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
+    query_prefix: str | None = query_prefix_setting()
     index: str | None = setting(None, "output of ragbeam index", metavar="DIR")
     question_encoder: str | None = setting(
         None, "encoder of questions that belongs to --index: directory, URL or hub id", metavar="MODEL"

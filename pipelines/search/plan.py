@@ -10,7 +10,7 @@ from pipelines.transforms.index_search import IndexSearch
 from pipelines.transforms.inference import ModelSettings
 from pipelines.transforms.work import Work
 from rag_ops.questions import blocks
-from rag_ops.retrieval.corpus import Corpus
+from rag_ops.retrieval.corpus import Corpus, question_changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Plan:
     @property
     def encoder(self) -> ModelSettings:
         """The settings by which a worker encodes questions."""
-        return ModelSettings(self.options.encoder, self.options.workers, dtype=self.question_dtype)
+        changes = question_changes(self.corpus.index.info, self.options.query_prefix)
+        return ModelSettings(self.options.encoder, self.options.workers, dtype=self.question_dtype, changes=changes)
 
     @property
     def block_numbers(self) -> list[int]:

@@ -20,6 +20,7 @@ from apache_beam.ml.inference.base import ModelHandler
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.generation.settings import GenerationSettings
+from rag_ops.models.sentence_encoders import UNCHANGED, EncoderChanges
 from rag_ops.questions.failures import NOT_ENCODED
 
 logger = logging.getLogger("ragbeam")
@@ -81,6 +82,7 @@ class ModelSettings:
         max_tokens: longest input; None for the model's own limit.
         dtype: dtype of the arithmetic; "auto" is bfloat16 on a GPU, float32 on a CPU and for questions' vectors.
         quantised: URL of an encoder's int8 model, which "int8" needs.
+        changes: prefix and dimensions that are asked of an encoder.
     """
 
     name: str
@@ -88,6 +90,7 @@ class ModelSettings:
     max_tokens: int | None = None
     dtype: str = "auto"
     quantised: str | None = None
+    changes: EncoderChanges = UNCHANGED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +152,7 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
             max_tokens=settings.max_tokens,
             dtype=settings.dtype,
             linears=linears,
+            changes=settings.changes,
         )
 
     def work(self, unit: TextUnit, model: Any, counters: StepCounters) -> VectorUnit:

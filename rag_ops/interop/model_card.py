@@ -31,9 +31,17 @@ from transformers.models.rag.retrieval_rag import CustomHFIndex, Index, LegacyIn
 
 from rag_ops.errors import InputError
 from rag_ops.generation.contexts import ContextFormat, encode_contexts
-from rag_ops.models import checkpoints
+from rag_ops.models import checkpoints, dense_head
 from rag_ops.models.encoder import pool
-from rag_ops.models.loading import check_size, load_encoder_tokenizer, load_part, longest_input, rag_tokenizer, whole
+from rag_ops.models.loading import (
+    attach_dense,
+    check_size,
+    load_encoder_tokenizer,
+    load_part,
+    longest_input,
+    rag_tokenizer,
+    whole,
+)
 from rag_ops.models.prompting import PROMPT_IDS, QuestionPrompt, encoder_note
 from rag_ops.models.sentence_encoders import EncoderConfig
 from rag_ops.models.weights import REPORTED
@@ -118,10 +126,20 @@ class RagbeamIndex(Index):
 
     Args:
         url: output directory of `ragbeam index`.
+
+    Raises:
+        InputError: there is none, or its vectors are cut to --dimensions, which a model of transformers does not do.
     """
 
     def __init__(self, url: str):
         self.passages = PassageIndex(url)
+        if whole := self.passages.manifest.info.get("encoder_dimension"):
+            raise InputError(
+                "the index has the first dimensions of vectors alone, and this model gives whole ones",
+                value=f"{self.passages.dimension} of {whole}, in {url}",
+                expected=f"an index of vectors of {whole} numbers",
+                remedy="embed without --dimensions, or answer with ragbeam answer, which cuts the questions' vectors",
+            )
         self._initialized = False
 
     def init_index(self) -> None:
@@ -269,8 +287,11 @@ class RagTokenForGeneration(transformers.RagTokenForGeneration):
                 " ".join(trained_as),
             )
         ours = getattr(self.config, checkpoints.OUR_KEY, None) or {}
-        if encoding := ours.get("question_encoder"):
-            hook_questions(self.rag.question_encoder, EncoderConfig.from_dict(encoding), ours.get(PROMPT_IDS))
+        if ours.get("question_encoder"):
+            encoder, encoding = self.rag.question_encoder, EncoderConfig.from_dict(ours["question_encoder"])
+            if encoding.dense and dense_head.of(encoder) is None:
+                dense_head.attach(encoder, dense_head.made(encoding.dense))  # to be filled from the model's files
+            hook_questions(encoder, encoding, ours.get(PROMPT_IDS))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *inputs: Any, **kwargs: Any) -> Any:
@@ -326,6 +347,8 @@ class RagTokenForGeneration(transformers.RagTokenForGeneration):
             made.config.retrieval_vector_size = checkpoints.dimension(directory)
             ours = encoder_note(encoding, load_encoder_tokenizer(directory) if encoding.prompt else None)
             setattr(made.config, checkpoints.OUR_KEY, ours)
+            if encoding.dense and dense_head.of(made.rag.question_encoder) is None:
+                attach_dense(made.rag.question_encoder, directory)
             hook_questions(made.rag.question_encoder, encoding, ours.get(PROMPT_IDS))
         return made
 
@@ -374,8 +397,10 @@ class _Hooks:
         ids, mask = prompt.insert(*_ids_and_mask(positional, named), limit)
         return (), {**named, "input_ids": ids, "attention_mask": mask}
 
-    def pool(self, _module: Any, positional: Any, named: Any, output: Any) -> DPRQuestionEncoderOutput:
-        return DPRQuestionEncoderOutput(pooler_output=pool(output, _ids_and_mask(positional, named)[1], self.encoding))
+    def pool(self, module: Any, positional: Any, named: Any, output: Any) -> DPRQuestionEncoderOutput:
+        return DPRQuestionEncoderOutput(
+            pooler_output=pool(output, _ids_and_mask(positional, named)[1], self.encoding, dense_head.of(module))
+        )
 
 
 def _columns(passages: Sequence[Passage]) -> dict[str, list[str]]:

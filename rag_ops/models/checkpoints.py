@@ -20,7 +20,14 @@ from typing import Any
 from rag_ops import machine
 from rag_ops.errors import InputError
 from rag_ops.models import dpr_checkpoints
-from rag_ops.models.sentence_encoders import EncoderConfig, is_sentence_encoder, read_encoder_config, transformer_folder
+from rag_ops.models.sentence_encoders import (
+    UNCHANGED,
+    EncoderChanges,
+    EncoderConfig,
+    is_sentence_encoder,
+    read_encoder_config,
+    transformer_folder,
+)
 from rag_ops.redaction import public_url
 from rag_ops.storage import store
 from schemas.layout import MAX_DIMENSION
@@ -133,16 +140,23 @@ def read_config(directory: str) -> dict[str, Any]:
     return config
 
 
-def encoder_config(directory: str, role: str = "context") -> EncoderConfig:
+def encoder_config(directory: str, role: str = "context", changes: EncoderChanges = UNCHANGED) -> EncoderConfig:
     """The pooling, longest input and prompt of the encoder in a local directory, as its files give them.
 
     Args:
         directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model (its question encoder).
         role: "context" or "question"; the side of a DPR checkpoint that is wanted.
+        changes: prefix and dimensions that a run asks for.
 
     Raises:
-        InputError: a DPR checkpoint of the other side, or a model whose files don't name the pooling.
+        InputError: a DPR checkpoint of the other side, a model whose files don't name the pooling, or more dimensions
+            than it gives.
     """
+    found = _encoder_config(directory, role, changes)
+    return found if changes == UNCHANGED else changes.of(found, _width(directory))
+
+
+def _encoder_config(directory: str, role: str, changes: EncoderChanges) -> EncoderConfig:
     config = read_config(directory)
     if config["model_type"] == "dpr":
         wanted = {"context": "DPRContextEncoder", "question": "DPRQuestionEncoder"}[role]
@@ -162,7 +176,7 @@ def encoder_config(directory: str, role: str = "context") -> EncoderConfig:
     if config["model_type"] == "dpr":
         return EncoderConfig("pooler", False, config.get("max_position_embeddings", 512), True)
     if is_sentence_encoder(directory):
-        return read_encoder_config(directory, config, role)
+        return read_encoder_config(directory, config, role, changes)
     raise InputError(
         "the encoder's files don't tell how its vectors are pooled",
         value=f"{directory} (model_type {config['model_type']})",
@@ -205,6 +219,17 @@ def dimension(directory: str) -> int:
     Raises:
         InputError: config.json gives none.
     """
+    config, width = read_config(directory), _width(directory)
+    if config["model_type"] == "rag":
+        ours = config.get(OUR_KEY, {}).get("question_encoder")
+        return EncoderConfig.from_dict(ours).dimension(width) if ours else width
+    if config["model_type"] != "dpr" and is_sentence_encoder(directory):
+        return read_encoder_config(directory, config, "question").dimension(width)
+    return width
+
+
+def _width(directory: str) -> int:
+    """Numbers of a token's state, or of DPR's pooled output, in the encoder of a local directory."""
     config = read_config(directory)
     config = config.get("question_encoder", config) if config["model_type"] == "rag" else config
     return number_in(config, ("projection_dim", "hidden_size"), MAX_DIMENSION, directory)

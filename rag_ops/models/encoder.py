@@ -35,10 +35,11 @@ from rag_ops.compute.devices import pick_device, pick_dtype, torch_threads
 from rag_ops.compute.packed_linear import pack_linears
 from rag_ops.defaults import ENCODER_BATCH_ROWS, ENCODER_BATCH_TOKENS
 from rag_ops.errors import JobError
+from rag_ops.models import dense_head
 from rag_ops.models.bert_layers import Linear, Place, pack_layers
 from rag_ops.models.checkpoints import encoder_config
 from rag_ops.models.loading import load_encoder, load_encoder_tokenizer, longest_input
-from rag_ops.models.sentence_encoders import EncoderConfig
+from rag_ops.models.sentence_encoders import UNCHANGED, EncoderChanges, EncoderConfig
 
 logger = logging.getLogger(__name__)
 # Rows tokenised together, and how many times that: bounds memory. Few together, for each lot holds the interpreter for
@@ -84,12 +85,14 @@ class Encoder:
     """A loaded encoder.
 
     Attributes:
-        config: pooling, normalisation, longest input.
+        config: pooling, normalisation, longest input, prefix.
         dimension: numbers of a vector.
     """
 
     def __init__(self, model: Any, tokenizer: Any, config: EncoderConfig, device: str, threads: int):
         self.config = config
+        head = dense_head.take(model)  # neither packed nor cast
+        self._head = None if head is None else head.to(device).eval()
         self._model = model.to(device).eval()
         if device != "cpu":
             never_look_at_masks(self._model)
@@ -104,7 +107,7 @@ class Encoder:
         self._most_rows = ENCODER_BATCH_ROWS[device]
         self._queued = 2 * self._at_once if device == "cpu" else 1 + BATCHES_AHEAD
         self._workers = ThreadPoolExecutor(self._at_once, initializer=torch.set_num_threads, initargs=(1,))
-        self.dimension = int(getattr(model.config, "projection_dim", 0) or model.config.hidden_size)
+        self.dimension = config.dimension(int(getattr(model.config, "projection_dim", 0) or model.config.hidden_size))
 
     @classmethod
     def load(
@@ -117,6 +120,7 @@ class Encoder:
         max_tokens: int | None = None,
         dtype: str = "auto",
         linears: Mapping[Place, Linear] | None = None,
+        changes: EncoderChanges = UNCHANGED,
     ) -> Encoder:
         """Loads the encoder in a local directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model.
 
@@ -129,12 +133,13 @@ class Encoder:
             dtype: "float32", "bfloat16" or "float16", of the weights and the arithmetic; "int8" is bfloat16 but for
                 `linears`; "auto" is bfloat16 for passages on a GPU, else float32.
             linears: what computes some of the matrices, for int8: see `quantisation`.
+            changes: a prefix in place of the model's prompt, and the number of dimensions that are kept.
 
         Raises:
-            InputError: not an encoder, or the wrong side of a DPR pair.
+            InputError: not an encoder, the wrong side of a DPR pair, or one that gives fewer dimensions.
             JobError: the device is absent, or the processor has no instructions for the dtype.
         """
-        config, device = encoder_config(directory, role), pick_device(device)
+        config, device = encoder_config(directory, role, changes), pick_device(device)
         if device == "cpu":
             processor.check(dtype)
         elif dtype == "int8":
@@ -143,7 +148,8 @@ class Encoder:
         if device == "cpu" and dtype in processor.INSTRUCTIONS:
             model = load_encoder(directory, role)
             if not pack_layers(model, linears or {}):
-                model = model.to(torch.bfloat16)
+                head = dense_head.take(model)
+                dense_head.attach(model.to(torch.bfloat16), head)
         else:
             model = load_encoder(directory, role, pick_dtype(dtype, device if role == "context" else "cpu"))
         limits = config.max_tokens, longest_input(model, config.max_tokens), max_tokens or config.max_tokens
@@ -337,7 +343,7 @@ class Encoder:
         with torch.inference_mode():
             given = self._inputs(batch, shape)
             inputs = {name: tensor.to(self._device, non_blocking=True) for name, tensor in given.items()}
-            pooled = pool(self._model(**inputs), inputs["attention_mask"], self.config)[: len(batch)]
+            pooled = pool(self._model(**inputs), inputs["attention_mask"], self.config, self._head)[: len(batch)]
             return self._host(pooled.shape, torch.float32).copy_(pooled, non_blocking=True).numpy()
 
     def _inputs(self, batch: Sequence[Tokens], shape: tuple[int, int]) -> dict[str, torch.Tensor]:
@@ -362,13 +368,16 @@ class Encoder:
         return torch.empty(shape, dtype=dtype, pin_memory=self._device == "cuda")
 
 
-def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor:
-    """One vector a text from an encoder's output.
+def pool(
+    output: Any, mask: torch.Tensor, config: EncoderConfig, head: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> torch.Tensor:
+    """One vector a text from an encoder's output: pooled, through Dense modules, cut to its dimensions, normalised.
 
     Args:
         output: a transformers model output.
         mask: 1 for tokens, 0 for padding, (rows, tokens).
-        config: pooling and normalisation.
+        config: pooling, dimensions and normalisation.
+        head: the encoder's Dense modules, float32; None if it has none.
 
     Returns:
         float32 (rows, dimension), also of a model in lower precision.
@@ -377,6 +386,10 @@ def pool(output: Any, mask: torch.Tensor, config: EncoderConfig) -> torch.Tensor
         vectors = output.pooler_output.float()
     else:
         vectors = _pool_states(output.last_hidden_state.float(), mask, config.pooling)
+    if head is not None:
+        vectors = head(vectors)
+    if config.dimensions is not None:
+        vectors = vectors[:, : config.dimensions]
     return torch.nn.functional.normalize(vectors, dim=-1) if config.normalize else vectors
 
 

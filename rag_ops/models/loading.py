@@ -31,7 +31,8 @@ from transformers import (
 
 from rag_ops import machine
 from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError
-from rag_ops.models import checkpoints, weights
+from rag_ops.models import checkpoints, dense_head, weights
+from rag_ops.models.sentence_encoders import EncoderConfig
 
 OWN_CLASSES: dict[str, Any] = {"trust_remote_code": False}  # given to whatever of transformers would take a directory's
 MAX_REASON_CHARS = 160
@@ -114,6 +115,8 @@ def load_generator(directory: str) -> Any:
 def load_encoder(directory: str, role: str, dtype: torch.dtype = torch.float32) -> Any:
     """The bare encoder model of a local directory; of a RAG model its question encoder alone.
 
+    Its Dense modules, if it has any, are part of it (`dense_head`), in float32.
+
     Args:
         directory: a DPR checkpoint, a sentence-transformers directory, or a RAG model.
         role: "context" or "question"; the side of a DPR checkpoint.
@@ -124,16 +127,35 @@ def load_encoder(directory: str, role: str, dtype: torch.dtype = torch.float32) 
     """
     folder, model_type = checkpoints.weights_directory(directory), checkpoints.read_config(directory)["model_type"]
     _refuse_adapter(folder)
+    found: Any
     with loading("the encoder", directory):
         if model_type == "rag":
-            return _question_encoder_of_rag(directory).to(dtype)
+            found = _question_encoder_of_rag(directory)
+            head = dense_head.take(found)
+            dense_head.attach(found.to(dtype), head)
+            return found
         check_size("the encoder", folder, dtype)
         if model_type == "dpr":
             kind = DPRContextEncoder if role == "context" else DPRQuestionEncoder
-            found: Any = kind.from_pretrained(folder, dtype=dtype, **weights.REPORTED)
+            found = kind.from_pretrained(folder, dtype=dtype, **weights.REPORTED)
         else:
             found = AutoModel.from_pretrained(folder, dtype=dtype, **weights.REPORTED, **OWN_CLASSES)
-        return whole("the encoder", folder, found)
+        encoder = whole("the encoder", folder, found)
+        if model_type != "dpr":
+            attach_dense(encoder, directory)
+        return encoder
+
+
+def attach_dense(encoder: Any, directory: str) -> None:
+    """Makes the Dense modules of a sentence-transformers directory part of its model; other models have none.
+
+    Raises:
+        InputError: their weights cannot be loaded.
+    """
+    if checkpoints.is_sentence_encoder(directory):
+        config = checkpoints.encoder_config(directory, "question")
+        with loading("the encoder's Dense modules", directory):
+            dense_head.attach(encoder, dense_head.read(directory, config.dense) if config.dense else None)
 
 
 def load_part(side: str, directory: str, options: Mapping[str, Any]) -> Any:
@@ -240,6 +262,11 @@ def _question_encoder_of_rag(directory: str) -> Any:
     check_size("the RAG model", directory)
     model = _made(AutoModel, AutoConfig.from_pretrained(directory, **OWN_CLASSES).question_encoder)
     state = _read_weights(directory, RAG_ENCODER_PREFIX)
+    ours = checkpoints.read_config(directory).get(checkpoints.OUR_KEY, {}).get("question_encoder")
+    if ours and (layers := EncoderConfig.from_dict(ours).dense):
+        prefix = dense_head.HEAD + "."
+        of_head = {name.removeprefix(prefix): one for name, one in state.items() if name.startswith(prefix)}
+        dense_head.attach(model, dense_head.filled(layers, of_head, directory))
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     wrong = [(name, one.shape, shapes[name]) for name, one in state.items() if one.shape != shapes.get(name, one.shape)]
     others = {name: tensor for name, tensor in state.items() if tensor.shape == shapes.get(name, tensor.shape)}

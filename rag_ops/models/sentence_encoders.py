@@ -1,7 +1,7 @@
 """Reads how a sentence-transformers directory makes its vectors, as that library (6.2) reads it.
 
-A directory names its modules in `modules.json`: a Transformer, a Pooling and perhaps a Normalize, each with the folder
-that holds its settings. The layouts that the library has written differ in three ways, and all are read:
+A directory names its modules in `modules.json`: a Transformer, a Pooling, perhaps some Dense and a Normalize, each with
+the folder that holds its settings. The layouts that the library has written differ in three ways, and all are read:
 
 - The Transformer's files lie in the directory itself, or in `0_Transformer/` as up to version 2.
 - `1_Pooling/config.json` has one switch for each pooling, or since 5.4 a `pooling_mode`.
@@ -17,11 +17,13 @@ import functools
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rag_ops.errors import InputError
+from rag_ops.models.dense_layers import DenseLayer, dimension_after
 
 logger = logging.getLogger("ragbeam")
 MODULES = "modules.json"
@@ -45,7 +47,8 @@ _KNOWN_SETTINGS = {
     "max_seq_length", "do_lower_case", "query_length", "document_length", "transformer_task", "modality_config",
     "module_output_name", "unpad_inputs",
 }  # fmt: skip
-_KINDS = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
+_KINDS = re.compile(r"Transformer Pooling( Dense)*( Normalize)?")
+_KNOWN_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
 _ROLE_PROMPT = {"context": "document", "question": "query"}  # encode_document's and encode_query's
 
 
@@ -62,6 +65,8 @@ class EncoderConfig:
         zero_token_types: whether the segment ids are all 0, as DPR's encoders were trained, also for title and text.
         prompt: text put before the text, or before the title of a passage.
         lower_case: whether the tokenizer is made to lower-case its input.
+        dense: modules that the pooled vector goes through.
+        dimensions: the first numbers of a vector that are kept, before it is scaled (Matryoshka); None for all.
     """
 
     pooling: str
@@ -70,18 +75,33 @@ class EncoderConfig:
     zero_token_types: bool
     prompt: str = ""
     lower_case: bool = False
+    dense: tuple[DenseLayer, ...] = ()
+    dimensions: int | None = None
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
             raise InputError("unknown pooling", value=self.pooling, expected=" or ".join(POOLINGS))
 
+    def dimension(self, width: int) -> int:
+        """The numbers of a vector.
+
+        Args:
+            width: numbers of a token's state, or of DPR's pooled output.
+
+        Raises:
+            InputError: the Dense modules take vectors of another size.
+        """
+        whole = dimension_after(self.dense, width)
+        return whole if self.dimensions is None else min(self.dimensions, whole)
+
     def as_dict(self) -> dict[str, Any]:
-        """The attributes, for JSON; prompt and lower_case only if they are set, so records without them stay equal."""
-        return {
+        """The attributes, for JSON; those from `prompt` on only if they are set, so records without them stay equal."""
+        found = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.default is dataclasses.MISSING or getattr(self, field.name) != field.default
         }
+        return found if not self.dense else {**found, "dense": [dataclasses.asdict(layer) for layer in self.dense]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EncoderConfig:
@@ -99,9 +119,45 @@ class EncoderConfig:
                 remedy="use the version of ragbeam that composed it",
             )
         try:
-            return cls(**values)
+            layers = tuple(DenseLayer(**layer) for layer in values.get("dense", ()))
+            return cls(**{**values, **({"dense": layers} if layers else {})})
         except TypeError as error:
             raise InputError(f"a model's note on its encoder is incomplete ({error})", value=dict(values)) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderChanges:
+    """What a run asks of an encoder beside what its files say.
+
+    Attributes:
+        prefix: text before each text in place of the model's own prompt, "" for none; None leaves the model's.
+        dimensions: the first numbers of a vector that are kept; None for all that the model gives.
+    """
+
+    prefix: str | None = None
+    dimensions: int | None = None
+
+    def of(self, config: EncoderConfig, width: int) -> EncoderConfig:
+        """The settings of an encoder, changed. As many dimensions as the model gives are no change.
+
+        Args:
+            config: settings by the model's files.
+            width: see `EncoderConfig.dimension`.
+
+        Raises:
+            InputError: the model gives fewer dimensions.
+        """
+        own, wanted = config.dimension(width), self.dimensions
+        if wanted is not None and not 0 < wanted <= own:
+            raise InputError("--dimensions is more than the encoder gives", value=wanted, expected=f"1 to {own}")
+        return dataclasses.replace(
+            config,
+            prompt=config.prompt if self.prefix is None else self.prefix,
+            dimensions=config.dimensions if wanted in (None, own) else wanted,
+        )
+
+
+UNCHANGED = EncoderChanges()
 
 
 def is_sentence_encoder(directory: str) -> bool:
@@ -121,31 +177,39 @@ def transformer_folder(directory: str) -> str:
     return modules[0]["path"] if modules and _kind(modules[0]) == "Transformer" else ""
 
 
-def read_encoder_config(directory: str, model: Mapping[str, Any], role: str) -> EncoderConfig:
+def dense_folders(directory: str) -> list[str]:
+    """The folders of the Dense modules in a sentence-transformers directory, in their order."""
+    return [module["path"] for module in _modules(directory) if _kind(module) == "Dense"]
+
+
+def read_encoder_config(
+    directory: str, model: Mapping[str, Any], role: str, changes: EncoderChanges = UNCHANGED
+) -> EncoderConfig:
     """The pooling, longest input and prompt of the encoder in a sentence-transformers directory.
 
     Args:
         directory: local; has `modules.json`.
         model: config.json of its Transformer.
         role: "context" for what `encode_document` does, "question" for `encode_query`.
+        changes: of these the prefix, which a pooling may not go with; `EncoderChanges.of` makes them.
 
     Raises:
         InputError: a file cannot be read, or a setting is one that ragbeam does not have.
     """
     try:
-        return _read_encoder_config(directory, model, role)
+        return _read_encoder_config(directory, model, role, changes)
     except (AttributeError, TypeError, ValueError) as error:  # a number where an object should be, and the like
         raise InputError(
             f"the encoder's files are not as sentence-transformers writes them ({error})", value=directory
         ) from error
 
 
-def _read_encoder_config(directory: str, model: Mapping[str, Any], role: str) -> EncoderConfig:
+def _read_encoder_config(directory: str, model: Mapping[str, Any], role: str, changes: EncoderChanges) -> EncoderConfig:
     modules = _modules(directory)
     kinds = [_kind(module) for module in modules]
-    if kinds not in _KINDS:
-        strange = next((kind for kind in kinds if kind not in _KINDS[-1]), " ".join(kinds))
-        _refuse(directory, "modules", strange, "Transformer, Pooling and perhaps Normalize")
+    if not _KINDS.fullmatch(" ".join(kinds)):
+        strange = next((kind for kind in kinds if kind not in _KNOWN_KINDS), " ".join(kinds))
+        _refuse(directory, "modules", strange, "Transformer, Pooling, perhaps Dense, and perhaps Normalize")
     if model.get("is_encoder_decoder"):
         _refuse(directory, "is_encoder_decoder", True, "a model of an encoder alone")
     library = _read_optional(os.path.join(directory, "config_sentence_transformers.json"))
@@ -154,19 +218,25 @@ def _read_encoder_config(directory: str, model: Mapping[str, Any], role: str) ->
     prompt = _prompt(library.get("prompts") or {}, role, directory)
     folder = os.path.join(directory, modules[0]["path"])
     settings = _transformer_settings(folder)
-    if len(modules) == 3:
-        normalize = os.path.join(directory, modules[2]["path"])
+    if kinds[-1] == "Normalize":
+        normalize = os.path.join(directory, modules[-1]["path"])
         values = _read_optional(os.path.join(normalize, "config.json"))
         for name in ("module_input_name", "module_output_name"):
             if values.get(name, "sentence_embedding") != "sentence_embedding":
                 _refuse(normalize, name, values[name], "sentence_embedding")
+    dense = [os.path.join(directory, path) for path in dense_folders(directory)]
+    dimensions = library.get("truncate_dim")
+    if dimensions is not None and (not isinstance(dimensions, int) or isinstance(dimensions, bool) or dimensions < 1):
+        _refuse(directory, "truncate_dim", dimensions, "a positive number")
     return EncoderConfig(
-        _pooling(os.path.join(directory, modules[1]["path"]), prompt),
-        len(modules) == 3,
+        _pooling(os.path.join(directory, modules[1]["path"]), prompt if changes.prefix is None else changes.prefix),
+        kinds[-1] == "Normalize",
         _max_tokens(folder, settings, model, role),
         False,
         prompt,
         bool(settings.get("do_lower_case")),
+        tuple(DenseLayer.of(_read_optional(os.path.join(path, "config.json")), path) for path in dense),
+        dimensions,
     )
 
 

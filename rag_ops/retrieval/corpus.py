@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rag_ops.errors import InputError
 from rag_ops.models import checkpoints
+from rag_ops.models.sentence_encoders import EncoderChanges, EncoderConfig
 from rag_ops.storage import store, verify
 from rag_ops.storage.manifests import check_embeddings, check_passages, check_unchanged, find_manifest, read_manifest
 from schemas.manifest import Manifest
@@ -94,24 +95,89 @@ def _check_readable(stage: str, url: str) -> None:
     )
 
 
-def check_question_encoder(directory: str, made_with: Mapping[str, Any]) -> None:
+def question_changes(made_with: Mapping[str, Any], query_prefix: str | None = None) -> EncoderChanges:
+    """What the passages' vectors, and --query_prefix, ask of the encoder of their questions.
+
+    Args:
+        made_with: `info` of the manifest of the embeddings or the index; if it says that vectors were cut to their
+            first dimensions (`encoder_dimension`), questions' are cut likewise.
+        query_prefix: text before each question, "" for none; None for the model's own prompt.
+    """
+    cut = "encoder_dimension" in made_with
+    return EncoderChanges(query_prefix, int(made_with["dimension"]) if cut else None)
+
+
+def prefix_config(directory: str, query_prefix: str | None) -> dict[str, str]:
+    """What --query_prefix adds to a configuration: nothing if it is the prompt that the model's digest stands for.
+
+    Args:
+        directory: local; an encoder of questions or a RAG model.
+        query_prefix: see `question_changes`.
+    """
+    if query_prefix is None or query_prefix == checkpoints.encoder_config(directory, "question").prompt:
+        return {}
+    return {"query_prefix": query_prefix}
+
+
+def check_question_encoder(
+    directory: str, made_with: Mapping[str, Any], query_prefix: str | None = None
+) -> EncoderConfig:
     """Checks, from configuration files alone, that an encoder of questions goes with the passages' vectors.
 
     Args:
         directory: local; an encoder or a RAG model.
-        made_with: facts about the passages' encoder: encoder, encoder_digest, dimension, normalize, pooling.
+        made_with: `info` of the manifest of the embeddings or the index.
+        query_prefix: see `question_changes`.
+
+    Returns:
+        How questions are encoded.
 
     Raises:
-        InputError: it differs in one of these.
+        InputError: it differs in dimension, normalisation, pooling or the digest of the passages' encoder; or passages
+            had a prefix that their model does not name, and neither model nor `query_prefix` says what stands before a
+            question.
     """
     encoder = checkpoints.encoder_config(directory, "question")
     checks: list[tuple[str, Any, Any]] = [
-        ("dimension", checkpoints.dimension(directory), made_with["dimension"]),
+        ("dimension", checkpoints.dimension(directory), made_with.get("encoder_dimension", made_with["dimension"])),
         ("normalisation", encoder.normalize, made_with["normalize"]),
         ("pooling", encoder.pooling, made_with["pooling"]),
     ]
     if (digest := checkpoints.context_digest(directory)) is not None:
         checks.append(("context encoder's digest", digest, made_with["encoder_digest"]))
+    _check_same(checks, made_with)
+    changed = checkpoints.encoder_config(directory, "question", question_changes(made_with, query_prefix))
+    if query_prefix is None and not encoder.prompt and made_with.get("passage_prefix"):
+        raise InputError(
+            "the passages were encoded behind a prefix, and nothing says what stands before a question",
+            value=f"--passage_prefix {made_with['passage_prefix']!r}",
+            expected="the prefix that the encoder was trained with",
+            remedy="give --query_prefix TEXT ('' for none), or register it as prompt \"query\" of the encoder",
+        )
+    return changed
+
+
+def check_model(name: str, made_with: Mapping[str, Any], query_prefix: str | None = None) -> str:
+    """Checks, from configuration files alone, that a RAG model's question encoder goes with the passages' vectors.
+
+    Args:
+        name: directory, URL or hub id of the RAG model.
+        made_with: `info` of the manifest of the embeddings or the index.
+        query_prefix: see `question_changes`.
+
+    Returns:
+        The model's digest.
+
+    Raises:
+        InputError: no RAG-Token model, or its question encoder differs; see `check_question_encoder`.
+    """
+    directory = checkpoints.find_model(name)
+    checkpoints.check_rag_token(directory, name)
+    check_question_encoder(directory, made_with, query_prefix)
+    return checkpoints.model_digest(directory)
+
+
+def _check_same(checks: Iterable[tuple[str, Any, Any]], made_with: Mapping[str, Any]) -> None:
     for what, found, expected in checks:
         if found != expected:
             raise InputError(
@@ -120,22 +186,3 @@ def check_question_encoder(directory: str, made_with: Mapping[str, Any]) -> None
                 expected=f"{expected}, as {made_with['encoder']} made the vectors",
                 remedy="embed with the encoder that belongs to the model, or use a model that belongs to the vectors",
             )
-
-
-def check_model(name: str, made_with: Mapping[str, Any]) -> str:
-    """Checks, from configuration files alone, that a RAG model's question encoder goes with the passages' vectors.
-
-    Args:
-        name: directory, URL or hub id of the RAG model.
-        made_with: see `check_question_encoder`.
-
-    Returns:
-        The model's digest.
-
-    Raises:
-        InputError: no RAG-Token model, or its question encoder differs.
-    """
-    directory = checkpoints.find_model(name)
-    checkpoints.check_rag_token(directory, name)
-    check_question_encoder(directory, made_with)
-    return checkpoints.model_digest(directory)

@@ -13,13 +13,15 @@ import transformers
 from tokenizers import ByteLevelBPETokenizer
 
 from rag_ops.errors import InputError
+from rag_ops.interop.model_card import RagbeamIndex
 from rag_ops.models import checkpoints, prompting
 from rag_ops.models.compose import compose
+from rag_ops.models.dense_layers import DenseLayer
 from rag_ops.models.encoder import Encoder
-from rag_ops.models.sentence_encoders import EncoderConfig
+from rag_ops.models.sentence_encoders import EncoderChanges, EncoderConfig
 from rag_ops.storage.manifests import read_manifest
 from tests.conftest import LETTERS, WORDS, make_sentence_encoder
-from tests.pipelines.workspace import ragbeam, write_articles
+from tests.pipelines.workspace import fails, ragbeam, write_articles
 
 PASSAGES = [("The Moon", "Ice is on the MOON"), ("River", "the river " * 40), ("", "War"), ("King of Ice", "")]
 QUESTIONS = ["Who was the King", "what is ice", "how many moons " * 30, ""]
@@ -56,15 +58,24 @@ def byte_tokenizer(directory: Path):
     return transformers.AutoTokenizer.from_pretrained(directory, model_max_length=32)
 
 
-def saved_by_the_library(directory: Path, model, tokenizer, *, pooling="mean", normalize=True, **options) -> None:
-    """Writes a directory by sentence-transformers' own `save`."""
+def saved_by_the_library(
+    directory: Path, model, tokenizer, *, pooling="mean", normalize=True, dense=(), **options
+) -> None:
+    """Writes a directory by sentence-transformers' own `save`; `dense` are sizes and activations of Dense modules."""
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     plain = directory.with_name("plain")
     model.save_pretrained(plain)
     tokenizer.save_pretrained(plain)
-    modules = [Transformer(str(plain)), Pooling(16, pooling_mode=pooling), *([Normalize()] if normalize else [])]
+    layers = [Dense(*sizes, activation_function=activation) for *sizes, activation in dense]
+    modules = [
+        Transformer(str(plain)),
+        Pooling(16, pooling_mode=pooling),
+        *layers,
+        *([Normalize()] if normalize else []),
+    ]
     SentenceTransformer(modules=modules, device="cpu", **options).save(str(directory))
 
 
@@ -166,10 +177,27 @@ def root_of_the_length(tmp_path, tokenizer, bert):
     write_json(tmp_path / "encoder" / "1_Pooling" / "config.json", {"pooling_mode_mean_sqrt_len_tokens": True})
 
 
+def dense(tmp_path, tokenizer, bert):
+    torch.manual_seed(13)
+    layers = [(16, 24, False, torch.nn.Identity()), (24, 12, True, torch.nn.Tanh())]
+    model = transformers.BertModel(transformers.BertConfig(**{**bert, "hidden_size": 16}))
+    saved_by_the_library(tmp_path / "encoder", model, tokenizer, dense=layers)
+    assert [layer.activation for layer in checkpoints.encoder_config(str(tmp_path / "encoder")).dense] == [
+        *("Identity", "Tanh")
+    ]
+
+
+def cut_by_the_model(tmp_path, tokenizer, bert):
+    torch.manual_seed(14)
+    model = transformers.BertModel(transformers.BertConfig(**{**bert, "hidden_size": 16}))
+    saved_by_the_library(tmp_path / "encoder", model, tokenizer, normalize=False, truncate_dim=10)
+    assert checkpoints.dimension(str(tmp_path / "encoder")) == 10
+
+
 LAYOUTS = [
     *(current, saved_today, limit_in_the_tokenizer, folders_of_version_1, lower_case_asked_for, prompts),
     *(a_prompt_that_the_library_leaves_out, lengths_by_side, roberta, mpnet, distilbert, qwen, weighted),
-    root_of_the_length,
+    *(root_of_the_length, dense, cut_by_the_model),
 ]
 
 
@@ -223,7 +251,9 @@ def test_a_passage_prompt_that_is_not_used_is_warned_of(tmp_path, tokenizer, tin
     assert "'passage'" in caplog.text
 
 
-@pytest.mark.parametrize("layout", [lower_case_asked_for, prompts, folders_of_version_1, roberta])
+@pytest.mark.parametrize(
+    "layout", [lower_case_asked_for, prompts, folders_of_version_1, roberta, dense, cut_by_the_model]
+)
 def test_a_composed_model_encodes_questions_as_the_library_does(
     layout, tmp_path, tokenizer, tiny_bert_config, tiny_bart
 ):
@@ -237,13 +267,65 @@ def test_a_composed_model_encodes_questions_as_the_library_does(
 
     made = RagTokenForGeneration.from_pretrained_question_encoder_generator(str(tmp_path / "encoder"), tiny_bart)
     loaded = RagTokenForGeneration.from_pretrained(tmp_path / "rag")
+    longest = checkpoints.encoder_config(str(tmp_path / "rag"), "question").max_tokens
     encoded = RagTokenizer.from_pretrained(tmp_path / "rag")(
-        QUESTIONS, padding=True, truncation=True, max_length=48, return_tensors="pt"
+        QUESTIONS, padding=True, truncation=True, max_length=longest, return_tensors="pt"
     )
     for model in (made.eval(), loaded.eval()):
         with torch.inference_mode():
             found = model.question_encoder(encoded["input_ids"], attention_mask=encoded["attention_mask"])[0].numpy()
         assert_same(found, expected)
+
+
+@pytest.mark.parametrize("layout", [prompts, dense])
+def test_a_prefix_and_dimensions_give_the_librarys_vectors(layout, tmp_path, tokenizer, tiny_bert_config):
+    layout(tmp_path, tokenizer, {**tiny_bert_config, "initializer_range": 0.5})
+    library = library_of(tmp_path / "encoder")
+    changes = EncoderChanges("war of the ", 7)
+    encoder = Encoder.load(str(tmp_path / "encoder"), role="context", changes=changes)
+    expected = library.encode(
+        PASSAGES, prompt="war of the ", truncate_dim=7, normalize_embeddings=encoder.config.normalize
+    )
+    titles, texts = map(list, zip(*PASSAGES, strict=True))
+    found = encoder.encode(titles, texts)[0]
+    assert found.shape == (4, 7) == (4, encoder.dimension)
+    assert_same(found, expected)
+    whole = library.encode(PASSAGES, normalize_embeddings=encoder.config.normalize)
+    assert np.abs(whole[:, :7] - found).max() > 0.01, "the prefix and the cut decide, or this could not fail"
+    own = checkpoints.dimension(str(tmp_path / "encoder"))
+    all_of_them = checkpoints.encoder_config(str(tmp_path / "encoder"), changes=EncoderChanges(None, own))
+    assert all_of_them == checkpoints.encoder_config(str(tmp_path / "encoder"))
+    with pytest.raises(InputError, match=f"--dimensions .*expected 1 to {own}"):
+        checkpoints.encoder_config(str(tmp_path / "encoder"), changes=EncoderChanges(None, own + 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"activation_function": "own_code.Swish"}, "own_code.Swish"),
+        ({"in_features": 17}, "(12, 17)"),
+        ({"out_features": 1 << 40}, "out_features 1099511627776"),
+        ({"out_features": None}, "out_features None"),
+        ({"out_features": 11}, "(2.weight: (12, 24))"),
+        ({"use_residual": True}, "use_residual"),
+        ({"module_input_name": "token_embeddings"}, "module_input_name"),
+    ],
+)
+def test_a_dense_module_that_cannot_be_applied_is_refused_in_one_line(
+    tmp_path, tokenizer, tiny_bert_config, change, names
+):
+    dense(tmp_path, tokenizer, tiny_bert_config)
+    path = tmp_path / "encoder" / "3_Dense" / "config.json"
+    values = json.loads(path.read_text())
+    write_json(path, {**values, **change})
+    with pytest.raises(InputError) as caught:
+        Encoder.load(str(tmp_path / "encoder"), role="context")
+    assert names in str(caught.value)
+    assert "\n" not in str(caught.value)
+    write_json(path, values)
+    (path.parent / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="no weights"):
+        Encoder.load(str(tmp_path / "encoder"), role="context")
 
 
 def test_a_prompt_that_joins_the_text_is_refused_where_there_are_token_ids_alone(
@@ -264,7 +346,9 @@ def test_a_record_without_the_new_settings_is_what_it_was(sentence_encoder):
     config = checkpoints.encoder_config(sentence_encoder)
     assert config.as_dict() == {"pooling": "mean", "normalize": True, "max_tokens": 48, "zero_token_types": False}
     with_prompt = EncoderConfig("cls", False, 12, False, prompt="query: ", lower_case=True)
-    assert EncoderConfig.from_dict(json.loads(json.dumps(with_prompt.as_dict()))) == with_prompt
+    with_layers = EncoderConfig("cls", False, 12, False, dense=(DenseLayer(8, 4), DenseLayer(4, 2)), dimensions=2)
+    for one in (with_prompt, with_layers):
+        assert EncoderConfig.from_dict(json.loads(json.dumps(one.as_dict()))) == one
     with pytest.raises(InputError, match="says more"):
         EncoderConfig.from_dict({**config.as_dict(), "colour": "red"})
     with pytest.raises(InputError, match="incomplete"):
@@ -374,6 +458,60 @@ def test_embed_and_answer_use_the_prompts_and_say_so(tmp_path, tokenizer, tiny_b
     )
     (after,) = rows_of(tmp_path / "after", "answer")
     assert [one["score"] for one in after["passages"]] == [one["score"] for one in answer["passages"]]
+
+
+def test_prefixes_and_dimensions_from_embed_to_answer(tmp_path, tokenizer, tiny_bert_config, tiny_bart, capsys):
+    dense(tmp_path, tokenizer, {**tiny_bert_config, "initializer_range": 0.5})
+    encoder, rag = tmp_path / "encoder", tmp_path / "rag"
+    write_articles(tmp_path / "articles.jsonl", count=6)
+    write_json(tmp_path / "questions.jsonl", {"question": "who is the king of ice"})
+    ragbeam("chunk", "--input", tmp_path / "articles.jsonl", "--output", tmp_path / "passages", "--num_shards", 1)
+    embed = ["embed", "--passages", tmp_path / "passages", "--encoder", encoder, "--dtype", "float32"]
+    embed += ["--compute_dtype", "float32", "--passage_prefix", "ice of the ", "--output", tmp_path / "embeddings"]
+    code, line = fails(capsys, *embed, "--dimensions", 13)
+    assert code == 2
+    assert "--dimensions is more than the encoder gives: 13; expected 1 to 12" in line
+    ragbeam(*embed, "--dimensions", 5)
+    ragbeam("index", "--embeddings", tmp_path / "embeddings", "--output", tmp_path / "index", "--spec", "Flat")
+    ragbeam("compose", "--question_encoder", encoder, "--generator", tiny_bart, "--output", rag)
+    answer = ["answer", "--questions", tmp_path / "questions.jsonl", "--index", tmp_path / "index", "--model", rag]
+    answer += ["--n_docs", 3, "--max_new_tokens", 2]
+    code, line = fails(capsys, *answer, "--output", tmp_path / "none")
+    assert code == 2
+    assert "'ice of the '" in line
+    assert "--query_prefix" in line
+    library = library_of(encoder)
+    passages = rows_of(tmp_path / "passages", "chunk")
+    options = {"truncate_dim": 5, "normalize_embeddings": True}
+    vectors = library.encode([(row["title"], row["text"]) for row in passages], prompt="ice of the ", **options)
+    assert_same(np.array([row["vector"] for row in rows_of(tmp_path / "embeddings", "embed")]), vectors)
+    for prefix in ("war: ", ""):
+        ragbeam(*answer, "--output", tmp_path / f"answers {prefix}", "--query_prefix", prefix)
+        scores = library.encode(["who is the king of ice"], prompt=prefix, **options)[0] @ vectors.T
+        (row,) = rows_of(tmp_path / f"answers {prefix}", "answer")
+        np.testing.assert_allclose([one["score"] for one in row["passages"]], sorted(scores)[:-4:-1], atol=1e-5)
+        config = read_manifest(str(tmp_path / f"answers {prefix}"), "answer").config
+        assert config.get("query_prefix") == (prefix or None), "the empty one is the model's own"
+    search = ["search", "--questions", tmp_path / "questions.jsonl", "--index", tmp_path / "index", "--n_docs", 3]
+    search += ["--question_encoder", encoder, "--compute_dtype", "float32", "--output", tmp_path / "hits"]
+    code, line = fails(capsys, *search)
+    assert code == 2
+    assert "--query_prefix" in line
+    ragbeam(*search, "--query_prefix", "")
+    hits = rows_of(tmp_path / "hits", "search")
+    assert [hit["score"] for hit in hits] == [one["score"] for one in row["passages"]]
+    for stage in ("embed", "index"):
+        info = read_manifest(str(tmp_path / {"embed": "embeddings", "index": "index"}[stage]), stage).info
+        assert (info["dimension"], info["encoder_dimension"], info["passage_prefix"]) == (5, 12, "ice of the ")
+        assert info["prompt"] == "ice of the "
+    code, line = fails(
+        *(capsys, "finetune", "--model", rag, "--index", tmp_path / "index", "--output", tmp_path / "tuned"),
+        *("--train", tmp_path / "questions.jsonl", "--max_steps", 1),
+    )
+    assert code == 2
+    assert "what stands before a question" in line
+    with pytest.raises(InputError, match="first dimensions"):
+        RagbeamIndex(str(tmp_path / "index"))
 
 
 def rows_of(directory: Path, stage: str) -> list[dict]:
