@@ -475,7 +475,7 @@ def test_prefixes_and_dimensions_from_embed_to_answer(tmp_path, tokenizer, tiny_
     ragbeam("index", "--embeddings", tmp_path / "embeddings", "--output", tmp_path / "index", "--spec", "Flat")
     ragbeam("compose", "--question_encoder", encoder, "--generator", tiny_bart, "--output", rag)
     answer = ["answer", "--questions", tmp_path / "questions.jsonl", "--index", tmp_path / "index", "--model", rag]
-    answer += ["--n_docs", 3, "--max_new_tokens", 2]
+    answer += ["--n_docs", 3, "--max_new_tokens", 2, "--compute_dtype", "float32"]
     code, line = fails(capsys, *answer, "--output", tmp_path / "none")
     assert code == 2
     assert "'ice of the '" in line
