@@ -66,7 +66,8 @@ def filled(layers: Sequence[DenseLayer], tensors: Mapping[str, torch.Tensor], di
             remedy="get the model again",
         )
     head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    for one in (*head.modules(), *head.parameters()):
+    parts: list[Any] = [*head.modules(), *head.parameters()]
+    for one in parts:
         one._is_hf_initialized = True  # or transformers would draw them anew in a model that they become part of
     return head
 
