@@ -17,7 +17,9 @@ class ComposeOptions(Options):
     """compose: `question_encoder` and `generator` to a model in `output`."""
 
     question_encoder: str = setting(..., "DPR question encoder or sentence-transformers model", metavar="MODEL")
-    generator: str | None = setting(None, "any sequence-to-sequence model, BART first", metavar="MODEL")
+    generator: str | None = setting(
+        None, "any sequence-to-sequence model, BART first, or causal model", metavar="MODEL"
+    )
     warm_start: bool = setting(
         False, "make an untrained BART of the weights of --question_encoder, a BERT, to be fine-tuned"
     )

@@ -70,7 +70,8 @@ class Model:
         keys = ("intermediate_size", "encoder_ffn_dim", "d_ff")
         given = any(map(part.get, keys))
         feed_forward = checkpoints.number_in(part, keys, MAX_FEED_FORWARD, directory) if given else 3072
-        weights = sum(os.path.getsize(path) for path in Path(directory).glob("*.safetensors")) or sum(
+        files = [*Path(directory).glob("*.safetensors"), *Path(directory, checkpoints.GENERATOR).glob("*.safetensors")]
+        weights = sum(os.path.getsize(path) for path in files) or sum(
             os.path.getsize(path) for path in Path(directory).glob("*.bin")
         )
         return cls(weights, feed_forward)

@@ -54,6 +54,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         InputError: a question file, the index or the model is missing or malformed, or they do not go together.
     """
     started = time.monotonic()
+    options = options.prompted()
     files = expand_question_files(options.questions)
     asked_files, model = InputStates(files), InputStates(checkpoints.local_files(options.model))
     found_elsewhere = InputStates(found_files(options))
@@ -179,7 +180,8 @@ def _memory_bytes(options: AnswerOptions, source: Source, questions: int = 0) ->
     """Peak memory of a process: models, and the largest index shard with the search of so many questions."""
     from rag_ops import planning
 
-    return planning.answer_memory_bytes(planning.Model.of(options.model), source.index_bytes(questions))
+    held = options.generation.passage_bytes if checkpoints.is_causal_rag(checkpoints.find_model(options.model)) else 0
+    return planning.answer_memory_bytes(planning.Model.of(options.model), source.index_bytes(questions) + held)
 
 
 def _check_fits(options: AnswerOptions, source: Source) -> None:
@@ -201,7 +203,7 @@ def check(options: AnswerOptions, beam_arguments: Sequence[str], known: Mapping[
     Raises:
         InputError: as `run`.
     """
-    options = settled(options, beam_arguments)
+    options = settled(options.prompted(), beam_arguments)
     config = _planned(options, beam_arguments, known)
     given = {name for name, value in dataclasses.asdict(options.search).items() if value}
     unknown = {"index_digest", *dataclasses.asdict(options.search)} - given
@@ -222,6 +224,8 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     launch.check_device(beam_arguments, options.workers.device)
     check_question_files(options.questions, options.reading)
     digest = model_digest(options.model) if known is None else check_model(options.model, known, options.query_prefix)
+    causal = checkpoints.is_causal_rag(checkpoints.find_model(options.model))
+    options.generation.check_generator(causal)
     if options.generation.lazy:
         _check_bart(options.model)
     directory = checkpoints.find_model(options.model)
@@ -238,7 +242,7 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
         "reading": reading,
         "model_digest": digest,
         "special_tokens": dataclasses.asdict(tokens),  # which generation_config.json may name, no part of the digest
-        **dataclasses.asdict(options.generation),
+        **options.generation.config(),
         **{field: getattr(options, field) for field in decisive},
         **kept,
         **asked,

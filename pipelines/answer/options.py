@@ -24,7 +24,9 @@ from rag_ops.generation.settings import GenerationSettings
 from rag_ops.questions.columns import QuestionOptions
 from rag_ops.retrieval.kinds import SearchSettings
 from rag_ops.settings import setting
+from rag_ops.storage import store
 
+MAX_PROMPT_BYTES = 1 << 16
 PRESETS: dict[str, dict[str, Any]] = {  # of answer's flags; a flag that is given overrules them
     "paper": {"n_docs": 15, "num_beams": 1},  # Lewis et al. 2020, appendix A: 15 documents, greedy decoding
     # RagConfig's and its evaluation script's settings; a length of 50 counts the start token
@@ -74,6 +76,13 @@ class AnswerOptions(StageOptions):
     embeddings: str | None = setting(None, "its embeddings likewise, for --rescore", metavar="DIR")
     model: str = setting(..., "RAG-Token model: directory, URL or hub id", metavar="MODEL")
     n_docs: int = n_docs_setting()
+    prompt: str | None = setting(
+        None,
+        "file with the prompt of a causal generator, a Jinja template of title, text and question, in this order; by "
+        "default its tokenizer's chat template",
+        group="answers",
+        metavar="URL",
+    )
     generation: GenerationSettings = dataclasses.field(default_factory=GenerationSettings)
     retrieve: int | None = setting(
         None,
@@ -140,10 +149,35 @@ class AnswerOptions(StageOptions):
                 remedy="leave one of the two out",
             )
 
+    def prompted(self) -> AnswerOptions:
+        """These options, with the text of the file that --prompt names.
+
+        Raises:
+            InputError: it cannot be read, or is no text.
+        """
+        if self.prompt is None:
+            return self
+        generation = dataclasses.replace(self.generation, template=_read_prompt(self.prompt))
+        return dataclasses.replace(self, generation=generation)
+
     @property
     def kept(self) -> int:
         """How many passages of a question are kept with its answer."""
         return self.retrieve or self.n_docs
+
+
+def _read_prompt(url: str) -> str:
+    expected = f"a UTF-8 text of at most {MAX_PROMPT_BYTES:,} bytes"
+    try:
+        with store.open_read(url) as file:
+            found = file.read(MAX_PROMPT_BYTES + 1)
+        text = found.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--prompt cannot be read ({type(error).__name__})", value=url, expected=expected) from error
+    if len(found) > MAX_PROMPT_BYTES or not text.strip():
+        wrong = "is too long" if text.strip() else "is empty"
+        raise InputError(f"--prompt {wrong}", value=url, expected=expected)
+    return text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -241,4 +241,6 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
         counters.add(rows_in=len(found), rows_out=len(found), errors=sum(answer.error is not None for answer in found))
         given = (min(len(passages), self._n_docs) for passages in unit.passages)
         counters.add(passages=sum(given), passages_read=sum(answer.read for answer in found))
+        if any(computed := model.passages_computed):
+            counters.add(passages_computed=computed[0], passages_computed_again=computed[1])
         return unit, found

@@ -11,6 +11,7 @@ import numpy as np
 
 from rag_ops.generation.decoding import Hypothesis
 from rag_ops.generation.spelling import respell
+from rag_ops.generation.stops import Stops
 from rag_ops.questions.failures import MODEL_FAILED
 from schemas.passages import Passage
 
@@ -60,17 +61,25 @@ class Answer:
     read: int = 0
 
 
-def written(tokenizer: Any, found: Sequence[Sequence[Hypothesis]], contexts: Sequence[Contexts]) -> list[Answer]:
+def written(
+    tokenizer: Any,
+    found: Sequence[Sequence[Hypothesis]],
+    contexts: Sequence[Contexts],
+    stops: Stops | None = None,
+) -> list[Answer]:
     """Answers from the best sequences of each question, best first.
 
     Args:
         tokenizer: tokenizer of the generator.
         found: sequences of each question.
         contexts: contexts of each question.
+        stops: texts that end an answer and are no part of it.
     """
     answers = []
     for best, given in zip(found, contexts, strict=True):
         texts = tokenizer.batch_decode([one.tokens for one in best], skip_special_tokens=True)
+        if stops is not None:
+            texts = [stops.cut(text) for text in texts]
         first, posterior = best[0], best[0].posterior[:, : len(given)]
         read = np.ones(len(given), bool) if first.read is None else first.read[: len(given)]
         pieces = tokenizer.batch_decode([[token] for token in first.tokens])

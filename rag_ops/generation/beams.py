@@ -103,7 +103,7 @@ def beam_search(batch: Batch, settings: GenerationSettings) -> list[list[Hypothe
     for place in range(constraints.longest):
         mixture = batch.step(running.tokens[:, : beams if place else 1, place], cache)
         candidates, parents = _continue(batch, running, mixture, place)
-        ends = constraints.are_ends(candidates.tokens[:, :, place + 1]) | (place + 1 == constraints.longest)
+        ends = constraints.ended(candidates.tokens, place) | (place + 1 == constraints.longest)
         running, chosen = candidates.best(candidates.scores + ends * NEVER, beams)
         finished = _finish(finished, candidates, ends, place + 1, settings)
         hopeful = running.scores[:, 0] / (place + 1) ** length_penalty

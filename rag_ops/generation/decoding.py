@@ -14,6 +14,7 @@ import torch
 
 from rag_ops.generation.extractive import Source
 from rag_ops.generation.generator import DecoderCache, Generator
+from rag_ops.generation.stops import Stops
 
 TINY = torch.finfo(torch.float32).tiny  # a token less likely than this counts as this likely, unless it is looked at
 SURE = -69.0  # log-probabilities below this are computed anew, as sums of logarithms, once a search would use them
@@ -53,6 +54,7 @@ class Constraints:
         forbidden: sequences of token ids that may not come; an end token alone is not one of them.
         first: the token that every answer has to begin with; None if there is none.
         last: tokens of which one has to end an answer of `longest` tokens; may be empty.
+        stops: texts that end an answer too; None if there are none.
     """
 
     start: int
@@ -63,6 +65,7 @@ class Constraints:
     forbidden: tuple[tuple[int, ...], ...] = ()
     first: int | None = None
     last: tuple[int, ...] = ()
+    stops: Stops | None = None
 
     def forced(self, place: int) -> tuple[int, ...]:
         """The tokens of which one has to come at a place, whatever the other constraints say; empty if none has to."""
@@ -75,6 +78,20 @@ class Constraints:
         ended = tokens == self.ends[0]
         for end in self.ends[1:]:
             ended |= tokens == end
+        return ended
+
+    def ended(self, tokens: torch.Tensor, place: int) -> torch.Tensor:
+        """Which sequences are finished with their newest token; bool (B, K).
+
+        Args:
+            tokens: sequences, the start token first, int64 (B, K, at least place + 2).
+            place: number of tokens between the start token and the newest.
+        """
+        ended = self.are_ends(tokens[:, :, place + 1])
+        if self.stops is not None:
+            for row, beams in enumerate(tokens[:, :, 1 : place + 2].tolist()):
+                for beam, sequence in enumerate(beams):
+                    ended[row, beam] |= self.stops.finished(sequence)
         return ended
 
     def apply(

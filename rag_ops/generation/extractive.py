@@ -22,6 +22,8 @@ class Vocabulary:
     Args:
         tokenizer: tokenizer of the generator.
         uncased: whether case and accents are left out of the comparison.
+        spaced: whether a token that is a space alone may come where the text has one: before a number, say, where
+            tokenizers keep digits apart.
 
     Attributes:
         uncased: as given.
@@ -29,9 +31,10 @@ class Vocabulary:
         tokens: token ids by their characters.
         inner: ids of tokens that no answer begins with, such as "##ing".
         longest: number of characters of the longest token.
+        spaces: ids of tokens that are a space alone, if they may come.
     """
 
-    def __init__(self, tokenizer: Any, uncased: bool):
+    def __init__(self, tokenizer: Any, uncased: bool, spaced: bool = False):
         self.uncased = uncased
         letter = tokenizer("a", add_special_tokens=False)["input_ids"]  # after one, "##ing" is decoded as "ing"
         before = len(bare(tokenizer.decode(letter), uncased)[0])
@@ -43,6 +46,7 @@ class Vocabulary:
         ]
         alone = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
         self.inner = {token for token, text in enumerate(alone) if bare(text, uncased)[0] != self.characters[token]}
+        self.spaces = {token for token, text in enumerate(alone) if spaced and text == " "} - special
         self.tokens: dict[str, list[int]] = {}
         for token, characters in enumerate(self.characters):
             if characters:
@@ -60,7 +64,7 @@ class Source:
 
     def __init__(self, texts: Iterable[str], vocabulary: Vocabulary):
         self._vocabulary = vocabulary
-        parts, begins, ends = [], [], set()
+        parts, begins, ends, self._spaced = [], [], set(), set[int]()  # the last: characters behind a space
         length = 0
         for text in texts:
             characters, places = bare(text, vocabulary.uncased)
@@ -68,6 +72,8 @@ class Source:
                 if (number == 0 or places[number - 1] != place) and between_words(text, place):
                     begins.append(length + number)
                     ends.add(length + number)
+                if number and text[place - 1].isspace():
+                    self._spaced.add(length + number)
             length += len(characters) + len(APART)
             parts.append(characters)
             ends.add(length - len(APART))
@@ -85,14 +91,19 @@ class Source:
         for ahead in {self._characters[place : place + self._vocabulary.longest] for place in places}:
             for length in range(1, len(ahead) + 1):
                 tokens.update(self._vocabulary.tokens.get(ahead[:length], ()))
-        if not sequence:
+        after_space = bool(sequence) and sequence[-1] in self._vocabulary.spaces
+        if not sequence or (after_space and len(sequence) == 1):
             tokens -= self._vocabulary.inner
-        return tokens, bool(sequence) and not self._ends.isdisjoint(places)
+        if not after_space and not (sequence and self._spaced.isdisjoint(places)):
+            tokens |= self._vocabulary.spaces
+        return tokens, bool(sequence) and not after_space and not self._ends.isdisjoint(places)
 
     def _where(self, sequence: tuple[int, ...]) -> list[int]:
         if sequence not in self._places:
-            characters = self._vocabulary.characters[sequence[-1]]
-            before = self._where(sequence[:-1]) if characters else []
+            characters, is_space = self._vocabulary.characters[sequence[-1]], sequence[-1] in self._vocabulary.spaces
+            before = self._where(sequence[:-1]) if characters or is_space else []
+            if is_space and len(sequence) > 1:
+                before = [place for place in before if place in self._spaced]
             self._places[sequence] = [
                 place + len(characters) for place in before if self._characters.startswith(characters, place)
             ]

@@ -23,7 +23,7 @@ def greedy(batch: Batch) -> list[Hypothesis]:
         tokens[active, :, place + 1] = chosen
         log_probs[active, place] = own[:, 0]
         posteriors[active, place] = mixture.posterior(torch.zeros_like(chosen), chosen)[:, 0]
-        ended = batch.constraints.are_ends(chosen[:, 0])
+        ended = batch.constraints.ended(tokens[active], place)[:, 0]
         going = (~ended).nonzero()[:, 0]
         if len(going) < len(active):
             for question in active[ended].tolist():

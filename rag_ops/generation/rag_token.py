@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,24 +17,30 @@ from rag_ops.errors import InputError
 from rag_ops.generation.answer import Answer, Contexts, spelt_as, written
 from rag_ops.generation.bart import Bart
 from rag_ops.generation.beams import beam_search
+from rag_ops.generation.causal import Causal
 from rag_ops.generation.contexts import ContextFormat, encode_contexts
 from rag_ops.generation.decoding import Batch, Constraints, Hypothesis
 from rag_ops.generation.extractive import Source, Vocabulary
 from rag_ops.generation.generator import Generator
 from rag_ops.generation.greedy import greedy
 from rag_ops.generation.lazy import LazyGreedy, pays, sums_behind
+from rag_ops.generation.prompts import PromptFormat
 from rag_ops.generation.reading import States, encode, pad_rows
 from rag_ops.generation.seq2seq import generator_of
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.generation.special_tokens import SpecialTokens, special_tokens
+from rag_ops.generation.stops import Stops
 from rag_ops.models import checkpoints
+from rag_ops.models.causal import CausalRag, load_causal_rag
 from rag_ops.models.encoder import MAX_TEXT_CHARS
 from rag_ops.models.loading import load_rag, rag_tokenizer
 from rag_ops.questions.failures import MODEL_FAILED, NO_HIT
 from schemas.passages import Passage
 
+logger = logging.getLogger("ragbeam")
 Work = Callable[[Sequence[int]], list[dict[int, Answer]]]
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions
+MIN_PROMPT_TOKENS = 32
 LAZY_BATCH_TOKENS = {"cpu": 32_768, "cuda": 131_072}  # the same, where most are not read
 
 
@@ -41,7 +48,7 @@ class RagTokenGenerator:
     """The generator of a RAG-Token model, with its tokenizers; answers blocks of questions.
 
     Args:
-        model: the composed model; its generator is taken over, and is not to be used otherwise.
+        model: the composed model, or a `CausalRag`; its generator is taken over, and is not to be used otherwise.
         tokenizer: pair of tokenizers of the model.
         settings: settings of decoding.
         device: "cpu" or "cuda".
@@ -50,7 +57,8 @@ class RagTokenGenerator:
             lazy decoding it has to be "float32", which "auto" then means.
 
     Raises:
-        InputError: lazy decoding is asked for, and dtype or generator are others than it can prove a token with.
+        InputError: lazy decoding is asked for, and dtype or generator are others than it can prove a token with; or a
+            setting is not for this kind of generator, or its prompt template fails.
     """
 
     def __init__(
@@ -67,20 +75,27 @@ class RagTokenGenerator:
         generator = model.rag.generator.to(device, stored).eval()
         self._questions, self._answers = tokenizer.question_encoder, tokenizer.generator
         self._settings, self._device, self._threads = settings, device, threads
+        causal = isinstance(model, CausalRag)
+        settings.check_generator(causal)
         prefix = getattr(generator.config, "prefix", None)
         form = ContextFormat.of(config, generator.config, prefix, settings.max_combined_length)
         self._form = dataclasses.replace(form, keep_question=settings.truncation == "question")
+        self._prompts = prompts_of(self._answers, generator.config, form.max_tokens, settings) if causal else None
         uncased = is_uncased(self._answers)
         self._spelt_by_passages = settings.spelling == "passages" or (
             settings.spelling == "auto" and (uncased or settings.extractive)
         )
-        self._vocabulary = Vocabulary(self._answers, uncased) if settings.extractive else None
+        self._vocabulary = Vocabulary(self._answers, uncased, spaced=causal) if settings.extractive else None
         self._scale = settings.score_scale or checkpoints.score_scale(config)
         chosen = special_tokens(model.generation_config, config)
         if settings.forced_tokens == "none":
             chosen = chosen.unforced()
         self._pad_id, self._constraints = chosen.pad, constraints_of(chosen, settings, self._answers)
-        self._generator = generator_of(generator, narrow)
+        self._causal = Causal(generator, settings.passage_bytes, narrow) if causal else None
+        self._generator: Generator = self._causal or generator_of(generator, narrow)
+        if self._causal and self._prompts:
+            self._constraints = stopping(self._constraints, self._answers, settings.stop or self._prompts.stops)
+            self._check_causal(self._causal, self._prompts)
         self._bart = _bart_of(self._generator) if settings.lazy else None
         self._error = self._bart.probability_error(self._form.max_tokens) if self._bart else 0.0
         heap.hold()
@@ -111,7 +126,8 @@ class RagTokenGenerator:
         """
         device = pick_device(device)
         tokenizer = rag_tokenizer(directory)
-        model = load_rag(directory, _dtypes(settings.dtype(dtype), device)[0])
+        load = load_causal_rag if checkpoints.is_causal_rag(directory) else load_rag
+        model = load(directory, _dtypes(settings.dtype(dtype), device)[0])
         return cls(model, tokenizer, settings, device, threads, dtype)
 
     def answer(
@@ -168,6 +184,8 @@ class RagTokenGenerator:
         Raises:
             JobError: the machine failed, or has no memory for one question alone.
         """
+        if self._causal:
+            self._causal.prefixes.forget()  # what is computed together depends on the block alone
         answers = {n: [Answer(None, None, [], False, NO_HIT) for _ in questions] for n in n_docs}
         most = max(n_docs)
         passages = [found[:most] for found in passages]
@@ -261,6 +279,11 @@ class RagTokenGenerator:
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], numbers: Sequence[int]
     ) -> list[Contexts]:
         """Token ids of some questions' contexts, best passage first."""
+        if self._prompts is not None:
+            found = [(passage, questions[number]) for number in numbers for passage in passages[number]]
+            texts = [question[:MAX_TEXT_CHARS] for _, question in found]
+            prompts = iter(self._prompts.encode([passage for passage, _ in found], texts))
+            return [[next(prompts) for _ in passages[number]] for number in numbers]
         asked = as_tokenizer_sees(self._questions, [questions[number] for number in numbers])
         pairs = [(passage, text) for number, text in zip(numbers, asked, strict=True) for passage in passages[number]]
         encoded = iter(encode_contexts(self._answers, self._form, [p for p, _ in pairs], [text for _, text in pairs]))
@@ -275,7 +298,7 @@ class RagTokenGenerator:
     ) -> list[Answer]:
         """The answers to a batch; `states` are those of the contexts, if they are there already."""
         found = self._decode(contexts, scores, sources, states or self._read(contexts))
-        return written(self._answers, found, contexts)
+        return written(self._answers, found, contexts, self._constraints.stops)
 
     def _answer_lazily(
         self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray], sources: Sequence[Source] | None = None
@@ -307,6 +330,25 @@ class RagTokenGenerator:
         if self._settings.num_beams == 1:
             return [[one] for one in greedy(batch)]
         return beam_search(batch, self._settings)
+
+    @property
+    def passages_computed(self) -> tuple[int, int]:
+        """How many passages a causal generator read for the last block of questions, and how many of these again."""
+        return (self._causal.prefixes.computed, self._causal.prefixes.again) if self._causal else (0, 0)
+
+    def _check_causal(self, generator: Causal, prompts: PromptFormat) -> None:
+        """Finds out whether passages may be read once for all questions; says so if not."""
+        short, long = (
+            Passage("", "Moon", "It orbits the Earth."),
+            Passage("", "Sun", "The Sun is a star, as others are."),
+        )
+        asked = ["what orbits the earth", "who was the first to walk on the moon, and when"]
+        pairs = [(passage, question) for passage in (short, long) for question in asked]
+        encoded = prompts.encode([passage for passage, _ in pairs], [question for _, question in pairs])
+        with torch_threads(self._threads), torch.inference_mode():
+            why = generator.check([prompt for prompt, _ in encoded], self._pad_id)
+        if why:
+            logger.warning("passages are read anew for each question: %s", why)
 
     def _log_prior(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> torch.Tensor:
         """Logarithms of p(z|x), float32 (questions, docs), on the device; -inf for a passage that only fills up."""
@@ -343,6 +385,42 @@ def _bart_of(generator: Generator) -> Bart:
             remedy="leave out --lazy",
         )
     return generator
+
+
+def prompts_of(tokenizer: Any, config: Any, longest: int, settings: GenerationSettings) -> PromptFormat:
+    """The prompts of a causal generator, which leave room for the answer.
+
+    Args:
+        tokenizer: tokenizer of the generator.
+        config: its configuration.
+        longest: longest prompt.
+        settings: settings of decoding.
+
+    Raises:
+        InputError: there is no room, or the template fails.
+    """
+    config = config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):  # whose angles change for all tokens where a text grows longer
+        positions = rope.get("original_max_position_embeddings") or positions
+    room = min(longest, (positions or longest + settings.max_new_tokens) - settings.max_new_tokens)
+    if room < MIN_PROMPT_TOKENS:
+        raise InputError(
+            "--max_new_tokens leaves no room for a prompt",
+            value=f"{settings.max_new_tokens}, so that {room} tokens are left",
+            expected=f"{MIN_PROMPT_TOKENS} tokens or more",
+        )
+    return PromptFormat(tokenizer, settings.template, room, settings.truncation == "question")
+
+
+def stopping(constraints: Constraints, tokenizer: Any, texts: Sequence[str]) -> Constraints:
+    """The constraints, with texts that end an answer."""
+    if not texts:
+        return constraints
+    stops = Stops(tokenizer, texts)
+    ends = (*constraints.ends, *(token for token in stops.ends if token not in constraints.ends))
+    return dataclasses.replace(constraints, ends=ends, stops=stops)
 
 
 def as_tokenizer_sees(tokenizer: Any, questions: Sequence[str]) -> list[str]:

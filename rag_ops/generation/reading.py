@@ -11,7 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rag_ops.compute.batching import token_batches
 from rag_ops.generation.generator import Generator
+from rag_ops.generation.prompts import Prompt
 
+SHARED = 2  # in a mask: a token that counts, and stands before the question of a causal prompt
 ENCODER_TOKENS = {"cpu": 1024, "cuda": 65_536}  # tokens of one encoder batch: on a CPU, what its caches hold
 
 
@@ -21,7 +23,7 @@ class States:
 
     Attributes:
         states: (B, D, tokens, width); padding is 0.
-        mask: 1 for tokens, int64 (B, D, tokens).
+        mask: 1 for tokens, or `SHARED`, int64 (B, D, tokens).
     """
 
     states: torch.Tensor
@@ -29,15 +31,18 @@ class States:
 
     def first(self, docs: int) -> States:
         """The states of the first passages of each question, no longer than the longest of these."""
-        longest = int(self.mask[:, :docs].sum(-1).max())
+        longest = int((self.mask[:, :docs] > 0).sum(-1).max())
         return States(self.states[:, :docs, :longest], self.mask[:, :docs, :longest])
 
 
 def pad_rows(rows: Sequence[Sequence[int]], pad_id: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids of contexts and their mask, which is 1 for tokens; int64 (N, tokens)."""
+    """Token ids of contexts and their mask, int64 (N, tokens): 1 for tokens, or `SHARED` for those of a `Prompt`."""
     tensors = [torch.tensor(row) for row in rows]
     ids = pad_sequence(tensors, True, pad_id)
     mask = pad_sequence([torch.ones_like(row) for row in tensors], True)
+    for number, row in enumerate(rows):
+        if isinstance(row, Prompt):
+            mask[number, : row.shared] = SHARED
     return ids.to(device), mask.to(device)
 
 
@@ -47,7 +52,7 @@ def encode(generator: Generator, ids: torch.Tensor, mask: torch.Tensor) -> torch
     Contexts go through the encoder shortest first, in batches that are padded to their longest; the rest of a row is 0,
     which the mask hides.
     """
-    lengths = mask.sum(1)
+    lengths = (mask > 0).sum(1)
     states: Any = None
     for batch in token_batches(lengths.tolist(), ENCODER_TOKENS[ids.device.type]):
         rows = torch.from_numpy(batch).to(ids.device)

@@ -6,9 +6,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
-from rag_ops import settings
+from rag_ops import defaults, settings
 from rag_ops.errors import InputError
+from rag_ops.sizes import parse_size
 
 setting = partial(settings.setting, group="answers")
 
@@ -71,8 +73,21 @@ class GenerationSettings:
         False, "of --lazy: read the other passages too once an answer is found, for its score and the posterior"
     )
 
+    stop: Sequence[str] = setting(
+        (),
+        "texts that end an answer of a causal generator; by default the end of a line for one without a chat template",
+        metavar="TEXT",
+    )
+    passage_memory: str = setting(
+        defaults.PASSAGE_MEMORY,
+        "what a causal generator may keep of passages that other questions have too; more are read again",
+        memory=True,
+    )
+    template: str | None = None  # text of the file that --prompt names
+
     def __post_init__(self) -> None:
         settings.check(self)
+        self.passage_bytes  # noqa: B018 (checks it)
         if self.lazy and self.num_beams > 1:
             raise InputError(
                 "--lazy is for greedy decoding",
@@ -105,7 +120,41 @@ class GenerationSettings:
             )
         if isinstance(self.forbidden_words, str):
             raise InputError("--forbidden_words is one text", value=self.forbidden_words, expected="a list of words")
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise InputError("--stop is no list of texts", value=self.stop, expected="texts, none of them empty")
         object.__setattr__(self, "forbidden_words", tuple(self.forbidden_words))
+        object.__setattr__(self, "stop", tuple(self.stop))
+
+    @property
+    def passage_bytes(self) -> int:
+        """`passage_memory` as a number.
+
+        Raises:
+            InputError: it is none.
+        """
+        return parse_size("--passage_memory", self.passage_memory)
+
+    def check_generator(self, causal: bool) -> None:
+        """Checks that the settings go with a model's generator.
+
+        Args:
+            causal: whether it is a causal one.
+
+        Raises:
+            InputError: a setting is of the other kind.
+        """
+        if not causal and (self.stop or self.template is not None):
+            raise InputError(
+                f"--{'stop' if self.stop else 'prompt'} is for causal generators",
+                expected="a model that ragbeam compose made of one",
+                remedy="leave it out",
+            )
+
+    def config(self) -> dict[str, Any]:
+        """What decides the answers: later settings are left out as long as they change nothing."""
+        found = dataclasses.asdict(self)
+        del found["passage_memory"]
+        return {name: value for name, value in found.items() if value or name not in ("stop", "template")}
 
     def dtype(self, wanted: str) -> str:
         """The dtype to compute in, as --compute_dtype names them: for lazy decoding "float32" is what "auto" means.

@@ -13,7 +13,10 @@ from typing import Any
 from transformers import GenerationConfig, RagConfig
 
 from rag_ops.errors import InputError
+from rag_ops.models import checkpoints
 from rag_ops.models.loading import loading
+
+NO_TOKEN = -1  # stands for the start token of a causal generator, whose prompt comes before its answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +25,7 @@ class SpecialTokens:
 
     Attributes:
         pad: filler of contexts, which the mask hides.
-        start: first input of the decoder.
+        start: first input of the decoder; `NO_TOKEN` for a causal generator.
         ends: tokens of which each ends an answer.
         first: the token that every answer has to begin with (`forced_bos_token_id`); None if there is none.
         last: tokens of which one has to end an answer that reaches the length limit (`forced_eos_token_id`); may be
@@ -56,7 +59,8 @@ def special_tokens(generation: Any, config: Any) -> SpecialTokens:
     def named(name: str) -> Any:
         return next((found for level in levels if (found := getattr(level, name, None)) is not None), None)
 
-    start = named("decoder_start_token_id")
+    causal = checkpoints.RAG_CAUSAL in (getattr(config, "architectures", None) or ())
+    start = NO_TOKEN if causal else named("decoder_start_token_id")
     if start is None:
         start = named("bos_token_id")
     ends, pad = _several(named("eos_token_id")), getattr(generation, "pad_token_id", None)

@@ -34,9 +34,12 @@ from schemas.layout import MAX_DIMENSION
 
 OUR_KEY = "ragbeam"
 RAG_TOKEN = "RagTokenForGeneration"  # the name in config.json's `architectures`
+RAG_CAUSAL = "RagTokenCausalLM"  # the same of a model with a causal generator, which is ours: see models/causal.py
+GENERATOR = "generator"  # folder of a causal generator in a RAG model
 UNTRAINED = "untrained"  # mark in config.json of a generator that was never trained
 # The files that decide what a model computes. READMEs and other formats of the same weights don't.
 MODEL_FILES = "*.json *.safetensors pytorch_model*.bin vocab* merges.txt *.model *.spm *.codes".split()
+CHAT_TEMPLATE = "generator_tokenizer/chat_template.jinja"  # which decides what a causal generator reads
 # Keys of config.json that say how many modules or names are made one by one, which takes memory however small each is.
 _COUNTS = re.compile(r"(layers?|blocks|experts|groups|networks|labels)$")
 MAX_COUNT = 1000
@@ -69,7 +72,8 @@ def find_model(name: str) -> str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    patterns = [*MODEL_FILES, *(f"*/{pattern}" for pattern in MODEL_FILES)]
+    files = [*MODEL_FILES, "*.jinja"]
+    patterns = [*files, *(f"*/{pattern}" for pattern in files)]
     try:
         return snapshot_download(name, allow_patterns=patterns)
     except HFValidationError as error:
@@ -103,7 +107,7 @@ def _model_files(root: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
-        wanted = any(fnmatch.fnmatch(path.name, pattern) for pattern in MODEL_FILES)
+        wanted = any(fnmatch.fnmatch(path.name, pattern) for pattern in MODEL_FILES) or name == CHAT_TEMPLATE
         if path.is_file() and wanted and not hidden and path.name not in IGNORED_FILES:
             yield name, path
 
@@ -204,12 +208,37 @@ def check_rag_token(directory: str, name: str) -> None:
             remedy="ragbeam compose makes one",
         )
     architectures = config.get("architectures") or [RAG_TOKEN]
-    if RAG_TOKEN not in architectures:
+    if not {RAG_TOKEN, RAG_CAUSAL}.intersection(architectures):
         raise InputError(
             "--model is a RAG model of another kind: it was trained to choose its answers by another rule",
             value=f"{name} ({' '.join(map(str, architectures))})",
             expected=RAG_TOKEN,
             remedy="use a RAG-Token model, or name that class in its config.json if its own is made from it",
+        )
+
+
+def is_causal_rag(directory: str) -> bool:
+    """Whether a local directory holds a RAG-Token model with a causal generator."""
+    return RAG_CAUSAL in (read_config(directory).get("architectures") or ())
+
+
+def refuse_causal(directory: str, name: str, remedy: str) -> None:
+    """Refuses a RAG model with a causal generator for what takes transformers' own RAG models alone.
+
+    Args:
+        directory: see `find_model`.
+        name: the model's name as the user gave it, for the error.
+        remedy: what to do instead.
+
+    Raises:
+        InputError: it is one.
+    """
+    if is_causal_rag(directory):
+        raise InputError(
+            "the model has a causal generator, which transformers' RAG models have not",
+            value=f"{name} ({RAG_CAUSAL})",
+            expected="a sequence-to-sequence generator",
+            remedy=remedy,
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import RagConfig, RagTokenForGeneration, RagTokenizer
 
 from rag_ops.errors import InputError
-from rag_ops.models import checkpoints
+from rag_ops.models import causal, checkpoints
 from rag_ops.models.loading import load_encoder, load_encoder_tokenizer, load_generator, load_tokenizer, loading
 from rag_ops.models.prompting import encoder_note
 from rag_ops.models.warm_start import read_trained, warm_start_generator
@@ -30,7 +30,7 @@ def compose(
 
     Args:
         question_encoder: directory, URL or hub id of a DPR question encoder or a sentence-transformers model.
-        generator: directory, URL or hub id of any `AutoModelForSeq2SeqLM`.
+        generator: directory, URL or hub id of any `AutoModelForSeq2SeqLM` or `AutoModelForCausalLM`.
         output: local directory to save to.
         context_encoder: the encoder of the passages; its digest is kept, and `answer` refuses an index of another. A
             sentence-transformers model encodes both sides, so there it is known.
@@ -45,7 +45,8 @@ def compose(
     checkpoints.encoder_config(checkpoints.find_model(question_encoder), "question")  # refused before weights are read
     generator_directory = checkpoints.find_model(generator)
     tokenizer = load_tokenizer(generator_directory)
-    model = load_generator(generator_directory)
+    is_causal = causal.is_causal(generator_directory)
+    model = causal.load_causal(generator_directory) if is_causal else load_generator(generator_directory)
     notes = {"score_scale": score_scale}
     save(question_encoder, model, tokenizer, output, context_encoder=context_encoder, notes=notes)
 
@@ -126,8 +127,11 @@ def save(
         digest = checkpoints.model_digest(directory)
     ours = encoder_note(checkpoints.encoder_config(directory, "question"), tokenizer)
     setattr(config, checkpoints.OUR_KEY, {**ours, "context_encoder_digest": digest, **(notes or {})})
-    model = RagTokenForGeneration(config=config, question_encoder=encoder, generator=generator)
     output = local_output(output)
-    os.makedirs(output, exist_ok=True)
-    model.save_pretrained(output)
+    if generator.config.is_encoder_decoder:
+        model = RagTokenForGeneration(config=config, question_encoder=encoder, generator=generator)
+        os.makedirs(output, exist_ok=True)
+        model.save_pretrained(output)
+    else:
+        causal.save_causal_rag(config, encoder, generator, generator_tokenizer, output)
     RagTokenizer(tokenizer, generator_tokenizer).save_pretrained(output)

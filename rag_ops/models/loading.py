@@ -94,6 +94,7 @@ def load_rag(directory: str, dtype: torch.dtype, kind: Any = transformers.RagTok
         InputError: it cannot be loaded, or is no RAG-Token model.
     """
     checkpoints.check_rag_token(directory, directory)
+    checkpoints.refuse_causal(directory, directory, "ragbeam answer takes it")
     with loading("the RAG model", directory):
         check_size("the RAG model", directory, dtype)
         return whole("the RAG model", directory, kind.from_pretrained(directory, dtype=dtype, **weights.REPORTED))
@@ -105,7 +106,7 @@ def load_generator(directory: str) -> Any:
     Raises:
         InputError: it cannot be loaded.
     """
-    _refuse_adapter(directory)
+    refuse_adapter(directory)
     with loading("the generator", directory):
         check_size("the generator", directory, kind=AutoModelForSeq2SeqLM)
         found = AutoModelForSeq2SeqLM.from_pretrained(directory, dtype=torch.float32, **weights.REPORTED, **OWN_CLASSES)
@@ -126,7 +127,7 @@ def load_encoder(directory: str, role: str, dtype: torch.dtype = torch.float32) 
         InputError: it cannot be loaded.
     """
     folder, model_type = checkpoints.weights_directory(directory), checkpoints.read_config(directory)["model_type"]
-    _refuse_adapter(folder)
+    refuse_adapter(folder)
     found: Any
     with loading("the encoder", directory):
         if model_type == "rag":
@@ -204,7 +205,12 @@ def check_size(what: str, directory: str, dtype: torch.dtype = torch.float32, ki
     with loading(what, directory):
         config = AutoConfig.from_pretrained(directory, **OWN_CLASSES)
         with torch.device("meta"):
-            model = transformers.RagTokenForGeneration(config) if config.model_type == "rag" else _made(kind, config)
+            if config.model_type != "rag":
+                model = _made(kind, config)
+            elif checkpoints.is_causal_rag(directory):  # beside its configuration lies the question encoder alone
+                model = _made(AutoModel, config.question_encoder)
+            else:
+                model = transformers.RagTokenForGeneration(config)
         weights.check_size(what, directory, model, dtype)
 
 
@@ -248,7 +254,12 @@ def _lowering(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def _refuse_adapter(directory: str) -> None:
+def refuse_adapter(directory: str) -> None:
+    """Refuses a directory of PEFT's, whose weights are those of another model's with changes.
+
+    Raises:
+        InputError: it is one.
+    """
     if os.path.isfile(os.path.join(directory, ADAPTER)):
         raise InputError(
             "the model is an adapter of another one",

@@ -100,6 +100,9 @@ def finetune(
         remedy = "pip install 'ragbeam[finetune]'"
         raise InputError("fine-tuning needs a package that is not installed", value="accelerate", remedy=remedy)
     checkpoints.check_rag_token(model, model)
+    checkpoints.refuse_causal(
+        model, model, "ragbeam answer takes it as it is; ragbeam finetune trains no such generator"
+    )
     check_question_prompt(checkpoints.read_config(model).get(checkpoints.OUR_KEY) or {})
     device = pick_device(device)
     training, evaluation = split_questions(questions, held_out, settings.eval_fraction)

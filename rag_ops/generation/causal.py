@@ -1,0 +1,280 @@
+"""Any causal generator: Llama, Qwen, Gemma, SmolLM, GPT-2 and others, through their own modules in transformers.
+
+A row is a prompt, that of one passage. Rows end in one column, so that all answers begin in the next: a row of a batch is
+padding, then what stands before the question, whose keys and values `Prefixes` has, then its own tokens, which are
+read here. So columns count positions as they do in a prompt alone, and windows and relative positions are right.
+
+Where a prompt's parts do not add up to the whole (recurrent layers keep no keys; `check` finds out), prompts are read
+whole, by transformers' own cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from rag_ops import machine
+from rag_ops.compute.packed_linear import pack_linears
+from rag_ops.errors import InputError
+from rag_ops.generation.prefixes import Key, Prefixes, States
+from rag_ops.generation.prompts import Prompt
+from rag_ops.generation.reading import SHARED, pad_rows
+
+MAX_DIFFERENCE = 1e-4  # between logarithms of probabilities in float32, by a prompt's parts and by the whole of it
+ROUNDINGS = 8  # the same in other dtypes, in units of their own rounding of the largest logit
+logger = logging.getLogger("ragbeam")
+
+
+class _Layer(DynamicLayer):
+    """Keys and values of one layer in the place that they need at last, (rows, heads, columns, width).
+
+    Args:
+        columns: number of columns.
+        own: which of the first columns to be written are a row's own, bool (rows, columns); others stay as they are.
+        length: columns that are filled.
+    """
+
+    _layer_type = None
+
+    def __init__(self, columns: int, own: torch.Tensor, length: int):
+        super().__init__()
+        self._columns, self._own, self.length = columns, own, length
+        self._filled: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Makes room; see the parent class."""
+        rows = len(self._own)
+        self.dtype, self.device = key_states.dtype, key_states.device
+        shapes = [(rows, part.shape[-3], self._columns, part.shape[-1]) for part in (key_states, value_states)]
+        self.keys, self.values = key_states.new_zeros(shapes[0]), value_states.new_zeros(shapes[1])
+        self.is_initialized = True
+
+    def put(self, row: int, end: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Writes a prefix, (heads, tokens, width), into a row, up to a column."""
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+        self.keys[row, :, end - keys.shape[1] : end] = keys
+        self.values[row, :, end - keys.shape[1] : end] = values
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        """Appends columns; see the parent class."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        place = slice(self.length, self.length + key_states.shape[-2])
+        for held, new in ((self.keys, key_states), (self.values, value_states)):
+            if self._own is not None:
+                new = torch.where(self._own[:, None, :, None], new, held[:, :, place])
+            held[:, :, place] = new
+        self._own, self.length = None, place.stop
+        return self.keys[:, :, : place.stop], self.values[:, :, : place.stop]
+
+    def get_seq_length(self) -> int:
+        """Number of columns that are filled."""
+        return self.length
+
+    def choose(self, places: torch.Tensor, begin: int) -> None:
+        """Takes other rows, in the columns from `begin` on if there are as many as before."""
+        if begin and len(places) == len(self.keys):
+            part = slice(begin, self.length)
+            self.keys[:, :, part], self.values[:, :, part] = self.keys[places, :, part], self.values[places, :, part]
+        else:
+            self.keys, self.values = self.keys[places], self.values[places]
+
+
+@dataclasses.dataclass
+class CausalCache:
+    """What the next step reads, a row for each beam of each prompt.
+
+    Attributes:
+        inner: keys and values.
+        mask: 1 for columns that hold a token, int64 (N * K, columns); all of them from the answer on.
+        lengths: tokens of each prompt, int64 (N * K,).
+        prompt: column that answers begin in.
+        first: logits of the first token, float (N, vocabulary); None from then on.
+        taken: number of tokens that answers have.
+        beams: number of beams, K.
+    """
+
+    inner: Cache
+    mask: torch.Tensor
+    lengths: torch.Tensor
+    prompt: int
+    first: torch.Tensor | None
+    taken: int = 0
+    beams: int = 1
+
+    def reorder(self, parents: torch.Tensor) -> None:
+        """See `DecoderCache`."""
+        rows = torch.arange(len(parents), device=parents.device)[:, None] * self.beams
+        same, self.beams = parents.shape[1] == self.beams, parents.shape[1]
+        self._select((rows + parents).flatten(), begin=self.prompt if same else 0)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """See `DecoderCache`."""
+        beams = torch.arange(self.beams, device=rows.device)
+        self._select((rows[:, None] * self.beams + beams).flatten())
+
+    def _select(self, places: torch.Tensor, begin: int = 0) -> None:
+        self.mask, self.lengths = self.mask[places], self.lengths[places]
+        if self.first is not None:
+            self.first = self.first[places]
+        for layer in self.inner.layers:
+            if isinstance(layer, _Layer):
+                layer.choose(places, begin)
+            else:
+                layer.reorder_cache(places)
+
+
+class Causal:
+    """A causal generator. Its "states" of a prompt are the token ids, and the mask is `SHARED` for the first of them.
+
+    Args:
+        model: any `AutoModelForCausalLM` in evaluation mode; on a CPU its linear layers are packed in place.
+        passage_bytes: bytes of keys and values that are held for questions to come.
+    """
+
+    def __init__(self, model: Any, passage_bytes: int):
+        self._model, self._device = model, next(model.parameters()).device.type
+        self._takes = inspect.signature(model.forward).parameters
+        self.shares = _keeps_keys(model)
+        self.prefixes = Prefixes(self._read_prefixes, passage_bytes, self._device)
+        pack_linears(model)
+
+    def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The token ids, int64 (N, tokens, 1)."""
+        return ids[..., None]
+
+    def start(self, states: torch.Tensor, mask: torch.Tensor, longest: int, beams: int = 1) -> CausalCache:
+        """See `Generator`; it reads the prompts. `beams` is not needed."""
+        ids, lengths = states[..., 0], (mask > 0).sum(1)
+        shared = (mask == SHARED).sum(1) if self.shares else torch.zeros_like(lengths)
+        last, own = int(lengths.max()), int((lengths - shared).max())
+        columns = torch.arange(last, device=ids.device)
+        begins = (last - lengths)[:, None]
+        filled = torch.zeros((len(ids), last + longest), dtype=torch.long, device=ids.device)
+        filled[:, :last] = columns >= begins
+        filled[:, last:] = 1
+        block = columns[last - own :]
+        places = (block - begins).clamp_min(0)
+        is_own = block >= begins + shared[:, None]
+        tokens = ids.gather(1, places) * is_own
+        if self.shares:
+            inner = self._filled(ids, shared.tolist(), begins[:, 0].tolist(), last, last + longest, is_own)
+        else:
+            inner = DynamicCache(config=self._model.config)
+        logits = self._forward(tokens, filled[:, :last], places, inner)
+        return CausalCache(inner, filled, lengths, last, logits)
+
+    def step(self, tokens: torch.Tensor, cache: CausalCache) -> torch.Tensor:
+        """See `Generator`. Before the first token comes the prompt: `tokens` is then passed over."""
+        if cache.first is not None:
+            logits, cache.first = cache.first[:, None], None
+            return logits
+        ends = cache.prompt + cache.taken + 1
+        places = (cache.lengths + cache.taken)[:, None]
+        logits = self._forward(tokens.reshape(-1, 1), cache.mask[:, :ends], places, cache.inner)
+        cache.taken += 1
+        return logits.view(*tokens.shape, -1)
+
+    def check(self, prompts: Sequence[Prompt], pad_id: int) -> str | None:
+        """Compares prompts that are read together with each read alone, and stops sharing if that changes anything.
+
+        Args:
+            prompts: some, of different lengths.
+            pad_id: filler.
+
+        Returns:
+            Why prompts are read whole, or None if they are not.
+
+        Raises:
+            InputError: a prompt read beside others gives other answers than alone, even so.
+        """
+        whole = [self._alone(prompt) for prompt in prompts]
+        why = None if self.shares else "it has layers that keep no keys and values"
+        if self.shares and not any(prompt.shared for prompt in prompts):
+            self.shares, why = False, "its prompts begin with the question"
+        if self.shares and (off := self._difference(prompts, whole, pad_id)):
+            self.shares, why = False, f"passage and question read apart give {off}"
+        if not self.shares and (off := self._difference(prompts, whole, pad_id)):
+            raise InputError(
+                f"the generator computes otherwise beside longer prompts: {off}",
+                value=self._model.config.model_type,
+                expected="a model that passes over padding",
+                remedy="use another generator",
+            )
+        self.prefixes.forget()
+        return why
+
+    def _difference(self, prompts: Sequence[Prompt], whole: Sequence[torch.Tensor], pad_id: int) -> str:
+        """What differs between prompts together and alone, as words; empty if nothing does."""
+        ids, mask = pad_rows(prompts, pad_id, self._device)
+        try:
+            cache = self.start(self.encode(ids, mask), mask, 2)
+            first = self.step(ids[:, :1], cache)
+            both = torch.cat([first, self.step(first.argmax(-1), cache)], 1)
+        except Exception as error:  # of a model that takes its cache otherwise: whatever it raises
+            machine.check(error)
+            return f"an error ({type(error).__name__})"
+        found, alone = both.float().log_softmax(-1), torch.stack(list(whole))
+        off = float((found - alone.log_softmax(-1)).abs().max())
+        dtype, largest = both.dtype, max(1.0, float(alone.abs().max()))
+        most = MAX_DIFFERENCE if dtype == torch.float32 else ROUNDINGS * torch.finfo(dtype).eps * largest
+        return "" if off <= most else f"probabilities that differ by {off:.2g} in their logarithms"
+
+    def _alone(self, prompt: Prompt) -> torch.Tensor:
+        """Logits of two tokens after one prompt, read whole and without a cache, float32 (2, vocabulary)."""
+        ids, rows = list(prompt), []
+        for _ in range(2):
+            given = torch.tensor([ids], device=self._device)
+            rows.append(self._model(input_ids=given, use_cache=False).logits[0, -1].float())
+            ids.append(int(rows[-1].argmax()))
+        return torch.stack(rows)
+
+    def _filled(
+        self, ids: torch.Tensor, shared: list[int], begins: list[int], last: int, columns: int, is_own: torch.Tensor
+    ) -> Cache:
+        """A cache with what stands before the questions."""
+        keys = [tuple(row[:count]) for row, count in zip(ids.tolist(), shared, strict=True)]
+        rows: dict[Key, list[int]] = {}
+        for row, key in enumerate(keys):
+            rows.setdefault(key, []).append(row)
+        layers = [_Layer(columns, is_own, last - is_own.shape[1]) for _ in range(_layers(self._model))]
+        for key, states in self.prefixes.get([key for key in rows if key]):
+            for row in rows[key]:
+                for layer, pair in zip(layers, states, strict=False):
+                    layer.put(row, begins[row] + len(key), *pair)
+        return Cache(layers=layers)
+
+    def _read_prefixes(self, keys: Sequence[Key]) -> list[States]:
+        ids, mask = pad_rows(keys, 0, self._device)
+        inner = Cache(layers=[DynamicLayer() for _ in range(_layers(self._model))])
+        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        self._forward(ids, mask, places, inner)
+        used = [layer for layer in inner.layers if layer.get_seq_length()]
+        return [
+            [(one.keys[row, :, : len(key)].clone(), one.values[row, :, : len(key)].clone()) for one in used]
+            for row, key in enumerate(keys)
+        ]
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, inner: Cache) -> torch.Tensor:
+        """Logits after the last of some tokens, (rows, vocabulary)."""
+        given = {"input_ids": ids, "attention_mask": mask, "past_key_values": inner, "use_cache": True}
+        more = {"position_ids": places, "logits_to_keep": 1}
+        output = self._model(**given, **{name: value for name, value in more.items() if name in self._takes})
+        return output.logits[:, -1]
+
+
+def _keeps_keys(model: Any) -> bool:
+    """Whether all layers of a model keep keys and values of each token."""
+    known = (DynamicLayer, DynamicSlidingWindowLayer)
+    return all(type(layer) in known for layer in DynamicCache(config=model.config).layers)
+
+
+def _layers(model: Any) -> int:
+    return len(DynamicCache(config=model.config).layers)
