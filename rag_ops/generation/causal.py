@@ -1,8 +1,8 @@
 """Any causal generator: Llama, Qwen, Gemma, SmolLM, GPT-2 and others, through their own modules in transformers.
 
-A row is a prompt, that of one passage. Rows end in one column, so that all answers begin in the next: a row of a batch is
-padding, then what stands before the question, whose keys and values `Prefixes` has, then its own tokens, which are
-read here. So columns count positions as they do in a prompt alone, and windows and relative positions are right.
+A row is a prompt, that of one passage. Rows end in one column, so that all answers begin in the next: a row of a batch
+is padding, then what stands before the question, whose keys and values `Prefixes` has, then its own tokens, which are
+read here. So columns are as far apart as positions in a prompt alone, and windows and relative positions are right.
 
 Where a prompt's parts do not add up to the whole (recurrent layers keep no keys; `check` finds out), prompts are read
 whole, by transformers' own cache.
@@ -10,6 +10,7 @@ whole, by transformers' own cache.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import logging
@@ -41,17 +42,18 @@ class _Layer(DynamicLayer):
     """
 
     _layer_type = None
+    keys: Any
+    values: Any
 
     def __init__(self, columns: int, own: torch.Tensor, length: int):
         super().__init__()
-        self._columns, self._own, self.length = columns, own, length
-        self._filled: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._columns, self._rows, self.length = columns, len(own), length
+        self._own: torch.Tensor | None = own
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Makes room; see the parent class."""
-        rows = len(self._own)
         self.dtype, self.device = key_states.dtype, key_states.device
-        shapes = [(rows, part.shape[-3], self._columns, part.shape[-1]) for part in (key_states, value_states)]
+        shapes = [(self._rows, part.shape[-3], self._columns, part.shape[-1]) for part in (key_states, value_states)]
         self.keys, self.values = key_states.new_zeros(shapes[0]), value_states.new_zeros(shapes[1])
         self.is_initialized = True
 
@@ -80,11 +82,24 @@ class _Layer(DynamicLayer):
 
     def choose(self, places: torch.Tensor, begin: int) -> None:
         """Takes other rows, in the columns from `begin` on if there are as many as before."""
+        if not self.is_initialized:  # of a layer that takes another's
+            return
         if begin and len(places) == len(self.keys):
             part = slice(begin, self.length)
             self.keys[:, :, part], self.values[:, :, part] = self.keys[places, :, part], self.values[places, :, part]
         else:
             self.keys, self.values = self.keys[places], self.values[places]
+
+
+class _Widened(torch.nn.Module):
+    """A float32 output layer behind layers in another dtype."""
+
+    def __init__(self, layer: torch.nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.layer(states.float())
 
 
 @dataclasses.dataclass
@@ -101,7 +116,7 @@ class CausalCache:
         beams: number of beams, K.
     """
 
-    inner: Cache
+    inner: Any
     mask: torch.Tensor
     lengths: torch.Tensor
     prompt: int
@@ -135,16 +150,25 @@ class Causal:
     """A causal generator. Its "states" of a prompt are the token ids, and the mask is `SHARED` for the first of them.
 
     Args:
-        model: any `AutoModelForCausalLM` in evaluation mode; on a CPU its linear layers are packed in place.
+        model: any `AutoModelForCausalLM` in evaluation mode; on a CPU its linear layers
+            may be packed in place.
         passage_bytes: bytes of keys and values that are held for questions to come.
+        narrow: whether to compute a float32 model in bfloat16, but for its logits, from which tokens are chosen.
     """
 
-    def __init__(self, model: Any, passage_bytes: int):
+    def __init__(self, model: Any, passage_bytes: int, narrow: bool = False):
+        if narrow:
+            wide = copy.deepcopy(model.get_output_embeddings())
+            model.to(torch.bfloat16)
+            model.set_output_embeddings(_Widened(wide))
+        self._dtype = torch.bfloat16 if narrow else next(model.parameters()).dtype
         self._model, self._device = model, next(model.parameters()).device.type
         self._takes = inspect.signature(model.forward).parameters
         self.shares = _keeps_keys(model)
+        self._masks_steps = True  # recurrent layers have nothing to mask but the prompt
         self.prefixes = Prefixes(self._read_prefixes, passage_bytes, self._device)
-        pack_linears(model)
+        if self.shares:  # recurrent layers look into their matrices
+            pack_linears(model)
 
     def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The token ids, int64 (N, tokens, 1)."""
@@ -178,7 +202,8 @@ class Causal:
             return logits
         ends = cache.prompt + cache.taken + 1
         places = (cache.lengths + cache.taken)[:, None]
-        logits = self._forward(tokens.reshape(-1, 1), cache.mask[:, :ends], places, cache.inner)
+        mask = cache.mask[:, :ends] if self._masks_steps else None
+        logits = self._forward(tokens.reshape(-1, 1), mask, places, cache.inner)
         cache.taken += 1
         return logits.view(*tokens.shape, -1)
 
@@ -201,6 +226,8 @@ class Causal:
             self.shares, why = False, "its prompts begin with the question"
         if self.shares and (off := self._difference(prompts, whole, pad_id)):
             self.shares, why = False, f"passage and question read apart give {off}"
+        if not self.shares and self._difference(prompts, whole, pad_id):
+            self._masks_steps = False
         if not self.shares and (off := self._difference(prompts, whole, pad_id)):
             raise InputError(
                 f"the generator computes otherwise beside longer prompts: {off}",
@@ -223,8 +250,8 @@ class Causal:
             return f"an error ({type(error).__name__})"
         found, alone = both.float().log_softmax(-1), torch.stack(list(whole))
         off = float((found - alone.log_softmax(-1)).abs().max())
-        dtype, largest = both.dtype, max(1.0, float(alone.abs().max()))
-        most = MAX_DIFFERENCE if dtype == torch.float32 else ROUNDINGS * torch.finfo(dtype).eps * largest
+        largest = max(1.0, float(alone.abs().max()))
+        most = MAX_DIFFERENCE if self._dtype == torch.float32 else ROUNDINGS * torch.finfo(self._dtype).eps * largest
         return "" if off <= most else f"probabilities that differ by {off:.2g} in their logarithms"
 
     def _alone(self, prompt: Prompt) -> torch.Tensor:
@@ -249,22 +276,23 @@ class Causal:
             for row in rows[key]:
                 for layer, pair in zip(layers, states, strict=False):
                     layer.put(row, begins[row] + len(key), *pair)
-        return Cache(layers=layers)
+        return Cache(layers=[*layers])
 
     def _read_prefixes(self, keys: Sequence[Key]) -> list[States]:
         ids, mask = pad_rows(keys, 0, self._device)
         inner = Cache(layers=[DynamicLayer() for _ in range(_layers(self._model))])
         places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         self._forward(ids, mask, places, inner)
-        used = [layer for layer in inner.layers if layer.get_seq_length()]
+        used: list[Any] = [layer for layer in inner.layers if isinstance(layer, DynamicLayer) and layer.is_initialized]
         return [
             [(one.keys[row, :, : len(key)].clone(), one.values[row, :, : len(key)].clone()) for one in used]
             for row, key in enumerate(keys)
         ]
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, inner: Cache) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor | None, places: torch.Tensor, inner: Any) -> torch.Tensor:
         """Logits after the last of some tokens, (rows, vocabulary)."""
-        given = {"input_ids": ids, "attention_mask": mask, "past_key_values": inner, "use_cache": True}
+        cache = "cache_params" if "cache_params" in self._takes else "past_key_values"
+        given = {"input_ids": ids, "attention_mask": mask, cache: inner, "use_cache": True}
         more = {"position_ids": places, "logits_to_keep": 1}
         output = self._model(**given, **{name: value for name, value in more.items() if name in self._takes})
         return output.logits[:, -1]

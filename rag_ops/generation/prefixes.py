@@ -9,8 +9,8 @@ import torch
 
 from rag_ops.compute.batching import token_batches
 
-# Tokens of what is read together. On a CPU that is one passage, whose matrices fill it: its keys and values are then the
-# same bytes whatever else a batch holds, and whether or not they had to be computed again.
+# Tokens of what is read together. On a CPU that is one passage, whose matrices fill it: its keys and values are then
+# the same bytes whatever else a batch holds, and whether or not they had to be computed again.
 READ_TOKENS = {"cpu": 1, "cuda": 65_536}
 
 Key = tuple[int, ...]

@@ -70,7 +70,7 @@ class Template:
 class _Generation(ext.Extension):
     """`{% generation %}`, which marks an assistant's words for training: its content alone."""
 
-    tags = {"generation"}
+    tags = frozenset(("generation",))  # type: ignore[assignment]
 
     def parse(self, parser: Any) -> list[nodes.Node]:
         next(parser.stream)
@@ -103,7 +103,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         tree = super()._parse(source, name, filename)
         for loop in list(tree.find_all(nodes.For)):
             loop.body.insert(0, nodes.ExprStmt(nodes.Call(nodes.Name(_TICK, "load"), [], [], None, None)))
-        return tree.set_environment(self)
+        tree.set_environment(self)
+        return tree
 
     def call(self, context: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """See Jinja's sandbox."""

@@ -1,8 +1,8 @@
 """RAG-Token models with a causal generator: how they are saved and loaded.
 
 transformers' RagConfig takes any generator, but its models only sequence-to-sequence ones. So `architectures` in
-config.json names a class of ours, the weights beside it are the question encoder's alone, under the names that they have
-in a RAG model, and the generator is a model of its own in the folder `generator`.
+config.json names a class of ours, the weights beside it are the question encoder's alone, under the names that they
+have in a RAG model, and the generator is a model of its own in the folder `generator`.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def load_causal(directory: str, dtype: torch.dtype = torch.float32) -> Any:
     refuse_adapter(directory)
     with loading("the generator", directory):
         check_size("the generator", directory, dtype, AutoModelForCausalLM)
-        found = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **weights.REPORTED, **OWN_CLASSES)
+        found: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **weights.REPORTED, **OWN_CLASSES)
         return whole("the generator", directory, found)
 
 
 def load_causal_rag(directory: str, dtype: torch.dtype) -> CausalRag:
-    """A RAG-Token model with a causal generator from a local directory; of the question encoder the configuration alone.
+    """A RAG-Token model with a causal generator from a local directory, without the weights of its question encoder.
 
     Raises:
         InputError: it cannot be loaded.
@@ -71,7 +71,7 @@ def load_causal_rag(directory: str, dtype: torch.dtype) -> CausalRag:
     return CausalRag(config, generation, load_causal(os.path.join(directory, checkpoints.GENERATOR), dtype))
 
 
-def save_causal_rag(config: RagConfig, encoder: Any, generator: Any, tokenizer: Any, output: str) -> None:
+def save_causal_rag(config: Any, encoder: Any, generator: Any, tokenizer: Any, output: str) -> None:
     """Saves such a model, without its tokenizers.
 
     Args:

@@ -118,19 +118,20 @@ class Mixture:
     """Next tokens of one question under the mixture of its passages, each prompt read whole and alone.
 
     Attributes:
+        prompts: token ids of each.
         gap: the smallest distance between two scores that a choice was between.
     """
 
     def __init__(self, model: Any, own: Any, question: str, passages: Sequence[Passage], scores: np.ndarray):
         self._model, self._own = model, own
-        self._prompts = [prompt(own, passage, question) for passage in passages]
+        self.prompts = [prompt(own, passage, question) for passage in passages]
         self._prior = torch.tensor(scores).log_softmax(0)
         self.gap = np.inf
 
     def next(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
         """Log-probabilities of the next token of each sequence, all of one length, (sequences, vocabulary)."""
         parts = []
-        for prior, ids in zip(self._prior, self._prompts, strict=True):
+        for prior, ids in zip(self._prior, self.prompts, strict=True):
             given = torch.tensor([[*ids, *sequence] for sequence in sequences])
             parts.append(prior + self._model(given, use_cache=False).logits[:, -1].log_softmax(-1))
         return torch.stack(parts).logsumexp(0)
