@@ -12,7 +12,6 @@ from schemas.passages import Passage
 from tests.pipelines.workspace import fails, ragbeam
 from tests.rag_ops.generation.causal_models import LIMIT, NEAR, Mixture, save
 
-
 DOCS = ("--n_docs", 3, "--compute_dtype", "float32")  # as the oracle computes
 
 
