@@ -15,7 +15,7 @@ from tests.benchmarks.results import NotHereError
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "flink"])  # which test_flink.py runs
 def test_a_benchmark_runs_at_toy_size(name, tmp_path, monkeypatch, minilm, some_pages):
     monkeypatch.setenv("RAGBEAM_BENCH_DUMP", some_pages)
-    if name in ("memory", "plan"):  # "index" measures processes of their own, which take 5 s each to start
+    if name in ("memory", "plan", "bm25"):  # "index" measures processes of their own, which take 5 s each to start
         monkeypatch.setattr(common, "peak_memory_bytes", peak_here)
     module = pytest.importorskip(module_of(name))
     try:

@@ -31,6 +31,7 @@ NAMES = (
         "index",
         "ivf",
         "specs",
+        "bm25",
         "memory",
         "plan",
     ),
