@@ -41,6 +41,7 @@ class ChunkInfo(TypedDict, total=False):
     """Of chunk."""
 
     articles: int
+    language: str  # code of the language of all articles, if it is said
     kinds: dict[str, int]  # passages by kind
     dropped: dict[str, int]  # pages that are no articles, by reason
     dropped_titles: dict[str, list[str]]  # the first of those that would have been, by reason

@@ -34,6 +34,7 @@ IMPORTED = (
         "pipelines.chunk.job",
         "pipelines.embed.job",
         "pipelines.index.job",
+        "pipelines.index.bm25_job",
         "pipelines.answer.job",
         "rag_ops.interop.model_card",
     ),

@@ -26,8 +26,8 @@ from pipelines.transforms.stage_job import InputStates, StageRun, begins_again, 
 from rag_ops.articles import shuffle
 from rag_ops.articles.article import Split
 from rag_ops.articles.dropped import NAMED_TEMPLATES, Dropped, most_common
-from rag_ops.articles.formats import FORMATS
-from rag_ops.articles.options import DATASET, InputOptions
+from rag_ops.articles.formats import FORMATS, MediaWiki
+from rag_ops.articles.options import DATASET, LANGUAGE_CODE, InputOptions
 from rag_ops.articles.reading import plan_splits
 from rag_ops.compute.cores import cores
 from rag_ops.storage import store
@@ -92,7 +92,8 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         spilled = _articles_spilled(directory, splits)
         metrics = job.run(build, "articles", None, lambda: live_rows("ReadSplits") or spilled())
         inputs = {f"input_{number}": url for number, url in enumerate(dict.fromkeys(map(named, splits)))}
-        return job.finish(inputs, _counts(directory, splits, metrics), metrics)
+        info = {**_counts(directory, splits, metrics), **_language(splits, options.reading)}
+        return job.finish(inputs, info, metrics)
 
 
 def _processes(splits: Sequence[Split], num_shards: int) -> int:
@@ -232,6 +233,17 @@ def _config(options: ChunkOptions, num_shards: int, splits: Sequence[Split]) -> 
         "num_shards": num_shards,
         "text_rules": TEXT_RULES,
     }
+
+
+def _language(splits: Sequence[Split], reading: InputOptions) -> dict[str, str]:
+    """The language of all articles for the manifest, if --language or the dumps' heads say it."""
+    if reading.language:
+        return {"language": reading.language.lower()}
+    if any(split.format != MediaWiki.name for split in splits):
+        return {}
+    codes = {reading.site_of(url).code for url in {split.url for split in splits}}
+    code = codes.pop()
+    return {"language": code.lower()} if not codes and LANGUAGE_CODE.fullmatch(code) else {}
 
 
 def _digests(splits: Sequence[Split], reading: InputOptions) -> dict[str, str]:

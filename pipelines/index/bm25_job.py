@@ -16,6 +16,7 @@ from pipelines.index.bm25_options import Bm25Options
 from pipelines.runners import launch, local_workers
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.stage_job import StageRun, begins_again, distribute, rows_done, stage_job
+from rag_ops.articles.options import LANGUAGE_CODE
 from rag_ops.compute.cores import cores
 from rag_ops.errors import InputError
 from rag_ops.retrieval import bm25_postings, kinds
@@ -148,10 +149,9 @@ def run(options: Bm25Options, beam_arguments: Sequence[str] = ()) -> StageRun:
 
 
 def language_of(passages: Manifest) -> str:
-    """The code of the language that chunk was told its articles are in, else English's."""
-    reading = passages.config.get("reading")
-    told = reading.get("language") if isinstance(reading, dict) else None
-    return told if isinstance(told, str) and told else ENGLISH
+    """The code of the passages' language, as chunk was told it or read it from dumps; else English's."""
+    code = str(passages.info.get("language", ENGLISH))
+    return code if LANGUAGE_CODE.fullmatch(code) else ENGLISH
 
 
 def default_shards(passages: Manifest) -> int:

@@ -17,7 +17,7 @@ class Bm25Options(StageOptions):
     passages: str = setting(..., "output of ragbeam chunk; of --kind bm25", metavar="DIR")
     language: str | None = setting(
         None,
-        "language of the passages, as a code such as de; by default what chunk was told, else en",
+        "language of the passages, as a code such as de; by default as chunk says, else en",
         group="index of words",
         metavar="CODE",
     )

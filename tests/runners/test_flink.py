@@ -9,9 +9,10 @@ import time
 import pytest
 
 from rag_ops.models.compose import compose
+from schemas.layout import STATISTICS
 from tests import warmed
 from tests.benchmarks import bench_flink
-from tests.pipelines.workspace import instead, ragbeam, write_articles, write_questions
+from tests.pipelines.workspace import digests, instead, ragbeam, write_articles, write_questions
 from tests.runners import flink, listening
 from tests.runners.conftest import all_digests, run_arguments
 
@@ -64,6 +65,15 @@ def test_workers_in_the_launcher_give_the_local_bytes(cluster, endpoint, a_run, 
         assert bytes_sent <= most, steps
     for name, count in sent:
         assert count <= UNIT_BYTES * 4 + HIT_BYTES * 4 * 7 * 3, name  # 4 shards, 7 questions, 3 candidates of each
+
+
+def test_an_index_of_words_has_the_local_bytes(cluster, endpoint, local_workspace, tmp_path):
+    command = ["index", "--kind", "bm25", "--passages", local_workspace / "passages", "--num_shards", 3]
+    ragbeam(*command, "--output", tmp_path / "here")
+    ragbeam(*command, "--output", tmp_path / "there", *on_flink(cluster), "--job_endpoint", endpoint)
+    assert digests(tmp_path / "there", "bm25") == digests(tmp_path / "here", "bm25")
+    here, there = (tmp_path / name / STATISTICS for name in ("here", "there"))
+    assert there.read_bytes() == here.read_bytes()
 
 
 def test_the_benchmark_runs_at_toy_size(server, cluster, endpoint, pool, tmp_path, monkeypatch, minilm, some_pages):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
+import time
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -18,6 +23,7 @@ from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
 from schemas.layout import BM25, STATISTICS
+from tests import warmed
 from tests.pipelines.workspace import chunked, fails, ragbeam, write_articles
 from tests.rag_ops.retrieval.test_bm25 import scores_of_bm25s
 
@@ -105,7 +111,36 @@ def test_a_run_that_fails_in_the_middle_leaves_shards_that_the_next_one_reuses(p
     assert files_of(tmp_path / "i") == files_of(index)
 
 
-def test_several_processes_write_the_same_bytes(passages, index, tmp_path):
+@pytest.mark.parametrize("moment", ["index", "index/*.safetensors", "index/statistics.safetensors"])
+def test_a_job_that_is_killed_is_finished_to_the_same_bytes(passages, index, server, tmp_path, moment):
+    """Right at its start, in the middle of its shards, and when these are done."""
+    arguments = ["--passages", passages, "--output", tmp_path / "index", "--num_shards", 3]
+    command = ["index", "--kind", "bm25", *map(str, arguments)]
+    process = warmed.start(server, command, tmp_path / "log")
+    while process.poll() is None and not list(tmp_path.glob(moment)):
+        time.sleep(0.001)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    ragbeam(*command)
+    assert files_of(tmp_path / "index") == files_of(index)
+    assert not (tmp_path / "index" / store.INCOMPLETE).exists()
+
+
+def test_an_object_store_holds_the_same_bytes(passages, index):
+    """Statistics are merged from what is read of each shard, and a search copies it."""
+    fs = fsspec.filesystem("memory")
+    fs.put(f"{passages}/", "/words/passages/", recursive=True)
+    options = Bm25Options(passages="memory://words/passages", output="memory://words/bm25", num_shards=3)
+    bm25_job.run(options)
+    for name, data in files_of(index).items():
+        if name != "manifest.json":  # which says where passages are
+            assert fs.cat(f"/words/bm25/{name}") == data
+    found, expected = (open_bm25(url).open_shard(1).search(QUESTIONS, 5) for url in (options.output, str(index)))
+    assert found.rows.tolist() == expected.rows.tolist()
+
+
+def test_several_processes_write_the_same_bytes(passages, index, tmp_path, warm_workers):
     flags = ["--direct_running_mode", "multi_processing", "--direct_num_workers", 2]
     assert files_of(build(passages, tmp_path / "i", "--num_shards", 3, *flags)) == files_of(index)
 
@@ -136,7 +171,7 @@ def test_a_previous_index_of_another_language_is_refused(passages, index, tmp_pa
     assert 'language "en" as it has, not "de"' in line
 
 
-def test_the_language_is_what_chunk_was_told(tmp_path, capsys, caplog):
+def test_the_language_is_what_chunk_was_told_or_read(tmp_path, capsys, caplog):
     write_articles(tmp_path / "a.jsonl", count=3)
     for code, stemmer in (("de", "german"), ("xx", "no")):
         ragbeam("chunk", "--input", tmp_path / "a.jsonl", "--output", tmp_path / code, "--language", code)
@@ -144,6 +179,10 @@ def test_the_language_is_what_chunk_was_told(tmp_path, capsys, caplog):
         assert open_bm25(str(index)).scoring.language == code
         assert f"by the {stemmer} stemmer" in capsys.readouterr().out
     assert "no stemmer for language xx" in caplog.text
+    dump = "<mediawiki xml:lang='fr'><page><title>A</title><ns>0</ns><id>1</id><revision><text>Les rois.</text>"
+    (tmp_path / "wiki.xml").write_text(dump + "</revision></page></mediawiki>")
+    ragbeam("chunk", "--input", tmp_path / "wiki.xml", "--output", tmp_path / "fr")
+    assert open_bm25(str(build(tmp_path / "fr", tmp_path / "fr-index"))).scoring.language == "fr"
     build(tmp_path / "de", tmp_path / "en-index", "--language", "EN")
     assert open_bm25(str(tmp_path / "en-index")).scoring.language == "en"
 
