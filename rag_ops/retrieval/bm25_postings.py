@@ -123,7 +123,7 @@ def _count_batch(
     """Of a batch: ids of the words, places of the passages and how often they have them; the passages' lengths."""
     per_text = [words.ids(text) for text in texts]
     sizes = np.fromiter(map(len, per_text), np.int64, len(per_text))
-    ids = np.fromiter((number for ids in per_text for number in ids), np.int64, int(sizes.sum()))
+    ids = np.fromiter(itertools.chain.from_iterable(per_text), np.int64, int(sizes.sum()))
     rows = np.repeat(np.arange(len(texts)), sizes)
     kept = ids != STOP
     lengths = np.bincount(rows[kept], minlength=len(texts)).astype(np.int32)
