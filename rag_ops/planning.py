@@ -41,7 +41,7 @@ EMBED_WEIGHTS, EMBED_WEIGHTS_16_BITS, ANSWER_WEIGHTS = 4.0, 2.0, 3.0
 TOKEN_BYTES = 45  # activations in float32, for each token of a batch and each number of the feed-forward layer
 INDEX_COPIES = 1.05  # peak over shard size while an index shard is filled
 BM25_ROW_BYTES = 400  # of postings on disk, a passage of 100 words
-BM25_COPIES, BM25_RUN = 1.1, 250e6  # peak over shard size while it is filled; memory of what is counted at a time
+BM25_COPIES, BM25_RUN = 1.1, 150e6  # peak over shard size while it is filled; memory of what is counted at a time
 EMBED_COPIES = 3.0  # peak over the size of a shard's vectors while it is embedded and written
 
 
