@@ -94,25 +94,14 @@ class RetrievedSource:
         options: options of the job.
         retrieved: the files that name them.
         texts: where texts are found by passage id; None if the files have them.
+        prior: what the weights of passages are made from: `prior_of`.
     """
 
     options: AnswerOptions
     retrieved: Retrieved
     texts: Texts | None
+    prior: str
     known = None
-
-    @property
-    def prior(self) -> str:
-        """What the weights of passages are made from.
-
-        The scores themselves: of a search with the model's own question encoder; or if the user says so. The scores by
-        --score_scale. Or nothing: all passages of a question count alike.
-        """
-        if self.options.prior == UNIFORM:
-            return UNIFORM
-        if self.options.generation.score_scale is not None:
-            return SCALED
-        return SCORES if self.options.prior == SCORES else UNIFORM
 
     @property
     def digest(self) -> str:
@@ -190,9 +179,28 @@ def open_source(options: AnswerOptions, question_files: Sequence[str]) -> Source
     if options.passages is not None:
         passages = manifests.read_manifest(options.passages, "chunk")
         texts = Texts(options.passages, passages, options.contexts == TITLE_SECTION)
-    source = RetrievedSource(options, open_retrieved(options.retrieved), texts)
+    retrieved = open_retrieved(options.retrieved)
+    source = RetrievedSource(options, retrieved, texts, prior_of(options, retrieved))
     source.check(question_files)
     return source
+
+
+def prior_of(options: AnswerOptions, retrieved: Retrieved) -> str:
+    """What the weights of passages found elsewhere are made from.
+
+    Their scores as they are, if the user says so, or if the files say that the model's own question encoder gave them;
+    their scores by --score_scale, if it is given; else nothing: all passages of a question count alike.
+    """
+    if options.generation.score_scale is not None:
+        return SCALED
+    if options.prior is not None:
+        return options.prior
+    if (encoder := retrieved.encoder_digest) is None:
+        return UNIFORM
+    directory = checkpoints.find_model(options.model)
+    # A search by one encoder for both sides names that, a search by --model the whole model.
+    own = encoder == checkpoints.context_digest(directory) or encoder == checkpoints.model_digest(directory)
+    return SCORES if own else UNIFORM
 
 
 def model_digest(name: str) -> str:

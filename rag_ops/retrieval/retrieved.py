@@ -27,6 +27,7 @@ NO_SCORE = "a passage has no finite score"
 NO_PASSAGE_TEXT = "a passage has no text"
 UNKNOWN_PASSAGE, SAME_PASSAGE = "a passage is not in --passages", "several passages have the same id in --passages"
 TWICE = "a passage is found twice for the question"
+NOT_DENSE = ("bm25_digest", "fusion", "rerank")  # what the manifest of a search names if scores are no inner products
 MAX_SCORE = float(np.finfo(np.float32).max)
 
 
@@ -40,6 +41,8 @@ class Retrieved:
         digests: SHA-256 of each file.
         manifest: of the output of ragbeam search, if the files are its shards; else None.
         directory: where that manifest is.
+        encoder_digest: digest of the question encoder whose inner products the scores are; None if the files don't say
+            that they are any.
     """
 
     urls: tuple[str, ...]
@@ -47,6 +50,7 @@ class Retrieved:
     digests: tuple[str, ...]
     manifest: Manifest | None = None
     directory: str = ""
+    encoder_digest: str | None = None
 
     @property
     def digest(self) -> str:
@@ -74,7 +78,8 @@ def open_retrieved(urls: Sequence[str]) -> Retrieved:
                 raise InputError("--retrieved names an output directory beside others", value=url, expected="it alone")
             manifest = manifests.read_manifest(url, "search" if manifest.stage != "search" else manifest.stage)
             shards = tuple(store.join(url, shard.path) for shard in manifest.shards)
-            return Retrieved(shards, PARQUET, tuple(shard.sha256 for shard in manifest.shards), manifest, url)
+            digests = tuple(shard.sha256 for shard in manifest.shards)
+            return Retrieved(shards, PARQUET, digests, manifest, url, _encoder_of(manifest))
     files = [found for url in urls for found in store.expand(url, "file of --retrieved")]
     kinds = {url: retrieved_files.kind_of(url) for url in files}
     if len(set(kinds.values())) > 1:
@@ -85,7 +90,16 @@ def open_retrieved(urls: Sequence[str]) -> Retrieved:
             value=f"{one} ({kinds[one]}), {other} ({kinds[other]})",
             expected="files of one kind",
         )
-    return Retrieved(tuple(files), kinds[files[0]], tuple(map(store.sha256_of, files)))
+    kind = kinds[files[0]]
+    encoders = {retrieved_files.encoder_of_run(url) for url in files} if kind == RUN else {None}
+    encoder = encoders.pop() if len(encoders) == 1 else None
+    return Retrieved(tuple(files), kind, tuple(map(store.sha256_of, files)), encoder_digest=encoder)
+
+
+def _encoder_of(manifest: Manifest) -> str | None:
+    """The digest of the question encoder that gave the scores of a search; None if words or a reranker had a part."""
+    mixed = any({**manifest.config, **manifest.info}.get(name) for name in NOT_DENSE)
+    return None if mixed else manifest.info.get("encoder_digest")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rag_ops.models import checkpoints
+from rag_ops.retrieval.retrieved_files import dense_tag
 from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import fails, ragbeam
 
@@ -152,6 +154,36 @@ def test_the_manifest_says_what_the_passages_weights_are_made_from(searchable, t
         searchable, tiny_rag, tmp_path / "even", *by_ids(searchable, even), "--n_docs", 4, "--prior", "scores"
     )
     assert [(row["answer"], row["score"]) for row in same] == scores["uniform"]
+
+
+def test_a_run_whose_tag_names_the_models_encoder_counts_by_its_scores(searchable, tiny_rag, indexed, tmp_path):
+    digest = checkpoints.model_digest(tiny_rag)
+    for name, tag, prior in (("own", digest, "scores"), ("other", digest[::-1], "uniform")):
+        run = write_run(tmp_path / f"{name}.trec", indexed, tag=dense_tag(tag))
+        flags = [*by_ids(searchable, run), "--n_docs", 3, "--retrieve", 4]
+        found = answered(searchable, tiny_rag, tmp_path / name, *flags)
+        assert read_manifest(str(tmp_path / name), "answer").info["prior"] == prior
+        assert (without_digest(found) == without_digest(indexed)) == (prior == "scores")
+
+
+def test_a_sweep_over_passages_that_counted_alike_gives_the_same_answers(searchable, tiny_rag, indexed, tmp_path):
+    apart = [row | {"passages": far_apart(row["passages"])} for row in indexed]
+    flags = [*by_ids(searchable, write_run(tmp_path / "run.trec", apart)), "--n_docs", 4]
+    rows = answered(searchable, tiny_rag, tmp_path / "out", *flags)
+    by_scores = answered(searchable, tiny_rag, tmp_path / "by_scores", *flags, "--prior", "scores")
+    assert [row["answer"] for row in rows] != [row["answer"] for row in by_scores]
+    asked = [row for row in rows if row["error"] is None]
+    gold = [{"id": row["question_id"], "question": row["question"], "answer": [row["answer"]]} for row in asked]
+    write_lines(tmp_path / "gold.jsonl", gold)
+    flags = ["--gold", tmp_path / "gold.jsonl", "--sweep", 4, "--model", tiny_rag, "--threads", 1]
+    ragbeam("evaluate", "--answers", tmp_path / "out", "--output", tmp_path / "report.json", *flags)
+    [point] = json.loads((tmp_path / "report.json").read_text())["all"]["sweep"]
+    assert point["em"] == len([row for row in asked if row["answer"]]) / len(asked)
+
+
+def far_apart(passages: list[dict] | None) -> list[dict]:
+    """Passages of which the last alone counts, if scores do."""
+    return [passage | {"score": 100.0 * place} for place, passage in enumerate(passages or ())]
 
 
 def alike(passages: list[dict] | None) -> list[dict]:
