@@ -138,6 +138,7 @@ class SearchInfo(Counted, total=False):
 
     encoder: str  # as --question_encoder or --model named it
     encoder_digest: str
+    scores: str  # "dense" if they are inner products of that encoder's vectors and the passages'
     index_digest: str
     passages_digest: str
     questions: int  # rows of the question files

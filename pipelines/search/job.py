@@ -32,6 +32,7 @@ from pipelines.transforms.work import Work
 from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import check_question_files, expand_question_files, read_questions
+from rag_ops.retrieval import score_origin
 from rag_ops.retrieval.corpus import Corpus, check_question_encoder, open_corpus, prefix_config
 from rag_ops.retrieval.kinds import kind_of
 from rag_ops.retrieval.trec import write_run
@@ -117,6 +118,7 @@ def _run(options: SearchOptions, beam_arguments: Sequence[str]) -> StageRun:
         info = {
             "encoder": options.encoder,
             "encoder_digest": config["encoder_digest"],
+            "scores": score_origin.DENSE,
             "index_digest": corpus.index.digest,
             "passages_digest": corpus.passages.digest,
             "questions": prepared.rows,

@@ -17,6 +17,7 @@ from rag_ops.retrieval import retrieved_files
 from rag_ops.retrieval.hit_spill import HitSpill, best
 from rag_ops.retrieval.passage_rows import SEVERAL, UNKNOWN, rows_of
 from rag_ops.retrieval.retrieved_files import JSON, PARQUET, RUN, Hit, Record
+from rag_ops.retrieval.score_origin import dense_encoder, encoder_of_tag
 from rag_ops.storage import manifests, store
 from schemas.manifest import Manifest, digest_of
 
@@ -27,7 +28,6 @@ NO_SCORE = "a passage has no finite score"
 NO_PASSAGE_TEXT = "a passage has no text"
 UNKNOWN_PASSAGE, SAME_PASSAGE = "a passage is not in --passages", "several passages have the same id in --passages"
 TWICE = "a passage is found twice for the question"
-NOT_DENSE = ("bm25_digest", "fusion", "rerank")  # what the manifest of a search names if scores are no inner products
 MAX_SCORE = float(np.finfo(np.float32).max)
 
 
@@ -79,7 +79,7 @@ def open_retrieved(urls: Sequence[str]) -> Retrieved:
             manifest = manifests.read_manifest(url, "search" if manifest.stage != "search" else manifest.stage)
             shards = tuple(store.join(url, shard.path) for shard in manifest.shards)
             digests = tuple(shard.sha256 for shard in manifest.shards)
-            return Retrieved(shards, PARQUET, digests, manifest, url, _encoder_of(manifest))
+            return Retrieved(shards, PARQUET, digests, manifest, url, dense_encoder(manifest))
     files = [found for url in urls for found in store.expand(url, "file of --retrieved")]
     kinds = {url: retrieved_files.kind_of(url) for url in files}
     if len(set(kinds.values())) > 1:
@@ -91,15 +91,9 @@ def open_retrieved(urls: Sequence[str]) -> Retrieved:
             expected="files of one kind",
         )
     kind = kinds[files[0]]
-    encoders = {retrieved_files.encoder_of_run(url) for url in files} if kind == RUN else {None}
+    encoders = {encoder_of_tag(retrieved_files.tag_of(url)) for url in files} if kind == RUN else {None}
     encoder = encoders.pop() if len(encoders) == 1 else None
     return Retrieved(tuple(files), kind, tuple(map(store.sha256_of, files)), encoder_digest=encoder)
-
-
-def _encoder_of(manifest: Manifest) -> str | None:
-    """The digest of the question encoder that gave the scores of a search; None if words or a reranker had a part."""
-    mixed = any({**manifest.config, **manifest.info}.get(name) for name in NOT_DENSE)
-    return None if mixed else manifest.info.get("encoder_digest")
 
 
 @dataclasses.dataclass(frozen=True)

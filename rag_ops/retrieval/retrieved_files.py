@@ -36,7 +36,6 @@ PASSAGE_ID = ("passageid", "docid", "docno", "pid", "psgid", "id")
 CONTEXTS = ("ctxs", "contexts")
 TEXT = ("text", "contents", "content")
 _PARQUET_MAGIC = b"PAR1"
-_DENSE_TAG = re.compile(r"ragbeam-dense-([0-9a-f]{32})")
 _BY_QUESTION = re.compile(rf'\{{\s*"(?:[^"\\]|\\.)*"\s*:\s*\{{\s*"(?:question|query|answers|{"|".join(CONTEXTS)})"\s*:')
 _TITLE_LINE = re.compile(r'"([^\n]*)"\n')  # how the texts of Pyserini's indexes of Wikipedia begin
 
@@ -94,18 +93,11 @@ def kind_of(url: str) -> str:
     )
 
 
-def dense_tag(encoder_digest: str) -> str:
-    """The tag of a TREC run whose scores are inner products of a question encoder's vectors, of this digest."""
-    return f"ragbeam-dense-{encoder_digest}"
-
-
-def encoder_of_run(url: str) -> str | None:
-    """The digest of the question encoder that gave a TREC run its scores, by the tag of its first line, or None."""
+def tag_of(url: str) -> str:
+    """The tag of a TREC run: the last cell of its first line."""
     with store.open_read(url) as raw:
         head = peeked(compression.decompressed(raw, url))[0]
-    tag = _cells(next(line for line in head.splitlines() if line.strip()))[-1].strip()
-    found = _DENSE_TAG.fullmatch(tag)
-    return found[1] if found else None
+    return _cells(next(line for line in head.splitlines() if line.strip()))[-1].strip()
 
 
 def run_hits(url: str) -> Iterator[Hit]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rag_ops.errors import InputError
+from rag_ops.retrieval.score_origin import run_tag
 from rag_ops.storage import store
 from rag_ops.storage.parquet import open_parquet
 from schemas.manifest import Manifest
 
-TAG = "ragbeam"
 COLUMNS = ["question_id", "passage_id", "rank", "score"]
 
 
@@ -39,6 +39,7 @@ def write_run(url: str, manifest: Manifest, path: str) -> int:
 def _lines(url: str, manifest: Manifest) -> Iterator[str]:
     written: dict[str, int] = {}  # a digest of the question by its id
     current: tuple[str, int] | None = None
+    tag = run_tag(manifest)
     for shard in manifest.shards:
         with open_parquet(store.join(url, shard.path), shard.rows) as parquet:
             for batch in parquet.iter_batches(columns=[*COLUMNS, "question"]):
@@ -60,7 +61,7 @@ def _lines(url: str, manifest: Manifest) -> Iterator[str]:
                             )
                     if current is not None:
                         _check_id("passage", row["passage_id"], url)
-                        yield f"{question_id} Q0 {row['passage_id']} {rank} {row['score']!r} {TAG}\n"
+                        yield f"{question_id} Q0 {row['passage_id']} {rank} {row['score']!r} {tag}\n"
 
 
 def _check_id(what: str, value: str, url: str) -> None:

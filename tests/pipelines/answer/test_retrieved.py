@@ -7,8 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.answer.options import AnswerOptions
+from pipelines.answer.sources import prior_of
+from rag_ops.generation.settings import GenerationSettings
 from rag_ops.models import checkpoints
-from rag_ops.retrieval.retrieved_files import dense_tag
+from rag_ops.retrieval.retrieved import Retrieved
 from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import fails, ragbeam
 
@@ -156,14 +159,38 @@ def test_the_manifest_says_what_the_passages_weights_are_made_from(searchable, t
     assert [(row["answer"], row["score"]) for row in same] == scores["uniform"]
 
 
-def test_a_run_whose_tag_names_the_models_encoder_counts_by_its_scores(searchable, tiny_rag, indexed, tmp_path):
-    digest = checkpoints.model_digest(tiny_rag)
-    for name, tag, prior in (("own", digest, "scores"), ("other", digest[::-1], "uniform")):
-        run = write_run(tmp_path / f"{name}.trec", indexed, tag=dense_tag(tag))
-        flags = [*by_ids(searchable, run), "--n_docs", 3, "--retrieve", 4]
-        found = answered(searchable, tiny_rag, tmp_path / name, *flags)
-        assert read_manifest(str(tmp_path / name), "answer").info["prior"] == prior
-        assert (without_digest(found) == without_digest(indexed)) == (prior == "scores")
+@pytest.fixture(scope="module")
+def searched(searchable, tiny_rag, tmp_path_factory) -> Path:
+    """A directory with the output of ragbeam search, `hits`, and its TREC run, `run.trec`."""
+    directory = tmp_path_factory.mktemp("searched")
+    flags = ["--questions", searchable / "questions.jsonl", "--index", searchable / "index", "--model", tiny_rag]
+    more = ["--n_docs", 7, "--trec", directory / "run.trec", "--threads", 1]
+    ragbeam("search", *flags, "--output", directory / "hits", *more)
+    return directory
+
+
+@pytest.mark.parametrize("form", ["run", "hits"])
+def test_what_search_found_gives_the_answers_of_the_index(form, searched, searchable, tiny_rag, indexed, tmp_path):
+    flags: list[object] = (
+        by_ids(searchable, searched / "run.trec") if form == "run" else ["--retrieved", searched / "hits"]
+    )
+    found = answered(searchable, tiny_rag, tmp_path / "answers", *flags, "--n_docs", 3, "--retrieve", 4)
+    assert read_manifest(str(tmp_path / "answers"), "answer").info["prior"] == "scores"
+    assert without_digest(found) == without_digest(indexed)
+
+
+def test_scores_are_the_models_if_its_own_question_encoder_gave_them_or_the_user_says_so(tiny_rag, searched, tmp_path):
+    whole = read_manifest(str(searched / "hits"), "search").info["encoder_digest"]
+    alone = checkpoints.context_digest(tiny_rag)  # one encoder for both sides, as --question_encoder names it
+    assert alone not in (None, whole)
+    settings = {"retrieved": ["run"], "model": tiny_rag, "output": str(tmp_path / "out")}
+    for encoder, options, prior in (
+        *((whole, {}, "scores"), (alone, {}, "scores"), (whole[::-1], {}, "uniform"), (None, {}, "uniform")),
+        *((None, {"prior": "scores"}, "scores"), (whole, {"prior": "uniform"}, "uniform")),
+        *((one, {"generation": GenerationSettings(score_scale=2.0)}, "scaled") for one in (whole, None)),
+    ):
+        retrieved = Retrieved(("run",), "run", ("0",), encoder_digest=encoder)
+        assert prior_of(AnswerOptions(**settings, **options), retrieved) == prior
 
 
 def test_a_sweep_over_passages_that_counted_alike_gives_the_same_answers(searchable, tiny_rag, indexed, tmp_path):

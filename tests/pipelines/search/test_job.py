@@ -105,7 +105,8 @@ def test_a_run_has_every_digit_of_a_score(found):
         (row["question_id"], row["passage_id"], row["rank"], row["score"]) for row in rows
     ]
     assert sorted(path.name for path in found.iterdir()) == ["hits", "hits.run"]
-    assert {(q0, tag) for _, q0, _, _, _, tag in lines} == {("Q0", "ragbeam")}
+    encoder = read_manifest(str(found / "hits"), "search").info["encoder_digest"]
+    assert {(q0, tag) for _, q0, _, _, _, tag in lines} == {("Q0", f"ragbeam-dense-{encoder}")}
     assert [np.float32(line[4]) for line in lines] == [np.float32(row["score"]) for row in rows]
 
 

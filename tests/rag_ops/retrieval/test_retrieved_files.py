@@ -40,9 +40,7 @@ def test_a_trec_run(pack, tmp_path):
         ("302", "a passage:3", 1, 0.1, 3),
     ]
     assert [one[4] for one in found] == [1, 2, 3, 5, 6]
-    assert retrieved_files.encoder_of_run(url) is None
-    tagged = written(tmp_path / "tagged", TREC.replace("STANDARD", retrieved_files.dense_tag("ab" * 16), 1))
-    assert retrieved_files.encoder_of_run(tagged) == "ab" * 16
+    assert retrieved_files.tag_of(url) == "STANDARD"
 
 
 def dpr(number: int) -> dict:
