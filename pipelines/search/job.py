@@ -96,7 +96,7 @@ def _run(options: SearchOptions, beam_arguments: Sequence[str]) -> StageRun:
         wanted = job.todo(dict.fromkeys(names, output.fingerprint))
         there = set(blocks.result_names(work.url))
         todo = [block for block in prepared.blocks if blocks.result_name(block.number) not in there]
-        places = [options.index, corpus.passages_url, *([options.embeddings] if options.embeddings else [])]
+        places = [corpus.index_url, corpus.passages_url, *([options.embeddings] if options.embeddings else [])]
         job.spread(partial(_processes, options, corpus, todo), places)
         workers = options.workers.with_threads(job.threads(options.workers.threads))
         running = dataclasses.replace(options, workers=workers)
@@ -133,7 +133,7 @@ def _run(options: SearchOptions, beam_arguments: Sequence[str]) -> StageRun:
         report = {
             "blocks": {"total": len(prepared.blocks), "reused": len(prepared.blocks) - len(todo), "made": len(todo)}
         }
-        inputs = {"passages": corpus.passages_url, "index": options.index, **read}
+        inputs = {"passages": corpus.passages_url, "index": corpus.index_url, **read}
         return job.finish(inputs, info, metrics, report=report)
 
 
