@@ -30,6 +30,15 @@ ALTERNATIVE = pa.struct(
     [pa.field("answer", pa.string(), nullable=False), pa.field("score", pa.float32(), nullable=False)]
 )
 
+CHOICE = pa.struct(
+    [
+        pa.field("choice", pa.string(), nullable=False),
+        # Marginal log-probability of its tokens, the end token included, natural logarithm
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("probability", pa.float32(), nullable=False),  # share of the probability of all of its choices
+    ]
+)
+
 # What the generator finds for one distinct question, before it is joined with the rows that ask it. The first three
 # come before the gold answers in the table.
 RESULT_FIELDS = [
@@ -40,6 +49,10 @@ RESULT_FIELDS = [
     pa.field("score_high", pa.float32()),  # upper bound of the score; the score itself if all passages are read
     pa.field("tokens", pa.list_(TOKEN)),  # of the answer, the end token included
     pa.field("alternatives", pa.list_(ALTERNATIVE)),  # the next best answers, best first; empty unless asked for
+    # For each of `passages` the score of the answer's tokens without it, the others' priors made to sum to 1. Null
+    # if there is but one passage, or some are unread; so is what stands for a passage that is only kept (--retrieve).
+    pa.field("without", pa.list_(pa.float32())),
+    pa.field("choices", pa.list_(CHOICE)),  # of a closed set, as given; null for an answer that is decoded
     pa.field("truncated", pa.bool_()),  # the question or a passage was cut to fit a model's length
     pa.field("error", pa.string()),
 ]

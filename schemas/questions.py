@@ -16,8 +16,13 @@ OCCURRENCES = pa.schema(
     ]
 )
 
-# One row for each distinct question of a block.
-BLOCK = pa.schema([pa.field("question", pa.string(), nullable=False)])
+# One row for each distinct question of a block: equal texts with other choices are two questions.
+BLOCK = pa.schema(
+    [
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("choices", pa.list_(pa.string())),  # the only answers that it may have; null for any
+    ]
+)
 
 # Passages found elsewhere for a question: a column of lists, a row for each distinct question of a block.
 FOUND = pa.schema(

@@ -21,7 +21,7 @@ from rag_ops.questions import blocks
 from rag_ops.retrieval import passage_texts
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
-from rag_ops.storage.parquet import read_parquet, write_parquet
+from rag_ops.storage.parquet import write_parquet
 from schemas import answers
 
 RESULT_ROWS = 1000  # rows of a row group
@@ -67,14 +67,14 @@ def read_hits(
     passages = passage_texts.load([(file, batch) for file, batch, _ in joined if file]) if todo else {}
     for block in todo:
         hits = hits_of[block]
-        asked = read_parquet(work.path(blocks.block_name(block)))["question"].to_pylist()
+        asked, choices = blocks.read_questions_of(work.url, block)
         truncated, errors = encoded(work, block, asked)
         StepCounters("ReadContexts").add(rows_out=len(asked))
         found = [
             [passages[row] for row in rows if row >= 0 and number not in errors]
             for number, rows in enumerate(hits.rows.tolist())
         ]
-        yield AnswerUnit(block, asked, found, hits.scores, truncated, errors)
+        yield AnswerUnit(block, asked, found, hits.scores, truncated, errors, choices)
 
 
 def write_results(element: tuple[AnswerUnit, list[Any]], work: Work) -> int:
@@ -99,6 +99,11 @@ def write_results(element: tuple[AnswerUnit, list[Any]], work: Work) -> int:
         if answer.error is None:
             row["tokens"] = [dataclasses.asdict(token) for token in answer.tokens]
             row["alternatives"] = [{"answer": text, "score": score} for text, score in answer.others]
+            if answer.without is not None:
+                row["without"] = [*answer.without, *[None] * (len(passages) - len(answer.without))]
+            if answer.choices:
+                names = ("choice", "score", "probability")
+                row["choices"] = [dict(zip(names, one, strict=True)) for one in answer.choices]
         rows.append(row)
     table = pa.Table.from_pylist(rows, schema=answers.RESULTS)
     with store.atomic_write(work.url, blocks.result_name(unit.block)) as file:

@@ -20,7 +20,6 @@ from rag_ops.questions import blocks
 from rag_ops.questions.found import Found
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
-from rag_ops.storage.parquet import read_parquet
 
 
 def answer_retrieved(pipeline: beam.Pipeline, plan: Plan) -> Any:
@@ -54,7 +53,7 @@ def read_units(block: blocks.Block, work: Work, model: str) -> Iterator[AnswerUn
     """Reads a block of questions with its passages' texts, unless the runner's earlier try has answered it."""
     if store.exists(work.path(blocks.result_name(block.number))):
         return
-    asked = read_parquet(work.path(blocks.block_name(block.number)))["question"].to_pylist()
+    asked, choices = blocks.read_questions_of(work.url, block.number)
     found = _found(block, work)
     StepCounters("ReadContexts").add(rows_out=len(asked))
     scores = np.full((len(found), max(map(len, found), default=0)), -np.inf, np.float32)
@@ -62,7 +61,7 @@ def read_units(block: blocks.Block, work: Work, model: str) -> Iterator[AnswerUn
         scores[number, : len(passages)] = [passage.score for passage in passages]
     texts: list[list[Any]] = [[passage.passage for passage in passages] for passages in found]
     truncated, _ = cut(work, block.number, asked, model)
-    yield AnswerUnit(block.number, asked, texts, scores, truncated)
+    yield AnswerUnit(block.number, asked, texts, scores, truncated, choices=choices)
 
 
 def cut(work: Work, block: int, asked: Sequence[str], model: str) -> tuple[np.ndarray, dict[int, str]]:

@@ -179,7 +179,8 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
 class AnswerUnit:
     """A block of questions with what was found for them: `passages[i]`, best first, and `scores`, (questions, k).
 
-    `errors` maps each question that could not be encoded to the reason; it has no passages.
+    `errors` maps each question that could not be encoded to the reason; it has no passages. `choices` are the only
+    answers of each question, None for one that may have any.
     """
 
     block: int
@@ -188,6 +189,7 @@ class AnswerUnit:
     scores: np.ndarray
     truncated: np.ndarray
     errors: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    choices: Sequence[Sequence[str] | None] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -233,6 +235,7 @@ class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any
             unit.questions,
             [passages[: self._n_docs] for passages in unit.passages],
             np.zeros_like(unit.scores) if self._uniform else unit.scores,
+            choices=unit.choices,
             batch_tokens=self._settings.workers.batch_tokens,
             on_rows=counters.tick,
         )

@@ -27,7 +27,10 @@ RECALL_AT = (1, 5, 20, 100)  # Karpukhin et al. 2020, tables 2 and 3
 CALIBRATION_BINS = 10
 MAX_WORDS = 20  # longer answers are counted together
 SLICE_ROWS = 64  # rows that are Python objects at a time
-COLUMNS = ("question_id", "question", "answer", "score", "passages", "gold_answers", "tokens", "truncated", "error")
+COLUMNS = (
+    *("question_id", "question", "answer", "score", "passages", "gold_answers", "tokens", "choices", "truncated"),
+    "error",
+)
 
 
 @dataclasses.dataclass(frozen=True)

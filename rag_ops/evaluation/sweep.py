@@ -87,14 +87,14 @@ class Sweep:
         Raises:
             JobError: the machine failed.
         """
-        distinct = {one.row["question"]: one.row for one in rows if one.gold and not one.row["error"]}
+        distinct = {_identity(one.row): one.row for one in rows if one.gold and not one.row["error"]}
         by_n = self._answers(distinct)
         found: list[ByNumber] = []
         for one in rows:
             scores = {}
             if one.gold:
                 for n, answers in by_n.items():
-                    answer = None if one.row["error"] else answers[one.row["question"]]
+                    answer = None if one.row["error"] else answers[_identity(one.row)]
                     scores[n] = one.gold.exact(answer), one.gold.f1(answer)
             found.append(scores)
         return found
@@ -108,8 +108,8 @@ class Sweep:
         for failures in self._failures.values():
             failures.check("mend the cause and run the same command again")
 
-    def _answers(self, rows: Mapping[str, Mapping[str, Any]]) -> dict[int, dict[str, str | None]]:
-        """For each number of passages the answers by question; a passage is encoded once for all numbers."""
+    def _answers(self, rows: Mapping[Any, Mapping[str, Any]]) -> dict[int, dict[Any, str | None]]:
+        """For each number of passages the answers by `_identity`; a passage is encoded once for all numbers."""
         if not rows:
             return {n: {} for n in self._n_docs}
         most = self._n_docs[-1]
@@ -124,12 +124,18 @@ class Sweep:
             for found in passages
         ]
         by_n = self._generator.answer_by_docs(
-            list(rows), contexts, scores, self._n_docs, batch_tokens=self._batch_tokens, on_rows=self._on_rows
+            [row["question"] for row in rows.values()],
+            contexts,
+            scores,
+            self._n_docs,
+            choices=[_choices(row) for row in rows.values()],
+            batch_tokens=self._batch_tokens,
+            on_rows=self._on_rows,
         )
         for n, answers in by_n.items():
             self._failures[n].add(answer.error for answer in answers)
         return {
-            n: {question: answer.text for question, answer in zip(rows, answers, strict=True)}
+            n: {identity: answer.text for identity, answer in zip(rows, answers, strict=True)}
             for n, answers in by_n.items()
         }
 
@@ -147,3 +153,13 @@ class Sweep:
             threads=self._threads,
             dtype=self._config["compute_dtype"],
         )
+
+
+def _choices(row: Mapping[str, Any]) -> list[str] | None:
+    """The only answers that a row could have; None if it could have any."""
+    return [one["choice"] for one in row["choices"]] if row["choices"] else None
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What makes the question of a row a distinct one."""
+    return row["question"], *(_choices(row) or ())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rag_ops.generation.choices import Chosen
 from rag_ops.generation.decoding import Hypothesis
 from rag_ops.generation.spelling import respell
 from rag_ops.generation.stops import Stops
@@ -47,6 +48,10 @@ class Answer:
         others: text and score of the next best answers, best first.
         score_high: upper bound of the score, which is a lower one if passages were left unread; else the score.
         read: number of passages read.
+        without: for each passage given, the score that the same tokens have without it; None if there is but one
+            passage, or some are unread.
+        choices: if the answer was to be one of a closed set, each choice with its score and its share of the
+            probability of all of them, in the order given.
     """
 
     text: str | None
@@ -59,6 +64,8 @@ class Answer:
     others: Sequence[tuple[str, float]] = ()
     score_high: float | None = None
     read: int = 0
+    without: Sequence[float] | None = None
+    choices: Sequence[tuple[str, float, float]] = ()
 
 
 def written(
@@ -96,13 +103,33 @@ def written(
         others = [(text.strip(), float(one.log_probs.sum())) for text, one in rest]
         cut = any(was_cut for _, was_cut in given)
         text, count = texts[0].strip(), int(read.sum())
-        answers.append(Answer(text, score, mean, cut, None, tokens, first.tokens, others, high, count))
+        alone = None if first.without is None else first.without[: len(given)].tolist()
+        answers.append(Answer(text, score, mean, cut, None, tokens, first.tokens, others, high, count, alone))
+    return answers
+
+
+def chosen(
+    tokenizer: Any, found: Sequence[Chosen], contexts: Sequence[Contexts], choices: Sequence[Sequence[str]]
+) -> list[Answer]:
+    """Answers that are one of a closed set, spelt as it is there.
+
+    Args:
+        tokenizer: tokenizer of the generator.
+        found: what is found for each question.
+        contexts: contexts of each question.
+        choices: closed set of each question.
+    """
+    answers = written(tokenizer, [[one.hypothesis] for one in found], contexts)
+    for number, (one, own) in enumerate(zip(found, choices, strict=True)):
+        if answers[number].error is None:
+            rows = tuple(zip(own, one.scores.tolist(), one.probabilities.tolist(), strict=True))
+            answers[number] = dataclasses.replace(answers[number], text=own[one.best], choices=rows)
     return answers
 
 
 def spelt_as(passages: Sequence[Passage], answer: Answer) -> Answer:
     """The answer with its texts as the passages spell them, those first that it owes most to; all else stays."""
-    if answer.text is None:
+    if answer.text is None or answer.choices:
         return answer
     likely = sorted(range(len(passages)), key=lambda doc: -(answer.posterior[doc] or 0.0))
     sources = [part for doc in likely for part in (passages[doc].text, passages[doc].heading)]

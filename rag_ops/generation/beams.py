@@ -25,7 +25,7 @@ class _Sequences:
         tokens: int64 (B, K, longest + 1), the start token first.
         scores: scores to compare by, float32 (B, K).
         log_probs: log-probability of each token, float32 (B, K, longest).
-        posteriors: distribution over the passages for each token, float32 (B, K, longest, D).
+        joints: what each passage says of each token, as `Mixture.joint` gives it, float32 (B, K, longest, D).
         lengths: tokens without the start token, int64 (B, K).
         done: whether the sequence is finished, bool (B, K).
     """
@@ -33,7 +33,7 @@ class _Sequences:
     tokens: torch.Tensor
     scores: torch.Tensor
     log_probs: torch.Tensor
-    posteriors: torch.Tensor
+    joints: torch.Tensor
     lengths: torch.Tensor
     done: torch.Tensor
 
@@ -45,8 +45,8 @@ class _Sequences:
         tokens[:, :, 0] = constraints.start
         zeros = torch.zeros((questions, beams), device=device)
         log_probs = zeros.new_zeros((questions, beams, constraints.longest))
-        posteriors = zeros.new_zeros((questions, beams, constraints.longest, docs))
-        return cls(tokens, zeros, log_probs, posteriors, zeros.long(), zeros.bool())
+        joints = zeros.new_zeros((questions, beams, constraints.longest, docs))
+        return cls(tokens, zeros, log_probs, joints, zeros.long(), zeros.bool())
 
     def best(self, scores: torch.Tensor, count: int) -> tuple[_Sequences, torch.Tensor]:
         """The `count` best by `scores`, with these scores, and where they stood, int64 (B, count)."""
@@ -67,16 +67,17 @@ class _Sequences:
         pairs = ((getattr(self, field.name), getattr(others, field.name)) for field in dataclasses.fields(self))
         return _Sequences(*(torch.cat(pair, 1) for pair in pairs))
 
-    def found(self, row: int, count: int, length_penalty: float) -> list[Hypothesis]:
+    def found(self, row: int, count: int, length_penalty: float, log_prior: torch.Tensor) -> list[Hypothesis]:
         """The `count` best of one question; fewer if the constraints left fewer: the rest are twins of these."""
         answers = []
         for beam in range(count):
             length = int(self.lengths[row, beam])
             if beam and (not self.done[row, beam] or self.scores[row, beam] * length**length_penalty <= NEVER / 2):
                 break
-            log_probs, posterior = self.log_probs[row, beam, :length], self.posteriors[row, beam, :length]
+            log_probs, joint = self.log_probs[row, beam, :length], self.joints[row, beam, :length]
             tokens, score = self.tokens[row, beam, 1 : length + 1].tolist(), float(self.scores[row, beam])
-            answers.append(Hypothesis(tokens, score, log_probs.cpu().numpy(), posterior.cpu().numpy()))
+            found = (log_probs.cpu().numpy(), joint.cpu().numpy(), log_prior.cpu().numpy())
+            answers.append(Hypothesis.of(tokens, score, *found))
         return answers
 
 
@@ -111,7 +112,7 @@ def beam_search(batch: Batch, settings: GenerationSettings) -> list[list[Hypothe
         going = (hopeful > worst) & ~(settings.early_stopping & finished.done.all(1))
         going &= torch.tensor(place + 1 < constraints.longest, device=going.device)
         for row in (~going).nonzero()[:, 0].tolist():
-            results[int(active[row])] = finished.found(row, settings.n_best, length_penalty)
+            results[int(active[row])] = finished.found(row, settings.n_best, length_penalty, batch.log_prior[row])
         kept = going.nonzero()[:, 0]
         if not len(kept):
             break
@@ -145,7 +146,7 @@ def _continue(batch: Batch, running: _Sequences, mixture: Mixture, place: int) -
     candidates.tokens[:, :, place + 1] = tokens
     candidates.lengths += 1
     candidates.log_probs[:, :, place] = own
-    candidates.posteriors[:, :, place] = mixture.posterior(parents, tokens)
+    candidates.joints[:, :, place] = mixture.joint(parents, tokens)
     return candidates, parents
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from rag_ops.generation import provenance
 from rag_ops.generation.extractive import Source
 from rag_ops.generation.generator import DecoderCache, Generator
 from rag_ops.generation.stops import Stops
@@ -31,6 +32,8 @@ class Hypothesis:
         posterior: p(z | x, y_1..t) for each token, float32 (T, D); a row sums to 1.
         highest: upper bounds of `log_probs`, which are then lower ones, float32 (T,); None if those are exact.
         read: which passages were read, bool (D,), so that the posterior is among them; None if all were.
+        without: for each passage the score of the same tokens without it, float32 (D,); None if it is not known, or
+            there is but one passage.
     """
 
     tokens: list[int]
@@ -39,6 +42,21 @@ class Hypothesis:
     posterior: np.ndarray
     highest: np.ndarray | None = None
     read: np.ndarray | None = None
+    without: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls, tokens: list[int], score: float, log_probs: np.ndarray, joint: np.ndarray, log_prior: np.ndarray
+    ) -> Hypothesis:
+        """A hypothesis by what each passage says of its tokens; all of them were read.
+
+        Args:
+            tokens, score, log_probs: as above.
+            joint: log p(z|x) p(y_t | x, z, y_<t), float32 (T, D); see `Mixture.joint`.
+            log_prior: log p(z|x), float32 (D,); -inf for a passage that only fills up.
+        """
+        posterior = provenance.posterior_of(joint)
+        return cls(tokens, score, log_probs, posterior, without=provenance.without(joint, log_prior))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ def greedy(batch: Batch) -> list[Hypothesis]:
     tokens = torch.full((questions, 1, longest + 1), batch.constraints.ends[0], device=batch.states.device)
     tokens[:, :, 0] = batch.constraints.start
     log_probs = batch.log_prior.new_zeros((questions, longest))
-    posteriors = batch.log_prior.new_zeros((questions, longest, docs))
+    joints, log_prior = batch.log_prior.new_zeros((questions, longest, docs)), batch.log_prior.cpu().numpy()
     counts = [longest] * questions
     active = torch.arange(questions, device=tokens.device)
     for place in range(longest):
@@ -22,7 +22,7 @@ def greedy(batch: Batch) -> list[Hypothesis]:
         chosen, own = _likeliest(batch, mixture, tokens[active], place)
         tokens[active, :, place + 1] = chosen
         log_probs[active, place] = own[:, 0]
-        posteriors[active, place] = mixture.posterior(torch.zeros_like(chosen), chosen)[:, 0]
+        joints[active, place] = mixture.joint(torch.zeros_like(chosen), chosen)[:, 0]
         ended = batch.constraints.ended(tokens[active], place)[:, 0]
         going = (~ended).nonzero()[:, 0]
         if len(going) < len(active):
@@ -32,10 +32,11 @@ def greedy(batch: Batch) -> list[Hypothesis]:
                 break
             active = active[going]
             batch.keep(going, cache)
-    rows = zip(tokens[:, 0, 1:].tolist(), log_probs.cpu().numpy(), posteriors.cpu().numpy(), counts, strict=True)
+    found = (log_probs.cpu().numpy(), joints.cpu().numpy(), log_prior)
+    rows = zip(tokens[:, 0, 1:].tolist(), *found, counts, strict=True)
     return [
-        Hypothesis(ids[:count], float(own[:count].sum()), own[:count], posterior[:count])
-        for ids, own, posterior, count in rows
+        Hypothesis.of(ids[:count], float(own[:count].sum()), own[:count], joint[:count], prior)
+        for ids, own, joint, prior, count in rows
     ]
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rag_ops.generation import provenance
 from rag_ops.generation.decoding import Constraints, Hypothesis, Mixture
 from rag_ops.generation.extractive import Source
 from rag_ops.generation.generator import ReplayingGenerator
@@ -111,8 +112,12 @@ class Answering:
         highest = None
         if not self.is_read:
             highest = (lowest.double().exp() + self.unread[self.read]).clamp(max=1.0).log().float().numpy()
-        log_probs = lowest.numpy()
-        return Hypothesis(self.tokens[1:], float(log_probs.sum()), log_probs, posterior, highest, read)
+        log_probs, alone = lowest.numpy(), None
+        if self.is_read:
+            log_prior, placed = np.full(docs, -np.inf), np.full((len(log_probs), docs), -np.inf)
+            log_prior[self.order], placed[:, self.order] = self.log_prior, joint.T.numpy()
+            alone = provenance.without(placed, log_prior)
+        return Hypothesis(self.tokens[1:], float(log_probs.sum()), log_probs, posterior, highest, read, alone)
 
 
 @dataclasses.dataclass

@@ -71,6 +71,12 @@ class PromptFormat:
         """Texts that end an answer if nothing else is said: a model without a chat template ends no answer itself."""
         return () if self.is_chat else PLAIN_STOPS
 
+    @property
+    def before_answers(self) -> str:
+        """What stands between a prompt and an answer: a space, unless the prompt ends in one or is a chat's."""
+        prompt = self.render(Passage("", "Moon", "The Moon orbits the Earth."), "What orbits the Earth?")
+        return "" if self.is_chat or prompt[-1:].isspace() else " "
+
     def encode(self, passages: Sequence[Passage], questions: Sequence[str]) -> list[tuple[Prompt, bool]]:
         """The prompt of each passage and question, and whether one of the two was cut.
 

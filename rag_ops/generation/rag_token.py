@@ -14,10 +14,11 @@ from rag_ops import heap
 from rag_ops.compute import batching, processor
 from rag_ops.compute.devices import pick_device, pick_dtype, torch_threads
 from rag_ops.errors import InputError
-from rag_ops.generation.answer import Answer, Contexts, spelt_as, written
+from rag_ops.generation.answer import Answer, Contexts, chosen, spelt_as, written
 from rag_ops.generation.bart import Bart
 from rag_ops.generation.beams import beam_search
 from rag_ops.generation.causal import Causal
+from rag_ops.generation.choices import Targets, choose, targets_of
 from rag_ops.generation.contexts import ContextFormat, encode_contexts
 from rag_ops.generation.decoding import Batch, Constraints, Hypothesis
 from rag_ops.generation.extractive import Source, Vocabulary
@@ -34,7 +35,9 @@ from rag_ops.models import checkpoints
 from rag_ops.models.causal import CausalRag, load_causal_rag
 from rag_ops.models.encoder import MAX_TEXT_CHARS
 from rag_ops.models.loading import load_rag, rag_tokenizer
+from rag_ops.questions.choices import BAD_CHOICES
 from rag_ops.questions.failures import MODEL_FAILED, NO_HIT
+from rag_ops.questions.gold_answers import UnreadableError
 from schemas.passages import Passage
 
 logger = logging.getLogger("ragbeam")
@@ -87,15 +90,17 @@ class RagTokenGenerator:
         )
         self._vocabulary = Vocabulary(self._answers, uncased, spaced=causal) if settings.extractive else None
         self._scale = settings.score_scale or checkpoints.score_scale(config)
-        chosen = special_tokens(model.generation_config, config)
+        special = special_tokens(model.generation_config, config)
         if settings.forced_tokens == "none":
-            chosen = chosen.unforced()
-        self._pad_id, self._constraints = chosen.pad, constraints_of(chosen, settings, self._answers)
+            special = special.unforced()
+        self._pad_id, self._constraints = special.pad, constraints_of(special, settings, self._answers)
         self._causal = Causal(generator, settings.passage_bytes, narrow) if causal else None
         self._generator: Generator = self._causal or generator_of(generator, narrow)
         if self._causal and self._prompts:
             self._constraints = stopping(self._constraints, self._answers, settings.stop or self._prompts.stops)
             self._check_causal(self._causal, self._prompts)
+        if settings.closed_set:
+            self._check_choices(settings.closed_set)
         self._bart = _bart_of(self._generator) if settings.lazy else None
         self._error = self._bart.probability_error(self._form.max_tokens) if self._bart else 0.0
         heap.hold()
@@ -136,6 +141,7 @@ class RagTokenGenerator:
         passages: Sequence[Sequence[Passage]],
         scores: np.ndarray,
         *,
+        choices: Sequence[Sequence[str] | None] | None = None,
         batch_tokens: int | None = None,
         on_rows: Callable[[int], None] = lambda rows: None,
     ) -> list[Answer]:
@@ -148,6 +154,8 @@ class RagTokenGenerator:
             questions: questions as asked.
             passages: passages of each question, best first; a question without any gets an error.
             scores: inner products, float32 (questions, k); the first len(passages[i]) of row i count.
+            choices: for each question the only answers that it may have, or None for those of the settings, if any: the
+                likeliest is its answer, and settings of decoding do not count for it.
             batch_tokens: context tokens of a batch; by default what suits the device.
             on_rows: called after each batch with its number of questions.
 
@@ -158,8 +166,8 @@ class RagTokenGenerator:
             JobError: the machine failed, or has no memory for one question alone.
         """
         docs = max(map(len, passages), default=0)
-        found = self.answer_by_docs(questions, passages, scores, [docs], batch_tokens=batch_tokens, on_rows=on_rows)
-        return found[docs]
+        how: dict[str, Any] = {"choices": choices, "batch_tokens": batch_tokens, "on_rows": on_rows}
+        return self.answer_by_docs(questions, passages, scores, [docs], **how)[docs]
 
     def answer_by_docs(
         self,
@@ -168,13 +176,14 @@ class RagTokenGenerator:
         scores: np.ndarray,
         n_docs: Sequence[int],
         *,
+        choices: Sequence[Sequence[str] | None] | None = None,
         batch_tokens: int | None = None,
         on_rows: Callable[[int], None] = lambda rows: None,
     ) -> dict[int, list[Answer]]:
         """Answers questions from the first so many of their passages, for several numbers; each is encoded once.
 
         Args:
-            questions, passages, scores, batch_tokens: as in `answer`.
+            questions, passages, scores, choices, batch_tokens: as in `answer`.
             n_docs: numbers of passages.
             on_rows: called after each batch with its number of answers.
 
@@ -189,7 +198,12 @@ class RagTokenGenerator:
         answers = {n: [Answer(None, None, [], False, NO_HIT) for _ in questions] for n in n_docs}
         most = max(n_docs)
         passages = [found[:most] for found in passages]
-        answerable = [number for number, found in enumerate(passages) if found]
+        sets = [own or self._settings.closed_set for own in choices or [None] * len(questions)]
+        targets, unfit = self._targets(sets)
+        answerable = [number for number, found in enumerate(passages) if found and number not in unfit]
+        for number, reason in unfit.items():
+            for found in answers.values():
+                found[number] = Answer(None, None, [], False, reason)
         on_rows((len(questions) - len(answerable)) * len(answers))
         contexts, failures = batching.one_by_one(
             len(answerable), lambda places: self._contexts(questions, passages, [answerable[place] for place in places])
@@ -209,6 +223,17 @@ class RagTokenGenerator:
                 )
                 for n in answers
             }
+            return [{n: by_docs[n][number] for n in answers} for number in range(len(rows))]
+
+        def work_choosing(places: Sequence[int]) -> list[dict[int, Answer]]:
+            rows = [answerable[place] for place in places]
+            given, own_scores = [contexts[place] for place in places], [scores[row] for row in rows]
+            states, closed = self._read(given), [sets[row] or () for row in rows]
+            by_docs = {}
+            for n in answers:
+                parts = [found[:n] for found in given]
+                found = choose(self._batch(parts, own_scores, None, states.first(n)), [targets[row] for row in rows])
+                by_docs[n] = chosen(self._answers, found, parts, closed)
             return [{n: by_docs[n][number] for n in answers} for number in range(len(rows))]
 
         def work_lazily(places: Sequence[int]) -> list[dict[int, Answer]]:
@@ -231,11 +256,13 @@ class RagTokenGenerator:
             by_place.update({places[number]: found for number, found in results.items()})
             failures.update({places[number]: reason for number, reason in failed.items()})
 
-        lazy = set[int]()
+        lazy, closed = set[int](), {place for place in contexts if answerable[place] in targets}
         if self._bart and len(answers) == 1:  # for several numbers the states of all passages are there
-            lazy = {place for place, own in contexts.items() if self._pays(scores[answerable[place]][: len(own)])}
+            free = contexts.keys() - closed
+            lazy = {place for place in free if self._pays(scores[answerable[place]][: len(contexts[place])])}
         with torch_threads(self._threads), torch.inference_mode():
-            in_batches(sorted(contexts.keys() - lazy), work, BATCH_TOKENS[self._device])
+            in_batches(sorted(closed), work_choosing, BATCH_TOKENS[self._device])
+            in_batches(sorted(contexts.keys() - lazy - closed), work, BATCH_TOKENS[self._device])
             in_batches(sorted(lazy), work_lazily, LAZY_BATCH_TOKENS[self._device])
         for place, by_docs in by_place.items():
             row = answerable[place]
@@ -245,7 +272,8 @@ class RagTokenGenerator:
             row = answerable[place]
             for n in answers:
                 if len(answers) > 1:  # fewer passages may do: the one that fails may not be among them
-                    answers[n][row] = self.answer([questions[row]], [passages[row][:n]], scores[row : row + 1])[0]
+                    alone = ([questions[row]], [passages[row][:n]], scores[row : row + 1])
+                    answers[n][row] = self.answer(*alone, choices=[sets[row]])[0]
                 else:
                     answers[n][row] = Answer(None, None, [], False, f"{MODEL_FAILED} ({reason})")
         return answers
@@ -324,9 +352,7 @@ class RagTokenGenerator:
         states: States,
     ) -> list[list[Hypothesis]]:
         """The best sequences of each question of a batch."""
-        log_prior = self._log_prior(contexts, scores)
-        read, mask = states.states.flatten(0, 1), states.mask.flatten(0, 1)
-        batch = Batch(self._generator, read, mask, log_prior, self._constraints, sources)
+        batch = self._batch(contexts, scores, sources, states)
         if self._settings.num_beams == 1:
             return [[one] for one in greedy(batch)]
         return beam_search(batch, self._settings)
@@ -349,6 +375,45 @@ class RagTokenGenerator:
             why = generator.check([prompt for prompt, _ in encoded], self._pad_id)
         if why:
             logger.warning("passages are read anew for each question: %s", why)
+
+    def _batch(
+        self,
+        contexts: Sequence[Contexts],
+        scores: Sequence[np.ndarray],
+        sources: Sequence[Source] | None,
+        states: States,
+    ) -> Batch:
+        """Questions with their passages, as searches see them."""
+        read, mask = states.states.flatten(0, 1), states.mask.flatten(0, 1)
+        return Batch(self._generator, read, mask, self._log_prior(contexts, scores), self._constraints, sources)
+
+    def _targets(self, sets: Sequence[Sequence[str] | None]) -> tuple[dict[int, Targets], dict[int, str]]:
+        """The tokens of the choices of each question that has some, and why those of others do not do."""
+        found: dict[tuple[str, ...], Targets | str] = {}
+        for own in sets:
+            if own and (key := tuple(own)) not in found:
+                try:
+                    found[key] = self._targets_of(key)
+                except UnreadableError as error:
+                    found[key] = f"{BAD_CHOICES} ({error})"
+        by_row = {row: found[tuple(own)] for row, own in enumerate(sets) if own}
+        return (
+            {row: one for row, one in by_row.items() if not isinstance(one, str)},
+            {row: one for row, one in by_row.items() if isinstance(one, str)},
+        )
+
+    def _targets_of(self, choices: Sequence[str]) -> Targets:
+        before = self._prompts.before_answers if self._prompts else ""
+        return targets_of(self._answers, choices, self._constraints, before)
+
+    def _check_choices(self, choices: Sequence[str]) -> None:
+        """Refuses choices of all questions that the tokenizer cannot tell apart, or that are too long."""
+        try:
+            self._targets_of(choices)
+        except UnreadableError as error:
+            raise InputError(
+                f"--choices does not go with the model or --max_new_tokens ({error})", value=self._settings.choices
+            ) from error
 
     def _log_prior(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> torch.Tensor:
         """Logarithms of p(z|x), float32 (questions, docs), on the device; -inf for a passage that only fills up."""

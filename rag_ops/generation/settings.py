@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -10,6 +11,8 @@ from typing import Any
 
 from rag_ops import defaults, settings
 from rag_ops.errors import InputError
+from rag_ops.questions.choices import parse_choices
+from rag_ops.questions.gold_answers import UnreadableError
 from rag_ops.sizes import parse_size
 
 setting = partial(settings.setting, group="answers")
@@ -61,6 +64,12 @@ class GenerationSettings:
         "uncased vocabulary and with --extractive",
         choices=("auto", "passages", "tokens"),
     )
+    choices: str | None = setting(
+        None,
+        "the only answers, with commas between them as in CSV, of which the likeliest is chosen; a question's own, in "
+        "a column called choices, overrule them",
+        metavar="LIST",
+    )
     extractive: bool = setting(
         False, "only answers that stand in a passage, from word to word; only --max_new_tokens may cut one"
     )
@@ -95,6 +104,7 @@ class GenerationSettings:
                 expected="--num_beams 1",
                 remedy="leave out one of the two",
             )
+        self.closed_set  # noqa: B018 (checks it)
         if self.exact_scores and not self.lazy:
             raise InputError(
                 "--exact_scores is a part of --lazy", remedy="give both, or neither: scores are exact without"
@@ -154,7 +164,36 @@ class GenerationSettings:
         """What decides the answers: later settings are left out as long as they change nothing."""
         found = dataclasses.asdict(self)
         del found["passage_memory"]
-        return {name: value for name, value in found.items() if value or name not in ("stop", "template")}
+        return {name: value for name, value in found.items() if value or name not in ("choices", "stop", "template")}
+
+    @functools.cached_property
+    def closed_set(self) -> tuple[str, ...] | None:
+        """The only answers, if `choices` names them.
+
+        Raises:
+            InputError: it is no closed set, or does not go together with another setting.
+        """
+        if self.choices is None:
+            return None
+        try:
+            found = parse_choices(self.choices)
+        except UnreadableError as error:
+            raise InputError(
+                f"--choices is no closed set of answers ({error})",
+                value=self.choices,
+                expected="two or more different texts with commas between them, such as yes,no",
+                remedy='write quotation marks around one that holds a comma: yes,"no, never"',
+            ) from error
+        of_decoding = ("num_beams", "n_best", "extractive", "lazy", "no_repeat_ngram_size", "forbidden_words")
+        unset = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in of_decoding:
+            if (value := getattr(self, name)) and value != unset[name]:
+                raise InputError(
+                    f"--{name} is for answers that are decoded, and --choices leaves nothing to decode",
+                    value=value,
+                    remedy="leave out one of the two",
+                )
+        return found
 
     def dtype(self, wanted: str) -> str:
         """The dtype to compute in, as --compute_dtype names them: for lazy decoding "float32" is what "auto" means.

@@ -69,22 +69,25 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
     blocks: list[Block] = []
     texts: list[str] = []
     found: list[tuple[Found, ...] | None] = []
+    sets: list[tuple[str, ...] | None] = []
     rows: list[dict[str, object]] = []
     row_count = error_count = note_count = text_bytes = found_bytes = 0
     first_note = None
 
     def close() -> None:
-        nonlocal texts, found, rows, text_bytes, found_bytes
+        nonlocal texts, found, sets, rows, text_bytes, found_bytes
         number = len(blocks)
-        table = pa.table({"question": pa.array(texts, pa.string())}, schema=questions.BLOCK)
+        table = pa.table({"question": texts, "choices": sets}, schema=questions.BLOCK)
         _write(directory, block_name(number), table)
         _write(directory, rows_name(number), pa.Table.from_pylist(rows, schema=questions.OCCURRENCES))
         if any(passages is not None for passages in found):
             lists = [[dataclasses.asdict(passage) for passage in passages or ()] for passages in found]
             _write(directory, found_name(number), pa.table({"passages": lists}, schema=questions.FOUND))
-        digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        digest = hashlib.sha256("\0".join(map(_identity, texts, sets)).encode("utf-8", "surrogatepass")).hexdigest()[
+            :32
+        ]
         blocks.append(Block(number, len(texts), digest))
-        texts, found, rows, text_bytes, found_bytes = [], [], [], 0, 0
+        texts, found, sets, rows, text_bytes, found_bytes = [], [], [], [], 0, 0
 
     for question in source:
         place: tuple[int, int] | tuple[None, None] = (None, None)
@@ -95,6 +98,8 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
                 texts.append(question.question)
                 found.append(question.found)
                 found_bytes += sum(len(passage.text or "") for passage in question.found or ())
+                sets.append(question.choices)
+                text_bytes += sum(map(len, question.choices or ()))
             place = seen[key]
         row_count += 1
         error_count += question.error is not None
@@ -113,7 +118,7 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
 
 def _key(question: Question) -> bytes:
     """What is the same for two rows that are answered once: the text, and the passages found elsewhere for it."""
-    key = hashlib.blake2b(question.question.encode(), digest_size=DIGEST_BYTES)
+    key = hashlib.blake2b(_identity(question.question, question.choices).encode(), digest_size=DIGEST_BYTES)
     for passage in question.found or ():
         key.update(repr(dataclasses.astuple(passage)).encode("utf-8", "surrogatepass"))
     return key.digest()
@@ -123,6 +128,17 @@ def read_found(directory: str, number: int) -> list[list[Found]]:
     """The passages found elsewhere for the questions of a block, in their order, best first."""
     lists = read_parquet(store.join(directory, found_name(number)))["passages"].to_pylist()
     return [[Found(**passage) for passage in passages] for passages in lists]
+
+
+def read_questions_of(directory: str, number: int) -> tuple[list[str], list[list[str] | None]]:
+    """The questions of a block, in order, and the only answers of each; None for one that may have any."""
+    table = read_parquet(store.join(directory, block_name(number)))
+    return table["question"].to_pylist(), table["choices"].to_pylist()
+
+
+def _identity(question: str, choices: Sequence[str] | None) -> str:
+    """What makes a question a distinct one: its text, and its choices if it has some."""
+    return question if choices is None else "\x1f".join([question, *choices])
 
 
 def cut_shards(blocks: Sequence[Block], num_shards: int | None) -> list[list[int]]:

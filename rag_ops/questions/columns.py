@@ -1,4 +1,4 @@
-"""Which columns of a question file hold question, id and gold answers: as named, else by well-known names."""
+"""Which columns of a question file hold question, id, gold answers and choices: as named, else by well-known names."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ FORMATS = ("jsonl", "csv", "tsv", "parquet", "text")
 # In order of preference, as `plain` writes them. "query": MS MARCO, "question_text": Natural Questions, "input": KILT.
 QUESTION_NAMES = ("question", "query", "questiontext", "input")
 ID_NAMES = ("id", "qid", "questionid", "queryid", "exampleid")
+CHOICES_NAMES = ("choices",)
 ANSWER_NAMES = ("answer", "answers", "possibleanswers", "goldanswer", "goldanswers", "originalnqanswers")
 SENTENCE_WORDS = 4  # no name of a column is as long: it is a question, of a table without a header
 KILT_QUESTION, KILT_ANSWERS = "input", "output"
@@ -56,11 +57,16 @@ class Columns:
     question: str
     question_id: str | None = None
     answers: tuple[str, ...] = ()
+    choices: str | None = None
 
     def answers_of(self, row: Mapping[str, Any]) -> Any:
         """The value that holds the gold answers of a row, or None."""
         values = [row[name] for name in self.answers if row.get(name) is not None]
         return next((value for value in values if value not in ("", b"", [], {})), values[0] if values else None)
+
+    def choices_of(self, row: Mapping[str, Any]) -> Any:
+        """The value that holds the only answers that a row may have, or None."""
+        return None if self.choices is None else row.get(self.choices)
 
     def id_of(self, row: Mapping[str, Any]) -> Any:
         """The id of a row, or None."""
@@ -107,6 +113,7 @@ def choose(url: str, names: Sequence[str], options: QuestionOptions, *, keys: bo
         question,
         options.id_column or next(iter(_by_name(free, ID_NAMES)), None),
         (options.answer_column,) if options.answer_column else tuple(_by_name(free, answers)),
+        next(iter(_by_name(free, CHOICES_NAMES)), None),
     )
 
 

@@ -41,6 +41,7 @@ class Row:
         number: number of the line, or of the row in Parquet and JSON documents, from 1.
         question_id, question, answers: values of any kind; None if there is none.
         problem: what is wrong with the line, or None.
+        choices: the only answers that it may have, of any kind; None if there are none.
         cells: whether the values are cells of CSV or TSV, so that numbers are texts too.
     """
 
@@ -50,6 +51,7 @@ class Row:
     answers: Any
     problem: str | None = None
     cells: bool = False
+    choices: Any = None
 
 
 def rows_of(url: str, options: QuestionOptions) -> Iterator[Row]:
@@ -161,7 +163,8 @@ def _with_columns(url: str, rows: Iterator[_Object | Row], options: QuestionOpti
             yield row
         else:
             number, members = row
-            yield Row(number, columns.id_of(members), members.get(columns.question), columns.answers_of(members))
+            values = columns.id_of(members), members.get(columns.question), columns.answers_of(members)
+            yield Row(number, *values, choices=columns.choices_of(members))
 
 
 def _plain_rows(url: str, lines: Iterator[str], options: QuestionOptions) -> Iterator[Row]:
@@ -205,7 +208,8 @@ def _delimited_rows(url: str, lines: Iterator[str], delimiter: str, options: Que
         more = any(cell.strip() for cell in cells[width:])
         problem = f"{TOO_MANY_CELLS} ({len(cells)}, not {width})" if more else None
         row = {name: cell for name, cell in zip(layout.names, cells, strict=False) if cell != ""}
-        yield Row(number, columns.id_of(row), row.get(columns.question), columns.answers_of(row), problem, cells=True)
+        values = columns.id_of(row), row.get(columns.question), columns.answers_of(row)
+        yield Row(number, *values, problem, cells=True, choices=columns.choices_of(row))
 
 
 def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[Row]:
@@ -213,14 +217,15 @@ def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[Row]:
     try:
         with store.open_read(url) as raw, pq.ParquetFile(raw) as parquet:
             columns = choose(url, parquet.schema_arrow.names, options)
-            wanted = [columns.question, columns.question_id, *columns.answers]
+            wanted = [columns.question, columns.question_id, *columns.answers, columns.choices]
             names = list(dict.fromkeys(name for name in wanted if name is not None))
             for batch in parquet.iter_batches(PARQUET_BATCH_ROWS, columns=names):
                 cells = {name: _python_values(batch.column(name)) for name in batch.schema.names}
                 for place in range(batch.num_rows):
                     number += 1
                     row = {name: values[place] for name, values in cells.items()}
-                    yield Row(number, columns.id_of(row), row[columns.question], columns.answers_of(row))
+                    values = columns.id_of(row), row[columns.question], columns.answers_of(row)
+                    yield Row(number, *values, choices=columns.choices_of(row))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         machine.check(error)
         raise InputError(

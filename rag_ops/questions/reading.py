@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from rag_ops.questions import files
+from rag_ops.questions.choices import BAD_CHOICES, choices_of
 from rag_ops.questions.columns import QuestionOptions
 from rag_ops.questions.files import SHOWN_CHARS, Row
 from rag_ops.questions.found import Found
@@ -34,6 +35,7 @@ class Question:
         source: file and line (or row), for messages.
         note: why its gold answers could not be read, or None; it can be answered all the same.
         found: passages that were found for it elsewhere, best first; None if they are still to be searched.
+        choices: the only answers that it may have, or None.
     """
 
     question_id: str
@@ -43,6 +45,7 @@ class Question:
     source: str
     note: str | None = None
     found: tuple[Found, ...] | None = None
+    choices: tuple[str, ...] | None = None
 
 
 def expand_question_files(urls: Sequence[str]) -> list[str]:
@@ -100,6 +103,11 @@ def question_of(source: str, row: Row) -> Question:
         answers = gold_answers(row.answers, cell=row.cells)
     except UnreadableError as problem:
         note = _placed(f"{NO_ANSWERS} ({problem})", source)
+    choices = None
+    try:
+        choices = choices_of(row.choices, cell=row.cells)
+    except UnreadableError as problem:
+        error = error or f"{BAD_CHOICES} ({problem})"
     if error is None and not text:
         error = EMPTY
     elif error is not None:
@@ -107,7 +115,7 @@ def question_of(source: str, row: Row) -> Question:
     question_id = clean(as_text(row.question_id))
     if not question_id:
         question_id = "q-" + hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Question(question_id, text, answers, error, source, note)
+    return Question(question_id, text, answers, error, source, note, choices=choices)
 
 
 def _placed(message: str, source: str) -> str:
