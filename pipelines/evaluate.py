@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.console.command import Command, say
@@ -15,9 +15,18 @@ from pipelines.console.progress import Progress
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.errors import InputError
 from rag_ops.evaluation import figures as scoring
-from rag_ops.evaluation import report
-from rag_ops.evaluation.figures import AnswerSet, GoldFile
+from rag_ops.evaluation import ranking, report
+from rag_ops.evaluation.comparison import Comparison
+from rag_ops.evaluation.figures import AnswerSet, GoldFile, RowSet
+from rag_ops.evaluation.hit_sets import RunSet, open_set
+from rag_ops.evaluation.judging import Judge
+from rag_ops.evaluation.pages import pages_by_id, pages_of_corpus
+from rag_ops.evaluation.qrels import read_qrels
+from rag_ops.evaluation.ranking import check_measures
+from rag_ops.evaluation.resampling import RESAMPLES
+from rag_ops.evaluation.scored import Scored
 from rag_ops.evaluation.sweep import Sweep
+from rag_ops.evaluation.tally import RECALL_AT, Bootstrap
 from rag_ops.questions.reading import QuestionOptions, expand_question_files
 from rag_ops.redaction import public_url
 from rag_ops.settings import setting
@@ -30,10 +39,44 @@ MAX_NAME_CHARS = 40  # width of the table's first column
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Options):
-    """evaluate: `answers` directories to figures and report, `output` with .json and .html."""
+    """evaluate: `answers` directories or a `run` to figures and report, `output` with .json and .html."""
 
-    answers: Sequence[str] = setting(..., "outputs of ragbeam answer", metavar="DIR")
-    output: str = setting(..., "NAME.json or NAME.html; both are written, side by side", metavar="FILE", writes=True)
+    answers: Sequence[str] = setting((), "outputs of ragbeam answer, or of ragbeam search", metavar="DIR")
+    run: Sequence[str] = setting((), "or TREC runs, which --qrels judges", metavar="URL")
+    output: str | None = setting(
+        None, "NAME.json or NAME.html; both are written, side by side", metavar="FILE", writes=True
+    )
+    compare: str | None = setting(
+        None,
+        "another output or run over the same questions: differences, their intervals, and a paired randomisation test",
+        metavar="DIR",
+    )
+    qrels: Sequence[str] | None = setting(
+        None,
+        "judgements of passages, in TREC's form or BEIR's: nDCG, MRR, MAP, R-precision and recall by id",
+        group="rankings",
+        metavar="URL",
+    )
+    measures: Sequence[str] | None = setting(
+        None,
+        "of --qrels, by names as ir_measures has them: nDCG@K, RR, RR@K, AP, Rprec, R@K, P@K, Success@K; "
+        "by default nDCG@10 RR AP Rprec and R@K for 1, 5, 20 and 100, as far as passages are kept",
+        group="rankings",
+        metavar="NAME",
+    )
+    complete: bool = setting(
+        False, "judged questions that no row asks count as 0, as with trec_eval's -c", group="rankings"
+    )
+    passages: str | None = setting(
+        None,
+        "of --qrels: output of ragbeam chunk, which says the pages of passages whose ids do not",
+        group="rankings",
+        metavar="DIR",
+    )
+    bootstrap: int = setting(
+        RESAMPLES, "resamples of the figures' 95% intervals; 0 for none", at_least=0, at_most=1_000_000
+    )
+    seed: int = setting(0, "of intervals and p values", at_least=0)
     gold: Sequence[str] | None = setting(
         None,
         "question files whose answers replace the answers' own, by question id, else by question",
@@ -60,35 +103,57 @@ class EvaluateOptions(Options):
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
 
     def __post_init__(self) -> None:
-        if not self.output.endswith((".json", ".html")):
+        if self.output is not None and not self.output.endswith((".json", ".html")):
             raise InputError("--output has another suffix", value=self.output, expected="NAME.json or NAME.html")
         super().__post_init__()
+        if not self.answers and not self.run:
+            raise InputError("there is nothing to evaluate", expected="--answers DIR or --run FILE")
         if bool(self.sweep) != bool(self.model):
             raise InputError("--sweep and --model go together", expected="both or neither")
-        if len(set(self.answers)) < len(self.answers):
-            raise InputError("--answers names a directory twice", value=" ".join(self.answers))
+        if self.run and self.sweep:
+            raise InputError("--sweep generates answers again, and --run has none", expected="one of them")
+        named = [*self.answers, *self.run]
+        if len(set(named)) < len(named):
+            flag = "--answers" if len(set(self.answers)) < len(self.answers) else "--run"
+            raise InputError(f"{flag} names a directory or file twice", value=" ".join(named))
+        if self.compare is not None and len(named) != 1:
+            raise InputError(
+                "--compare compares one with one", value=" ".join(named), expected="one --answers or --run"
+            )
+        if self.run and not self.qrels:
+            raise InputError("--run has no answers to score", expected="--qrels FILE as well")
+        given = [name for name in ("measures", "complete", "passages") if getattr(self, name)]
+        if given and not self.qrels:
+            raise InputError(f"--{given[0]} is about --qrels, which is not given", expected="--qrels FILE as well")
+        check_measures(self.measures or ())
 
     @property
     def written(self) -> Sequence[str]:
-        """Both files."""
+        """Both files, if any."""
         return self.outputs
 
     @property
-    def outputs(self) -> tuple[str, str]:
-        """Paths of the figures and of the report."""
+    def outputs(self) -> Sequence[str]:
+        """Paths of the figures and of the report; none if nothing is to be written."""
+        if self.output is None:
+            return ()
         stem = self.output[: -len(".json")]  # as long as ".html"
         return stem + ".json", stem + ".html"
 
 
 def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
-    """Writes both files and prints the table.
+    """Writes both files, if asked for, and prints the table.
 
     Raises:
-        InputError: a directory is no output of answer, a gold file is missing or matches nothing, no row has a gold
-            answer, or the model is not the answers'.
+        InputError: a directory is no output of answer or search, a gold file, a run or judgements are missing,
+            malformed or match nothing, no row has a gold answer or is judged, or the model is not the answers'.
         JobError: a file cannot be written, or the model failed on most answers of --sweep.
     """
-    sets = [AnswerSet.open(url) for url in options.answers]
+    sets = [
+        *map(open_set, options.answers),
+        *(RunSet(found) for url in options.run for found in store.expand(url, "run")),
+    ]
+    other = _other(options.compare) if options.compare is not None else None
     gold = GoldFile(expand_question_files(options.gold), options.reading) if options.gold else None
     if gold and gold.unreadable:
         logger.warning("--gold: %d rows cannot be read in full: %s", gold.unreadable, gold.first_unreadable)
@@ -99,28 +164,93 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
     if options.model is not None:
         where = {name: getattr(options.workers, name) for name in ("device", "batch_tokens")}
         where["threads"] = options.workers.cpu_threads
-        again = [Sweep(one, sweep, options.model, on_rows=lambda n: done.update(rows=n), **where) for one in sets]
+        again = [
+            Sweep(_with_answers(one), sweep, options.model, on_rows=lambda n: done.update(rows=n), **where)
+            for one in sets
+        ]
+    every = [*sets, *([other] if other else [])]
+    judges = _judges(options, every)
+    columns = judges[0].measures.columns if judges[0] else ()
     selection = report.Selection(options.report_rows)
-    rows = sum(one.manifest.rows for one in sets)
+    comparison = Comparison(min(one.kept for one in every), columns, options.report_rows) if other else None
+    counts = [one.rows for one in every]
 
-    def look(scored: scoring.Scored) -> None:
+    def look(scored: Scored) -> None:
         selection.add(scored)
+        if comparison:
+            comparison.add_first(scored)
         done["rows"] += not sweep
 
-    with Progress("evaluate", None if sweep else rows, lambda: done["rows"], "answers"):
-        figures = scoring.evaluate(
-            sets, gold_file=gold, patterns=options.regex_answers, sweep=sweep, again=again, on_row=look
-        )
+    def look_at_other(scored: Scored) -> None:
+        if comparison:
+            comparison.add_second(scored)
+        done["rows"] += not sweep
+
+    bootstrap = Bootstrap(options.bootstrap, options.seed)
+    common: dict[str, Any] = {"gold_file": gold, "patterns": options.regex_answers, "bootstrap": bootstrap}
+    with Progress("evaluate", sum(counts) if all(counts) and not sweep else None, lambda: done["rows"], "answers"):
+        figures = scoring.evaluate(sets, sweep=sweep, again=again, on_row=look, judge=judges[0], **common)
+        figures["comparison"] = None
+        if other and comparison:
+            if gold:
+                gold.joined = dict.fromkeys(gold.joined, 0)
+            beside = scoring.evaluate([other], on_row=look_at_other, judge=judges[1], **common)
+            figures["comparison"] = {
+                "name": beside["files"][0]["name"],
+                "all": beside["all"],
+                "gold": beside["gold"],
+                "qrels": beside["qrels"],
+                **comparison.figures(bootstrap),
+            }
     for one in again:
         one.check()
-    gold_urls = list(map(public_url, options.gold)) if options.gold else options.gold
-    figures["settings"] = {"gold": gold_urls, "regex_answers": options.regex_answers, "sweep": sweep or None}
-    figures_url, report_url = options.outputs
-    store.write_file(figures_url, (json.dumps(figures, indent=2, sort_keys=True) + "\n").encode())
-    store.write_file(report_url, report.page(figures, selection).encode())
+    figures["settings"] = {
+        "gold": _public(options.gold),
+        "regex_answers": options.regex_answers,
+        "sweep": sweep or None,
+        "qrels": _public(options.qrels),
+        "bootstrap": options.bootstrap,
+        "seed": options.seed,
+    }
+    if options.outputs:
+        figures_url, report_url = options.outputs
+        store.write_file(figures_url, (json.dumps(figures, indent=2, sort_keys=True) + "\n").encode())
+        store.write_file(report_url, report.page(figures, selection).encode())
     for line in table(figures):
         say(line)
-    say(f"evaluate: {figures_url}, {report_url}")
+    if options.outputs:
+        say(f"evaluate: {figures_url}, {report_url}")
+
+
+def _public(urls: Sequence[str] | None) -> list[str] | None:
+    return list(map(public_url, urls)) if urls else None
+
+
+def _other(url: str) -> RowSet:
+    """What --compare names: a file is a TREC run, all else a directory of answer or search."""
+    is_file = store.exists(url) and not store.is_directory(url)
+    return RunSet(url) if is_file else open_set(url)
+
+
+def _with_answers(one: RowSet) -> AnswerSet:
+    if not isinstance(one, AnswerSet):
+        raise InputError("--sweep generates answers again, and a search has none", value=one.url)
+    return one
+
+
+def _judges(options: EvaluateOptions, sets: Sequence[RowSet]) -> tuple[Judge, Judge] | tuple[None, None]:
+    """What measures the rankings of --answers or --run, and those of --compare."""
+    if not options.qrels:
+        return None, None
+    judgements = read_qrels([found for url in options.qrels for found in store.expand(url, "file of --qrels")])
+    deepest = max(one.kept for one in sets)
+    recalls = sorted({*(k for k in RECALL_AT if k <= deepest), *(one.kept for one in sets)})
+    names = options.measures or (*ranking.DEFAULT, *(f"R@{k}" for k in recalls))
+    ranking.check_installed()
+    pages = pages_of_corpus(options.passages, sets, judgements) if options.passages else pages_by_id(sets)
+    measures = ranking.Measures(tuple(dict.fromkeys(names)), pages)
+    one, other = (Judge(judgements, measures, options.complete) for _ in range(2))
+    return one, other
 
 
 def _check_own(url: str) -> None:
@@ -141,16 +271,30 @@ def _check_own(url: str) -> None:
 
 
 def table(figures: Mapping[str, Any]) -> Iterator[str]:
-    """The figures as lines of text: directories, their question files, all; then EM and F1 by number of passages."""
+    """The figures as lines of text, under each the interval, if there is one.
+
+    Directories, their question files, all; the same of rankings; EM and F1 by number of passages; the comparison.
+    """
     ks = scoring.recall_at(figures)
-    lines = [["", "rows", "scored", "errors", "EM", "F1", *(f"R@{k}" for k in ks)]]
-    for one in figures["files"]:
-        lines.append(_cells(one["name"], one, ks))
-        lines += [_cells("  " + part["name"], part, ks) for part in one["question_files"]]
-    if len(figures["files"]) > 1:
-        lines.append(_cells("all", figures["all"], ks))
-    yield from _aligned(lines)
     total = figures["all"]
+    rows = [("", one) for one in figures["files"]]
+    rows = [(name, each) for _, one in rows for name, each in (("", one), *(("  ", p) for p in one["question_files"]))]
+    rows += [("", total)] if len(figures["files"]) > 1 else []
+    lines = [["", "rows", "scored", "errors", "EM", "F1", *(f"R@{k}" for k in ks)]]
+    for indent, one in rows:
+        lines += _lines(indent, one, ("rows", "scored", "errors"), lambda part: _cells(part, ks))
+    yield from _aligned(lines)
+    if total["ranking"]:
+        columns = [
+            name for name in total["ranking"] if any((one["ranking"] or {}).get(name) is not None for _, one in rows)
+        ]
+        yield ""
+        lines = [["by --qrels", "judged", *columns]]
+        for indent, one in rows:
+            lines += _lines(
+                indent, one, ("judged",), lambda part: [(part["ranking"] or {}).get(name) for name in columns]
+            )
+        yield from _aligned(lines)
     if points := total["sweep"]:
         yield ""
         shares = [[label, *(_percent(point[name]) for point in points)] for label, name in (("EM", "em"), ("F1", "f1"))]
@@ -159,12 +303,60 @@ def table(figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"{total['without_gold']:,} rows have no gold answer and are not scored"
     if figures["gold"]:
         yield "gold: " + ", ".join(f"{count:,} {how.replace('_', ' ')}" for how, count in figures["gold"].items())
+    if figures["qrels"]:
+        yield _judged_line(figures["qrels"])
+    if figures["comparison"]:
+        yield from _comparison_lines(figures["comparison"])
 
 
-def _cells(name: str, one: Mapping[str, Any], ks: Sequence[str]) -> list[str]:
-    shown = name if len(name) <= MAX_NAME_CHARS else "..." + name[3 - MAX_NAME_CHARS :]
-    counts = [f"{one[column]:,}" for column in ("rows", "scored", "errors")]
-    return [shown, *counts, _percent(one["em"]), _percent(one["f1"]), *(_percent(one["recall"].get(k)) for k in ks)]
+def _judged_line(qrels: Mapping[str, Any]) -> str:
+    asked = "count as 0, as with trec_eval -c" if qrels["complete"] else "are left out, as by trec_eval without -c"
+    irrelevant = f"{qrels['rows_without_a_relevant_passage']:,}"
+    return (
+        f"qrels: {qrels['rows_judged']:,} rows are judged (of {irrelevant} no passage is relevant: they are 0); "
+        f"{qrels['rows_without_judgements']:,} rows have no judgements and are left out; "
+        f"{qrels['questions_not_asked']:,} judged questions were not asked and {asked}"
+    )
+
+
+def _comparison_lines(comparison: Mapping[str, Any]) -> Iterator[str]:
+    """The comparison with B: figures one a line, then how many rows were compared."""
+    yield ""
+    yield f"A less B, B being {comparison['name']}"
+    lines = [["", "rows", "A", "B", "A - B", "95%", "p", "A better", "B better"]]
+    for name, one in comparison["figures"].items():
+        cells = [
+            _percent(one["a"]),
+            _percent(one["b"]),
+            f"{100 * one['difference']:+.1f}",
+            _interval(one["interval"], "+.1f", " to "),
+        ]
+        lines.append(
+            [name, f"{one['rows']:,}", *cells, f"{one['p']:.4f}", f"{one['a_better']:,}", f"{one['b_better']:,}"]
+        )
+    yield from _aligned(lines)
+    yield (
+        f"{comparison['in_both']:,} rows are in both, {comparison['only_in_a']:,} only in A, "
+        f"{comparison['only_in_b']:,} only in B; p: paired randomisation test, two-sided, of each figure alone"
+    )
+
+
+def _lines(
+    indent: str, one: Mapping[str, Any], counts: Sequence[str], shares: Callable[[Mapping[str, Any]], list[Any]]
+) -> Iterator[list[str]]:
+    """Yields the cells of a scope, and those of its intervals if it has any."""
+    name = one["name"] if len(one["name"]) <= MAX_NAME_CHARS else "..." + one["name"][3 - MAX_NAME_CHARS :]
+    yield [indent + name, *(f"{one[column]:,}" for column in counts), *map(_percent, shares(one))]
+    if one["intervals"]:
+        yield [indent + "  95%", *("" for _ in counts), *map(_interval, shares(one["intervals"]))]
+
+
+def _cells(one: Mapping[str, Any], ks: Sequence[str]) -> list[Any]:
+    return [one["em"], one["f1"], *(one["recall"].get(k) for k in ks)]
+
+
+def _interval(ends: tuple[float, float] | None, form: str = ".1f", between: str = "-") -> str:
+    return "-" if ends is None else between.join(f"{100 * end:{form}}" for end in ends)
 
 
 def _percent(value: float | None) -> str:
@@ -180,8 +372,9 @@ def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
 
 COMMAND = Command.of(
     "evaluate",
-    "EM, F1 and recall@k of answers, as JSON, a table and a report",
-    "Scores answers by their gold answers; --sweep generates again from fewer or more passages.",
+    "EM, F1 and recall@k of answers, nDCG and the like of passages, as JSON, a table and a report",
+    "Scores answers by their gold answers, and passages by --qrels; --compare tests the difference to another run; "
+    "--sweep generates again from fewer or more passages.",
     EvaluateOptions,
     run,
     takes_beam_flags=False,

@@ -15,7 +15,7 @@ from pipelines.console.command import Command, say
 from pipelines.console.options import Options, n_docs_setting, overwrite_setting
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.errors import InputError
-from rag_ops.evaluation.figures import Scored, score
+from rag_ops.evaluation.scored import Scored, score
 from rag_ops.models import checkpoints
 from rag_ops.questions.reading import expand_question_files
 from rag_ops.settings import setting

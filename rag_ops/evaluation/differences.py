@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rag_ops.evaluation.figures import SLICE_ROWS, AnswerSet, known
+from rag_ops.evaluation.figures import SLICE_ROWS, AnswerSet
 from rag_ops.evaluation.metrics import GoldTexts
+from rag_ops.evaluation.scored import known
 from rag_ops.storage import store
 from rag_ops.storage.parquet import open_parquet
 from rag_ops.storage.rows import needed_rows, pieces

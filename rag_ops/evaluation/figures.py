@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar, Protocol
 
 from rag_ops.errors import InputError, RagbeamError
-from rag_ops.evaluation.metrics import Gold, GoldPatterns, GoldTexts, first_place
+from rag_ops.evaluation.judging import Judge
+from rag_ops.evaluation.scored import ByNumber, Scored, known, score
+from rag_ops.evaluation.tally import NO_BOOTSTRAP, Bootstrap, Tally
 from rag_ops.questions.reading import EMPTY, QuestionOptions, read_questions
 from rag_ops.redaction import public_url
 from rag_ops.storage import store
@@ -23,9 +22,6 @@ from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import open_parquet
 from schemas.manifest import Manifest, digest_of
 
-RECALL_AT = (1, 5, 20, 100)  # Karpukhin et al. 2020, tables 2 and 3
-CALIBRATION_BINS = 10
-MAX_WORDS = 20  # longer answers are counted together
 SLICE_ROWS = 64  # rows that are Python objects at a time
 COLUMNS = (
     *("question_id", "question", "answer", "score", "passages", "gold_answers", "tokens", "choices", "truncated"),
@@ -33,9 +29,41 @@ COLUMNS = (
 )
 
 
+class RowSet(Protocol):
+    """Rows of questions with what was found for them: answers and passages, or passages alone."""
+
+    answered: ClassVar[bool]  # whether rows have answers
+    texts: ClassVar[bool]  # whether their passages have texts
+
+    @property
+    def url(self) -> str:
+        """The directory, or the file."""
+
+    @property
+    def rows(self) -> int:
+        """The number of rows, or 0 if it is not known before they are read."""
+
+    @property
+    def n_docs(self) -> int:
+        """The number of passages that a question was answered from."""
+
+    @property
+    def kept(self) -> int:
+        """The number of passages that are kept of a question."""
+
+    def groups(self) -> Iterator[Iterator[dict[str, Any]]]:
+        """The rows, in order, as rows of `schemas.answers`, a group of them at a time."""
+
+    def question_files(self) -> list[tuple[str, int]]:
+        """Name and number of rows of each question file, in order; empty if there is only one or they are not known."""
+
+
 @dataclasses.dataclass(frozen=True)
 class AnswerSet:
     """One output directory of ragbeam answer."""
+
+    answered: ClassVar[bool] = True
+    texts: ClassVar[bool] = True
 
     url: str
     manifest: Manifest
@@ -48,6 +76,11 @@ class AnswerSet:
             InputError: it is no whole output of ragbeam answer.
         """
         return cls(url, read_manifest(url, "answer"))
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return self.manifest.rows
 
     @property
     def n_docs(self) -> int:
@@ -147,178 +180,16 @@ class GoldFile:
         return answers
 
 
-def known(answers: Iterable[str] | None) -> list[str]:
-    """Gold answers without empty ones."""
-    return [answer for answer in answers or () if answer.strip()]
-
-
-@dataclasses.dataclass
-class Scored:
-    """One row with its figures.
-
-    Attributes:
-        row: row of the answers, its gold answers replaced by those that count.
-        source: number of the answers directory.
-        gold: gold answers, to score further answers with; None for a row without any, which is not scored.
-        em, f1: 0 to 1; f1 is None for regular expressions, which have no words.
-        place: place of the first passage that holds an answer, from 1; None if none does.
-    """
-
-    row: dict[str, Any]
-    source: int
-    gold: Gold | None
-    em: float = 0.0
-    f1: float | None = None
-    place: int | None = None
-
-    @property
-    def outcome(self) -> str:
-        """One of "right", "wrong", "error" and "no gold"."""
-        if self.gold is None:
-            return "no gold"
-        if self.row["error"]:
-            return "error"
-        return "right" if self.em else "wrong"
-
-
-def score(row: dict[str, Any], source: int, *, gold_file: GoldFile | None = None, patterns: bool = False) -> Scored:
-    """Scores one row of answers; one with an error is wrong.
-
-    Args:
-        row: row of `schemas.answers`.
-        source: number of its directory.
-        gold_file: gold answers that replace those of the row if it has any for it.
-        patterns: whether gold answers are regular expressions.
-
-    Raises:
-        InputError: a gold answer is no regular expression, or takes too long.
-    """
-    given = gold_file.find(row["question_id"], row["question"]) if gold_file else None
-    answers = known(given if given is not None else row["gold_answers"])
-    row["gold_answers"] = answers
-    if not answers:
-        return Scored(row, source, None)
-    gold: Gold = GoldPatterns(answers, row["question_id"]) if patterns else GoldTexts(answers)
-    answer = None if row["error"] else row["answer"]
-    texts = [passage["text"] for passage in row["passages"] or ()]
-    return Scored(row, source, gold, gold.exact(answer), gold.f1(answer), first_place(texts, gold))
-
-
-ByNumber = Mapping[int, tuple[float, float | None]]  # number of passages to EM and F1 of the answer generated from them
-
-
-class Tally:
-    """Sums over the rows of one scope: a directory, a question file, or all.
-
-    Args:
-        name: name of the scope.
-        kept: number of passages kept of a question: recall is known up to there.
-        sweep: numbers of passages that answers were generated from again.
-    """
-
-    def __init__(self, name: str, kept: int, sweep: Sequence[int] = ()):
-        self.name, self.kept = name, kept
-        self.rows = self.scored = self.errors = self.truncated = self.answered = 0
-        self._em = self._f1 = 0.0
-        self._no_f1 = False
-        self._places = np.zeros(kept + 1, np.int64)  # by place of the first hit; place 0 is not used
-        self._words = np.zeros(MAX_WORDS + 1, np.int64)
-        self._gold_words = np.zeros(MAX_WORDS + 1, np.int64)
-        self._all_words = 0
-        self._bins = np.zeros((CALIBRATION_BINS, 3))  # rows, sum of probabilities, sum of exact matches
-        self._sweep = {n: [0.0, 0.0] for n in sweep}
-
-    def add(self, scored: Scored, again: ByNumber) -> None:
-        """Adds one row.
-
-        Args:
-            scored: the row.
-            again: figures of the answers that were generated again.
-        """
-        row = scored.row
-        self.rows += 1
-        self.errors += row["error"] is not None
-        self.truncated += bool(row["truncated"])
-        if row["error"] is None:
-            words = len(row["answer"].split())
-            self.answered += 1
-            self._all_words += words
-            self._words[min(words, MAX_WORDS)] += 1
-        if scored.gold is None:
-            return
-        self.scored += 1
-        self._em += scored.em
-        self._f1 += scored.f1 or 0.0
-        self._no_f1 |= scored.f1 is None
-        if isinstance(scored.gold, GoldTexts):
-            self._gold_words[min(len(row["gold_answers"][0].split()), MAX_WORDS)] += 1
-        if scored.place is not None and scored.place <= self.kept:
-            self._places[scored.place] += 1
-        if row["error"] is None and row["score"] is not None:
-            probability = min(math.exp(row["score"]), 1.0)
-            place = min(int(probability * CALIBRATION_BINS), CALIBRATION_BINS - 1)
-            self._bins[place] += 1, probability, scored.em
-        for n, (em, f1) in again.items():
-            self._sweep[n][0] += em
-            self._sweep[n][1] += f1 or 0.0
-
-    def figures(self) -> dict[str, Any]:
-        """All figures as JSON values; shares are 0 to 1, and None if nothing was scored."""
-
-        def share(total: float) -> float | None:
-            return total / self.scored if self.scored else None
-
-        held = np.cumsum(self._places)[1:].tolist()
-        at = sorted({*RECALL_AT, self.kept})
-        return {
-            "name": self.name,
-            "rows": self.rows,
-            "scored": self.scored,
-            "without_gold": self.rows - self.scored,
-            "errors": self.errors,
-            "truncated": self.truncated,
-            "em": share(self._em),
-            "f1": None if self._no_f1 else share(self._f1),
-            "passages": self.kept,
-            "recall": {str(k): share(held[k - 1]) if k <= self.kept else None for k in at},
-            "recall_curve": [share(count) for count in held],
-            "sweep": [
-                {"n_docs": n, "em": share(em), "f1": None if self._no_f1 else share(f1)}
-                for n, (em, f1) in sorted(self._sweep.items())
-            ],
-            "answer_words": {
-                "mean": self._all_words / self.answered if self.answered else None,
-                "answers": self._words.tolist(),
-                "first_gold_answers": self._gold_words.tolist(),
-            },
-            "calibration": self._calibration(),
-        }
-
-    def _calibration(self) -> dict[str, Any]:
-        """Bins of the answer's probability, and the expected calibration error: the mean gap, weighed by rows."""
-        bins = [
-            {
-                "from": number / CALIBRATION_BINS,
-                "to": (number + 1) / CALIBRATION_BINS,
-                "rows": int(count),
-                "mean_probability": probability / count if count else None,
-                "em": em / count if count else None,
-            }
-            for number, (count, probability, em) in enumerate(self._bins.tolist())
-        ]
-        rows = self._bins[:, 0].sum()
-        gap = np.abs(self._bins[:, 1] - self._bins[:, 2]).sum()
-        return {"bins": bins, "expected_error": float(gap / rows) if rows else None}
-
-
 def evaluate(
-    sets: Sequence[AnswerSet],
+    sets: Sequence[RowSet],
     *,
     gold_file: GoldFile | None = None,
     patterns: bool = False,
     sweep: Sequence[int] = (),
     again: Sequence[Callable[[Sequence[Scored]], Sequence[ByNumber]]] = (),
     on_row: Callable[[Scored], None] = lambda scored: None,
+    judge: Judge | None = None,
+    bootstrap: Bootstrap = NO_BOOTSTRAP,
 ) -> dict[str, Any]:
     """The figures of all rows of answers directories, read once.
 
@@ -329,22 +200,32 @@ def evaluate(
         sweep: numbers of passages to generate from again.
         again: generators of the directories' answers; see `rag_ops.evaluation.sweep`.
         on_row: called with each row.
+        judge: judgements of passages, for the figures of rankings.
+        bootstrap: how intervals are found.
 
     Returns:
-        "all": figures; "files": those of each directory, with "question_files" if there are several.
+        "all": figures; "files": those of each directory, with "question_files" if there are several; "gold": how gold
+        answers were found, if there is a gold file; "qrels": what was judged, if there are judgements.
 
     Raises:
-        InputError: no row has a gold answer, or the gold file has none of the questions.
+        InputError: no row has a gold answer and none is judged, or the gold file or the judgements have none of the
+            questions.
     """
-    total = Tally("all", min(one.kept for one in sets), sweep)
+    columns = judge.measures.columns if judge else ()
+    total = Tally("all", min(one.kept for one in sets), sweep, columns, all(one.answered for one in sets))
     files = []
     for number, one in enumerate(sets):
-        here = Tally(public_url(one.url), one.kept, sweep)
+        here = Tally(public_url(one.url), one.kept, sweep, columns, one.answered)
         counted = one.question_files()
-        parts = [Tally(name, one.kept, sweep) for name, _ in counted]
+        parts = [Tally(name, one.kept, sweep, columns, one.answered) for name, _ in counted]
         of_row = iter(part for part, (_, count) in zip(parts, counted, strict=True) for _ in range(count))
+        find_gold = gold_file.find if gold_file and one.texts else None
         for group in one.groups():
-            rows: Iterable[Scored] = (score(row, number, gold_file=gold_file, patterns=patterns) for row in group)
+            rows: Iterable[Scored] = (
+                score(row, number, find_gold=find_gold, patterns=patterns, answered=one.answered) for row in group
+            )
+            if judge:
+                rows = judge.judged(rows)
             extras: Iterable[ByNumber] = itertools.repeat({})
             if sweep:
                 rows = list(rows)  # a row group at once, so that questions are generated in large batches
@@ -353,20 +234,30 @@ def evaluate(
                 for tally in (total, here, *itertools.islice(of_row, 1)):
                     tally.add(scored, extra)
                 on_row(scored)
-        by_file = [part.figures() for part in parts]
-        files.append({**here.figures(), "n_docs": one.n_docs, "question_files": by_file})
-    if gold_file is not None and gold_file.joined["not_in_the_file"] == total.rows:
+        if judge and (missing := judge.next_set()):
+            for tally in (total, here):
+                tally.add_missing(missing)
+        by_file = [part.figures(bootstrap) for part in parts]
+        files.append({**here.figures(bootstrap), "n_docs": one.n_docs, "question_files": by_file})
+    if gold_file is not None and total.rows and gold_file.joined["not_in_the_file"] == total.rows:
         raise InputError(
             "--gold has none of the answered questions",
             value=f"{total.rows} rows",
             expected="their ids or texts",
             remedy="name its columns with --question_id_column and --question_column",
         )
-    if not total.scored:
+    if judge:
+        judge.check(total.rows)
+    elif not total.scored:
         raise InputError(
             "no row has a gold answer", value=sets[0].url, expected="gold_answers", remedy="give --gold FILE"
         )
-    return {"all": total.figures(), "files": files, "gold": dict(gold_file.joined) if gold_file else None}
+    return {
+        "all": total.figures(bootstrap),
+        "files": files,
+        "gold": dict(gold_file.joined) if gold_file else None,
+        "qrels": judge.counts() if judge else None,
+    }
 
 
 def recall_at(figures: Mapping[str, Any]) -> list[str]:

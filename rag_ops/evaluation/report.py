@@ -15,8 +15,10 @@ from importlib import resources
 from typing import Any
 
 from rag_ops.evaluation import plots
-from rag_ops.evaluation.figures import MAX_WORDS, Scored, recall_at
-from rag_ops.evaluation.templates import render
+from rag_ops.evaluation.figures import recall_at
+from rag_ops.evaluation.scored import Scored
+from rag_ops.evaluation.tally import MAX_WORDS
+from rag_ops.evaluation.templates import interval, render
 
 OUTCOMES = ("right", "wrong", "error", "no gold")
 SHOWN_PASSAGES = 10  # passages of a question, besides the first that holds an answer
@@ -73,7 +75,7 @@ def page(figures: Mapping[str, Any], selection: Selection) -> str:
     script = resources.files("rag_ops.evaluation").joinpath("report.js").read_text(encoding="utf-8")
     return render(
         "report.html",
-        **figures,
+        **{"comparison": None, "qrels": None, **figures},
         ks=recall_at(figures),
         plots=_plots(figures),
         outcomes=OUTCOMES,
@@ -97,7 +99,8 @@ def row_html(scored: Scored) -> str:
         "row.html",
         row=row,
         outcome=scored.outcome,
-        f1=scored.f1,
+        f1=scored.f1 if scored.answered else None,
+        ranking=scored.ranking,
         held="" if scored.gold is None else "no" if scored.place is None else "yes",
         find=" ".join([row["question"], answer, *row["gold_answers"]]),
         answer=answer,
@@ -128,13 +131,29 @@ def _tokens(rest: str, tokens: Sequence[Mapping[str, Any]]) -> Iterator[tuple[st
 
 
 def _plots(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Name, title, note and SVG of each plot."""
+    """Name, title, note and SVG of each plot that there is something to draw for."""
     total, files = figures["all"], [one for one in figures["files"] if one["scored"]]
+    return [
+        *(_recall_plot(files) if files else ()),
+        *(_n_docs_plot(total, files) if total["em"] is not None else ()),
+        *(_length_plot(total) if total["answer_words"]["mean"] is not None or total["em"] is not None else ()),
+        *(_calibration_plot(total) if total["em"] is not None else ()),
+    ]
+
+
+_Plots = Iterator[tuple[str, str, str, str]]
+
+
+def _recall_plot(files: Sequence[Mapping[str, Any]]) -> _Plots:
     curves = [(one["name"], list(enumerate(one["recall_curve"], 1))) for one in files]
     deepest = max(one["passages"] for one in files)
-    recall = plots.line_plot(
+    svg = plots.line_plot(
         curves, title="Recall at k", x_label="k passages", y_label="recall@k", log_x=deepest > LOG_FROM
     )
+    yield "recall", "Recall@k", "Questions with a gold answer in the text of the first k passages.", svg
+
+
+def _n_docs_plot(total: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> _Plots:
     again = bool(total["sweep"])
     points = total["sweep"] or sorted(files, key=lambda one: one["n_docs"])
     lines = [
@@ -143,24 +162,28 @@ def _plots(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         if total[name] is not None
     ]
     title, n_docs = "EM and F1 by number of passages", "passages a question (n_docs)"
-    by_n = plots.line_plot(lines, title=title, x_label=n_docs, y_label="share", joined=again)
+    svg = plots.line_plot(lines, title=title, x_label=n_docs, y_label="share", joined=again)
+    source = "Generated again from the first passages." if again else "As answered; --sweep generates at more numbers."
+    yield "n-docs", "EM and F1 by n_docs", source, svg
+
+
+def _length_plot(total: Mapping[str, Any]) -> _Plots:
     words = total["answer_words"]
     lengths = [("answers", words["answers"]), ("first gold answers", words["first_gold_answers"])]
     longest = max((n for _, counts in lengths for n, count in enumerate(counts) if count), default=0)
     names = [*map(str, range(MAX_WORDS)), f"{MAX_WORDS}+"][: max(longest + 1, LEAST_WORDS)]
     lengths = lengths if any(lengths[1][1]) else lengths[:1]
-    length = plots.bar_plot(names, lengths, title="Length of answers", x_label="words", y_label="questions")
+    svg = plots.bar_plot(names, lengths, title="Length of answers", x_label="words", y_label="questions")
+    yield "length", "Answer length", "White-space words of an answer.", svg
+
+
+def _calibration_plot(total: Mapping[str, Any]) -> _Plots:
     found = total["calibration"]
     bins = [(one["from"], one["to"], one["rows"], one["em"]) for one in found["bins"]]
-    calibration = plots.calibration_plot(
-        bins, title="Score calibration", x_label="answer's probability", y_label="exact match"
-    )
-    gap = "" if found["expected_error"] is None else f" Expected calibration error {found['expected_error']:.1%}."
+    svg = plots.calibration_plot(bins, title="Score calibration", x_label="answer's probability", y_label="exact match")
+    gap = ""
+    if found["expected_error"] is not None:
+        ends = interval(total["intervals"]["calibration"]["expected_error"]) if total["intervals"] else ""
+        gap = f" Expected calibration error {found['expected_error']:.1%}{f' (95%: {ends})' if ends else ''}."
     ideal = f"Right answers by probability; the dashed line is the ideal.{gap}"
-    source = "Generated again from the first passages." if again else "As answered; --sweep generates at more numbers."
-    return [
-        ("recall", "Recall@k", "Questions with a gold answer in the text of the first k passages.", recall),
-        ("n-docs", "EM and F1 by n_docs", source, by_n),
-        ("length", "Answer length", "White-space words of an answer.", length),
-        ("calibration", "Score calibration", ideal, calibration),
-    ]
+    yield "calibration", "Score calibration", ideal, svg

@@ -8,7 +8,7 @@ except through rounding and `FEW`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -62,6 +62,29 @@ def interval_of_counts(
     if len(distinct) * FEW <= numbers.sum():
         return _interval_of(distinct, numbers, seed, resamples, confidence)
     return bootstrap_interval(np.repeat(distinct, numbers), seed, resamples, confidence)
+
+
+def interval_of_statistic(
+    counts: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Interval | None:
+    """The percentile bootstrap interval of any figure of questions that fall into kinds.
+
+    Args:
+        counts: how many questions are of each kind, int64 (kinds,). Of as many drawn ones, the counts are multinomial.
+        statistic: takes counts that were drawn, int64 (some, kinds), and gives the figure of each, (some,).
+        seed, resamples, confidence: see `bootstrap_interval`.
+    """
+    total = int(counts.sum())
+    if not total or not resamples:
+        return None
+    rng = np.random.default_rng(seed)
+    blocks = _blocks(resamples, len(counts))
+    found = [statistic(rng.multinomial(total, counts / total, size=block)) for block in blocks]
+    return _percentiles(np.concatenate(found), confidence)
 
 
 def paired_bootstrap(
@@ -123,14 +146,8 @@ def _absolute_sums(signs: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 def _interval_of(
     distinct: np.ndarray, counts: np.ndarray, seed: int, resamples: int, confidence: float
 ) -> Interval | None:
-    """The interval of values drawn with their counts: those of a resample are multinomial."""
     total = int(counts.sum())
-    if not total or not resamples:
-        return None
-    rng = np.random.default_rng(seed)
-    blocks = _blocks(resamples, len(distinct))
-    means = [rng.multinomial(total, counts / total, size=block) @ distinct / total for block in blocks]
-    return _percentiles(np.concatenate(means), confidence)
+    return interval_of_statistic(counts, lambda drawn: drawn @ distinct / total, seed, resamples, confidence)
 
 
 def _drawn_means(numbers: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:

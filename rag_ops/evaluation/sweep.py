@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from rag_ops.errors import InputError
-from rag_ops.evaluation.figures import AnswerSet, ByNumber, Scored
+from rag_ops.evaluation.figures import AnswerSet
+from rag_ops.evaluation.scored import ByNumber, Scored
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.models import checkpoints
 from rag_ops.questions.failures import Failures

@@ -25,6 +25,15 @@ def figure(value: float | None, form: str = ".1%") -> str:
     return "–" if value is None else format(value, form)
 
 
+def interval(ends: tuple[float, float] | None, sign: str = "") -> str:
+    """Returns the ends of an interval as text, in percent; empty for None.
+
+    >>> interval((0.256, 0.31)), interval((-0.01, 0.02), "+"), interval(None)
+    ('25.6 to 31.0%', '-1.0 to +2.0%', '')
+    """
+    return "" if ends is None else f"{100 * ends[0]:{sign}.1f} to {100 * ends[1]:{sign}.1f}%"
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     made = jinja2.Environment(
@@ -35,7 +44,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"figure": figure, "colour": lambda number: f"s{number % COLOURS}"}
+    made.filters |= {"figure": figure, "interval": interval, "colour": lambda number: f"s{number % COLOURS}"}
     return made
 
 

@@ -1,0 +1,70 @@
+"""Which page a passage is of: by the passages of a corpus, or by the form of its id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rag_ops.errors import InputError
+from rag_ops.evaluation.figures import RowSet
+from rag_ops.evaluation.qrels import Judgements
+from rag_ops.evaluation.ranking import page_of
+from rag_ops.storage import store
+from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.parquet import open_parquet
+
+LOOKED_AT = 100  # passages that show whether ids have chunk's form
+
+
+def pages_by_id(sets: Sequence[RowSet]) -> Callable[[str], str | None] | None:
+    """`page_of`, if the first passages of every set have ids that chunk made; else None, for pages are not known."""
+    for one in sets:
+        ids = [passage["id"] for passage in _first_passages(one)]
+        if not ids or not all(map(page_of, ids)):
+            return None
+    return page_of
+
+
+def pages_of_corpus(url: str, sets: Sequence[RowSet], judgements: Judgements) -> Callable[[str], str | None]:
+    """The pages of all passages that were found or judged, as the output of chunk has them.
+
+    Args:
+        url: output of chunk.
+        sets: what was found; read once for its passages' ids, which are held in memory.
+        judgements: what was judged.
+
+    Raises:
+        InputError: it is no output of chunk, or has no passage of those found.
+    """
+    manifest = read_manifest(url, "chunk")
+    found = {
+        passage["id"] for one in sets for group in one.groups() for row in group for passage in row["passages"] or ()
+    }
+    judged = {passage for grades in judgements.by_question.values() for passage in grades}
+    wanted = pa.array(sorted(found | judged), pa.string())
+    pages: dict[str, str] = {}
+    for shard in manifest.shards:
+        with open_parquet(store.join(url, shard.path), shard.rows) as parquet:
+            for batch in parquet.iter_batches(columns=["id", "article_id"]):
+                here = batch.filter(pc.is_in(batch.column("id"), value_set=wanted))
+                pages.update(zip(here.column("id").to_pylist(), here.column("article_id").to_pylist(), strict=True))
+    if not found & pages.keys():
+        raise InputError(
+            "--passages has none of the passages found",
+            value=url,
+            expected=f"the corpus that they come from, with {min(found, default='their ids')}",
+        )
+    return pages.get
+
+
+def _first_passages(one: RowSet) -> Iterable[dict[str, str]]:
+    count = 0
+    for group in one.groups():
+        for row in group:
+            for passage in row["passages"] or ():
+                if count == LOOKED_AT:
+                    return
+                count += 1
+                yield passage
