@@ -10,6 +10,7 @@ import apache_beam as beam
 import numpy as np
 
 from pipelines.runners.counters import StepCounters
+from pipelines.transforms.allowed import Allowed
 from pipelines.transforms.model_workers import WorkerOptions
 from pipelines.transforms.question_vectors import question_vectors
 from pipelines.transforms.topk import MergeTopK
@@ -35,6 +36,7 @@ class IndexSearch:
         candidates: number that it takes from the index: more, if they are scored again.
         asked: about how many questions the whole job asks: the same in a run that takes it up again.
         block_questions: most questions of a block.
+        allowed: the passages that may be found; None for all.
     """
 
     corpus: Corpus
@@ -45,6 +47,7 @@ class IndexSearch:
     candidates: int
     asked: int
     block_questions: int
+    allowed: Allowed | None = None
 
     def shards(self) -> list[tuple[ShardRecord, int]]:
         """The shards of the index, each with its first row."""
@@ -76,12 +79,17 @@ def search_shard(element: tuple[ShardRecord, int], how: IndexSearch, encoded: li
     place: dict[str, Any] = {"device": "auto" if workers.accelerator else workers.device, "asked": how.asked}
     place |= how.params
     index = opened(url, shard.sha256, first_row, shard.rows, threads=workers.cpu_threads, **place)
+    among = None if how.allowed is None else how.allowed.places(first_row, shard.rows)
     counters, at_once = StepCounters("SearchShards"), max(1, index.questions_at_once // how.block_questions)
     for start in range(0, len(encoded), at_once):
         numbers = sorted(encoded)[start : start + at_once]
         with counters.timed():
             questions = [question_vectors(how.work, number) for number in numbers]
-            hits = index.search(np.concatenate(questions), how.candidates)
+            vectors = np.concatenate(questions)
+            if among is None:
+                hits = index.search(vectors, how.candidates)
+            else:
+                hits = index.search_among(vectors, how.candidates, among)
         counters.add(rows_in=len(hits.rows), rows_out=len(hits.rows))
         ends = np.cumsum([len(block) for block in questions])
         for number, block, end in zip(numbers, questions, ends, strict=True):

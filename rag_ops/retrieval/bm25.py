@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rag_ops.errors import InputError
+from rag_ops.retrieval.among import search_among
 from rag_ops.retrieval.bm25_postings import open_postings
 from rag_ops.retrieval.bm25_statistics import Statistics
 from rag_ops.retrieval.bm25_words import Words, query_terms
@@ -198,6 +199,13 @@ class Bm25Shard:
             found.rows[number, : len(places)] = places + self._first_row
             self._scores.fill(0)
         return found
+
+    def search_among(self, questions: Sequence[str], k: int, allowed: np.ndarray) -> TopK:
+        """The best k passages of this shard among some of them, whose places are given as int64 ascending."""
+        return search_among(
+            lambda numbers, depth: self.search([questions[number] for number in numbers], depth),
+            *(len(questions), k, allowed, self._first_row, len(self._postings.lengths)),
+        )[0]
 
     def _best(self, terms: np.ndarray, times: np.ndarray, k: int) -> np.ndarray:
         """Adds up the scores of the best k passages; returns their places, best first."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import faiss
@@ -11,11 +12,12 @@ import numpy as np
 
 from rag_ops.retrieval import faiss_factory, faiss_index
 from rag_ops.retrieval.index_kind import IndexShard
-from rag_ops.retrieval.topk import TopK
+from rag_ops.retrieval.topk import TopK, merge
 
 if TYPE_CHECKING:
     from rag_ops.retrieval.inverted_lists import InvertedLists
 
+GATHERED_BYTES = 64 << 20  # of the vectors that a filter leaves, at a time
 LENGTH_ROWS = 1000  # sample that gives the vectors' common length
 
 
@@ -39,7 +41,36 @@ class FaissShard(IndexShard):
 
     def set_search(self, params: Mapping[str, int | None]) -> None:
         """See `faiss_index.set_search`."""
+        self._params = dict(params)
         faiss_index.set_search(self._index, params.get("nprobe"), params.get("ef_search"))
+
+    def search_among(self, questions: np.ndarray, k: int, allowed: np.ndarray) -> TopK:
+        """See `IndexShard.search_among`; stored vectors are searched exactly, those allowed alone."""
+        if self._matrix is None or not len(allowed):
+            return super().search_among(questions, k, allowed)
+        at_once = max(1, GATHERED_BYTES // self._matrix[:1].nbytes)
+        parts = [TopK.empty(len(questions), k)]
+        for start in range(0, len(allowed), at_once):
+            places = allowed[start : start + at_once]
+            hits = self._search_matrix(questions, self._matrix[places], min(k, len(places)))
+            parts.append(TopK(hits.scores, np.where(hits.rows < 0, -1, places[hits.rows])))
+        found = merge(parts, k)
+        return self._hits(found.scores, found.rows, k)
+
+    @contextlib.contextmanager
+    def _searching_all(self) -> Iterator[None]:
+        self.set_search({"nprobe": self._rows, "ef_search": self._rows})
+        try:
+            yield
+        finally:
+            self.set_search(self._params)
+
+    def _search_matrix(self, questions: np.ndarray, matrix: np.ndarray, k: int) -> TopK:
+        from rag_ops.compute.devices import pick_device  # with torch
+        from rag_ops.retrieval import exact
+
+        asked = np.ascontiguousarray(questions, np.float32)
+        return exact.search(asked, matrix, k, device=pick_device(self._device), threads=self._threads)
 
     @property
     def questions_at_once(self) -> int:
@@ -58,11 +89,7 @@ class FaissShard(IndexShard):
 
     def _search(self, questions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         if self._matrix is not None:
-            from rag_ops.compute.devices import pick_device  # with torch
-            from rag_ops.retrieval import exact
-
-            device = pick_device(self._device)
-            hits = exact.search(questions, self._matrix, k, device=device, threads=self._threads)
+            hits = self._search_matrix(questions, self._matrix, k)
             return hits.scores, hits.rows
         if (lists := self._lists) is not None:
             from rag_ops.retrieval import inverted_lists

@@ -6,6 +6,7 @@ A new kind is a subclass of `IndexKind` and one of `IndexShard` in a file of the
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rag_ops.errors import InputError
+from rag_ops.retrieval.among import search_among
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage import store
 
@@ -89,6 +91,34 @@ class IndexShard(abc.ABC):
         if not len(questions) or not found:
             return TopK.empty(len(questions), k)
         return self._hits(*self._search(np.ascontiguousarray(questions, np.float32), found), k)
+
+    def search_among(self, questions: np.ndarray, k: int, allowed: np.ndarray) -> TopK:
+        """The best k passages of this shard among some of them, for each question.
+
+        A search that knows no such thing is asked for more until there are enough; if that is all it gives by its
+        parameters, it looks at everything.
+
+        Args:
+            questions: as for `search`.
+            k: number of passages.
+            allowed: places of passages in this shard, int64 ascending.
+        """
+        whole = (self._first_row, self._rows)
+        hits, short = search_among(
+            lambda numbers, depth: self.search(questions[numbers], depth), len(questions), k, allowed, *whole
+        )
+        if len(short):
+            with self._searching_all():
+                more, _ = search_among(
+                    lambda numbers, depth: self.search(questions[short[numbers]], depth), len(short), k, allowed, *whole
+                )
+            hits.scores[short], hits.rows[short] = more.scores, more.rows
+        return hits
+
+    @contextlib.contextmanager
+    def _searching_all(self) -> Iterator[None]:
+        """Has searches look at every vector within the block; a search that always does has nothing to set."""
+        yield
 
     def search_bare(self, questions: np.ndarray, k: int) -> TopK | None:
         """What the library's own search finds, to compare with; None if `search` is all there is."""
