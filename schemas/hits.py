@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
         pa.field("question", pa.string(), nullable=False),
         *HIT_FIELDS,
         pa.field("gold_answers", pa.list_(pa.string())),  # as the question file gave them, else null
-        pa.field("truncated", pa.bool_()),  # the question was cut to fit a model's length
+        pa.field("truncated", pa.bool_()),  # the question, or one of its passages, was cut to fit a model
         pa.field("error", pa.string()),  # why there is no passage
     ]
 )

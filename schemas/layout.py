@@ -139,12 +139,16 @@ class SearchInfo(Counted, total=False):
     encoder: str  # as --question_encoder or --model named it
     encoder_digest: str
     scores: str  # "dense" if they are inner products of that encoder's vectors and the passages'
-    index_digest: str
+    index_digest: str  # of an index of vectors
+    bm25_digest: str  # of an index of words
     passages_digest: str
+    filter: str  # as --filter has it
+    reranker: str  # as --rerank named it
+    reranker_digest: str
     questions: int  # rows of the question files
     distinct_questions: int
     unreadable_questions: int
-    truncated: int  # rows whose question was cut to fit a model
+    truncated: int  # rows whose question, or a passage of it, was cut to fit a model
     unreadable_gold_answers: int
     first_unreadable_gold_answers: str | None
     execution: dict[str, Any]

@@ -214,6 +214,20 @@ def make_sentence_encoder(
 
 
 @pytest.fixture(scope="session")
+def cross_encoder(tmp_path_factory, tokenizer, tiny_bert_config) -> str:
+    """A tiny random cross-encoder of one label, whose scores differ."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(6)
+    directory = str(tmp_path_factory.mktemp("cross"))
+    config = BertConfig(**tiny_bert_config, num_labels=1, initializer_range=0.5)
+    BertForSequenceClassification(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def dpr_pair(tmp_path_factory, tokenizer, tiny_bert_config) -> tuple[str, str]:
     """A tiny DPR context encoder and question encoder."""
     import torch

@@ -16,28 +16,32 @@ import apache_beam as beam
 
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
+from pipelines.search.combine import combine
 from pipelines.search.options import SearchOptions
 from pipelines.search.plan import Plan
 from pipelines.search.rank import rank
+from pipelines.search.sources import Sources, open_sources
+from pipelines.search.words import search_words
 from pipelines.search.write import write_hits
 from pipelines.transforms import question_blocks
+from pipelines.transforms.allowed import find_allowed
 from pipelines.transforms.arithmetic import question_dtype, settled_dtype
 from pipelines.transforms.index_search import rescore, search
-from pipelines.transforms.passage_texts import Texts, fetch_texts, join_texts
+from pipelines.transforms.passage_texts import fetch_texts, join_texts
 from pipelines.transforms.question_blocks import check_failures, keep_finished
 from pipelines.transforms.question_vectors import encode_questions
 from pipelines.transforms.stage_job import InputStates, StageRun, begins_again, distribute, stage_job
 from pipelines.transforms.topk import register_coder
 from pipelines.transforms.work import Work
+from rag_ops.compute import processor
 from rag_ops.models import checkpoints
 from rag_ops.questions import blocks
 from rag_ops.questions.reading import check_question_files, expand_question_files, read_questions
-from rag_ops.retrieval import score_origin
-from rag_ops.retrieval.corpus import Corpus, check_question_encoder, open_corpus, prefix_config
-from rag_ops.retrieval.kinds import kind_of
+from rag_ops.retrieval import filters, score_origin
+from rag_ops.retrieval.corpus import check_question_encoder, prefix_config
 from rag_ops.retrieval.trec import write_run
 from rag_ops.storage import store
-from rag_ops.storage.manifests import reads_sections
+from rag_ops.storage.parquet import open_parquet
 from rag_ops.storage.stages import StageOutput
 from schemas.layout import SEARCH
 from schemas.manifest import Manifest
@@ -50,7 +54,7 @@ def run(options: SearchOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     """Runs the job and returns what it wrote.
 
     Raises:
-        InputError: a question file, the index or the encoder is missing or malformed, or they do not go together.
+        InputError: a question file, an index or a model is missing or malformed, or they do not go together.
     """
     done = _run(options, beam_arguments)
     if options.trec is not None:
@@ -60,32 +64,27 @@ def run(options: SearchOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
 
 def _run(options: SearchOptions, beam_arguments: Sequence[str]) -> StageRun:
     started = time.monotonic()
-    assert options.index is not None
     files = expand_question_files(options.questions)
-    asked_files, model = InputStates(files), InputStates(checkpoints.local_files(options.encoder))
-    corpus = open_corpus(options.index, options.passages, options.embeddings)
-    before = None if options.overwrite else StageOutput(options.output, "search", {}, {})
-    dtype = settled_dtype(options.compute_dtype, options.workers, beam_arguments, before)
-    options = dataclasses.replace(options, compute_dtype=dtype)
-    config = _config(options, beam_arguments, corpus)
-    if options.rescore:
-        _ = corpus.embeddings  # refused now rather than in the middle
+    asked_files = InputStates(files)
+    models = InputStates([file for model in options.models for file in checkpoints.local_files(model)])
+    sources = open_sources(options)
+    config = _config(options, beam_arguments, sources)
     read = {f"questions_{number}": url for number, url in enumerate(files)}
     asked = {name: store.sha256_of(url) for name, url in read.items()}
     output = StageOutput(options.output, "search", config, asked)
     work = Work.of(options.output, output.fingerprint)
 
     def check_inputs() -> None:
-        corpus.check_unchanged()
-        model.check()
+        sources.check_unchanged()
+        models.check()
 
     with stage_job(output, beam_arguments, started, check_inputs, work.url) as job:
         if options.verify:
-            corpus.check_digests(embeddings=options.rescore is not None)
+            sources.check_digests(embeddings=options.rescore is not None)
         if done := job.reuse(verify=options.verify):
             return done
         if launch.is_local(beam_arguments):
-            _check_fits(options, corpus)
+            _check_fits(options, sources)
         job.begin(options)
         job.keeps_scratch = lambda: keep_finished(options.keep_going, work, job)
         keep_finished(options.keep_going, work, job)  # of a run that was killed before it could end with its failures
@@ -96,12 +95,12 @@ def _run(options: SearchOptions, beam_arguments: Sequence[str]) -> StageRun:
         wanted = job.todo(dict.fromkeys(names, output.fingerprint))
         there = set(blocks.result_names(work.url))
         todo = [block for block in prepared.blocks if blocks.result_name(block.number) not in there]
-        places = [corpus.index_url, corpus.passages_url, *([options.embeddings] if options.embeddings else [])]
-        job.spread(partial(_processes, options, corpus, todo), places)
+        places = [*sources.inputs.values(), *([options.embeddings] if options.embeddings else [])]
+        job.spread(partial(_processes, options, sources, todo), places)
         workers = options.workers.with_threads(job.threads(options.workers.threads))
         running = dataclasses.replace(options, workers=workers)
-        dtype = question_dtype(dtype, options.workers, beam_arguments)
-        plan = Plan(running, corpus, work, output.fingerprint, todo, cuts, names, wanted, dtype)
+        dtypes = config.get("question_dtype", "float32"), config.get("rerank_dtype", "float32")
+        plan = Plan(running, sources, work, output.fingerprint, todo, cuts, names, wanted, *dtypes)
 
         def found() -> int:  # by workers that are not in this process
             there = set(blocks.result_names(work.url))
@@ -116,11 +115,12 @@ def _run(options: SearchOptions, beam_arguments: Sequence[str]) -> StageRun:
         )
         made = [name for name in names if store.exists(store.join(options.output, name))]  # finish says what lacks
         info = {
-            "encoder": options.encoder,
-            "encoder_digest": config["encoder_digest"],
-            "scores": score_origin.DENSE,
-            "index_digest": corpus.index.digest,
-            "passages_digest": corpus.passages.digest,
+            **({"encoder": options.encoder, "encoder_digest": config["encoder_digest"]} if options.encoder else {}),
+            **({"reranker": options.rerank, "reranker_digest": config["reranker_digest"]} if options.rerank else {}),
+            **({"scores": score_origin.DENSE} if options.bm25 is None and options.rerank is None else {}),
+            **({"filter": options.filter} if options.filter is not None else {}),
+            **sources.digests,
+            "passages_digest": sources.texts.passages.digest,
             "questions": prepared.rows,
             "distinct_questions": sum(block.questions for block in prepared.blocks),
             "unreadable_questions": prepared.errors,
@@ -133,8 +133,7 @@ def _run(options: SearchOptions, beam_arguments: Sequence[str]) -> StageRun:
         report = {
             "blocks": {"total": len(prepared.blocks), "reused": len(prepared.blocks) - len(todo), "made": len(todo)}
         }
-        inputs = {"passages": corpus.passages_url, "index": corpus.index_url, **read}
-        return job.finish(inputs, info, metrics, report=report)
+        return job.finish({**sources.inputs, **read}, info, metrics, report=report)
 
 
 def warnings(manifest: Manifest) -> Iterator[str]:
@@ -146,16 +145,10 @@ def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Adds the job's transforms to `pipeline`."""
     register_coder()
     hints = plan.options.workers.resources.hints()
-    encode = encode_questions(plan.todo, plan.work, plan.encoder).with_resource_hints(**hints)
-    encoded = pipeline | "EncodeQuestions" >> encode
-    shards = plan.dense.shards() if plan.todo else []
-    hits = pipeline | distribute("IndexShards", shards) | "Search" >> search(plan.dense, encoded)
-    if plan.options.rescore:
-        hits = hits | "Rescore" >> rescore(plan.dense)
-    texts = Texts(plan.corpus.passages_url, plan.corpus.passages, reads_sections(plan.corpus.index))
-    fetched = hits | "FetchTexts" >> fetch_texts(texts, plan.shard_of_block, plan.work)
+    hits = find_hits(plan, pipeline)
+    fetched = hits | "FetchTexts" >> fetch_texts(plan.sources.texts, plan.shard_of_block, plan.work)
     joined = (hits, fetched) | "Join" >> join_texts(plan.shard_of_block)
-    ranked = joined | "Rank" >> rank(plan)
+    ranked = joined | "Rank" >> rank(plan).with_resource_hints(**(hints if plan.reranker else {}))
     made = [n for n, name in enumerate(plan.names) if name in plan.wanted]
     checked = (
         pipeline
@@ -171,46 +164,114 @@ def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     )
 
 
-def _processes(options: SearchOptions, corpus: Corpus, todo: Sequence[blocks.Block]) -> int:
+def find_hits(plan: Plan, pipeline: beam.Pipeline) -> Any:
+    """Adds the transforms from questions to (block, TopK): by vectors, by words, or by both."""
+    allowed, sides = None, []
+    if plan.allowed is not None:
+        numbers = list(range(len(plan.allowed.passages.shards))) if plan.todo else []
+        allowed = pipeline | distribute("PassageShards", numbers) | "Filter" >> find_allowed(plan.allowed)
+
+    def shards(label: str, found: Sequence[Any]) -> Any:
+        dealt = pipeline | distribute(label, found if plan.todo else [])
+        return dealt if allowed is None else dealt | f"{label}WaitForFilter" >> beam.WaitOn(allowed)
+
+    if plan.dense is not None:
+        hints = plan.options.workers.resources.hints()
+        encode = encode_questions(plan.todo, plan.work, plan.encoder).with_resource_hints(**hints)
+        encoded = pipeline | "EncodeQuestions" >> encode
+        hits = shards("IndexShards", plan.dense.shards()) | "Search" >> search(plan.dense, encoded)
+        sides.append(hits | "Rescore" >> rescore(plan.dense) if plan.options.rescore else hits)
+    if plan.words is not None:
+        numbers = list(range(len(plan.words.corpus.shards)))
+        sides.append(shards("WordShards", numbers) | "SearchWords" >> search_words(plan.words))
+    if len(sides) == 1:
+        return sides[0]
+    return tuple(sides) | "Combine" >> combine(plan.options.fusing, plan.options.depth, plan.work)
+
+
+def _processes(options: SearchOptions, sources: Sources, todo: Sequence[blocks.Block]) -> int:
     """How many processes pay on this machine."""
     questions = sum(block.questions for block in todo)
     units = min(len(todo), questions // PROCESS_QUESTIONS)
-    return options.workers.processes(units, None, lambda: _memory_bytes(options, corpus, questions))
+    return options.workers.processes(units, None, lambda: _memory_bytes(options, sources, questions))
 
 
-def _memory_bytes(options: SearchOptions, corpus: Corpus, questions: int = 0) -> float:
-    """Peak memory of a process: the encoder, and the largest index shard with the search of so many questions."""
+def _memory_bytes(options: SearchOptions, sources: Sources, questions: int = 0) -> float:
+    """Peak memory of a process: the models, and the largest index shard with the search of so many questions."""
     from rag_ops import planning
 
-    info, shard_bytes = corpus.index.info, max(shard.bytes for shard in corpus.index.shards)
-    kind = kind_of(info["spec"])(info["spec"], info["dimension"])
-    weights = planning.EMBED_WEIGHTS * planning.Model.of(options.encoder).weight_bytes
-    return planning.MODEL_PROCESS + weights + shard_bytes + kind.search_bytes(questions)
+    weights = sum(planning.EMBED_WEIGHTS * planning.Model.of(model).weight_bytes for model in options.models)
+    return planning.MODEL_PROCESS + weights + sources.shard_bytes(questions)
 
 
-def _check_fits(options: SearchOptions, corpus: Corpus) -> None:
+def _check_fits(options: SearchOptions, sources: Sources) -> None:
     """Refuses a job that this machine has no memory for."""
     from rag_ops import planning
 
-    planning.check_fits(planning.StagePlan("search", 0, 0, _memory_bytes(options, corpus), None), options.output)
+    planning.check_fits(planning.StagePlan("search", 0, 0, _memory_bytes(options, sources), None), options.output)
 
 
-def _config(options: SearchOptions, beam_arguments: Sequence[str], corpus: Corpus) -> dict[str, Any]:
+def _config(options: SearchOptions, beam_arguments: Sequence[str], sources: Sources) -> dict[str, Any]:
     """The configuration, checked against question files, models and runner."""
     # The question files are read by the launcher, so they may lie anywhere.
-    urls = [corpus.index_url, corpus.passages_url, options.output]
-    launch.check(beam_arguments, urls, [options.encoder], options.workers.resources)
+    urls = [*sources.inputs.values(), options.output]
+    launch.check(beam_arguments, urls, options.models, options.workers.resources)
     launch.check_device(beam_arguments, options.workers.device)
     check_question_files(options.questions, options.reading)
-    directory = checkpoints.find_model(options.encoder)
-    check_question_encoder(directory, corpus.index.info, options.query_prefix)
-    decisive = ("n_docs", "block_questions", "num_shards", "rescore", "compute_dtype")
-    return {
+    config = {
         "questions": [store.name_of(url) for url in expand_question_files(options.questions)],
         "reading": dataclasses.asdict(options.reading),
-        "encoder_digest": checkpoints.model_digest(directory),
-        "index_digest": corpus.index.digest,
-        **{field: getattr(options, field) for field in decisive},
-        **prefix_config(directory, options.query_prefix),
-        **options.search.config(corpus.index.info.get("search", {})),
+        **{field: getattr(options, field) for field in ("n_docs", "block_questions", "num_shards")},
+        **sources.digests,
     }
+    if options.fuses:
+        config |= {**options.fusing.config(), "candidates": options.searched}
+    if options.filter is not None:
+        config["filter"] = _parsed(options.filter, sources)
+    if sources.dense is not None:
+        config |= _dense_config(options, beam_arguments, sources)
+    if options.rerank is not None:
+        config |= _rerank_config(options, beam_arguments)
+    return config
+
+
+def _parsed(expression: str, sources: Sources) -> list[list[Any]]:
+    """The conditions of a filter, checked against the columns of the passages."""
+    condition, texts = filters.parse(expression), sources.texts
+    with open_parquet(store.join(texts.url, texts.passages.shards[0].path)) as parquet:
+        condition.check(parquet.schema_arrow)
+    return [[one.column, one.operator, list(one.values)] for one in condition.conditions]
+
+
+def _dense_config(options: SearchOptions, beam_arguments: Sequence[str], sources: Sources) -> dict[str, Any]:
+    """What decides the search of vectors, checked."""
+    assert options.encoder is not None
+    assert sources.dense is not None
+    if options.rescore:
+        _ = sources.dense.embeddings  # refused now rather than in the middle
+    info, directory = sources.dense.index.info, checkpoints.find_model(options.encoder)
+    check_question_encoder(directory, info, options.query_prefix)
+    before = None if options.overwrite else StageOutput(options.output, "search", {}, {})
+    dtype = settled_dtype(options.compute_dtype, options.workers, beam_arguments, before)
+    return {
+        "encoder_digest": checkpoints.model_digest(directory),
+        "rescore": options.rescore,
+        "compute_dtype": dtype,
+        "question_dtype": question_dtype(dtype, options.workers, beam_arguments),
+        **prefix_config(directory, options.query_prefix),
+        **options.search.config(info.get("search", {})),
+    }
+
+
+def _rerank_config(options: SearchOptions, beam_arguments: Sequence[str]) -> dict[str, Any]:
+    """What decides the reranking, checked: in float32 unless bfloat16 is named, for it orders what is near already."""
+    from rag_ops.models.cross_encoder import check_cross_encoder  # with transformers
+
+    assert options.rerank is not None
+    directory = checkpoints.find_model(options.rerank)
+    check_cross_encoder(directory)
+    dtype = "bfloat16" if options.compute_dtype == "bfloat16" else "float32"
+    if dtype == "bfloat16" and launch.is_local(beam_arguments) and options.workers.worker_device == "cpu":
+        processor.check(dtype)
+    digest = checkpoints.model_digest(directory)
+    return {"reranker_digest": digest, "rerank_top": options.reranked, "rerank_dtype": dtype}

@@ -31,7 +31,7 @@ def rank(joined: Any, plan: Plan) -> Any:
     """Writes files of results from hits and texts; emits the numbers of finished blocks."""
     units = joined | "Texts" >> beam.FlatMap(read_units, plan)
     if plan.reranker is not None:
-        handler = RerankHandler("Rerank", plan.reranker, plan.depth, plan.options.n_docs)
+        handler = RerankHandler("Rerank", plan.reranker, plan.options.reranked, plan.options.n_docs)
         units = units | "Rerank" >> RunInference(handler)
     return units | "Write" >> beam.Map(write_results, plan.work)
 
@@ -49,12 +49,12 @@ def read_units(element: tuple[int, Iterable[tuple[str, int, TopK]]], plan: Plan)
         hits = hits_of[block]
         asked = read_parquet(work.path(blocks.block_name(block)))["question"].to_pylist()
         truncated, failed = np.zeros(len(asked), bool), dict[int, str]()
-        if plan.corpus is not None:
+        if plan.sources.dense is not None:
             truncated, failed = encoding_errors(work, block)
-        if plan.corpus is not None and plan.words is not None:
+        if plan.options.fuses:
             scores = combine.read_scores(work, block, hits.rows.shape)
         else:
-            name = combine.DENSE if plan.corpus is not None else combine.BM25
+            name = combine.DENSE if plan.sources.dense is not None else combine.BM25
             scores = {name: np.where(hits.rows < 0, np.float32(np.nan), hits.scores)}
         errors = {row: f"{NOT_ENCODED} ({reason})" for row, reason in failed.items()}
         StepCounters("ReadTexts").add(rows_out=len(asked))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.runners.counters import StepCounters
-from pipelines.transforms.inference import ModelSettings, UnitHandler
+from pipelines.transforms.inference import ModelSettings, Unit, UnitHandler
 from rag_ops.questions.failures import MODEL_FAILED
 from rag_ops.retrieval.reranking import reordered
 from rag_ops.retrieval.topk import TopK
@@ -17,7 +17,7 @@ from schemas.passages import Passage
 
 
 @dataclasses.dataclass(frozen=True)
-class RankUnit:
+class RankUnit(Unit):
     """A block of questions with their passages, before or after they are reranked.
 
     Attributes:

@@ -24,9 +24,18 @@ from rag_ops.models.sentence_encoders import UNCHANGED, EncoderChanges
 from rag_ops.questions.failures import NOT_ENCODED
 
 logger = logging.getLogger("ragbeam")
-E = TypeVar("E", bound="TextUnit | AnswerUnit")
+E = TypeVar("E", bound="Unit")
 P = TypeVar("P")
 M = TypeVar("M")
+
+
+class Unit:
+    """A unit of work: a passage shard, a block of questions."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes, about."""
+        raise NotImplementedError
 
 
 class UnitHandler(ModelHandler[E, P, M], Generic[E, P, M]):
@@ -94,7 +103,7 @@ class ModelSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class TextUnit:
+class TextUnit(Unit):
     """A unit of texts to encode: `key` identifies the unit; `columns` has one column (texts) or two (title, text)."""
 
     key: Any
@@ -176,7 +185,7 @@ class EncoderHandler(UnitHandler[TextUnit, VectorUnit, Any]):
 
 
 @dataclasses.dataclass(frozen=True)
-class AnswerUnit:
+class AnswerUnit(Unit):
     """A block of questions with what was found for them: `passages[i]`, best first, and `scores`, (questions, k).
 
     `errors` maps each question that could not be encoded to the reason; it has no passages. `choices` are the only

@@ -122,6 +122,7 @@ class CrossEncoder:
         def work(numbers: np.ndarray) -> np.ndarray:
             return self._score_batch([sides[0][n] for n in numbers], [sides[1][n] for n in numbers])
 
+        found: dict[int, np.floating]
         with torch_threads(self._threads), torch.inference_mode():
             found, failed = batching.in_batches(lengths, budget, work, on_rows)
         for number, score in found.items():

@@ -59,11 +59,12 @@ class FaissShard(IndexShard):
 
     @contextlib.contextmanager
     def _searching_all(self) -> Iterator[None]:
+        before = self._params
         self.set_search({"nprobe": self._rows, "ef_search": self._rows})
         try:
             yield
         finally:
-            self.set_search(self._params)
+            self.set_search(before)
 
     def _search_matrix(self, questions: np.ndarray, matrix: np.ndarray, k: int) -> TopK:
         from rag_ops.compute.devices import pick_device  # with torch

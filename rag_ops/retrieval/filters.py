@@ -172,7 +172,7 @@ class _Tokens:
         rest = self._expression[place:].strip()
         raise InputError(
             "--filter cannot be read",
-            value=f"{rest[:40]!r} in {self._expression[:80]!r}" if rest else f"the end of {self._expression[:80]!r}",
+            value=rest[:60] or f"the end of {self._expression[:60].strip()}",
             expected=f"{expected} there; {EXAMPLE}",
         )
 

@@ -24,6 +24,7 @@ JOBS = {
     "embed with --previous": ["--previous", "embeddings"],
     "answer": [],
     "answer with --rescore": ["--rescore", CANDIDATES],
+    "search with --rerank": [],
 }
 # Of the stages that have the hints: what reads, what runs a model, and what writes, each in one stage after a shuffle.
 MODEL_STAGES = {
@@ -31,6 +32,10 @@ MODEL_STAGES = {
     "answer": [
         ("EncodeQuestions/Blocks/Deal/ReshufflePerKey/GroupByKey/Read", "EncodeQuestions", "Read", "Write"),
         ("Join/GroupByOutputShard/Read", "Answer", "Texts", "Write"),
+    ],
+    "search": [
+        ("EncodeQuestions/Blocks/Deal/ReshufflePerKey/GroupByKey/Read", "EncodeQuestions", "Read", "Write"),
+        ("Join/GroupByOutputShard/Read", "Rank", "Texts", "Write"),
     ],
 }
 SHARD_BYTES, HIT_BYTES = 4096, 16  # what a shard or a block may send, and for each of its candidates
@@ -70,11 +75,19 @@ def answer(stages, model, output) -> list[Any]:
     return ["answer", *read, "--output", output, *sizes]
 
 
+def search(stages, encoder, reranker, output) -> list[Any]:
+    sizes = ["--block_questions", 64, "--num_shards", 2, "--n_docs", 3, "--threads", 1, "--rerank", reranker]
+    read = ["--questions", stages / "questions.jsonl", "--index", stages / "index", "--question_encoder", encoder]
+    return ["search", *read, "--output", output, *sizes]
+
+
 @pytest.fixture
-def command(stages, tmp_path, sentence_encoder, tiny_rag):
+def command(stages, tmp_path, sentence_encoder, tiny_rag, cross_encoder):
     """Gives the command of one of `JOBS`."""
 
     def make(job: str) -> list[Any]:
+        if "search" in job:
+            return search(stages, sentence_encoder, cross_encoder, tmp_path / job)
         more = [stages / part if part == "embeddings" else part for part in JOBS[job]]
         made = answer(stages, tiny_rag, tmp_path / job) if "answer" in job else None
         return [*(made or embed(stages, sentence_encoder, tmp_path / job)), *more]
