@@ -178,8 +178,8 @@ def test_verify_knows_hits_and_sees_a_damaged_shard(searchable, sentence_encoder
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--model", "m"], "an index is searched with one encoder of questions: 'both"),
-        (["--rescore", 3], "--rescore is less than --n_docs: 3; expected at least 100"),
+        (["--model", "m"], "an index of vectors is searched with one encoder of questions: 'both"),
+        (["--rescore", 3], "--rescore is less than the passages that are wanted of --index: 3; expected at least 100"),
         (["--trec", "out/run"], "--trec lies in --output"),
         (["--questions", "nothing.jsonl"], "no such question file"),
     ],
