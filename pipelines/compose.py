@@ -1,4 +1,4 @@
-"""compose: makes a RAG-Token model from a question encoder and a generator, in Hugging Face's own layout."""
+"""compose: makes a RAG model from a question encoder and a generator, in Hugging Face's own layout."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class ComposeOptions(Options):
     score_scale: float = setting(
         1.0, "factor of inner products before the softmax over passages; 1 is the paper's, unit vectors want more"
     )
+    architecture: str = setting(
+        "token",
+        "token: RAG-Token, a mixture of passages for each token; sequence: RAG-Sequence, one for the answer as a whole",
+        choices=("token", "sequence"),
+    )
     output: str = local_output_setting()
 
     def __post_init__(self) -> None:
@@ -55,6 +60,7 @@ def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> None:
             options.output,
             decoder_layers=options.decoder_layers,
             score_scale=options.score_scale,
+            architecture=options.architecture,
         )
         say(f"compose: an untrained model, saved to {options.output}")
         return
@@ -64,14 +70,15 @@ def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> None:
         options.output,
         context_encoder=options.context_encoder,
         score_scale=options.score_scale,
+        architecture=options.architecture,
     )
     say(f"compose: saved to {options.output}")
 
 
 COMMAND = Command.of(
     "compose",
-    "a RAG-Token model from a question encoder and a generator",
-    "Saves a RAG-Token model in Hugging Face's own layout.",
+    "a RAG model from a question encoder and a generator",
+    "Saves a RAG-Token or RAG-Sequence model in Hugging Face's own layout.",
     ComposeOptions,
     run,
     takes_beam_flags=False,

@@ -97,7 +97,7 @@ class EvaluateOptions(Options):
         memory=True,
     )
     model: str | None = setting(
-        None, "of --sweep: the RAG-Token model that gave the answers", group="n_docs", metavar="MODEL"
+        None, "of --sweep: the RAG model that gave the answers", group="n_docs", metavar="MODEL"
     )
     report_rows: int = setting(1000, "rows that the report lists, 0 or more", at_least=0, at_most=1_000_000)
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)

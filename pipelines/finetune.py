@@ -1,4 +1,4 @@
-"""finetune: question files in, a trained RAG-Token model out. One process on one machine: no pipeline."""
+"""finetune: question files in, a trained RAG model out. One process on one machine: no pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rag_ops.training.settings import FinetuneSettings
 class FinetuneOptions(Options):
     """Options of finetune: trains `model` on `train` questions over a fixed `index`, into `output`."""
 
-    model: str = setting(..., "RAG-Token model to start from: directory, URL or hub id", metavar="MODEL")
+    model: str = setting(..., "RAG model to start from: directory, URL or hub id", metavar="MODEL")
     index: str = setting(..., "output of ragbeam index; its vectors stay", metavar="DIR")
     train: Sequence[str] = setting(..., "question files with gold answers", metavar="URL")
     eval: Sequence[str] | None = setting(None, "question files to evaluate on", metavar="URL")
@@ -107,7 +107,7 @@ def _say(figures: dict[str, float]) -> None:
 
 COMMAND = Command.of(
     "finetune",
-    "trains a RAG-Token model on questions with answers",
+    "trains a RAG model on questions with answers",
     "Question encoder and generator learn through the marginal loss; the index stays. Needs ragbeam[finetune].",
     FinetuneOptions,
     run,

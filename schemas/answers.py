@@ -11,8 +11,8 @@ PASSAGE = pa.struct(
         pa.field("section", pa.string(), nullable=False),  # if models read it; else empty
         pa.field("text", pa.string(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),  # inner product of question and passage vectors, or the file's
-        # Share of the answer's tokens owed to this passage; sums to 1. Null for one that is only kept (--retrieve), or
-        # that lazy decoding left unread.
+        # Share of the answer's tokens owed to this passage, or by RAG-Sequence p(passage | question, answer); sums
+        # to 1. Null for one that is only kept (--retrieve), or that lazy decoding left unread.
         pa.field("posterior", pa.float32()),
     ]
 )
@@ -43,10 +43,11 @@ CHOICE = pa.struct(
 # come before the gold answers in the table.
 RESULT_FIELDS = [
     pa.field("answer", pa.string()),  # null with an error
-    # Marginal log-probability of the answer's tokens, natural logarithm; a lower bound if passages are unread (--lazy).
+    # Marginal log-probability of the answer's tokens, natural logarithm; a lower bound if passages are unread (--lazy),
+    # or by --decoding sequence-fast.
     pa.field("score", pa.float32()),
     pa.field("passages", pa.list_(PASSAGE)),  # best first
-    pa.field("score_high", pa.float32()),  # upper bound of the score; the score itself if all passages are read
+    pa.field("score_high", pa.float32()),  # upper bound of the score; the score itself if that is exact
     pa.field("tokens", pa.list_(TOKEN)),  # of the answer, the end token included
     pa.field("alternatives", pa.list_(ALTERNATIVE)),  # the next best answers, best first; empty unless asked for
     # For each of `passages` the score of the answer's tokens without it, the others' priors made to sum to 1. Null

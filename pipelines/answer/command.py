@@ -25,7 +25,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str]) -> None:
 COMMAND = Command(
     "answer",
     "question files into a Parquet table of answers",
-    "Encodes questions, finds passages in every index shard, and answers with the RAG-Token model.",
+    "Encodes questions, finds passages in every index shard, and answers with the RAG model.",
     answer_flags,
     answer_options,
     run,

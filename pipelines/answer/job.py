@@ -228,8 +228,10 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     options.generation.check_generator(causal)
     if options.generation.lazy:
         _check_bart(options.model)
-    directory = checkpoints.find_model(options.model)
-    tokens = special_tokens.read_special_tokens(directory)
+    chosen, directory = options.generation, checkpoints.find_model(options.model)
+    decoding = checkpoints.read_decoding(directory, options.model, chosen.decoding, chosen.any_architecture)
+    chosen.check_decoding(decoding)
+    tokens = special_tokens.read_special_tokens(directory, decoding)
     tokens = tokens if options.generation.forced_tokens == "model" else tokens.unforced()
     reading = dataclasses.asdict(options.reading)
     decisive = ("n_docs", "block_questions", "num_shards", "rescore", "compute_dtype")
@@ -242,7 +244,7 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
         "reading": reading,
         "model_digest": digest,
         "special_tokens": dataclasses.asdict(tokens),  # which generation_config.json may name, no part of the digest
-        **options.generation.config(),
+        **options.generation.config(decoding),
         **{field: getattr(options, field) for field in decisive},
         **kept,
         **asked,

@@ -74,7 +74,7 @@ class AnswerOptions(StageOptions):
         choices=CONTEXTS,
     )
     embeddings: str | None = setting(None, "its embeddings likewise, for --rescore", metavar="DIR")
-    model: str = setting(..., "RAG-Token model: directory, URL or hub id", metavar="MODEL")
+    model: str = setting(..., "RAG model: directory, URL or hub id", metavar="MODEL")
     n_docs: int = n_docs_setting()
     prompt: str | None = setting(
         None,

@@ -204,13 +204,13 @@ def prior_of(options: AnswerOptions, retrieved: Retrieved) -> str:
 
 
 def model_digest(name: str) -> str:
-    """The digest of a RAG-Token model, whatever its question encoder.
+    """The digest of a RAG model, whatever its question encoder.
 
     Raises:
         InputError: it is none.
     """
     directory = checkpoints.find_model(name)
-    checkpoints.check_rag_token(directory, name)
+    checkpoints.check_rag(directory, name)
     return checkpoints.model_digest(directory)
 
 

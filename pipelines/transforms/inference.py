@@ -208,7 +208,7 @@ class AnswerUnit(Unit):
 
 
 class GeneratorHandler(UnitHandler[AnswerUnit, tuple[AnswerUnit, list[Any]], Any]):
-    """Answers the questions of a block with the RAG-Token generator.
+    """Answers the questions of a block with the generator of a RAG model.
 
     Args:
         step: label for the counters.

@@ -29,7 +29,7 @@ class Sweep:
     Args:
         answers: the directory.
         n_docs: numbers of passages.
-        model: directory, URL or hub id of the RAG-Token model that gave the answers.
+        model: directory, URL or hub id of the RAG model that gave the answers.
         device: "auto", "cpu" or "cuda".
         threads: torch threads.
         batch_tokens: context tokens of a batch; None for what suits the device.
@@ -37,7 +37,7 @@ class Sweep:
 
     Raises:
         InputError: a number is more than the passages kept, or the model is another, has other special tokens, or is no
-            RAG-Token model.
+            RAG model.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Sweep:
                 remedy=f"run ragbeam answer --retrieve {max(n_docs)}",
             )
         self._directory = checkpoints.find_model(model)
-        checkpoints.check_rag_token(self._directory, model)
+        checkpoints.check_rag(self._directory, model)
         if (digest := checkpoints.model_digest(self._directory)) != self._config["model_digest"]:
             raise InputError(
                 "--model is not the one that gave the answers",
@@ -73,7 +73,8 @@ class Sweep:
         from rag_ops.generation.special_tokens import read_special_tokens
 
         # They may stand in generation_config.json, which is no part of the digest.
-        before, now = self._config["special_tokens"], read_special_tokens(self._directory)
+        decoding = self._config.get("decoding", "token")
+        before, now = self._config["special_tokens"], read_special_tokens(self._directory, decoding)
         now = now if self._config["forced_tokens"] == "model" else now.unforced()
         if (found := json.loads(json.dumps(dataclasses.asdict(now)))) != before:
             raise InputError(
@@ -147,6 +148,7 @@ class Sweep:
         # Those of an older version lack some.
         names = [field.name for field in dataclasses.fields(GenerationSettings)]
         chosen = {name: self._config[name] for name in names if name in self._config}
+        chosen |= {"decoding": self._config.get("decoding", "token"), "any_architecture": True}  # answer has checked it
         return RagTokenGenerator.load(
             self._directory,
             GenerationSettings(**chosen),

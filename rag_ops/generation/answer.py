@@ -39,14 +39,15 @@ class Answer:
         text: decoded without special tokens, spelt as the settings say; None with an error.
         score: marginal log-probability of its tokens, the end token and forced ones included, as the model gives them;
             natural logarithm.
-        posterior: for each passage given, the mean over the answer's tokens of p(z | x, y_1..t); sums to 1. None for a
-            passage that lazy decoding left unread.
+        posterior: for each passage given, the mean over the answer's tokens of p(z | x, y_1..t), or, by RAG-Sequence,
+            p(z | x, y); sums to 1. None for a passage that lazy decoding left unread.
         truncated: whether a context was cut.
         error: why there is no answer, or None.
         tokens: tokens of the answer as generated, with the end token if there is one.
         token_ids: ids of these tokens.
         others: text and score of the next best answers, best first.
-        score_high: upper bound of the score, which is a lower one if passages were left unread; else the score.
+        score_high: upper bound of the score, which is a lower one if passages were left unread, or by fast decoding
+            of RAG-Sequence; else the score.
         read: number of passages read.
         without: for each passage given, the score that the same tokens have without it; None if there is but one
             passage, or some are unread.
@@ -94,7 +95,8 @@ def written(
             Token(text, float(log_probability), _where(read, shares))
             for text, log_probability, shares in zip(pieces, first.log_probs, posterior, strict=True)
         ]
-        score, mean = float(first.log_probs.sum()), _where(read, posterior.mean(0))
+        share = posterior.mean(0) if first.share is None else first.share[: len(given)]
+        score, mean = float(first.log_probs.sum()), _where(read, share)
         if math.isnan(score):
             answers.append(Answer(None, None, [], False, f"{MODEL_FAILED} (its scores are not numbers)"))
             continue

@@ -54,6 +54,8 @@ PARTS = {
 }
 DIRECT_LOOKS = 24  # queries for each passage that cost about as much as its keys and values
 USUAL_TOKENS = 8  # tokens of a usual answer
+FEW_QUERIES = 64  # for each passage, which plain products look up faster than torch's kernel for CPUs
+LOGIT_ROWS = 256  # rows whose logits are there at once where answers are scored
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 
@@ -197,6 +199,23 @@ class Bart:
         cache.length = places
         return x
 
+    def log_probs_of(self, tokens: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """See `ScoringGenerator`."""
+        given, targets = tokens[:, :, :-1], tokens[:, :, 1:]
+        places = given.shape[2]
+        x = self._norms[1](self._tokens[1][given] * self._scales[1] + self._positions[1][:places])
+        cache = BartCache(states, _additive(mask, self._norms[1].weight.dtype)[:, 0], [])
+        for layer in self._decoder:
+            # One layer's keys and values at a time
+            pays = x.shape[1] * places > DIRECT_LOOKS
+            x = layer.follow(x, dataclasses.replace(cache, passage=[layer.read(states, cache.mask)] if pays else []))
+        outputs, wanted = x.flatten(0, 2), targets.flatten()
+        parts = [
+            of_targets(self._output(outputs[start : start + LOGIT_ROWS]), wanted[start : start + LOGIT_ROWS])
+            for start in range(0, len(outputs), LOGIT_ROWS)
+        ]
+        return torch.cat(parts).view(targets.shape)
+
     def logits(self, outputs: torch.Tensor) -> torch.Tensor:
         """See `ReplayingGenerator`."""
         return self._output(outputs)
@@ -317,6 +336,12 @@ class _DecoderLayer:
         found = scaled_dot_product_attention(query, key, value, is_causal=True)
         return self._read_on(x, found.transpose(1, 2).reshape(x.shape), number, cache)
 
+    def follow(self, x: torch.Tensor, cache: BartCache) -> torch.Tensor:
+        """All positions of whole answers, (N, K, places, width); `cache` has this layer's passages and no past."""
+        query, key, value = self._qkv(x).view(*x.shape[:3], 3, self._heads, -1).permute(3, 0, 1, 4, 2, 5).flatten(1, 2)
+        own = scaled_dot_product_attention(query, key, value, is_causal=True).transpose(1, 2)
+        return self._read_on(x.flatten(1, 2), own.reshape(len(x), -1, x.shape[-1]), 0, cache).view(x.shape)
+
     def _read_on(self, x: torch.Tensor, own: torch.Tensor, number: int, cache: BartCache) -> torch.Tensor:
         """The rest of the layer, from what self-attention found."""
         x = self._norms[0](x + self._out(own))
@@ -339,8 +364,8 @@ class _DecoderLayer:
         """Attention over the passage: the beams are so many queries, for there is no order among them to mask."""
         queries = query.view(*query.shape[:2], self._heads, -1).transpose(1, 2)  # (N, heads, K, head size)
         keys, values = passage
-        if query.is_cuda:
-            found = scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None])
+        if query.is_cuda or queries.shape[2] > FEW_QUERIES:
+            found = scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None].to(queries.dtype))
         else:  # for so few queries torch's kernel for CPUs takes longer than the plain products
             weights = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3) + mask[:, None]
             found = weights.softmax(-1).to(values.dtype) @ values
@@ -362,6 +387,12 @@ class _DecoderLayer:
         values = self._value.view(self._heads, -1, width)
         found = torch.bmm(means.transpose(0, 1).reshape(self._heads, -1, width), values.transpose(1, 2))
         return found.transpose(0, 1).reshape(query.shape) + self._value_bias
+
+
+def of_targets(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of chosen tokens, float32, of the targets' shape (...), from logits (..., vocabulary)."""
+    logits = logits.float()
+    return logits.gather(-1, targets[..., None])[..., 0] - logits.logsumexp(-1)
 
 
 def _begun(filled: torch.Tensor, longest: int) -> torch.Tensor:

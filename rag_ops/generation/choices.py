@@ -14,6 +14,7 @@ import torch
 
 from rag_ops.generation.decoding import Batch, Constraints, Hypothesis
 from rag_ops.generation.provenance import log_probs_of
+from rag_ops.generation.rag_sequence import hypothesis_of
 from rag_ops.questions.gold_answers import UnreadableError
 
 LOGIT_ROWS = 512  # choices under passages whose logits are there at once
@@ -67,16 +68,25 @@ def targets_of(tokenizer: Any, choices: Sequence[str], constraints: Constraints,
     return targets
 
 
-def choose(batch: Batch, targets: Sequence[Targets]) -> list[Chosen]:
+def choose(batch: Batch, targets: Sequence[Targets], by_sequences: bool = False) -> list[Chosen]:
     """The likeliest choice of each question of a batch; of two alike the first.
 
     Args:
         batch: the questions.
         targets: choices of each, by their tokens.
+        by_sequences: whether p(y|x) is RAG-Sequence's, the mixture of what passages say of a choice as a whole.
     """
     found = []
     priors = batch.log_prior.cpu().numpy()
     for own, joints, log_prior in zip(targets, log_marginals(batch, targets), priors, strict=True):
+        if by_sequences:
+            sure = np.where(np.isneginf(log_prior), 0.0, log_prior)
+            given = [(tuple(one), joint.T.astype(np.float64) - sure[:, None]) for one, joint in zip(own, joints, strict=True)]
+            hypotheses = [hypothesis_of(tokens, said, log_prior) for tokens, said in given]
+            scores = np.array([one.score for one in hypotheses])
+            best = int(scores.argmax())
+            found.append(Chosen(best, hypotheses[best], scores))
+            continue
         of_tokens = [log_probs_of(joint) for joint in joints]
         scores = np.array([one.sum(dtype=np.float64) for one in of_tokens])
         best = int(scores.argmax())

@@ -34,6 +34,7 @@ class Hypothesis:
         read: which passages were read, bool (D,), so that the posterior is among them; None if all were.
         without: for each passage the score of the same tokens without it, float32 (D,); None if it is not known, or
             there is but one passage.
+        share: p(z | x, y) of the answer as a whole, float32 (D,); None if it is to be the mean of `posterior`.
     """
 
     tokens: list[int]
@@ -43,6 +44,7 @@ class Hypothesis:
     highest: np.ndarray | None = None
     read: np.ndarray | None = None
     without: np.ndarray | None = None
+    share: np.ndarray | None = None
 
     @classmethod
     def of(

@@ -38,6 +38,20 @@ class Generator(Protocol):
         """Logits of the next token, (N, K, vocabulary), after the newest, int64 (N, K); `cache` grows by one."""
 
 
+class ScoringGenerator(Generator, Protocol):
+    """A generator that scores given answers in one pass."""
+
+    def log_probs_of(self, tokens: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Log p of each token after the first of K answers to each of N rows, float32 (N, K, T).
+
+        Args:
+            tokens: the answers, the start token first, int64 (N, K, T + 1); what stands behind an answer's end does not
+                count for what stands before it.
+            states: result of `encode`, (N, tokens, width).
+            mask: 1 for tokens, 0 for padding, (N, tokens).
+        """
+
+
 class ReplayingCache(DecoderCache, Protocol):
     """A cache whose rows can be parted, for one beam."""
 

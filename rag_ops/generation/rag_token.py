@@ -1,4 +1,7 @@
-"""RAG-Token answers: p(y|x) = prod over t of sum over z of p(z|x) p(y_t|x, z, y_<t) (Lewis et al. 2020, 2.1)."""
+"""RAG-Token answers: p(y|x) = prod over t of sum over z of p(z|x) p(y_t|x, z, y_<t) (Lewis et al. 2020, 2.1).
+
+Those of RAG-Sequence, the paper's other model, come the same way: see `rag_sequence`.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,11 @@ from rag_ops.generation.generator import Generator
 from rag_ops.generation.greedy import greedy
 from rag_ops.generation.lazy import LazyGreedy, pays, sums_behind
 from rag_ops.generation.prompts import PromptFormat
+from rag_ops.generation.rag_sequence import Ranking, rag_sequence
 from rag_ops.generation.reading import States, encode, pad_rows
 from rag_ops.generation.seq2seq import generator_of
 from rag_ops.generation.settings import GenerationSettings
-from rag_ops.generation.special_tokens import SpecialTokens, special_tokens
+from rag_ops.generation.special_tokens import SpecialTokens, sequence_tokens, special_tokens
 from rag_ops.generation.stops import Stops
 from rag_ops.models import checkpoints
 from rag_ops.models.causal import CausalRag, load_causal_rag
@@ -48,7 +52,7 @@ LAZY_BATCH_TOKENS = {"cpu": 32_768, "cuda": 131_072}  # the same, where most are
 
 
 class RagTokenGenerator:
-    """The generator of a RAG-Token model, with its tokenizers; answers blocks of questions.
+    """The generator of a RAG model, RAG-Token or RAG-Sequence, with its tokenizers; answers blocks of questions.
 
     Args:
         model: the composed model, or a `CausalRag`; its generator is taken over, and is not to be used otherwise.
@@ -61,7 +65,8 @@ class RagTokenGenerator:
 
     Raises:
         InputError: lazy decoding is asked for, and dtype or generator are others than it can prove a token with; or a
-            setting is not for this kind of generator, or its prompt template fails.
+            setting is not for this kind of generator, its prompt template fails, or its weights are for another
+            decoding.
     """
 
     def __init__(
@@ -74,6 +79,9 @@ class RagTokenGenerator:
         dtype: str = "float32",
     ):
         config = model.config
+        named, forced = getattr(config, "architectures", None), settings.any_architecture
+        self._decoding = checkpoints.decoding_of(named, config.name_or_path, settings.decoding, forced)
+        settings.check_decoding(self._decoding)
         stored, narrow = _dtypes(settings.dtype(dtype), device)
         generator = model.rag.generator.to(device, stored).eval()
         self._questions, self._answers = tokenizer.question_encoder, tokenizer.generator
@@ -90,7 +98,10 @@ class RagTokenGenerator:
         )
         self._vocabulary = Vocabulary(self._answers, uncased, spaced=causal) if settings.extractive else None
         self._scale = settings.score_scale or checkpoints.score_scale(config)
-        special = special_tokens(model.generation_config, config)
+        if self._decoding == "token":
+            special = special_tokens(model.generation_config, config)
+        else:
+            special = sequence_tokens(generator.generation_config, generator.config)
         if settings.forced_tokens == "none":
             special = special.unforced()
         self._pad_id, self._constraints = special.pad, constraints_of(special, settings, self._answers)
@@ -99,6 +110,7 @@ class RagTokenGenerator:
         if self._causal and self._prompts:
             self._constraints = stopping(self._constraints, self._answers, settings.stop or self._prompts.stops)
             self._check_causal(self._causal, self._prompts)
+        self._ranking = Ranking.of(config)
         if settings.closed_set:
             self._check_choices(settings.closed_set)
         self._bart = _bart_of(self._generator) if settings.lazy else None
@@ -115,7 +127,7 @@ class RagTokenGenerator:
         threads: int = 2,
         dtype: str = "auto",
     ) -> RagTokenGenerator:
-        """Loads a RAG-Token model from a local directory in Hugging Face's layout.
+        """Loads a RAG model from a local directory in Hugging Face's layout.
 
         Args:
             directory: see `checkpoints.find_model`.
@@ -126,9 +138,10 @@ class RagTokenGenerator:
                 generator's logits and the mixture stay in float32.
 
         Raises:
-            InputError: it is no RAG-Token model, or lacks a part.
+            InputError: it is no RAG model, lacks a part, or its weights are not for the decoding.
             JobError: the device is absent, or the processor has no instructions for bfloat16.
         """
+        checkpoints.read_decoding(directory, directory, settings.decoding, settings.any_architecture)
         device = pick_device(device)
         tokenizer = rag_tokenizer(directory)
         load = load_causal_rag if checkpoints.is_causal_rag(directory) else load_rag
@@ -232,7 +245,8 @@ class RagTokenGenerator:
             by_docs = {}
             for n in answers:
                 parts = [found[:n] for found in given]
-                found = choose(self._batch(parts, own_scores, None, states.first(n)), [targets[row] for row in rows])
+                batch = self._batch(parts, own_scores, None, states.first(n))
+                found = choose(batch, [targets[row] for row in rows], self._decoding != "token")
                 by_docs[n] = chosen(self._answers, found, parts, closed)
             return [{n: by_docs[n][number] for n in answers} for number in range(len(rows))]
 
@@ -353,6 +367,8 @@ class RagTokenGenerator:
     ) -> list[list[Hypothesis]]:
         """The best sequences of each question of a batch."""
         batch = self._batch(contexts, scores, sources, states)
+        if self._decoding != "token":
+            return rag_sequence(batch, self._settings, self._decoding == "sequence-fast", self._ranking)
         if self._settings.num_beams == 1:
             return [[one] for one in greedy(batch)]
         return beam_search(batch, self._settings)

@@ -11,8 +11,10 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from rag_ops.compute.packed_linear import pack_linears
 from rag_ops.errors import InputError
-from rag_ops.generation.bart import Bart
+from rag_ops.generation.bart import Bart, of_targets
 from rag_ops.generation.generator import Generator
+
+SCORED_TOKENS = 1024  # of answers whose logits are there at once
 
 
 def generator_of(model: Any, narrow: bool = False) -> Generator:
@@ -97,6 +99,22 @@ class Seq2Seq:
             use_cache=True,
         )
         return output.logits[:, -1].view(*tokens.shape, -1)
+
+    def log_probs_of(self, tokens: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """See `ScoringGenerator`."""
+        rows, answers, length = tokens.shape
+        flat, own = tokens.flatten(0, 1), torch.arange(rows, device=tokens.device).repeat_interleave(answers)
+        step, found = max(1, SCORED_TOKENS // length), []
+        for start in range(0, len(flat), step):
+            part, of = flat[start : start + step], own[start : start + step]
+            output = self._model(
+                encoder_outputs=self._encoded(last_hidden_state=states[of]),
+                attention_mask=mask[of],
+                decoder_input_ids=part[:, :-1],
+                use_cache=False,
+            )
+            found.append(of_targets(output.logits, part[:, 1:]))
+        return torch.cat(found).view(rows, answers, length - 1)
 
 
 def _check_routing(config: Any) -> None:

@@ -17,6 +17,7 @@ from rag_ops.sizes import parse_size
 
 setting = partial(settings.setting, group="answers")
 
+DECODINGS = ("token", "sequence", "sequence-fast")
 MAX_PENALTY = 100  # exponent of the length: of more, scores are 0 or infinite
 
 
@@ -28,7 +29,9 @@ class GenerationSettings:
         InputError: a setting is out of range, or two don't go together; it names the command line's flag.
     """
 
-    num_beams: int = setting(1, "beams; 1 is greedy decoding", at_least=1, at_most=1000, memory=True)
+    num_beams: int = setting(
+        1, "beams, by sequences of each passage; 1 is greedy", at_least=1, at_most=1000, memory=True
+    )
     min_length: int = setting(1, "shortest answer in tokens, the start token counted, as transformers does")
     max_new_tokens: int = setting(50, "longest answer in tokens, the end token included", at_least=1)
     length_penalty: float = setting(1.0, "power of the length by which a beam's log-probability is divided")
@@ -36,6 +39,13 @@ class GenerationSettings:
         0, "n-grams of this many tokens come once in an answer; 0 for no rule", at_least=0
     )
     early_stopping: bool = setting(False, "finish a question as soon as it has as many finished answers as beams")
+    decoding: str | None = setting(
+        None,
+        "token: the mixture of passages gives each token; sequence: each passage alone gives hypotheses, which all "
+        "passages score; sequence-fast: those score that gave them; by default what the model was trained for",
+        choices=DECODINGS,
+    )
+    any_architecture: bool = setting(False, "allow a --decoding that the model was not trained for")
     n_best: int = setting(
         1, "answers for a question, at most as many as beams; the others go to alternatives", at_least=1, at_most=1000
     )
@@ -105,6 +115,7 @@ class GenerationSettings:
                 remedy="leave out one of the two",
             )
         self.closed_set  # noqa: B018 (checks it)
+        self.check_decoding(self.decoding)
         if self.exact_scores and not self.lazy:
             raise InputError(
                 "--exact_scores is a part of --lazy", remedy="give both, or neither: scores are exact without"
@@ -159,11 +170,24 @@ class GenerationSettings:
                 expected="a model that ragbeam compose made of one",
                 remedy="leave it out",
             )
+        if causal and self.decoding not in (None, "token"):
+            raise InputError(
+                f"--decoding {self.decoding} is for sequence-to-sequence generators",
+                value="a causal one",
+                expected="--decoding token",
+                remedy="leave out --decoding",
+            )
 
-    def config(self) -> dict[str, Any]:
-        """What decides the answers: later settings are left out as long as they change nothing."""
+    def config(self, decoding: str = "token") -> dict[str, Any]:
+        """What decides the answers: later settings are left out as long as they change nothing.
+
+        Args:
+            decoding: how answers are decoded, if the settings leave that to the model.
+        """
         found = dataclasses.asdict(self)
-        del found["passage_memory"]
+        del found["passage_memory"], found["decoding"], found["any_architecture"]
+        if decoding != "token":
+            found["decoding"] = decoding
         return {name: value for name, value in found.items() if value or name not in ("choices", "stop", "template")}
 
     @functools.cached_property
@@ -194,6 +218,23 @@ class GenerationSettings:
                     remedy="leave out one of the two",
                 )
         return found
+
+    def check_decoding(self, decoding: str | None) -> None:
+        """Checks that the settings go with the decoding that a model is to be used by.
+
+        Args:
+            decoding: one of `DECODINGS`; None for one that only the model's files name.
+
+        Raises:
+            InputError: they do not.
+        """
+        if self.lazy and decoding not in (None, "token"):
+            raise InputError(
+                "--lazy is for the mixture of tokens",
+                value=f"--decoding {decoding}",
+                expected="--decoding token",
+                remedy="leave out --lazy",
+            )
 
     def dtype(self, wanted: str) -> str:
         """The dtype to compute in, as --compute_dtype names them: for lazy decoding "float32" is what "auto" means.

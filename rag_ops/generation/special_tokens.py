@@ -54,15 +54,31 @@ def special_tokens(generation: Any, config: Any) -> SpecialTokens:
     Raises:
         InputError: neither names a start token or an end token.
     """
-    levels = (generation, config, config.generator)
+    causal = checkpoints.RAG_CAUSAL in (getattr(config, "architectures", None) or ())
+    return _named(generation, (generation, config, config.generator), NO_TOKEN if causal else None)
+
+
+def sequence_tokens(generation: Any, generator: Any) -> SpecialTokens:
+    """The special tokens of RAG-Sequence: there transformers asks the generator, not the RAG model.
+
+    Args:
+        generation: `generation_config` of the generator.
+        generator: configuration of the generator.
+
+    Raises:
+        InputError: neither names a start token or an end token.
+    """
+    return _named(generation, (generation, generator))
+
+
+def _named(generation: Any, levels: Sequence[Any], start: int | None = None) -> SpecialTokens:
+    """The special tokens; start, if it is not given, and end from the first level that names them."""
 
     def named(name: str) -> Any:
         return next((found for level in levels if (found := getattr(level, name, None)) is not None), None)
 
-    causal = checkpoints.RAG_CAUSAL in (getattr(config, "architectures", None) or ())
-    start = NO_TOKEN if causal else named("decoder_start_token_id")
-    if start is None:
-        start = named("bos_token_id")
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        start = named(name) if start is None else start
     ends, pad = _several(named("eos_token_id")), getattr(generation, "pad_token_id", None)
     if start is None or not ends:
         raise InputError(
@@ -72,14 +88,21 @@ def special_tokens(generation: Any, config: Any) -> SpecialTokens:
     return SpecialTokens(ends[0] if pad is None else pad, start, ends, first, _several(last))
 
 
-def read_special_tokens(directory: str) -> SpecialTokens:
+def read_special_tokens(directory: str, decoding: str = "token") -> SpecialTokens:
     """The special tokens of the model in a local directory, without loading its weights.
+
+    Args:
+        directory: local directory of the model.
+        decoding: how answers are decoded; by sequences, the generator alone is asked.
 
     Raises:
         InputError: its configuration cannot be read, or names no start or end token.
     """
     with loading("the RAG model's configuration", directory):
         config = RagConfig.from_pretrained(directory)
+        if decoding != "token":
+            inner: Any = config.generator
+            return sequence_tokens(GenerationConfig.from_model_config(inner), inner)
         try:
             generation = GenerationConfig.from_pretrained(directory)
         except OSError:  # no such file: as transformers does when it loads the model

@@ -275,20 +275,28 @@ class RagRetriever(transformers.RagRetriever):
         return padded["input_ids"], padded["attention_mask"]
 
 
-class RagTokenForGeneration(transformers.RagTokenForGeneration):
-    """Transformers' model, with any question encoder that ragbeam knows: the configuration says how it pools."""
+class OurRagModel(transformers.RagPreTrainedModel):
+    """What our RAG models have before transformers' own classes: they load whole, with any question encoder.
+
+    Attributes:
+        ARCHITECTURE: name of the class, as config.json has it.
+    """
+
+    ARCHITECTURE = checkpoints.RAG_TOKEN
 
     def __init__(self, config: Any = None, question_encoder: Any = None, generator: Any = None, **options: Any):
         super().__init__(config, question_encoder, generator, **options)
-        trained_as = getattr(self.config, "architectures", None) or [checkpoints.RAG_TOKEN]
-        if checkpoints.RAG_TOKEN not in trained_as:
+        trained_as = getattr(self.config, "architectures", None) or [self.ARCHITECTURE]
+        if self.ARCHITECTURE not in trained_as:
             logger.warning(
-                "a %s is used as a RagTokenForGeneration: it was trained to choose its answers by another rule",
+                "a %s is used as a %s: it was trained to choose its answers by another rule",
                 " ".join(trained_as),
+                self.ARCHITECTURE,
             )
         ours = getattr(self.config, checkpoints.OUR_KEY, None) or {}
         if ours.get("question_encoder"):
-            encoder, encoding = self.rag.question_encoder, EncoderConfig.from_dict(ours["question_encoder"])
+            rag: Any = self.rag
+            encoder, encoding = rag.question_encoder, EncoderConfig.from_dict(ours["question_encoder"])
             if encoding.dense and dense_head.of(encoder) is None:
                 dense_head.attach(encoder, dense_head.made(encoding.dense))  # to be filled from the model's files
             hook_questions(encoder, encoding, ours.get(PROMPT_IDS))
@@ -351,6 +359,10 @@ class RagTokenForGeneration(transformers.RagTokenForGeneration):
                 attach_dense(made.rag.question_encoder, directory)
             hook_questions(made.rag.question_encoder, encoding, ours.get(PROMPT_IDS))
         return made
+
+
+class RagTokenForGeneration(OurRagModel, transformers.RagTokenForGeneration):
+    """Transformers' model, with any question encoder that ragbeam knows: the configuration says how it pools."""
 
 
 def _load_part(kwargs: dict[str, Any], side: str, directory: str) -> None:

@@ -34,7 +34,10 @@ from schemas.layout import MAX_DIMENSION
 
 OUR_KEY = "ragbeam"
 RAG_TOKEN = "RagTokenForGeneration"  # the name in config.json's `architectures`
+RAG_SEQUENCE = "RagSequenceForGeneration"
 RAG_CAUSAL = "RagTokenCausalLM"  # the same of a model with a causal generator, which is ours: see models/causal.py
+# What weights of each architecture were trained for
+DECODINGS = {RAG_TOKEN: "token", RAG_SEQUENCE: "sequence", RAG_CAUSAL: "token"}
 GENERATOR = "generator"  # folder of a causal generator in a RAG model
 UNTRAINED = "untrained"  # mark in config.json of a generator that was never trained
 # The files that decide what a model computes. READMEs and other formats of the same weights don't.
@@ -188,15 +191,15 @@ def _encoder_config(directory: str, role: str, changes: EncoderChanges) -> Encod
     )
 
 
-def check_rag_token(directory: str, name: str) -> None:
-    """Checks, from config.json alone, that a local directory holds a RAG-Token model.
+def check_rag(directory: str, name: str) -> dict[str, Any]:
+    """Returns config.json of a local directory with a RAG model, whatever its architecture.
 
     Args:
         directory: see `find_model`.
         name: the model's name as the user gave it, for the error.
 
     Raises:
-        InputError: it is no RAG model, or one of another kind, such as RAG-Sequence.
+        InputError: it is no RAG model.
     """
     config = read_config(directory)
     kind = config["model_type"]
@@ -207,14 +210,49 @@ def check_rag_token(directory: str, name: str) -> None:
             expected="model_type rag",
             remedy="ragbeam compose makes one",
         )
-    architectures = config.get("architectures") or [RAG_TOKEN]
-    if not {RAG_TOKEN, RAG_CAUSAL}.intersection(architectures):
+    return config
+
+
+def read_decoding(directory: str, name: str, wanted: str | None = None, any_architecture: bool = False) -> str:
+    """How the answers of the RAG model in a local directory are decoded, from config.json alone; see `decoding_of`.
+
+    Raises:
+        InputError: it is no RAG model, or its weights are not for this decoding.
+    """
+    return decoding_of(check_rag(directory, name).get("architectures"), name, wanted, any_architecture)
+
+
+def decoding_of(architectures: Any, name: str, wanted: str | None = None, any_architecture: bool = False) -> str:
+    """How the answers of a RAG model are decoded: "token", "sequence" or "sequence-fast".
+
+    Args:
+        architectures: those that its configuration names; None or empty if it names none, which allows any decoding.
+        name: the model's name as the user gave it, for the error.
+        wanted: the decoding that is asked for; None for the model's own.
+        any_architecture: whether weights that were trained for another decoding will do.
+
+    Raises:
+        InputError: they were trained for another one, or by a rule that is not known here.
+    """
+    named = [str(one) for one in architectures or ()]
+    own = [DECODINGS[one] for one in named if one in DECODINGS]
+    if named and not own and not (wanted and any_architecture):
         raise InputError(
             "--model is a RAG model of another kind: it was trained to choose its answers by another rule",
-            value=f"{name} ({' '.join(map(str, architectures))})",
-            expected=RAG_TOKEN,
-            remedy="use a RAG-Token model, or name that class in its config.json if its own is made from it",
+            value=f"{name} ({' '.join(named)})",
+            expected=" or ".join(DECODINGS),
+            remedy="use such a model, or give --decoding and --any_architecture",
         )
+    if wanted is None:
+        return own[0] if own else "token"
+    if own and wanted.split("-")[0] not in own and not any_architecture:
+        raise InputError(
+            f"--decoding {wanted} is another rule than the model was trained to choose its answers by",
+            value=f"{name} ({' '.join(named)})",
+            expected=f"--decoding {own[0]}",
+            remedy="leave out --decoding, or give --any_architecture",
+        )
+    return wanted
 
 
 def is_causal_rag(directory: str) -> bool:

@@ -1,4 +1,7 @@
-"""A RAG-Token model composed from a question encoder and a generator, saved in Hugging Face's own layout."""
+"""A RAG model composed from a question encoder and a generator, saved in Hugging Face's own layout.
+
+It is a RAG-Token or a RAG-Sequence model by its name alone: the parts are the same.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import RagConfig, RagTokenForGeneration, RagTokenizer
+from transformers import RagConfig, RagSequenceForGeneration, RagTokenForGeneration, RagTokenizer
 
 from rag_ops.errors import InputError
 from rag_ops.models import causal, checkpoints
@@ -17,6 +20,8 @@ from rag_ops.models.warm_start import read_trained, warm_start_generator
 from rag_ops.storage import store
 from rag_ops.storage.places import check_empty, local_output
 
+ARCHITECTURES: dict[str, Any] = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
+
 
 def compose(
     question_encoder: str,
@@ -25,8 +30,9 @@ def compose(
     *,
     context_encoder: str | None = None,
     score_scale: float = 1.0,
+    architecture: str = "token",
 ) -> None:
-    """Composes and saves a RAG-Token model.
+    """Composes and saves a RAG model.
 
     Args:
         question_encoder: directory, URL or hub id of a DPR question encoder or a sentence-transformers model.
@@ -36,6 +42,7 @@ def compose(
             sentence-transformers model encodes both sides, so there it is known.
         score_scale: factor on inner products before the softmax over passages. 1 is the paper's; vectors
             of length 1 have inner products within 1, of which the softmax makes hardly a difference.
+        architecture: one of `ARCHITECTURES`: what config.json says the weights are for.
 
     Raises:
         InputError: a part is missing or of the wrong kind, or `output` holds files.
@@ -46,9 +53,23 @@ def compose(
     generator_directory = checkpoints.find_model(generator)
     tokenizer = load_tokenizer(generator_directory)
     is_causal = causal.is_causal(generator_directory)
+    if is_causal and architecture != "token":
+        raise InputError(
+            f"--architecture {architecture} is for sequence-to-sequence generators",
+            value=f"{generator}, which is causal",
+            expected="--architecture token",
+        )
     model = causal.load_causal(generator_directory) if is_causal else load_generator(generator_directory)
     notes = {"score_scale": score_scale}
-    save(question_encoder, model, tokenizer, output, context_encoder=context_encoder, notes=notes)
+    save(
+        question_encoder,
+        model,
+        tokenizer,
+        output,
+        context_encoder=context_encoder,
+        notes=notes,
+        architecture=architecture,
+    )
 
 
 def compose_warm_started(
@@ -58,8 +79,9 @@ def compose_warm_started(
     decoder_layers: int | None = None,
     score_scale: float = 1.0,
     trained: Sequence[str] = (),
+    architecture: str = "token",
 ) -> None:
-    """Composes a RAG-Token model from an encoder alone: its generator is a BART that starts from the encoder's weights.
+    """Composes a RAG model from an encoder alone: its generator is a BART that starts from the encoder's weights.
 
     Such a generator is untrained: it has never learned to write, and config.json says so until it is fine-tuned. With
     `trained` it takes what training changed from there; if two files have the same weights, from the later one.
@@ -70,6 +92,7 @@ def compose_warm_started(
         decoder_layers: see `warm_start_generator`; `trained` has its own.
         score_scale: see `compose`.
         trained: local files of trained weights for this very encoder; see `warm_start.read_trained`.
+        architecture: see `compose`.
 
     Raises:
         InputError: the encoder is missing or no BERT, a number is out of range, or `trained` is of another encoder.
@@ -95,7 +118,7 @@ def compose_warm_started(
             value=f"{unknown[0]} ({len(unknown)} in all, in {', '.join(trained)})",
             remedy="use the version of ragbeam that trained them",
         )
-    save(encoder, generator, load_encoder_tokenizer(directory), output, notes=notes)
+    save(encoder, generator, load_encoder_tokenizer(directory), output, notes=notes, architecture=architecture)
 
 
 def _check_scale(score_scale: float) -> None:
@@ -111,8 +134,9 @@ def save(
     *,
     context_encoder: str | None = None,
     notes: Mapping[str, Any] | None = None,
+    architecture: str = "token",
 ) -> None:
-    """Saves question encoder and generator as one RAG-Token model, with both tokenizers in their subfolders."""
+    """Saves question encoder and generator as one RAG model, with both tokenizers in their subfolders."""
     directory = checkpoints.find_model(question_encoder)
     tokenizer = load_encoder_tokenizer(directory)
     encoder = load_encoder(directory, "question")
@@ -129,7 +153,7 @@ def save(
     setattr(config, checkpoints.OUR_KEY, {**ours, "context_encoder_digest": digest, **(notes or {})})
     output = local_output(output)
     if generator.config.is_encoder_decoder:
-        model = RagTokenForGeneration(config=config, question_encoder=encoder, generator=generator)
+        model = ARCHITECTURES[architecture](config=config, question_encoder=encoder, generator=generator)
         os.makedirs(output, exist_ok=True)
         model.save_pretrained(output)
     else:

@@ -83,7 +83,7 @@ def rag_tokenizer(directory: str, config: RagConfig | None = None) -> RagTokeniz
 
 
 def load_rag(directory: str, dtype: torch.dtype, kind: Any = transformers.RagTokenForGeneration) -> Any:
-    """A RAG-Token model from a local directory.
+    """A RAG model from a local directory.
 
     Args:
         directory: see `checkpoints.find_model`.
@@ -91,9 +91,9 @@ def load_rag(directory: str, dtype: torch.dtype, kind: Any = transformers.RagTok
         kind: transformers' class, or a subclass.
 
     Raises:
-        InputError: it cannot be loaded, or is no RAG-Token model.
+        InputError: it cannot be loaded, or is no RAG model.
     """
-    checkpoints.check_rag_token(directory, directory)
+    checkpoints.check_rag(directory, directory)
     checkpoints.refuse_causal(directory, directory, "ragbeam answer takes it")
     with loading("the RAG model", directory):
         check_size("the RAG model", directory, dtype)

@@ -172,7 +172,7 @@ def check_model(name: str, made_with: Mapping[str, Any], query_prefix: str | Non
         InputError: no RAG-Token model, or its question encoder differs; see `check_question_encoder`.
     """
     directory = checkpoints.find_model(name)
-    checkpoints.check_rag_token(directory, name)
+    checkpoints.check_rag(directory, name)
     check_question_encoder(directory, made_with, query_prefix)
     return checkpoints.model_digest(directory)
 

@@ -12,7 +12,7 @@ import torch
 
 from rag_ops.errors import InputError
 from rag_ops.evaluation.metrics import has_answer
-from rag_ops.generation.special_tokens import special_tokens
+from rag_ops.generation.special_tokens import sequence_tokens, special_tokens
 from rag_ops.questions.reading import Question
 from rag_ops.training.settings import FinetuneSettings
 from schemas.passages import Passage
@@ -126,7 +126,10 @@ class Collator:
 
     def __init__(self, tokenizer: Any, model: Any, settings: FinetuneSettings):
         self._tokenizer, self._settings = tokenizer, settings
-        self._special = special_tokens(model.generation_config, model.config)
+        if getattr(model, "generation_config", None) is None:  # a RAG-Sequence model's generator has it
+            self._special = sequence_tokens(model.generator.generation_config, model.config.generator)
+        else:
+            self._special = special_tokens(model.generation_config, model.config)
         self._pad = model.config.generator.pad_token_id  # the loss leaves out the generator's own
 
     def __call__(self, questions: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

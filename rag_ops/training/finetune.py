@@ -1,4 +1,4 @@
-"""Fine-tuning of a RAG-Token model through its marginal loss, on Hugging Face's Trainer.
+"""Fine-tuning of a RAG model, RAG-Token or RAG-Sequence, through its marginal loss, on Hugging Face's Trainer.
 
 Question encoder and generator learn; the passages' vectors stay (Lewis et al. 2020, section 2.4). Each step retrieves
 with the question encoder as it is then. The loss of a question is -log p(y|x) under the mixture of its passages,
@@ -29,6 +29,7 @@ from rag_ops.evaluation.metrics import exact_match, f1
 from rag_ops.generation.rag_token import RagTokenGenerator
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.interop.model_card import RagbeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
+from rag_ops.interop.rag_sequence import RagSequenceForGeneration
 from rag_ops.models import checkpoints
 from rag_ops.models.loading import load_rag, longest_input
 from rag_ops.models.prompting import check_question_prompt
@@ -42,6 +43,7 @@ from schemas.manifest import digest_of
 
 CHECKPOINTS = "checkpoints"  # in the output directory, while training is unfinished
 SETTINGS = "settings.json"  # there: what a resumed training must have been started with
+KINDS: dict[str, Any] = {"token": RagTokenForGeneration, "sequence": RagSequenceForGeneration}
 HISTORY = "training.json"  # in the output directory: loss at each step, and each evaluation
 
 
@@ -74,7 +76,7 @@ def finetune(
     on_step: Callable[[int, int], None] = lambda step, steps: None,
     on_evaluation: Callable[[dict[str, float]], None] = lambda figures: None,
 ) -> FinetuneResult:
-    """Trains the RAG-Token model in directory `model` and saves it to local directory `output`.
+    """Trains the RAG model in directory `model` and saves it to local directory `output`.
 
     Args:
         model: local directory in Hugging Face's layout.
@@ -93,13 +95,13 @@ def finetune(
         on_evaluation: called with the figures of each evaluation.
 
     Raises:
-        InputError: the model is no RAG-Token model, no question has an answer, or `output` holds a model, or an
+        InputError: the model is no RAG model, no question has an answer, or `output` holds a model, or an
             unfinished training that was started otherwise or is not to be resumed.
     """
     if importlib.util.find_spec("accelerate") is None:
         remedy = "pip install 'ragbeam[finetune]'"
         raise InputError("fine-tuning needs a package that is not installed", value="accelerate", remedy=remedy)
-    checkpoints.check_rag_token(model, model)
+    kind = KINDS[checkpoints.read_decoding(model, model)]
     checkpoints.refuse_causal(
         model, model, "ragbeam answer takes it as it is; ragbeam finetune trains no such generator"
     )
@@ -120,7 +122,7 @@ def finetune(
     with torch_threads(threads):
         torch.manual_seed(settings.seed)
         tokenizer = RagTokenizer.from_pretrained(model)
-        rag = load_rag(model, torch.float32, RagTokenForGeneration)
+        rag = load_rag(model, torch.float32, kind)
         if not (resume and before == now):
             _prepare(folder, now, anew=overwrite and before is not None)
         checkpoint = _last_checkpoint(folder)
@@ -211,7 +213,7 @@ class MarginalTrainer(Trainer):
         model.eval()
         parts = SimpleNamespace(
             config=model.config,
-            generation_config=model.generation_config,
+            generation_config=getattr(model, "generation_config", None),
             rag=SimpleNamespace(generator=copy.deepcopy(model.rag.generator)),
         )
         decoding = GenerationSettings(max_new_tokens=self._settings.max_answer_tokens)

@@ -106,7 +106,9 @@ def test_the_chat_template_is_a_part_of_the_model(sentence_encoder, tmp_path):
     assert digests[0] != digests[1]
 
 
-def test_what_a_causal_generator_cannot_is_refused(searchable, model, tiny_rag, tmp_path, capsys):
+def test_what_a_causal_generator_cannot_is_refused(
+    searchable, sentence_encoder, generator, model, tiny_rag, tmp_path, capsys
+):
     questions, index = searchable / "questions.jsonl", searchable / "index"
     output = ["--output", tmp_path / "o"]
     training = ["finetune", "--model", model, "--index", index, "--train", questions, *output]
@@ -114,6 +116,12 @@ def test_what_a_causal_generator_cannot_is_refused(searchable, model, tiny_rag, 
     assert "causal generator" in fails(capsys, *training)[1]
     asking = ["answer", "--questions", questions, "--index", index, *output]
     assert "--lazy knows no bound" in fails(capsys, *asking, "--model", model, "--lazy")[1]
+    by_sequences = ["--decoding", "sequence-fast", "--any_architecture"]
+    line = fails(capsys, *asking, "--model", model, *by_sequences)[1]
+    assert "--decoding sequence-fast is for sequence-to-sequence generators" in line
+    composing = ["compose", "--question_encoder", sentence_encoder, "--generator", generator, *output]
+    line = fails(capsys, *composing, "--architecture", "sequence")[1]
+    assert "--architecture sequence is for sequence-to-sequence generators" in line
     assert "--stop is for causal generators" in fails(capsys, *asking, "--model", tiny_rag, "--stop", "x")[1]
     file = tmp_path / "p"
     for content, message in ((b"", "--prompt is empty"), (b"\xff", "--prompt cannot be read"), (b"x", "is for causal")):

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 import transformers
 
+from rag_ops import RagRetriever, RagSequenceForGeneration, RagTokenizer
 from rag_ops.errors import InputError
 from rag_ops.generation.rag_token import RagTokenGenerator
+from rag_ops.interop.model_card import RagbeamIndex
 from rag_ops.questions.reading import Question, QuestionOptions, read_questions
 from rag_ops.storage.manifests import read_manifest
-from rag_ops.training.data import split_questions
+from rag_ops.training.data import Collator, split_questions
 from rag_ops.training.finetune import CHECKPOINTS, HISTORY, FinetuneSettings, finetune
 from tests.conftest import make_bart
 from tests.pipelines.workspace import fails, ragbeam
@@ -338,3 +341,28 @@ def test_a_setting_out_of_range_is_refused_by_name_without_the_command_line(name
 def test_settings_at_the_edge_of_their_range_are_taken():
     FinetuneSettings(warmup_steps=0, max_steps=None, eval_steps=1, label_smoothing=0, eval_fraction=1, seed=0)
     FinetuneSettings(warmup_steps=500, epochs=0.01, learning_rate=1, seed=2**32 - 1, freeze=("rag.",))
+
+
+def test_a_sequence_model_learns_by_its_own_loss(kingdom, tmp_path):
+    model = str(tmp_path / "sequence")
+    shutil.copytree(kingdom["model"], model)
+    config = json.loads(Path(model, "config.json").read_text())
+    Path(model, "config.json").write_text(json.dumps({**config, "architectures": ["RagSequenceForGeneration"]}))
+    questions, settings = few_questions(kingdom)[:8], {"n_docs": 2, "label_smoothing": 0.0, "batch_size": 8}
+    settings = FinetuneSettings(**settings, max_steps=2, warmup_steps=0, learning_rate=1e-2)
+    result = finetune(model, kingdom["index"], questions, str(tmp_path / "out"), settings, held_out=questions)
+    theirs = transformers.RagSequenceForGeneration.from_pretrained(tmp_path / "out")
+    assert theirs.config.architectures == ["RagSequenceForGeneration"]
+    ours, tokenizer = RagSequenceForGeneration.from_pretrained(model), RagTokenizer.from_pretrained(model)
+    sides = (tokenizer.question_encoder, tokenizer.generator)
+    retriever = RagRetriever(ours.config, *sides, RagbeamIndex(kingdom["index"]))
+    theirs = transformers.RagSequenceForGeneration(
+        config=ours.config, question_encoder=ours.rag.question_encoder, generator=ours.rag.generator
+    ).eval()
+    theirs.set_retriever(retriever)
+    rows = [{"question": question.question, "answers": list(question.answers)} for question in questions]
+    batch = Collator(tokenizer, ours, settings)(rows)
+    with torch.inference_mode():
+        loss = float(theirs(**batch, n_docs=2).loss.mean())
+    assert result.evaluations[0]["loss"] == pytest.approx(loss, rel=1e-4)
+    assert result.evaluations[-1]["loss"] < loss
