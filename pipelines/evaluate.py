@@ -204,6 +204,8 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
             }
     for one in again:
         one.check()
+    if figures["qrels"] and not figures["qrels"]["judged_passages_found"]:
+        logger.warning("--qrels: no passage that was found is judged; are its ids those of another corpus?")
     figures["settings"] = {
         "gold": _public(options.gold),
         "regex_answers": options.regex_answers,

@@ -250,7 +250,10 @@ def evaluate(
         judge.check(total.rows)
     elif not total.scored:
         raise InputError(
-            "no row has a gold answer", value=sets[0].url, expected="gold_answers", remedy="give --gold FILE"
+            "no row has a gold answer",
+            value=sets[0].url,
+            expected="gold_answers",
+            remedy="give --gold FILE, or --qrels FILE for the passages",
         )
     return {
         "all": total.figures(bootstrap),

@@ -13,6 +13,13 @@ from rag_ops.evaluation.ranking import Measures, Ranking
 from rag_ops.evaluation.scored import Scored
 
 BATCH_ROWS = 64  # rows that are measured in one call
+COUNTED = (
+    "rows_judged",
+    "rows_without_judgements",
+    "rows_without_a_relevant_passage",
+    "judged_passages_found",
+    "questions_not_asked",
+)
 
 
 class Judge:
@@ -45,6 +52,7 @@ class Judge:
                 one.ranking = values
                 self._seen.add(one.row["question_id"])
                 self._counts["rows_without_a_relevant_passage"] += not any(judged.values())
+                self._counts["judged_passages_found"] += sum(p["id"] in judged for p in one.row["passages"] or ())
             self._counts["rows_judged"] += len(known)
             self._counts["rows_without_judgements"] += len(batch) - len(known)
             yield from batch
@@ -72,11 +80,10 @@ class Judge:
 
     def counts(self) -> dict[str, int | bool]:
         """What was judged, as JSON values: rows, summed over all sets, and questions that a set did not ask."""
-        names = ("rows_judged", "rows_without_judgements", "rows_without_a_relevant_passage", "questions_not_asked")
         return {
             "questions": len(self._judgements.by_question),
             "judgements": self._judgements.count,
-            **{name: self._counts[name] for name in names},
+            **{name: self._counts[name] for name in COUNTED},
             "complete": self._complete,
         }
 

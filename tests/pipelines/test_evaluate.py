@@ -89,6 +89,9 @@ def test_a_sweep_gives_the_figures_of_answers_made_with_so_many_passages(stage, 
     three = found["all"]["sweep"][1]
     assert (three["em"], three["f1"]) == (found["all"]["em"], found["all"]["f1"])
     assert three["em"] > 0
+    around = found["all"]["intervals"]
+    assert [point["n_docs"] for point in around["sweep"]] == [1, 3, 8]
+    assert (around["sweep"][1]["em"], around["sweep"][1]["f1"]) == (around["em"], around["f1"])
 
 
 def test_question_files_of_one_directory_are_told_apart_while_they_are_unchanged(stage, tiny_rag, tmp_path):

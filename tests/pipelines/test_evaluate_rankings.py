@@ -32,7 +32,9 @@ def made_rows(seed: int) -> list[dict]:
             for name in found
         ]
         passages.sort(key=lambda passage: -passage["score"])
-        answer = " ".join(chance.sample(["moon", "sun", "ice", "king"], chance.choice((1, 2))))
+        answer = "<script>alert(1)</script> " * (n == 5) + " ".join(
+            chance.sample(["moon", "sun", "ice", "king"], chance.choice((1, 2)))
+        )
         gold = [GOLD[n % 3]] if n % 9 else None
         row = answer_row(f"q{n}", f"what is {n}", answer, gold, passages=passages, score=-chance.random())
         rows.append(row | ({"answer": None, "score": None, "passages": None, "error": "no luck"} if n == 7 else {}))
@@ -102,6 +104,11 @@ def test_judged_rankings_have_pytrec_evals_means_and_their_intervals(place, tmp_
         "rows_judged": 30,
         "rows_without_judgements": 10,
         "rows_without_a_relevant_passage": sum(not any(judgements()[f"q{n}"].values()) for n in range(30)),
+        "judged_passages_found": sum(
+            passage["id"] in judgements().get(row["question_id"], ())
+            for row in made_rows(1)
+            for passage in row["passages"] or ()
+        ),
         "questions_not_asked": 2,
         "complete": False,
     }
@@ -227,6 +234,12 @@ def test_passages_without_scores_are_ranked_by_their_place(tmp_path):
     assert figures(tmp_path / "f.json", *common)["all"]["ranking"] == {"RR": 0.75}
 
 
+def test_ids_of_another_corpus_are_told(place, tmp_path, capsys, caplog):
+    (tmp_path / "qrels").write_text("q1 0 wiki:1 1\n")
+    ragbeam("evaluate", "--answers", place / "a", "--qrels", tmp_path / "qrels", "--bootstrap", 0)
+    assert "no passage that was found is judged" in caplog.text + capsys.readouterr().err
+
+
 def test_measures_by_name(place, tmp_path, capsys):
     ragbeam("evaluate", "--answers", place / "a", "--qrels", place / "qrels.txt", "--measures", "nDCG@3", "P@5")
     printed = capsys.readouterr().out
@@ -266,6 +279,8 @@ def test_two_runs_are_compared_row_by_row(place, tmp_path, capsys):
     page = (tmp_path / "f.html").read_text()
     assert page.count("Compared with B") == 1
     assert "what is 3" in page
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
     few = figures(tmp_path / "few.json", *command, "--report_rows", 4)["comparison"]
     assert few["questions"] == compared["questions"][:4]
     assert few["differing"] == compared["differing"]

@@ -75,6 +75,7 @@ def test_scores_that_are_equal_in_float32_are_ties():
     """As in trec_eval, which keeps scores in float32: the higher id is first, whatever the digits behind say."""
     ranking = [("a", 1.0 + 1e-12), ("b", 1.0), ("é", 0.5), ("z", 0.5)]
     assert trec_order(ranking) == ["b", "a", "é", "z"]
+    assert trec_order([("b", 1e300), ("a", 2e300), ("c", -1e300)]) == ["b", "a", "c"]
     for relevant in "abéz":
         (found,) = Measures(("RR",)).score([ranking], [{relevant: 1}])
         assert found["RR"] == of_trec([ranking], [{relevant: 1}], ["recip_rank"])[0]["recip_rank"]
