@@ -197,3 +197,21 @@ def test_an_encoder_of_other_vectors_is_refused(searchable, dpr_pair, tmp_path, 
     code, line = fails(capsys, *command(searchable, dpr_pair[1], tmp_path / "out"))
     assert code == 2
     assert "its normalisation differs: False; expected True" in line
+
+
+def test_evaluate_judges_the_hits_and_the_run_alike(found, tmp_path):
+    hits = [row for row in rows_of(found / "hits") if row["rank"] in (2, 5)]
+    judged = [f"{row['question_id']} 0 {row['passage_id']} {row['rank'] % 3}\n" for row in hits]
+    (tmp_path / "qrels").write_text("".join(judged))
+    figures = []
+    for name, place in (("answers", found / "hits"), ("run", found / "hits.run")):
+        output = tmp_path / f"{name}.json"
+        ragbeam("evaluate", f"--{name}", place, "--qrels", tmp_path / "qrels", "--bootstrap", 100, "--output", output)
+        figures.append(json.loads(output.read_text())["all"])
+    of_hits, of_run = figures
+    assert of_hits["judged"] == of_run["judged"] == len(TOPICS) + 1
+    assert of_hits["ranking"] == of_run["ranking"]
+    assert of_hits["intervals"]["ranking"] == of_run["intervals"]["ranking"]
+    assert of_hits["ranking"]["R@5"] == of_hits["ranking"]["page R@5"] == 1  # both of a question are relevant
+    assert of_hits["ranking"]["R@1"] < 0.5  # of another order among equal scores one may come first
+    assert of_hits["scored"] == len(TOPICS)  # the questions of which the file has answers
