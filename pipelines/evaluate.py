@@ -60,7 +60,7 @@ class EvaluateOptions(Options):
     measures: Sequence[str] | None = setting(
         None,
         "of --qrels, by names as ir_measures has them: nDCG@K, RR, RR@K, AP, Rprec, R@K, P@K, Success@K; "
-        "by default nDCG@10 RR AP Rprec and R@K for 1, 5, 20 and 100, as far as passages are kept",
+        "by default nDCG@10 RR AP Rprec, and R@K for K 1, 5, 20, 100 and all, as far as passages are kept",
         group="rankings",
         metavar="NAME",
     )

@@ -2,8 +2,7 @@
 
 Questions are drawn, or signs of their differences, by NumPy's generator of a seed; memory is bounded whatever the
 number of questions and of resamples. Equal values are drawn together, so that a figure of few distinct values, such as
-exact match, costs no more for a million questions than for a hundred. No function depends on the order of its values,
-except through rounding and `FEW`.
+exact match, costs no more for a million questions than for a hundred. No result depends on the order of the questions.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def bootstrap_interval(
         return _interval_of(distinct, counts, seed, resamples, confidence)
     if not resamples:
         return None
-    return _percentiles(_drawn_means(numbers, np.random.default_rng(seed), resamples), confidence)
+    return _percentiles(_drawn_means(np.sort(numbers), np.random.default_rng(seed), resamples), confidence)
 
 
 def interval_of_counts(
@@ -125,7 +124,8 @@ def randomisation_p(
     differences = _differences(first, second)
     if not len(differences):
         return None
-    sizes = np.abs(differences[differences != 0])  # a difference of 0 has no sign
+    differences = np.sort(differences[differences != 0])  # a difference of 0 has no sign
+    sizes = np.sort(np.abs(differences))
     found = abs(differences.sum()) - 1e-9 * sizes.sum()  # sums in another order differ by rounding
     if len(sizes) < 63 and 1 << len(sizes) <= resamples:
         every = np.arange(1 << len(sizes))[:, None] >> np.arange(len(sizes)) & 1
