@@ -191,16 +191,16 @@ def _read_previous(options: Bm25Options, config: Mapping[str, Any]) -> Manifest:
     return previous
 
 
-def _earlier(url: str, manifest: Manifest) -> dict[str, Earlier]:
-    """Where an index has the postings of each passage shard, by the SHA-256 of that."""
-    found, starts = {}, manifest.row_starts()
+def _earlier(url: str, manifest: Manifest) -> dict[tuple[str, int], Earlier]:
+    """Where an index has the postings of each passage shard, by the SHA-256 of that and its passages."""
+    found, starts = dict[tuple[str, int], Earlier](), manifest.row_starts()
     first = 0
     for digest, rows in zip(manifest.info["sources"], manifest.info["source_rows"], strict=True):
         number = int(np.searchsorted(starts, first, side="right")) - 1
         if number < len(manifest.shards) and first + rows <= starts[number + 1]:
             shard, start = manifest.shards[number], starts[number]
             where = first - start, first + rows - start
-            found[digest] = Earlier(store.join(url, shard.path), shard.sha256, *where)
+            found[digest, rows] = Earlier(store.join(url, shard.path), shard.sha256, *where)
         first += rows
     return found
 
@@ -213,7 +213,8 @@ def _tasks(
     for number, cut in enumerate(cuts):
         shards = [source.shards[place] for place in cut]
         sources = (
-            Source(store.join(options.passages, shard.path), shard.rows, earlier.get(shard.sha256)) for shard in shards
+            Source(store.join(options.passages, shard.path), shard.rows, earlier.get((shard.sha256, shard.rows)))
+            for shard in shards
         )
         fingerprint = output.shard_fingerprint([shard.sha256 for shard in shards])
         tasks.append(Bm25Task(tuple(sources), BM25.shard(number, len(cuts)), fingerprint))

@@ -24,7 +24,7 @@ from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
 from schemas.layout import BM25, STATISTICS
 from tests import warmed
-from tests.pipelines.workspace import chunked, fails, ragbeam, write_articles
+from tests.pipelines.workspace import chunked, fails, ragbeam, write_articles, write_questions
 from tests.rag_ops.retrieval.test_bm25 import scores_of_bm25s
 
 QUESTIONS = ["what is the moon 7", "which river", "king 10 sun 3", "nothing known", ""]
@@ -233,6 +233,15 @@ def test_an_index_of_words_is_no_index_of_vectors_and_the_line_says_what_it_is_f
         open_corpus(str(index))
     with pytest.raises(InputError, match="ragbeam index --kind bm25"):
         open_bm25(str(passages))
+
+
+def test_answer_says_in_one_line_what_an_index_of_words_is_for(index, tiny_rag, tmp_path, capsys):
+    write_questions(tmp_path / "questions.jsonl")
+    command = ["answer", "--questions", tmp_path / "questions.jsonl", "--model", tiny_rag, "--index", index]
+    code, line = fails(capsys, *command, "--output", tmp_path / "answers")
+    assert code == 2
+    assert "an index of words finds passages by ragbeam search --bm25 DIR" in line
+    assert not (tmp_path / "answers").exists()
 
 
 def test_verify_finds_what_is_wrong_with_an_index_of_words(passages, index, tmp_path, capsys):
