@@ -90,7 +90,8 @@ def run(options: Bm25Options, beam_arguments: Sequence[str] = ()) -> StageRun:
             remedy="ragbeam chunk says what it dropped",
         )
     language = options.language or language_of(source)
-    cuts = kinds.cut_shards([shard.rows for shard in source.shards], options.num_shards or default_shards(source))
+    num_shards = options.num_shards or default_shards(source)
+    cuts = kinds.cut_shards([shard.rows for shard in source.shards], num_shards, "passage")
     config = {
         "language": language.lower(),
         "columns": ["title", "text"],
@@ -102,7 +103,13 @@ def run(options: Bm25Options, beam_arguments: Sequence[str] = ()) -> StageRun:
     output = StageOutput(options.output, BM25.name, config, {"passages": source.digest})
     output.check(options.overwrite)
     earlier = _read_previous(options, config) if options.previous else None
-    with stage_job(output, beam_arguments, started, lambda: check_unchanged(options.passages, source)) as job:
+
+    def check_inputs() -> None:
+        check_unchanged(options.passages, source)
+        if earlier and options.previous:
+            check_unchanged(options.previous, earlier)
+
+    with stage_job(output, beam_arguments, started, check_inputs) as job:
         if options.verify:
             check_digests(options.passages, source)
             if earlier and options.previous:
@@ -280,6 +287,13 @@ def _postings(source: Source, words: Words, counters: StepCounters) -> Iterator[
     if (earlier := source.earlier) is None:
         yield from bm25_postings.count(texts(source.url, source.rows), words)
         return
+    # Nothing in a shard says which passages it is of; a copy from elsewhere is compared when it is made.
+    if store.is_local(earlier.url) and store.sha256_of(earlier.url) != earlier.digest:
+        raise InputError(
+            "an index shard of --previous has another content than when it was written",
+            value=earlier.url,
+            remedy="index without --previous",
+        )
     path = store.local_copy(earlier.url, earlier.digest, sha256=earlier.digest)
     yield open_postings(path, earlier.url).between(earlier.first, earlier.end)
     counters.add(reused=source.rows)

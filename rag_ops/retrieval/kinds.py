@@ -110,18 +110,23 @@ def default_shards(rows: int, bytes_per_vector: int, embedding_shards: int, shar
     return max(1, min(embedding_shards, -(-rows * bytes_per_vector // shard_bytes)))
 
 
-def cut_shards(shard_rows: Sequence[int], num_shards: int) -> list[range]:
-    """Which embedding shards each index shard covers: consecutive, none empty, as even in rows as the cuts allow.
+def cut_shards(shard_rows: Sequence[int], num_shards: int, of: str = "embedding") -> list[range]:
+    """Which embedding or passage shards each index shard covers: consecutive, none empty, as even in rows as can be.
+
+    Args:
+        shard_rows: rows of each of these.
+        num_shards: number of index shards.
+        of: what they are, for errors.
 
     Raises:
-        InputError: more index shards than embedding shards.
+        InputError: more index shards than there are of these.
 
     >>> cut_shards([10, 10, 10, 10], 2)
     [range(0, 2), range(2, 4)]
     """
     if num_shards > len(shard_rows):
         raise InputError(
-            "--num_shards is more than there are embedding shards",
+            f"--num_shards is more than there are {of} shards",
             value=num_shards,
             expected=f"1 to {len(shard_rows)}",
             remedy="fewer index shards, or chunk with more --num_shards",

@@ -164,6 +164,18 @@ def test_counts_of_unchanged_passages_come_from_an_earlier_index(index, tmp_path
     assert len(counted) == 1  # the shard of the article that changed
 
 
+def test_a_previous_index_whose_content_changed_is_refused(passages, index, tmp_path, capsys):
+    shutil.copytree(index, damaged := tmp_path / "damaged")
+    data = bytearray((damaged / BM25.shard(1, 3)).read_bytes())
+    data[-1] ^= 1
+    (damaged / BM25.shard(1, 3)).write_bytes(data)
+    arguments = ["--passages", passages, "--output", tmp_path / "i", "--previous", damaged]
+    code, line = fails(capsys, "index", "--kind", "bm25", *arguments)
+    assert code == 2
+    assert "an index shard of --previous has another content" in line
+    assert not (tmp_path / "i").exists()
+
+
 def test_a_previous_index_of_another_language_is_refused(passages, index, tmp_path, capsys):
     arguments = ["--passages", passages, "--output", tmp_path / "i", "--previous", index, "--language", "de"]
     code, line = fails(capsys, "index", "--kind", "bm25", *arguments)
@@ -218,7 +230,7 @@ def test_what_does_not_go_together_is_refused(flags, says, tmp_path, monkeypatch
 def test_more_shards_than_passages_have_are_refused(passages, tmp_path, capsys):
     arguments = ["--passages", passages, "--output", tmp_path / "i", "--num_shards", 8]
     code, line = fails(capsys, "index", "--kind", "bm25", *arguments)
-    assert (code, "--num_shards is more than" in line) == (2, True)
+    assert (code, "--num_shards is more than there are passage shards" in line) == (2, True)
 
 
 def test_another_k1_is_another_configuration(passages, index, capsys):
