@@ -13,7 +13,7 @@ from rag_ops.models import checkpoints
 from rag_ops.questions.reading import Question, read_questions
 from rag_ops.retrieval.corpus import Corpus, open_corpus
 from rag_ops.retrieval.kinds import kind_of
-from rag_ops.retrieval.retrieved import Reading, Retrieved, open_retrieved
+from rag_ops.retrieval.retrieved import Reading, Retrieved, is_output, open_retrieved
 from rag_ops.storage import manifests, store, verify
 
 SCORES, SCALED, UNIFORM = "scores", "scaled", "uniform"  # what the weights of passages are made from
@@ -216,5 +216,5 @@ def model_digest(name: str) -> str:
 
 def found_files(options: AnswerOptions) -> list[str]:
     """The files of --retrieved; none for a stage's output, whose manifest is compared instead."""
-    urls = [url for url in options.retrieved if manifests.find_manifest(url) is None]
+    urls = [url for url in options.retrieved if not is_output(url)]
     return [found for url in urls for found in store.expand(url, "file of --retrieved")]

@@ -63,7 +63,8 @@ def prepare(source: Iterable[Question], directory: str, block_questions: int) ->
 
     A distinct question goes to the block that is open when it first comes; later rows with its text refer to it. Two
     for which different passages were found are not the same.
-    Memory is one block, of at most `block_questions`, and some 200 bytes a distinct question.
+    Memory is one block, of at most `block_questions`, with its passages of at most `FOUND_BYTES` and those of one
+    question more; and some 200 bytes a distinct question.
     """
     seen: dict[bytes, tuple[int, int]] = {}
     blocks: list[Block] = []

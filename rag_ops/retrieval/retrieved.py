@@ -19,7 +19,8 @@ from rag_ops.retrieval.passage_rows import SEVERAL, UNKNOWN, rows_of
 from rag_ops.retrieval.retrieved_files import JSON, PARQUET, RUN, Hit, Record
 from rag_ops.retrieval.score_origin import dense_encoder, encoder_of_tag
 from rag_ops.storage import manifests, store
-from schemas.manifest import Manifest, digest_of
+from schemas.layout import SEARCH
+from schemas.manifest import FILE_NAME, Manifest, digest_of
 
 # What a question's error begins with; details follow in brackets.
 NO_QUESTION = "the passages are of a question whose text is not known"
@@ -63,6 +64,11 @@ class Retrieved:
         return [store.name_of(url) for url in self.urls]
 
 
+def is_output(url: str) -> bool:
+    """Whether a URL is the output directory of a stage, finished or not: it is read by its manifest alone."""
+    return store.is_directory(url) and any(store.exists(store.join(url, n)) for n in (FILE_NAME, store.INCOMPLETE))
+
+
 def open_retrieved(urls: Sequence[str]) -> Retrieved:
     """Recognises files of passages by what is in them.
 
@@ -73,10 +79,10 @@ def open_retrieved(urls: Sequence[str]) -> Retrieved:
         InputError: there are none, one is of no known kind, or they are of several.
     """
     for url in urls:
-        if store.is_directory(url) and (manifest := manifests.find_manifest(url)) is not None:
+        if is_output(url):
             if len(urls) > 1:
                 raise InputError("--retrieved names an output directory beside others", value=url, expected="it alone")
-            manifest = manifests.read_manifest(url, "search" if manifest.stage != "search" else manifest.stage)
+            manifest = manifests.read_manifest(url, SEARCH.name)
             shards = tuple(store.join(url, shard.path) for shard in manifest.shards)
             digests = tuple(shard.sha256 for shard in manifest.shards)
             return Retrieved(shards, PARQUET, digests, manifest, url, dense_encoder(manifest))

@@ -1,6 +1,7 @@
 """Answers from passages found elsewhere: the same as those from an index, whatever form the file has."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,11 +10,14 @@ import pytest
 
 from pipelines.answer.options import AnswerOptions
 from pipelines.answer.sources import prior_of
+from pipelines.cli import main
+from pipelines.transforms.inference import GeneratorHandler
+from rag_ops.errors import JobError
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.models import checkpoints
 from rag_ops.retrieval.retrieved import Retrieved
 from rag_ops.storage.manifests import read_manifest
-from tests.pipelines.workspace import fails, ragbeam
+from tests.pipelines.workspace import digests, fails, ragbeam
 
 BUT_THE_DIGEST = "index_digest"
 SHORT = ["--max_new_tokens", 4, "--threads", 1]
@@ -259,6 +263,38 @@ def test_a_file_that_was_answered_is_reused_and_one_that_changed_is_another_conf
     code, line = fails(capsys, "answer", *flags)
     assert code == 2
     assert "retrieved_digest" in line
+
+
+def test_a_job_that_was_cut_short_goes_on_to_the_same_bytes(searchable, tiny_rag, searched, tmp_path, monkeypatch):
+    flags = [*by_ids(searchable, searched / "run.trec"), "--model", tiny_rag, "--block_questions", 2, "--num_shards", 2]
+    ragbeam("answer", *flags, "--output", tmp_path / "whole", *SHORT)
+    work = GeneratorHandler.work
+
+    def cut_short(self, unit, model, counters):
+        if unit.block == 2:
+            raise JobError("cut short")
+        return work(self, unit, model, counters)
+
+    monkeypatch.setattr(GeneratorHandler, "work", cut_short)
+    assert main([str(word) for word in ["answer", *flags, "--output", tmp_path / "cut", *SHORT]]) == 1
+    monkeypatch.undo()
+    ragbeam("answer", *flags, "--output", tmp_path / "cut", *SHORT)
+    blocks = json.loads((tmp_path / "cut" / "run.json").read_text())["blocks"]
+    assert 0 < blocks["reused"] < blocks["total"] == 4
+    assert digests(tmp_path / "cut", "answer") == digests(tmp_path / "whole", "answer")
+
+
+def test_an_output_directory_is_read_by_its_manifest_alone(searchable, tiny_rag, searched, tmp_path, capsys):
+    shutil.copytree(searched / "hits", tmp_path / "hits")
+    (tmp_path / "hits" / "manifest.json").unlink()
+    (tmp_path / "hits" / "_incomplete").mkdir()
+    flags = ["--model", tiny_rag, "--output", tmp_path / "out"]
+    whys = {tmp_path / "hits": "the stage there is unfinished", searchable / "passages": "another stage's output"}
+    for url, says in whys.items():
+        code, line = fails(capsys, "answer", "--retrieved", url, *flags)
+        assert code == 2
+        assert says in line
+    assert not (tmp_path / "out").exists()
 
 
 REFUSED = {
