@@ -81,7 +81,9 @@ def choose(batch: Batch, targets: Sequence[Targets], by_sequences: bool = False)
     for own, joints, log_prior in zip(targets, log_marginals(batch, targets), priors, strict=True):
         if by_sequences:
             sure = np.where(np.isneginf(log_prior), 0.0, log_prior)
-            given = [(tuple(one), joint.T.astype(np.float64) - sure[:, None]) for one, joint in zip(own, joints, strict=True)]
+            given = [
+                (tuple(one), joint.T.astype(np.float64) - sure[:, None]) for one, joint in zip(own, joints, strict=True)
+            ]
             hypotheses = [hypothesis_of(tokens, said, log_prior) for tokens, said in given]
             scores = np.array([one.score for one in hypotheses])
             best = int(scores.argmax())

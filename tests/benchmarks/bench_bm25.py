@@ -124,5 +124,5 @@ def memory(directory: Path, rows: int) -> Result:
     size = sum(shard.bytes for shard in manifest.shards)
     return Result(
         *("index of words, peak memory / 1.5 GB", peak / LIMIT_BYTES, "< 1", peak < LIMIT_BYTES),
-        f"{peak / 1e6:.0f} MB for {rows:,} passages, {size / 1e6:.0f} MB in {len(manifest.shards)} shards",
+        f"{peak / 1e6:.0f} MB for {rows:,} passages, {size / 1e6:.0f} MB in shards of at most {max(shard.rows for shard in manifest.shards):,}",
     )

@@ -15,7 +15,7 @@ RULE = "|---|---|---|---|"
 BEGIN, END = "<!-- Written by make bench-table. -->", "<!-- As far as here. -->"
 SHOWN = (  # the rest is in the file
     *("chunk", "dump", "embed", "precision", "openvino", "answer", "decode", "narrow", "lazy"),
-    *("index", "memory", "flink", "gpu"),
+    *("index", "bm25", "memory", "flink", "gpu"),
 )
 
 
