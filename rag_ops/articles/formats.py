@@ -13,13 +13,14 @@ from functools import partial
 from typing import Any
 
 from rag_ops import machine
-from rag_ops.articles import dump, tsv
+from rag_ops.articles import containers, dump, tsv
 from rag_ops.articles.article import Article, NoArticle, Split
+from rag_ops.articles.collections import Beir, Collection, Hotpotqa, Kilt, Pyserini, Squad
 from rag_ops.articles.columns import SECTION, find_columns
 from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.enterprise import Enterprise
 from rag_ops.articles.finewiki import Finewiki
-from rag_ops.articles.lines import JSON_LINES, check_no_array, json_rows, line_source, read_lines
+from rag_ops.articles.lines import JSON_LINES, line_source, read_lines
 from rag_ops.articles.options import DATASET, InputOptions
 from rag_ops.articles.parquet_rows import column_names, group_cuts, parquet_rows
 from rag_ops.articles.source_format import Cut, Format, Row, byte_cuts
@@ -27,7 +28,7 @@ from rag_ops.articles.structured import Structured
 from rag_ops.articles.tsv import Layout
 from rag_ops.articles.zim import Zim
 from rag_ops.errors import InputError
-from rag_ops.storage import store
+from rag_ops.storage import arrow, store
 from rag_ops.storage.compression import COMPRESSIONS
 from schemas.manifest import digest_of
 from schemas.passages import Passage
@@ -67,16 +68,15 @@ class MediaWiki(Format):
 
 
 class Jsonl(Format):
-    """One JSON object a line."""
+    """One JSON object a line, or one array of them, which is one split."""
 
     name, suffixes = "jsonl", JSON_LINES
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        check_no_array(url)
-        yield from byte_cuts(url, options)
+        return containers.cuts(url, options)
 
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
-        return json_rows(split)
+        return containers.rows(split)
 
 
 class Parquet(Format):
@@ -91,6 +91,20 @@ class Parquet(Format):
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
         names = find_columns(column_names(split.url), options.columns, lambda: split.url).present()
         return parquet_rows(split, names)
+
+
+class Arrow(Format):
+    """Arrow files, as the datasets library saves them to disk; each is one split."""
+
+    name, suffixes = "arrow", (arrow.SUFFIX,)
+
+    def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
+        find_columns(arrow.column_names(url), options.columns, lambda: url, "an Arrow file")
+        yield 0, None
+
+    def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
+        names = find_columns(arrow.column_names(split.url), options.columns, lambda: split.url).present()
+        return containers.rows(split, names)
 
 
 class Psgs(Format):
@@ -139,6 +153,25 @@ class Psgs(Format):
         return Passage(article.article_id, article.title, article.text, article.section)
 
 
+class Msmarco(Collection):
+    """MS MARCO's passages: collection.tsv of the first version, as `psgs` reads it; `pid` and `passage` of the second.
+
+    https://microsoft.github.io/msmarco/
+    """
+
+    name, whole = "msmarco", True
+    needs = shows = (frozenset(("pid", "passage")),)
+
+    def texts(self, row: dict[str, Any], source: Callable[[], str], options: InputOptions) -> Iterator[dict[str, Any]]:
+        yield {name: value for name, value in row.items() if name != "docid" or options.id_column == "docid"}
+
+    def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
+        return Psgs().cuts(url, options) if _is_tsv(url) else super().cuts(url, options)
+
+    def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
+        return Psgs().rows(split, options) if _is_tsv(split.url) else super().rows(split, options)
+
+
 class Dataset(Format):
     """Datasets of Hugging Face, by name or directory, streamed."""
 
@@ -170,9 +203,14 @@ FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
         *(MediaWiki(), Enterprise(), Zim(), Finewiki(), Structured()),
-        *(Jsonl(), Parquet(), Psgs(), Dataset()),
+        *(Kilt(), Beir(), Pyserini(), Msmarco(), Hotpotqa(), Squad()),
+        *(Jsonl(), Parquet(), Arrow(), Psgs(), Dataset()),
     )
 }
+
+
+def _is_tsv(url: str) -> bool:
+    return any(suffix in store.name_of(url).lower() for suffix in Psgs.suffixes)
 
 
 def _layout(url: str, options: InputOptions) -> Layout:

@@ -8,19 +8,19 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rag_ops.articles import containers
 from rag_ops.articles.article import MAX_SPLITS, Source, Split
 from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.enterprise import ARCHIVES as TAR
 from rag_ops.articles.enterprise import archive_rows
 from rag_ops.articles.formats import FORMATS, Jsonl
-from rag_ops.articles.lines import json_rows
 from rag_ops.articles.options import DATASET, SPLIT_BYTES, InputOptions
 from rag_ops.articles.parquet_rows import column_names
 from rag_ops.articles.wiki_format import first_keys, is_parquet
 from rag_ops.articles.zim import MAGIC, Zim
 from rag_ops.errors import InputError, JobError
 from rag_ops.redaction import public_url
-from rag_ops.storage import store
+from rag_ops.storage import arrow, store
 from rag_ops.storage.compression import COMPRESSIONS
 from schemas.passages import Passage
 
@@ -74,12 +74,17 @@ def read_split(split: Split, options: InputOptions, dropped: Dropped) -> Iterato
 def expand_inputs(urls: Sequence[str], options: InputOptions) -> list[str]:
     """The input files that URLs, globs and directories name, in the order given; datasets' names as they are.
 
+    Of a dataset that the datasets library saved to disk these are its Arrow files, those of --dataset_split.
+
     Raises:
         InputError: there is no such file.
     """
-    if options.names_datasets:
-        return list(urls)
-    found = [file for url in urls for file in store.expand(url, "input file")]
+    found: list[str] = []
+    for url in urls:
+        if saved := arrow.saved_files(url, options.dataset_split):
+            found += saved
+        else:
+            found += [url] if options.names_datasets else store.expand(url, "input file")
     # The companion index of a multistream dump is no dump; a glob over a dump's folder finds it too.
     return [url for url in found if not url.endswith(("-index.txt.bz2", "-index.txt"))] or found
 
@@ -91,10 +96,14 @@ def format_of(url: str, options: InputOptions) -> str:
         InputError: the name shows no format, or is an archive's that holds none; or the options say another than the
             file shows.
     """
-    if options.format == DATASET:
+    name = store.name_of(url).lower()
+    wanted = "auto" if options.format == DATASET and name.endswith(arrow.SUFFIX) else options.format
+    if wanted == DATASET:
         return DATASET
-    name, seen = store.name_of(url).lower(), seen_format(url)
-    if seen and options.format not in ("auto", seen):
+    seen = seen_format(url)
+    if seen and wanted not in ("auto", seen) and not FORMATS[seen].is_markup:
+        return wanted  # rows of a collection are rows like any other
+    if seen and wanted not in ("auto", seen):
         raise InputError(
             f"the file is no {options.format}",
             value=url,
@@ -110,8 +119,8 @@ def format_of(url: str, options: InputOptions) -> str:
             expected=f"a file, or one compressed by itself: {', '.join(COMPRESSIONS)}",
             remedy=f"unpack it: {UNPACK.get(name[-3:], 'tar -xOf')} FILE | zstd > NAME.zst",
         )
-    if options.format != "auto":
-        return options.format
+    if wanted != "auto":
+        return wanted
     if ".xml" in name:  # also of "pages-articles1.xml-p1p41242.bz2"
         return "mediawiki"
     for suffix in COMPRESSIONS:
@@ -129,21 +138,23 @@ def format_of(url: str, options: InputOptions) -> str:
 
 
 def seen_format(url: str) -> str | None:
-    """The format that a file shows by what is in it: those of `FORMATS` with keys, and ZIM; None if it shows none."""
+    """The format that a file shows by what is in it: one of `FORMATS` that keys show, or ZIM; else None."""
     name = store.name_of(url).lower()
     try:
         if name.endswith(TAR):
             keys = first_keys(archive_rows(url))
         elif is_parquet(url):
             keys = column_names(url)
+        elif name.endswith(arrow.SUFFIX):
+            keys = arrow.column_names(url)
         elif any(suffix in name for suffix in Jsonl.suffixes):
-            keys = first_keys(json_rows(Split(0, "jsonl", url)))
+            keys = first_keys(containers.rows(Split(0, "jsonl", url)))
         else:
             with store.open_read(url) as file:
                 return Zim.name if file.read(len(MAGIC)) == MAGIC else None
     except (OSError, InputError, JobError):
         return None  # the reader of the format says what is wrong, and where
-    return next((one.name for one in FORMATS.values() if one.keys and one.keys <= set(keys)), None)
+    return next((one.name for one in FORMATS.values() if one.shown_by(set(keys))), None)
 
 
 def id_prefixes(kinds: Mapping[str, str], options: InputOptions) -> dict[str, str]:

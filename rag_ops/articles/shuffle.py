@@ -24,7 +24,7 @@ from rag_ops.articles.dropped import SPLIT_TEMPLATES, TOO_COMPLEX, Dropped, most
 from rag_ops.articles.formats import FORMATS
 from rag_ops.articles.options import InputOptions
 from rag_ops.articles.reading import read_split, same_id_error
-from rag_ops.articles.splitting import Cutting, cut_article, shard_of
+from rag_ops.articles.splitting import WHOLE, Cutting, cut_article, shard_of
 from rag_ops.markup import bounded, parts
 from rag_ops.markup.expansion import Expander
 from rag_ops.markup.parts import Part
@@ -207,7 +207,9 @@ def _passages(sources: Iterable[Source], dropped: Dropped, cutting: Cutting) -> 
         rows = 0
         if isinstance(source, Article):
             for part in cut_article(source, cutting):
-                yield number, _row(f"{source.article_id}:{rows}", source.title, part, source.article_id, rows, source)
+                is_whole = cutting.passage_unit == WHOLE and part.kind == passages.PROSE
+                passage_id = source.article_id if is_whole else f"{source.article_id}:{rows}"
+                yield number, _row(passage_id, source.title, part, source.article_id, rows, source)
                 rows += 1
             if not rows:
                 dropped["empty"] += 1

@@ -42,6 +42,10 @@ class Format:
     keys: frozenset[str] = frozenset()
     checks_ids = True
 
+    def shown_by(self, keys: set[str]) -> bool:
+        """Whether rows with these names show the format."""
+        return bool(self.keys) and self.keys <= keys
+
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         """Yields the ranges of an input that its splits cover, in order.
 

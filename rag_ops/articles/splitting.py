@@ -20,7 +20,8 @@ from rag_ops.markup.parts import Part
 from schemas.passages import CAPTION, INFOBOX, PROSE, TABLE
 
 ORDER = (PROSE, INFOBOX, TABLE, CAPTION)  # of an article's passages: ids of prose stay what they are without the others
-UNITS = ("words", "sentences")
+WHOLE = "whole"
+UNITS = ("words", "sentences", WHOLE)
 _PARTS = re.compile(r"\w+")
 setting = partial(settings.setting, group="articles")
 
@@ -31,7 +32,11 @@ class Cutting:
 
     passage_words: int = setting(100, "words of a passage, or the most of a sentence", at_most=100_000)
     passage_overlap: int = setting(0, "words that a passage repeats from the one before")
-    passage_unit: str = setting("words", "what a passage of prose is: words, or a window of sentences", choices=UNITS)
+    passage_unit: str = setting(
+        "words",
+        "what a passage of prose is: words, a window of sentences, or the whole article, whose id it keeps",
+        choices=UNITS,
+    )
     window_sentences: int = setting(
         6, "sentences of a passage, with --passage_unit sentences", at_least=1, at_most=1000
     )
@@ -46,7 +51,7 @@ class Cutting:
                 value=self.window_stride,
                 expected=f"1 to {self.window_sentences}, no more than --window_sentences",
             )
-        if self.passage_overlap and self.passage_unit == "sentences":
+        if self.passage_overlap and self.passage_unit != "words":
             raise InputError(
                 "--passage_overlap is for passages of words",
                 value=self.passage_overlap,
@@ -77,6 +82,8 @@ def cut_article(article: Article, cutting: Cutting) -> Iterator[Part]:
 
 def cut_text(text: str, cutting: Cutting) -> Iterator[tuple[int, str]]:
     """Yields passages of a text, each with the character at which it begins, words joined by single spaces."""
+    if cutting.passage_unit == WHOLE:
+        return iter([(0, whole)] if (whole := " ".join(text.split())) else [])
     if cutting.passage_unit == "words":
         return cut_words(text, cutting.passage_words, cutting.passage_overlap)
     return _windows(text, cutting)

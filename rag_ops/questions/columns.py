@@ -10,7 +10,7 @@ from typing import Any
 from rag_ops import settings
 from rag_ops.errors import InputError
 
-FORMATS = ("jsonl", "csv", "tsv", "parquet", "text")
+FORMATS = ("jsonl", "csv", "tsv", "parquet", "arrow", "text")
 # In order of preference, as `plain` writes them. "query": MS MARCO, "question_text": Natural Questions, "input": KILT.
 QUESTION_NAMES = ("question", "query", "questiontext", "input")
 ID_NAMES = ("id", "qid", "questionid", "queryid", "exampleid")

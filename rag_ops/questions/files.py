@@ -1,4 +1,4 @@
-"""Reads the rows of a question file of any format, as they are: JSONL, JSON, CSV, TSV, Parquet or plain text."""
+"""Reads the rows of a question file of any format, as they are: JSONL, JSON, CSV, TSV, Parquet, Arrow or plain text."""
 
 from __future__ import annotations
 
@@ -7,22 +7,33 @@ import itertools
 import json
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rag_ops import machine
 from rag_ops.errors import InputError
-from rag_ops.questions import json_documents
-from rag_ops.questions.columns import FORMATS, QUESTION_NAMES, Columns, QuestionOptions, choose, plain
+from rag_ops.questions.columns import (
+    ANSWER_NAMES,
+    CHOICES_NAMES,
+    FORMATS,
+    ID_NAMES,
+    KILT_ANSWERS,
+    QUESTION_NAMES,
+    Columns,
+    QuestionOptions,
+    choose,
+    plain,
+)
 from rag_ops.questions.tables import DELIMITERS, layout_of
 from rag_ops.questions.text_lines import decoded_lines, decoded_text, peeked, records
-from rag_ops.storage import compression, store
+from rag_ops.storage import arrow, compression, json_documents, store
 
 SUFFIXES = {
     **dict.fromkeys((".jsonl", ".jsonlines", ".ndjson", ".json"), "jsonl"),
     **{".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".txt": "text", ".questions": "text"},
+    arrow.SUFFIX: "arrow",
 }
 PARQUET_BATCH_ROWS = 1000
 # What a row's error begins with; details follow in brackets.
@@ -63,6 +74,9 @@ def rows_of(url: str, options: QuestionOptions) -> Iterator[Row]:
         InputError: the format is unclear, a column is not there, or the file is damaged; with what it seems to be.
     """
     kind = _format_of(url, options)
+    if kind == "arrow":
+        columns = choose(url, arrow.column_names(url), options)
+        return _rows_of_batches(arrow.batches(url, _names_of(columns)), columns)
     return _parquet_rows(url, options) if kind == "parquet" else _text_rows(url, kind, options)
 
 
@@ -88,13 +102,8 @@ def _text_rows(url: str, kind: str, options: QuestionOptions) -> Iterator[Row]:
         try:
             head, stream = peeked(compression.decompressed(raw, url))
             if kind == "jsonl" and json_documents.is_of_columns(head):
-                raise InputError(
-                    "a question file is one JSON object of columns, as pandas and MS MARCO 2.1 write it",
-                    value=url,
-                    expected="an object for each question",
-                    remedy="make it with pandas.read_json(FILE).to_json(OUT, orient='records', lines=True)",
-                )
-            if kind == "jsonl" and json_documents.is_document(head):
+                yield from _column_rows(url, decoded_text(stream), options)
+            elif kind == "jsonl" and json_documents.is_document(head):
                 found = _questions_in(json_documents.elements(decoded_text(stream), url))
                 yield from _with_columns(url, itertools.starmap(_checked, enumerate(found, 1)), options)
             elif kind == "jsonl":
@@ -121,7 +130,10 @@ def _json_lines(lines: Iterable[str]) -> Iterator[_Object | Row]:
         except ValueError as error:
             yield _unreadable(number, f"{NOT_JSON} ({getattr(error, 'msg', error)})", line)
         else:
-            yield _checked(number, value, line)
+            if isinstance(value, dict) and value.keys() == {"header"}:  # of MRQA's files
+                continue
+            for one in _questions_in([value]):
+                yield _checked(number, one, line)
 
 
 def _checked(number: int, value: Any, line: str = "") -> _Object | Row:
@@ -212,25 +224,48 @@ def _delimited_rows(url: str, lines: Iterator[str], delimiter: str, options: Que
         yield Row(number, *values, problem, cells=True, choices=columns.choices_of(row))
 
 
+def _column_rows(url: str, text: IO[str], options: QuestionOptions) -> Iterator[Row]:
+    """The rows of one JSON object of columns, as pandas and MS MARCO 2.1 write it; numbered from 1 in their order."""
+    named = {options.question_column, options.id_column, options.answer_column}
+    known = {*QUESTION_NAMES, *ID_NAMES, *ANSWER_NAMES, *CHOICES_NAMES, KILT_ANSWERS, "text"}
+    names, values = json_documents.columns(text, url, lambda name: name in named or plain(name) in known)
+    columns = choose(url, names, options)
+    for number, key in enumerate(values[columns.question], 1):
+        row = {name: members.get(key) for name, members in values.items()}
+        found = columns.id_of(row), row[columns.question], columns.answers_of(row)
+        yield Row(number, *found, choices=columns.choices_of(row))
+
+
 def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[Row]:
     number = 0
     try:
         with store.open_read(url) as raw, pq.ParquetFile(raw) as parquet:
             columns = choose(url, parquet.schema_arrow.names, options)
-            wanted = [columns.question, columns.question_id, *columns.answers, columns.choices]
-            names = list(dict.fromkeys(name for name in wanted if name is not None))
-            for batch in parquet.iter_batches(PARQUET_BATCH_ROWS, columns=names):
-                cells = {name: _python_values(batch.column(name)) for name in batch.schema.names}
-                for place in range(batch.num_rows):
-                    number += 1
-                    row = {name: values[place] for name, values in cells.items()}
-                    values = columns.id_of(row), row[columns.question], columns.answers_of(row)
-                    yield Row(number, *values, choices=columns.choices_of(row))
+            batches = parquet.iter_batches(PARQUET_BATCH_ROWS, columns=_names_of(columns))
+            for row in _rows_of_batches(batches, columns):
+                number = row.number
+                yield row
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         machine.check(error)
         raise InputError(
             f"not a whole Parquet file ({error})", value=f"{url}, after row {number}" if number else url
         ) from error
+
+
+def _names_of(columns: Columns) -> list[str]:
+    wanted = [columns.question, columns.question_id, *columns.answers, columns.choices]
+    return list(dict.fromkeys(name for name in wanted if name is not None))
+
+
+def _rows_of_batches(batches: Iterable[pa.RecordBatch], columns: Columns) -> Iterator[Row]:
+    number = 0
+    for batch in batches:
+        cells = {name: _python_values(batch.column(name)) for name in batch.schema.names}
+        for place in range(batch.num_rows):
+            number += 1
+            row = {name: values[place] for name, values in cells.items()}
+            found = columns.id_of(row), row[columns.question], columns.answers_of(row)
+            yield Row(number, *found, choices=columns.choices_of(row))
 
 
 def _python_values(column: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from rag_ops.questions.files import SHOWN_CHARS, Row
 from rag_ops.questions.found import Found
 from rag_ops.questions.gold_answers import UnreadableError, as_text, gold_answers
 from rag_ops.questions.text_lines import UNDECODABLE, clean, decoded
-from rag_ops.storage import store
+from rag_ops.storage import arrow, store
 
 EMPTY = "the question is empty"
 # What a row's error begins with; where it stands follows in brackets. So do notes.
@@ -51,10 +51,12 @@ class Question:
 def expand_question_files(urls: Sequence[str]) -> list[str]:
     """Lists the question files that URLs and globs name, in the order given, each glob sorted.
 
+    A folder that the datasets library saved a dataset to stands for its Arrow files.
+
     Raises:
         InputError: a file or a glob's files are not there.
     """
-    return [found for url in urls for found in store.expand(url, "question file")]
+    return [found for url in urls for found in arrow.saved_files(url) or store.expand(url, "question file")]
 
 
 def check_question_files(urls: Sequence[str], options: QuestionOptions) -> None:

@@ -15,13 +15,12 @@ import pyarrow.parquet as pq
 
 from rag_ops import machine
 from rag_ops.errors import InputError
-from rag_ops.questions import json_documents
 from rag_ops.questions.columns import ANSWER_NAMES, ID_NAMES, QUESTION_NAMES, QuestionOptions, choose, plain
 from rag_ops.questions.files import FIRST_ROWS, NO_OBJECT, NOT_JSON, SHOWN_CHARS, Row
 from rag_ops.questions.gold_answers import as_text
 from rag_ops.questions.reading import question_of
 from rag_ops.questions.text_lines import decoded_lines, decoded_text, peeked
-from rag_ops.storage import compression, store
+from rag_ops.storage import compression, json_documents, store
 
 FORMS = (
     "the output of ragbeam search, a TREC run (question Q0 passage rank score tag), or JSON as DPR and Pyserini write "

@@ -189,8 +189,9 @@ def test_dumps_of_two_wikis_are_told_apart_and_parts_of_one_are_not(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.json", b'\n [\n  {"id": 1}\n]', r"JSON array.*jq -c '\.\[\]'"),
-        ("a.json.gz", gzip.compress(mtime=0, data=b'[{"id": 1}]'), "JSON array"),
+        ("a.json", b'\n [\n  {"id": 1}\n]', "an article has no text.*element 1"),
+        ("a.json.gz", gzip.compress(mtime=0, data=b'[{"text": "x"}, 5]'), "element 2: 5"),
+        ("a.json", b'[{"id": 1, "text": "x"}', "broken or cut"),
         ("a.json", b'{\n "id": 1,\n "text": "x"\n}\n', "not JSON.*jq -c"),
         ("d.xml.7z", b"7z\xbc\xaf\x27\x1c", r"archive.*7z x -so FILE \| zstd"),
         ("d.zip", b"PK", "archive.*unzip -p"),
@@ -201,6 +202,13 @@ def test_what_is_no_file_of_articles_is_refused_saying_how_to_make_one(tmp_path,
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=message):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_an_array_of_articles_is_read_as_lines_of_them_are(tmp_path, suffix):
+    path = tmp_path / f"a.json{suffix}"
+    path.write_bytes(COMPRESS[suffix](json.dumps(ROWS, indent=1, ensure_ascii=False).encode()))
+    assert read(path)[0] == EXPECTED
 
 
 def test_columns_can_be_named(tmp_path):

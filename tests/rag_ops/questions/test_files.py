@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rag_ops.errors import InputError
-from rag_ops.questions.reading import Question, QuestionOptions, read_questions
+from rag_ops.questions.reading import Question, QuestionOptions, expand_question_files, read_questions
 
 QA = Path(__file__).parents[4] / "shared" / "data" / "qa"
 
@@ -74,6 +74,17 @@ MS_MARCO = [
     {"query": "what is", "query_id": 20, "answers": ["No Answer Present."], "wellFormedAnswers": "[]"},
 ]
 QED = [{"example_id": -3, "question_text": "who", "original_nq_answers": [[{"start": 1, "end": 2, "string": "me"}]]}]
+MRQA = [
+    {"header": {"dataset": "TriviaQA", "split": "dev"}},
+    {
+        "context": "a",
+        "qas": [
+            {"qid": "n1", "question": "who?", "answers": ["me"]},
+            {"qid": "n2", "question": "what?", "answers": ["ice"]},
+        ],
+    },
+    {"context": "b", "qas": [{"qid": "n3", "question": "why?", "answers": ["war"]}]},
+]
 NULLS = [{"question": "q", "answer": None, "answers": ["a"]}, {"question": "r", "answer": "b", "answers": []}]
 MUSIQUE = [{"id": "2hop__1", "paragraphs": [{"idx": 0}], "question": "whose?", "answer": "hers"}]
 
@@ -105,6 +116,13 @@ MUSIQUE = [{"id": "2hop__1", "paragraphs": [{"idx": 0}], "question": "whose?", "
             'id\tprop\tquestion\tpossible_answers\n4\tx\tjob?\t"[""poet"", ""bard""]"\n',
             [("4", "job?", ("poet", "bard"))],
         ),
+        ("mrqa.jsonl", MRQA, [("n1", "who?", ("me",)), ("n2", "what?", ("ice",)), ("n3", "why?", ("war",))]),
+        (
+            "dev_v2.1.json",
+            json.dumps({name: {str(n): row.get(name) for n, row in enumerate(MS_MARCO)} for name in MS_MARCO[0]}),
+            [("19", "what is ice", ("frozen water",)), ("20", "what is", ())],
+        ),
+        ("beir.json", '{"_id": {"0": "P1"}, "text": {"0": "is tea good"}}', [("P1", "is tea good", None)]),
         ("null.jsonl", NULLS, [(None, "q", ("a",)), (None, "r", ("b",))]),
         (
             "null.csv",
@@ -148,6 +166,23 @@ def test_parquet_has_the_same_forms(tmp_path, answers):
     assert shown(rows) == [("4", "job?", ("novelist", "poet"))]
 
 
+def test_a_dataset_saved_to_disk_has_the_same_forms(tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    rows = [{"id": f"q{n}", "question": f"who is {n}", "answers": {"text": [f"a{n}", "b"]}} for n in range(5)]
+    expected = [(row["id"], row["question"], tuple(row["answers"]["text"])) for row in rows]
+    splits = DatasetDict({"train": Dataset.from_list(rows), "dev": Dataset.from_list(rows[:2])})
+    splits.save_to_disk(tmp_path / "saved", num_shards={"train": 2, "dev": 1})
+    files = expand_question_files([str(tmp_path / "saved" / "train")])
+    assert [Path(file).name for file in files] == ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
+    assert shown(list(read_questions(files, QuestionOptions()))) == expected
+    with pytest.raises(InputError, match=r"several splits.*train, dev"):
+        expand_question_files([str(tmp_path / "saved")])
+    Path(files[0]).write_bytes(Path(files[0]).read_bytes()[:300])
+    with pytest.raises(InputError, match="not a whole Arrow file"):
+        list(read_questions(files, QuestionOptions()))
+
+
 @pytest.mark.parametrize(
     ("name", "data", "options", "message"),
     [
@@ -163,11 +198,13 @@ def test_parquet_has_the_same_forms(tmp_path, answers):
         ("qrels.tsv", "query-id\tcorpus-id\tscore\n1\t2\t1\n", {}, "relevance judgements"),
         ("psgs.tsv", "id\ttext\ttitle\n1\ta b\tc\n", {}, "a corpus of passages"),
         ("corpus.jsonl", [{"_id": "1", "title": "a", "text": "b"}], {}, "a corpus of passages"),
-        ("mrqa.jsonl", [{"context": "a", "qas": [{"question": "who"}]}], {}, "questions lie deeper"),
+        ("mrqa.jsonl", [{"context": "a", "qas": []}, {"context": "b", "title": "c"}], {}, "lacks the question column"),
         ("alpaca.jsonl", [{"instruction": "say", "input": "", "output": "x"}], {}, "lacks the question column"),
         ("two.jsonl", [{"query": "a", "input": "b"}], {}, "two columns could be the question.*query, input"),
         ("twice.csv", "question,question\na,b\n", {}, "two columns have the question's name"),
-        ("v2.1.json", '{"query": {"0": "who", "1": "what"}, "answers": {"0": []}}', {}, "object of columns.*to_json"),
+        ("v2.1.json", '{"passages": {"0": "who", "1": "what"}, "answers": {"0": []}}', {}, "lacks the question column"),
+        ("v2.1.json", '{"query": {"0": "who", "1": "wh', {}, "broken or cut"),
+        ("v2.1.json", '{"query": {"0": "who"}, "answers": []}', {}, "broken or cut"),
         ("pretty.jsonl", '{\n  "question": "who"\n}\n', {}, "no JSON objects"),
         ("table.jsonl", "question,answer\nwho,me\n", {}, "no JSON objects.*line 1: question,answer"),
         ("lists.json", '[["who", "me"]]', {}, "no JSON objects.*element 1"),

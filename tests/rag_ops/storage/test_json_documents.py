@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_ops.errors import InputError
-from rag_ops.questions import json_documents
-from rag_ops.questions.json_documents import elements, is_document, is_of_columns
+from rag_ops.storage import json_documents
+from rag_ops.storage.json_documents import columns, elements, is_document, is_of_columns
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -81,3 +81,12 @@ def test_documents_are_told_from_lines():
     assert is_document('{\n "Data": [\n  {\n   "Answer": {')
     assert is_of_columns('{"answers": {"0": ["a"], "1": ["b"]}, "query": {"0": "who"}}')
     assert not is_of_columns(row)
+
+
+def test_columns_are_those_of_json_loads_and_what_is_not_wanted_is_not_kept():
+    document = {"query": {"0": "who", "1": "wh\u00e4t"}, "passages": {"0": [{"a": 1}], "1": []}, "none": {}}
+    text = io.StringIO(json.dumps(document, indent=1))
+    assert columns(text, "x", lambda name: name != "passages") == (
+        list(document),
+        {"query": document["query"], "none": {}},
+    )

@@ -1,10 +1,13 @@
-"""JSON files that are one document: the objects of an array, or of a member `data`, one by one, in bounded memory."""
+"""JSON files that are one document: the objects of an array, or of a member `data`, one by one, in bounded memory.
+
+Or an object of columns, as pandas writes it by default and MS MARCO 2.1 is: {"query": {"0": ..., "1": ...}, ...}.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from rag_ops.errors import InputError
@@ -84,6 +87,57 @@ def members(text: IO[str], url: str) -> Iterator[tuple[str, Any]]:
             document.expect("}")
             break
     document.expect_end()
+
+
+def columns(text: IO[str], url: str, wanted: Callable[[str], bool]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """The names of the columns of a document of columns, and the values of those that are wanted.
+
+    Memory is that of the wanted columns: a passage or another value that nobody wants is not kept.
+
+    Args:
+        text: the document.
+        url: its URL, for messages.
+        wanted: whether a column of this name is to be kept.
+
+    Returns:
+        All names, in order; by name the values of a column by their row's key, in order.
+
+    Raises:
+        InputError: it is no JSON, is cut, or is no object of objects.
+    """
+    document = _Document(text, url)
+    names: list[str] = []
+    kept: dict[str, dict[str, Any]] = {}
+    document.expect("{")
+    while not document.next_is("}"):
+        name = document.value()
+        document.expect(":")
+        names.append(name)
+        values: dict[str, Any] = {}
+        for key, value in _members(document):
+            if wanted(name):
+                values[key] = value
+        if wanted(name):
+            kept[name] = values
+        if not document.next_is(","):
+            document.expect("}")
+            break
+    document.expect_end()
+    return names, kept
+
+
+def _members(document: _Document) -> Iterator[tuple[str, Any]]:
+    """Yields the members of an object that comes next."""
+    document.expect("{")
+    if document.next_is("}"):
+        return
+    while True:
+        key = document.value()
+        document.expect(":")
+        yield str(key), document.value()
+        if not document.next_is(","):
+            break
+    document.expect("}")
 
 
 def _items(document: _Document) -> Iterator[Any]:
