@@ -45,9 +45,10 @@ def pages_of(row: Mapping[str, Any]) -> tuple[Page, ...] | None:
 
 
 def _page(one: Mapping[str, Any]) -> Page | None:
-    page_id, title = one.get("wikipedia_id"), one.get("title")
-    page_id = str(page_id) if isinstance(page_id, (str, int)) and not isinstance(page_id, bool) else ""
-    return Page(page_id, title if _is_title(title) else "") if page_id or _is_title(title) else None
+    number, given = one.get("wikipedia_id"), one.get("title")
+    page_id = str(number) if isinstance(number, (str, int)) and not isinstance(number, bool) else ""
+    title = given if isinstance(given, str) else ""
+    return Page(page_id, title) if page_id or title else None
 
 
 def _is_title(value: Any) -> bool:
