@@ -19,7 +19,7 @@ from pipelines.answer.generate import answer_questions
 from pipelines.answer.options import AnswerOptions
 from pipelines.answer.plan import Plan
 from pipelines.answer.retrieved import answer_retrieved
-from pipelines.answer.sources import IndexSource, Source, found_files, model_digest, open_source
+from pipelines.answer.sources import IndexSource, Source, found_files, open_source
 from pipelines.answer.write import write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
@@ -223,7 +223,7 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     launch.check(beam_arguments, places, [options.model], options.workers.resources)
     launch.check_device(beam_arguments, options.workers.device)
     check_question_files(options.questions, options.reading)
-    digest = model_digest(options.model) if known is None else check_model(options.model, known, options.query_prefix)
+    digest = check_model(options.model, known, options.query_prefix)
     causal = checkpoints.is_causal_rag(checkpoints.find_model(options.model))
     options.generation.check_generator(causal)
     if options.generation.lazy:

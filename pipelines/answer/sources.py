@@ -203,17 +203,6 @@ def prior_of(options: AnswerOptions, retrieved: Retrieved) -> str:
     return SCORES if own else UNIFORM
 
 
-def model_digest(name: str) -> str:
-    """The digest of a RAG model, whatever its question encoder.
-
-    Raises:
-        InputError: it is none.
-    """
-    directory = checkpoints.find_model(name)
-    checkpoints.check_rag(directory, name)
-    return checkpoints.model_digest(directory)
-
-
 def found_files(options: AnswerOptions) -> list[str]:
     """The files of --retrieved; none for a stage's output, whose manifest is compared instead."""
     urls = [url for url in options.retrieved if not is_output(url)]

@@ -157,12 +157,12 @@ def check_question_encoder(
     return changed
 
 
-def check_model(name: str, made_with: Mapping[str, Any], query_prefix: str | None = None) -> str:
+def check_model(name: str, made_with: Mapping[str, Any] | None, query_prefix: str | None = None) -> str:
     """Checks, from configuration files alone, that a RAG model's question encoder goes with the passages' vectors.
 
     Args:
         name: directory, URL or hub id of the RAG model.
-        made_with: `info` of the manifest of the embeddings or the index.
+        made_with: `info` of the manifest of the embeddings or the index; None if nothing is searched.
         query_prefix: see `question_changes`.
 
     Returns:
@@ -173,7 +173,8 @@ def check_model(name: str, made_with: Mapping[str, Any], query_prefix: str | Non
     """
     directory = checkpoints.find_model(name)
     checkpoints.check_rag(directory, name)
-    check_question_encoder(directory, made_with, query_prefix)
+    if made_with is not None:
+        check_question_encoder(directory, made_with, query_prefix)
     return checkpoints.model_digest(directory)
 
 
