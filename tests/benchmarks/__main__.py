@@ -32,6 +32,7 @@ NAMES = (
         "ivf",
         "specs",
         "bm25",
+        "search",
         "memory",
         "plan",
     ),
