@@ -27,6 +27,7 @@ NAMES = (
         "decode",
         "narrow",
         "lazy",
+        "causal",
         "exact",
         "index",
         "ivf",
