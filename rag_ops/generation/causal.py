@@ -246,7 +246,8 @@ class Causal:
         try:
             cache = self.start(self.encode(ids, mask), mask, 2)
             first = self.step(ids[:, :1], cache)
-            both = torch.cat([first, self.step(first.argmax(-1), cache)], 1)
+            taken = torch.stack([logits[:1].argmax(-1) for logits in whole])
+            both = torch.cat([first, self.step(taken, cache)], 1)
         except Exception as error:  # of a model that takes its cache otherwise: whatever it raises
             machine.check(error)
             return f"an error ({type(error).__name__})"
