@@ -23,7 +23,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 from rag_ops import machine
 from rag_ops.compute.packed_linear import pack_linears
 from rag_ops.errors import InputError
-from rag_ops.generation.prefixes import Key, Prefixes, States
+from rag_ops.generation.passage_files import PassageFiles, States
+from rag_ops.generation.prefixes import Key, Prefixes
 from rag_ops.generation.prompts import Prompt
 from rag_ops.generation.reading import SHARED, pad_rows
 
@@ -168,7 +169,7 @@ class Causal:
         self._takes = inspect.signature(model.forward).parameters
         self.shares = _keeps_keys(model)
         self._masks_steps = True  # recurrent layers have nothing to mask but the prompt
-        self.prefixes = Prefixes(self._read_prefixes, passage_bytes, self._device)
+        self.prefixes = Prefixes(self._read_prefixes, passage_bytes, self._device, self._headed)
         if self.shares:  # recurrent layers look into their matrices
             pack_linears(model)
 
@@ -283,6 +284,16 @@ class Causal:
                 for layer, pair in zip(layers, states, strict=False):
                     layer.put(row, begins[row] + head, *pair)
         return Cache(layers=[*layers])
+
+    def keep_in(self, url: str, model: str) -> None:
+        """From now on looks for what it read of passages in files too, and writes it there.
+
+        Args:
+            url: directory or fsspec URL.
+            model: digest of the model.
+        """
+        how = (model, self._dtype, self._device, torch.get_num_threads(), self._head)
+        self.prefixes.files = PassageFiles(url, repr(how), self._device)
 
     def _headed(self, key: Key) -> int:
         """How many tokens a prefix begins with that are the head of all prompts: all of it, or none."""

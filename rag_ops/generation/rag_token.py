@@ -147,7 +147,11 @@ class RagTokenGenerator:
         tokenizer = rag_tokenizer(directory)
         load = load_causal_rag if checkpoints.is_causal_rag(directory) else load_rag
         model = load(directory, _dtypes(settings.dtype(dtype), device)[0])
-        return cls(model, tokenizer, settings, device, threads, dtype)
+        made = cls(model, tokenizer, settings, device, threads, dtype)
+        if made._causal and settings.passage_cache:
+            with torch_threads(threads):
+                made._causal.keep_in(settings.passage_cache, checkpoints.model_digest(directory))
+        return made
 
     def answer(
         self,
