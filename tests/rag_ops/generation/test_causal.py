@@ -65,7 +65,7 @@ def test_answers_are_those_of_independent_full_prompts(family, beams):
 def test_what_memory_has_no_room_for_is_read_again_to_the_same_bytes(chatting):
     given = asked(COUNT, PASSAGES)
     roomy = ours(tiny(chatting), chatting, num_beams=2, n_best=2)
-    tight = ours(tiny(chatting), chatting, num_beams=2, n_best=2, passage_memory="100kB")
+    tight = ours(tiny(chatting), chatting, num_beams=2, n_best=2, passage_memory="30kB")
     expected = told(roomy.answer(*given, batch_tokens=700))
     assert told(tight.answer(*given, batch_tokens=700)) == expected
     computed, again = tight.passages_computed
