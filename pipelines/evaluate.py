@@ -21,6 +21,7 @@ from rag_ops.evaluation.figures import AnswerSet, GoldFile, RowSet
 from rag_ops.evaluation.hit_sets import RunSet, open_set
 from rag_ops.evaluation.judging import Judge
 from rag_ops.evaluation.pages import pages_by_id, pages_of_corpus
+from rag_ops.evaluation.promise import CONFIDENCE, Sample, check_replaceable
 from rag_ops.evaluation.qrels import read_qrels
 from rag_ops.evaluation.ranking import check_measures
 from rag_ops.evaluation.resampling import RESAMPLES
@@ -76,7 +77,7 @@ class EvaluateOptions(Options):
     bootstrap: int = setting(
         RESAMPLES, "resamples of the figures' 95% intervals; 0 for none", at_least=0, at_most=1_000_000
     )
-    seed: int = setting(0, "of intervals and p values", at_least=0)
+    seed: int = setting(0, "of intervals, p values and --calibrate", at_least=0)
     gold: Sequence[str] | None = setting(
         None,
         "question files whose answers replace the answers' own, by question id, else by question",
@@ -98,6 +99,17 @@ class EvaluateOptions(Options):
     )
     model: str | None = setting(
         None, "of --sweep: the RAG model that gave the answers", group="n_docs", metavar="MODEL"
+    )
+    calibrate: str | None = setting(
+        None,
+        "learn from gold answers, for shares of errors from 0.01 to 0.5, the score from which on no more answers are "
+        "wrong, for answer --max_error",
+        group="calibration",
+        metavar="FILE",
+        writes=True,
+    )
+    confidence: float | None = setting(
+        None, f"of --calibrate: probability that a threshold holds; by default {CONFIDENCE}", group="calibration"
     )
     report_rows: int = setting(1000, "rows that the report lists, 0 or more", at_least=0, at_most=1_000_000)
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
@@ -126,11 +138,21 @@ class EvaluateOptions(Options):
         if given and not self.qrels:
             raise InputError(f"--{given[0]} is about --qrels, which is not given", expected="--qrels FILE as well")
         check_measures(self.measures or ())
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise InputError("--confidence is out of range", value=self.confidence, expected="over 0, less than 1")
+        if self.confidence is not None and self.calibrate is None:
+            raise InputError(
+                "--confidence is about --calibrate, which is not given", expected="--calibrate FILE as well"
+            )
+        if self.calibrate is not None and (len(named) != 1 or self.run):
+            raise InputError(
+                "--calibrate learns from the answers of one directory", value=" ".join(named), expected="one --answers"
+            )
 
     @property
     def written(self) -> Sequence[str]:
-        """Both files, if any."""
-        return self.outputs
+        """The files, if any."""
+        return [*self.outputs, *([self.calibrate] if self.calibrate else [])]
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -159,13 +181,23 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
         logger.warning("--gold: %d rows cannot be read in full: %s", gold.unreadable, gold.first_unreadable)
     for url in options.outputs:
         _check_own(url)
+    sample = None
+    if options.calibrate:
+        check_replaceable(options.calibrate)
+        sample = Sample(_with_answers(sets[0], "--calibrate learns from"))
     done, sweep = Counter[str](), sorted(set(options.sweep or ()))
     again: list[Sweep] = []
     if options.model is not None:
         where = {name: getattr(options.workers, name) for name in ("device", "batch_tokens")}
         where["threads"] = options.workers.cpu_threads
         again = [
-            Sweep(_with_answers(one), sweep, options.model, on_rows=lambda n: done.update(rows=n), **where)
+            Sweep(
+                _with_answers(one, "--sweep generates again"),
+                sweep,
+                options.model,
+                on_rows=lambda n: done.update(rows=n),
+                **where,
+            )
             for one in sets
         ]
     every = [*sets, *([other] if other else [])]
@@ -179,6 +211,8 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
         selection.add(scored)
         if comparison:
             comparison.add_first(scored)
+        if sample:
+            sample.add(scored)
         done["rows"] += not sweep
 
     def look_at_other(scored: Scored) -> None:
@@ -220,8 +254,13 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
         store.write_file(report_url, report.page(figures, selection).encode())
     for line in table(figures):
         say(line)
-    if options.outputs:
-        say(f"evaluate: {figures_url}, {report_url}")
+    if options.calibrate and sample:
+        learned = sample.learn(options.confidence or CONFIDENCE, options.seed)
+        store.write_file(options.calibrate, learned.to_json().encode())
+        for line in learned.lines():
+            say(line)
+    if options.written:
+        say(f"evaluate: {', '.join(options.written)}")
 
 
 def _public(urls: Sequence[str] | None) -> list[str] | None:
@@ -234,9 +273,9 @@ def _other(url: str) -> RowSet:
     return RunSet(url) if is_file else open_set(url)
 
 
-def _with_answers(one: RowSet) -> AnswerSet:
+def _with_answers(one: RowSet, what: str) -> AnswerSet:
     if not isinstance(one, AnswerSet):
-        raise InputError("--sweep generates answers again, and a search has none", value=one.url)
+        raise InputError(f"{what} answers, and a search has none", value=one.url)
     return one
 
 
@@ -303,6 +342,9 @@ def table(figures: Mapping[str, Any]) -> Iterator[str]:
         yield from _aligned([["n_docs", *(str(point["n_docs"]) for point in points)], *shares])
     if total["without_gold"]:
         yield f"{total['without_gold']:,} rows have no gold answer and are not scored"
+    if total["abstained"]:
+        wrong = _percent(total["wrong_of_answered"])
+        yield f"{total['abstained']:,} rows are not answered (--max_error); of the answers given {wrong}% are wrong"
     if figures["gold"]:
         yield "gold: " + ", ".join(f"{count:,} {how.replace('_', ' ')}" for how, count in figures["gold"].items())
     if figures["qrels"]:

@@ -42,7 +42,7 @@ CHOICE = pa.struct(
 # What the generator finds for one distinct question, before it is joined with the rows that ask it. The first three
 # come before the gold answers in the table.
 RESULT_FIELDS = [
-    pa.field("answer", pa.string()),  # null with an error
+    pa.field("answer", pa.string()),  # null with an error, or if it is held back
     # Marginal log-probability of the answer's tokens, natural logarithm; a lower bound if passages are unread (--lazy),
     # or by --decoding sequence-fast.
     pa.field("score", pa.float32()),
@@ -55,6 +55,7 @@ RESULT_FIELDS = [
     pa.field("without", pa.list_(pa.float32())),
     pa.field("choices", pa.list_(CHOICE)),  # of a closed set, as given; null for an answer that is decoded
     pa.field("truncated", pa.bool_()),  # the question or a passage was cut to fit a model's length
+    pa.field("abstained", pa.string()),  # why the answer is held back (--max_error), which is null then; all else stays
     pa.field("error", pa.string()),
 ]
 RESULTS = pa.schema(RESULT_FIELDS)

@@ -128,6 +128,7 @@ class AnswerInfo(Counted, total=False):
     distinct_questions: int
     unreadable_questions: int
     truncated: int  # rows whose question or a passage was cut to fit a model
+    abstained: int  # rows whose answer is held back (--max_error)
     unreadable_gold_answers: int
     first_unreadable_gold_answers: str | None
     execution: dict[str, Any]

@@ -17,7 +17,9 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str]) -> None:
 
     done = job.run(options, beam_arguments)
     errors = sum(done.manifest.info["errors"].values())
-    say(f"{done.summary()}; {f'{errors:,}' if errors else 'none'} with an error")
+    held = done.manifest.info.get("abstained")
+    more = "" if held is None else f", {held:,} not answered (--max_error)"
+    say(f"{done.summary()}; {f'{errors:,}' if errors else 'none'} with an error{more}")
     for warning in job.warnings(done.manifest):
         logger.warning("%s", warning)
 

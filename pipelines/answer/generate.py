@@ -13,6 +13,7 @@ import pyarrow as pa
 from apache_beam.ml.inference.base import RunInference
 
 from pipelines.answer.plan import Plan
+from pipelines.answer.promise import Floor
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.inference import AnswerUnit, GeneratorHandler
 from pipelines.transforms.question_vectors import encoding_errors
@@ -43,7 +44,7 @@ def answer_questions(found: Any, plan: Plan, read: Callable[[Any], Iterator[Answ
         found
         | "Texts" >> beam.FlatMap(read or partial(read_hits, work=plan.work))
         | "Generate" >> RunInference(handler)
-        | "Write" >> beam.Map(write_results, plan.work)
+        | "Write" >> beam.Map(write_results, plan.work, plan.floor)
     )
 
 
@@ -77,8 +78,8 @@ def read_hits(
         yield AnswerUnit(block, asked, found, hits.scores, truncated, errors, choices)
 
 
-def write_results(element: tuple[AnswerUnit, list[Any]], work: Work) -> int:
-    """Writes the results of a block; returns its number."""
+def write_results(element: tuple[AnswerUnit, list[Any]], work: Work, floor: Floor | None = None) -> int:
+    """Writes the results of a block, but for answers below a least score; returns its number."""
     unit, found = element
     rows = []
     for number, answer in enumerate(found):
@@ -97,6 +98,8 @@ def write_results(element: tuple[AnswerUnit, list[Any]], work: Work) -> int:
         row["score_high"] = answer.score_high
         row["truncated"] = bool(answer.truncated or unit.truncated[number])
         if answer.error is None:
+            row["abstained"] = floor.reason(answer.score) if floor else None
+            row["answer"] = answer.text if row["abstained"] is None else None
             row["tokens"] = [dataclasses.asdict(token) for token in answer.tokens]
             row["alternatives"] = [{"answer": text, "score": score} for text, score in answer.others]
             if answer.without is not None:

@@ -18,6 +18,7 @@ import apache_beam as beam
 from pipelines.answer.generate import answer_questions
 from pipelines.answer.options import AnswerOptions
 from pipelines.answer.plan import Plan
+from pipelines.answer.promise import floor_of
 from pipelines.answer.retrieved import answer_retrieved
 from pipelines.answer.sources import IndexSource, Source, found_files, open_source
 from pipelines.answer.write import write_answers
@@ -65,6 +66,8 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     dtype = config.get("question_dtype", "float32")
     digests = {"model_digest": config["model_digest"], "index_digest": source.digest}
     config |= {**digests, **source.config}
+    if floor := floor_of(options, config):
+        config |= floor.config
     if options.rescore and isinstance(source, IndexSource):
         _ = source.corpus.embeddings  # refused now rather than in the middle
     read = {f"questions_{number}": url for number, url in enumerate(files)}
@@ -95,7 +98,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         there = set(blocks.result_names(work.url))
         todo = [block for block in prepared.blocks if blocks.result_name(block.number) not in there]
         job.spread(partial(_processes, options, source, todo), source.places)
-        plan = Plan(options, source, work, output.fingerprint, todo, cuts, names, wanted, digests, dtype)
+        plan = Plan(options, source, work, output.fingerprint, todo, cuts, names, wanted, digests, dtype, floor)
 
         def answered() -> int:  # by workers that are not in this process
             there = set(blocks.result_names(work.url))
@@ -118,6 +121,7 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             "unreadable_questions": prepared.errors,
             "errors": blocks.error_counts(options.output, made),
             "truncated": blocks.truncated_rows(options.output, made),
+            **({"abstained": blocks.abstained_rows(options.output, made)} if floor else {}),
             "unreadable_gold_answers": prepared.notes,
             "first_unreadable_gold_answers": prepared.first_note,
             "execution": options.workers.execution,
@@ -207,6 +211,8 @@ def check(options: AnswerOptions, beam_arguments: Sequence[str], known: Mapping[
     config = _planned(options, beam_arguments, known)
     given = {name for name, value in dataclasses.asdict(options.search).items() if value}
     unknown = {"index_digest", *dataclasses.asdict(options.search)} - given
+    if floor := floor_of(options, config, unknown | {"prior", "contexts"}):
+        config |= floor.config
     StageOutput(options.output, "answer", config, {}).check(options.overwrite, unknown)
     return {}
 
@@ -219,7 +225,7 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     from rag_ops.generation import special_tokens
 
     # The question files are read by the launcher, so they may lie anywhere.
-    places = [place for place in (options.output, options.index, options.generation.passage_cache) if place]
+    places = [options.output, *([options.index] if options.index else [])]
     launch.check(beam_arguments, places, [options.model], options.workers.resources)
     launch.check_device(beam_arguments, options.workers.device)
     check_question_files(options.questions, options.reading)

@@ -110,12 +110,25 @@ class AnswerOptions(StageOptions):
         "write the answers even if over half of 20 or more questions fail in the model in the same way",
         group="answers",
     )
+    max_error: float | None = setting(
+        None,
+        "hold answers back whose score is below that from which on, by --calibration, at most this share of answers is "
+        "wrong",
+        group="answers",
+        metavar="SHARE",
+        within=(0, 1),
+    )
+    calibration: str | None = setting(
+        None, "of --max_error: file that ragbeam evaluate --calibrate wrote", group="answers", metavar="URL"
+    )
     num_shards: int | None = num_shards_setting()
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_source()
+        if (self.max_error is None) != (self.calibration is None):
+            raise InputError("--max_error and --calibration go together", expected="both or neither")
         if self.retrieve is not None and self.retrieve < self.n_docs:
             raise InputError(
                 "--retrieve is less than --n_docs", value=self.retrieve, expected=f"at least {self.n_docs} passages"

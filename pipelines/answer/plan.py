@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from pipelines.answer.options import AnswerOptions
+from pipelines.answer.promise import Floor
 from pipelines.answer.sources import IndexSource, Source
 from pipelines.transforms.index_search import IndexSearch
 from pipelines.transforms.inference import ModelSettings
@@ -28,6 +29,7 @@ class Plan:
     wanted: Sequence[str]
     digests: Mapping[str, str]
     question_dtype: str = "float32"
+    floor: Floor | None = None
 
     @property
     def corpus(self) -> Corpus:

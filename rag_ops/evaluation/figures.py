@@ -25,7 +25,7 @@ from schemas.manifest import Manifest, digest_of
 SLICE_ROWS = 64  # rows that are Python objects at a time
 COLUMNS = (
     *("question_id", "question", "answer", "score", "passages", "gold_answers", "tokens", "choices", "truncated"),
-    "error",
+    *("abstained", "error"),
 )
 
 

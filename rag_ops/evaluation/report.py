@@ -20,7 +20,7 @@ from rag_ops.evaluation.scored import Scored
 from rag_ops.evaluation.tally import MAX_WORDS
 from rag_ops.evaluation.templates import interval, render
 
-OUTCOMES = ("right", "wrong", "error", "no gold")
+OUTCOMES = ("right", "wrong", "abstained", "error", "no gold")
 SHOWN_PASSAGES = 10  # passages of a question, besides the first that holds an answer
 SHOWN_TOKENS = 200
 LEAST_WORDS = 6  # words on the axis of lengths
@@ -94,7 +94,8 @@ def row_html(scored: Scored) -> str:
     if scored.place is not None and scored.place - 1 not in shown:
         shown.append(scored.place - 1)
     held = {n: scored.gold is not None and scored.gold.held_in(passages[n]["text"]) for n in shown}
-    answer = f"no answer: {row['error']}" if row["error"] else row["answer"] or "(empty)"
+    why = row["error"] or row.get("abstained")
+    answer = f"no answer: {why}" if why else row["answer"] or "(empty)"
     return render(
         "row.html",
         row=row,
@@ -105,8 +106,8 @@ def row_html(scored: Scored) -> str:
         find=" ".join([row["question"], answer, *row["gold_answers"]]),
         answer=answer,
         probability=None if row["score"] is None else math.exp(row["score"]),
-        tokens=list(_tokens(row["answer"], tokens[:SHOWN_TOKENS])),
-        more_tokens=len(tokens) > SHOWN_TOKENS,
+        tokens=[] if why else list(_tokens(row["answer"], tokens[:SHOWN_TOKENS])),
+        more_tokens=not why and len(tokens) > SHOWN_TOKENS,
         passages=[(n, passages[n], held[n]) for n in shown],
         more_passages=len(passages) - len(shown),
     )

@@ -41,12 +41,24 @@ class Scored:
     ranking: Mapping[str, float] | None = None
 
     @property
+    def held_back(self) -> bool:
+        """Whether its answer is not given (`answer --max_error`)."""
+        return self.row.get("abstained") is not None
+
+    @property
+    def given(self) -> bool:
+        """Whether an answer is given."""
+        return self.answered and self.row["error"] is None and not self.held_back
+
+    @property
     def outcome(self) -> str:
-        """One of "right", "wrong", "error" and "no gold"; of passages alone "right" means that one holds an answer."""
+        """One of "right", "wrong", "abstained", "error" and "no gold"; "right" passages alone hold an answer."""
         if self.gold is None:
             return "no gold"
         if self.row["error"]:
             return "error"
+        if self.held_back:
+            return "abstained"
         return "right" if (self.em if self.answered else self.place) else "wrong"
 
 

@@ -57,7 +57,8 @@ class Tally:
         self, name: str, kept: int, sweep: Sequence[int] = (), columns: Sequence[str] = (), answered: bool = True
     ):
         self.name, self.kept = name, kept
-        self.rows = self.scored = self.errors = self.truncated = self.words_counted = self.judged = 0
+        self.rows = self.scored = self.errors = self.truncated = self.words_counted = self.judged = self.abstained = 0
+        self._given = self._wrong = 0  # answers that are given and have gold; wrong ones among these
         self._answered = answered
         self._values: dict[str, Counter[float]] = {"em": Counter(), "f1": Counter()}
         self._ranking: dict[str, Counter[float]] = {column: Counter() for column in columns}
@@ -80,7 +81,8 @@ class Tally:
         self.rows += 1
         self.errors += row["error"] is not None
         self.truncated += bool(row["truncated"])
-        if row["error"] is None and scored.answered:
+        self.abstained += scored.held_back
+        if scored.given:
             self._words[len(row["answer"].split())] += 1
         if scored.ranking is not None:
             self.judged += 1
@@ -90,13 +92,15 @@ class Tally:
             return
         self.scored += 1
         self._values["em"][scored.em] += 1
+        self._given += scored.given
+        self._wrong += scored.given and not scored.em
         self._values["f1"][scored.f1 or 0.0] += 1
         self._no_f1 |= scored.f1 is None
         if isinstance(scored.gold, GoldTexts):
             self._gold_words[min(len(row["gold_answers"][0].split()), MAX_WORDS)] += 1
         if scored.place is not None and scored.place <= self.kept:
             self._places[scored.place] += 1
-        if row["error"] is None and row["score"] is not None and scored.answered:
+        if scored.given and row["score"] is not None:
             probability = min(math.exp(row["score"]), 1.0)
             self._bins[_bin(probability)] += 1, probability, scored.em
             self._probabilities[round(probability, PROBABILITY_DIGITS), scored.em] += 1
@@ -128,6 +132,8 @@ class Tally:
             "without_gold": self.rows - self.scored,
             "errors": self.errors,
             "truncated": self.truncated,
+            "abstained": self.abstained,
+            "wrong_of_answered": self._wrong / self._given if self._given else None,
             **self._shares(self._values, _mean),
             "passages": self.kept,
             "recall": {str(k): self._held(held, k) if k <= self.kept else None for k in at},

@@ -225,6 +225,12 @@ def error_counts(directory: str, names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def abstained_rows(directory: str, names: Iterable[str]) -> int:
+    """The number of rows of answer shards whose answer is held back."""
+    columns = (read_parquet(store.join(directory, name), ["abstained"])["abstained"] for name in names)
+    return sum(len(column) - column.null_count for column in columns)
+
+
 def truncated_rows(directory: str, names: Iterable[str]) -> int:
     """The number of rows of answer shards whose question or a passage was cut to fit a model."""
     return sum(

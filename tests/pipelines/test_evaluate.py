@@ -49,9 +49,11 @@ def figures(stage, output, *more: object) -> dict:
 def test_retrieve_keeps_more_passages_and_changes_no_answer(stage):
     plain, kept = read(stage / "plain"), read(stage / "kept")
     for one, more in zip(plain, kept, strict=True):
-        assert {**one, "passages": None} == {**more, "passages": None}
+        aligned = {"passages": None, "without": None}
+        assert {**one, **aligned} == {**more, **aligned}
         if one["error"] is None:
             assert more["passages"][:3] == one["passages"]
+            assert more["without"] == [*one["without"], *[None] * 5]
             assert len(more["passages"]) == 8
             assert all(passage["posterior"] is None for passage in more["passages"][3:])
             assert more["passages"][2]["score"] >= more["passages"][3]["score"]

@@ -152,6 +152,7 @@ def test_the_list_is_bounded_mixed_and_the_same_whatever_the_order():
     assert {outcome: outcomes.count(outcome) for outcome in report.OUTCOMES} == {
         "right": 12,
         "wrong": 12,
+        "abstained": 0,
         "error": 12,
         "no gold": 4,
     }
