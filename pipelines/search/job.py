@@ -39,7 +39,7 @@ from rag_ops.questions import blocks
 from rag_ops.questions.reading import check_question_files, expand_question_files, read_questions
 from rag_ops.retrieval import filters, score_origin
 from rag_ops.retrieval.corpus import check_question_encoder, prefix_config
-from rag_ops.retrieval.trec import write_run
+from rag_ops.retrieval.trec import check_place, write_run
 from rag_ops.storage import store
 from rag_ops.storage.parquet import open_parquet
 from rag_ops.storage.stages import StageOutput
@@ -56,6 +56,8 @@ def run(options: SearchOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
     Raises:
         InputError: a question file, an index or a model is missing or malformed, or they do not go together.
     """
+    if options.trec is not None:
+        check_place(options.trec)
     done = _run(options, beam_arguments)
     if options.trec is not None:
         write_run(options.output, done.manifest, options.trec)

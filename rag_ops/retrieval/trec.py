@@ -10,6 +10,7 @@ from rag_ops.storage import store
 from rag_ops.storage.parquet import open_parquet
 from schemas.manifest import Manifest
 
+FIRST_BYTES, CELLS = 4096, 6  # of a run's first line
 COLUMNS = ["question_id", "passage_id", "rank", "score"]
 
 
@@ -34,6 +35,24 @@ def write_run(url: str, manifest: Manifest, path: str) -> int:
             file.write(line.encode())
             count += 1
     return count
+
+
+def check_place(path: str) -> None:
+    """Checks that a run may be written: nothing is there, or a run, whose first line shows it.
+
+    Raises:
+        InputError: another file is there, or a directory.
+    """
+    if store.is_directory(path):
+        raise InputError("--trec is a directory", value=path, expected="a file")
+    if not store.exists(path):
+        return
+    with store.open_read(path) as file:
+        first = file.read(FIRST_BYTES).split(b"\n")[0].split()
+    if first and (len(first) != CELLS or first[1] != b"Q0"):
+        raise InputError(
+            "--trec is a file that is no run", value=path, expected="a new file", remedy="give another, or move it away"
+        )
 
 
 def _lines(url: str, manifest: Manifest) -> Iterator[str]:

@@ -10,7 +10,8 @@ from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import arguments_of, fails, ragbeam, write_answers, write_wiki
 
 FOREIGN = [  # where a file lies in the output of a command
-    *(("chunk", ""), ("embed", ""), ("index", ""), ("answer", ""), ("compose", ""), ("finetune", ""), ("export", "")),
+    *(("chunk", ""), ("embed", ""), ("index", ""), ("answer", ""), ("search", "")),
+    *(("compose", ""), ("finetune", ""), ("export", "")),
     *(("run", "embeddings"), ("demo", "model"), ("demo", "passages"), ("demo", "answers")),
     *(("import", "passages"), ("import", "embeddings"), ("import dpr", "index")),
 ]

@@ -175,6 +175,17 @@ def test_verify_knows_hits_and_sees_a_damaged_shard(searchable, sentence_encoder
     assert "another content" in verify.check_stage(str(tmp_path / "wiki" / "hits")).problems[0]
 
 
+@pytest.mark.parametrize("text", ["mine", "a b c d e f\n", "q Q0 p 1 2.5\n"])
+def test_a_file_that_is_no_run_is_refused_and_stays(searchable, sentence_encoder, tmp_path, capsys, text):
+    (tmp_path / "notes").write_text(text)
+    code, line = fails(capsys, *command(searchable, sentence_encoder, tmp_path / "out", "--trec", tmp_path / "notes"))
+    assert (code, "--trec is a file that is no run" in line) == (2, True), line
+    assert (tmp_path / "notes").read_text() == text
+    code, line = fails(capsys, *command(searchable, sentence_encoder, tmp_path / "out", "--trec", tmp_path))
+    assert (code, "--trec overlaps" in line or "--trec is a directory" in line) == (2, True), line
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
