@@ -140,13 +140,15 @@ class Measures:
             return found
         library = check_installed()
         measures = {library.parse_measure(name): name for name in names}
-        qrels = {str(number): dict(one) for number, one in enumerate(judged)}
-        # The order is ours, so that every measure has the same; no two scores are equal.
-        runs = {
-            str(number): {passage: float(-place) for place, passage in enumerate(order)}
-            for number, order in enumerate(orders)
-            if order
-        }
+        qrels: dict[str, dict[str, int]] = {}
+        runs: dict[str, dict[str, float]] = {}
+        for number, (order, grades) in enumerate(zip(orders, judged, strict=True)):
+            # Numbers stand for ids, which may hold what a C string cannot. The order is ours, so that every measure has
+            # the same, and no two scores are equal.
+            numbers = {passage: str(place) for place, passage in enumerate(dict.fromkeys([*order, *grades]))}
+            qrels[str(number)] = {numbers[passage]: grade for passage, grade in grades.items()}
+            if order:
+                runs[str(number)] = {numbers[passage]: float(-place) for place, passage in enumerate(order)}
         for metric in library.evaluator(list(measures), qrels).iter_calc(runs):
             found[int(metric.query_id)][measures[metric.measure]] = float(metric.value)
         return found

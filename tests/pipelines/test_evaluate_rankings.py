@@ -157,6 +157,11 @@ def test_a_trec_run_has_the_figures_of_the_answers_it_was_made_from(place, tmp_p
     for name, value in of_answers["all"]["ranking"].items():
         assert complete["all"]["ranking"][name] == pytest.approx(value * 30 / 32)
     assert complete["all"]["judged"] == 32
+    both = figures(tmp_path / "both.json", "--answers", place / "a", place / "b", *common, "--complete")
+    assert [one["judged"] for one in (*both["files"], both["all"])] == [32, 32, 64]
+    assert both["qrels"]["questions_not_asked"] == 4
+    halves = [one["ranking"]["RR"] for one in both["files"]]
+    assert both["all"]["ranking"]["RR"] == pytest.approx(sum(halves) / 2)
 
 
 def write_hits(directory, rows: list[dict], shards: int = 2) -> None:

@@ -130,6 +130,12 @@ def test_nothing_found_is_0_and_nothing_asked_is_nothing():
     assert Measures(("RR",)).score([], []) == []
 
 
+def test_ids_may_hold_anything():
+    ranking = [("a\0b", 3.0), ("a\0c", 2.0), ("\ud800", 1.0), ("", 0.0)]
+    found = Measures(("RR",)).score([ranking] * 3, [{"a\0c": 1}, {"\ud800": 1}, {"": 1}])
+    assert [one["RR"] for one in found] == [1 / 2, 1 / 3, 1 / 4]
+
+
 @pytest.mark.parametrize(
     "name", ["R", "P", "nDCG@0", "nDCG@-1", "Rprec@5", "ERR@20", "NumQ", "nDCG@99999", "__import__('os')", "", "rr"]
 )
