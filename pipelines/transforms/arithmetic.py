@@ -59,6 +59,9 @@ def settled_dtype(
 
 
 def question_dtype(compute_dtype: str, workers: WorkerOptions, beam_arguments: Sequence[str]) -> str:
-    """The dtype that questions are encoded in, for a settled one: bfloat16 if CPUs compute in it, else float32."""
-    narrow = compute_dtype == "bfloat16" and device_of(workers, beam_arguments) == "cpu"
+    """The dtype that questions are encoded in, for a settled one: bfloat16 with it unless all workers have GPUs.
+
+    Workers elsewhere whose device is not said are taken to be CPUs, so that vectors are those of a local run.
+    """
+    narrow = compute_dtype == "bfloat16" and device_of(workers, beam_arguments) != "cuda"
     return "bfloat16" if narrow else "float32"

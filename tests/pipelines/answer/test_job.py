@@ -15,6 +15,8 @@ from transformers import ByT5Tokenizer, RagTokenForGeneration, T5Config, T5ForCo
 from pipelines.answer import job
 from pipelines.answer.job import settled
 from pipelines.answer.options import AnswerOptions
+from pipelines.transforms.arithmetic import question_dtype
+from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.compute import processor
 from rag_ops.errors import JobError
 from rag_ops.generation.contexts import ContextFormat
@@ -116,6 +118,9 @@ def test_auto_is_what_the_output_was_made_in_else_the_processors_best(tmp_path, 
     best = "bfloat16" if able else "float32"
     assert settled(options, []).compute_dtype == best
     assert settled(options, ["--runner", "FlinkRunner"]).compute_dtype == best
+    for runner in ([], ["--runner", "FlinkRunner"]):
+        assert question_dtype(best, WorkerOptions(), runner) == best
+        assert question_dtype(best, WorkerOptions(device="cuda"), runner) == "float32"
     lazy = dataclasses.replace(options, generation=GenerationSettings(lazy=True))
     assert settled(lazy, []).compute_dtype == "float32"
     monkeypatch.setattr(StageOutput, "continued", lambda output: {"compute_dtype": "float32"})
