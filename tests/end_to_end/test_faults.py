@@ -306,7 +306,7 @@ def test_a_worker_process_that_is_killed_while_questions_are_answered(server, wo
     command = ["answer", "--questions", inputs / "questions.jsonl", "--index", workspace / "index", "--model", tiny_rag]
     command += ["--threads", 1, "--max_new_tokens", 4, "--n_docs", 2, "--block_questions", 4, "--output"]
     line = killed(server, tmp_path, [*command, tmp_path / "out"])
-    assert "lower one of --n_docs, --num_beams, --batch_tokens" in line
+    assert "lower one of --n_docs, --num_beams, --passage_memory, --batch_tokens" in line
     ragbeam(*command, tmp_path / "out")
     assert digests(tmp_path / "out", "answer") == digests(workspace / "answers", "answer")
 
