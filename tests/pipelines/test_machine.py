@@ -29,6 +29,7 @@ FAULTS = {
     "input": lambda: OSError(errno.EIO, os.strerror(errno.EIO)),
 }
 NO_MEMORY = ["torch", "onednn", "onednn memory", "python", "arrow"]
+ANSWER_FLAGS = ["--n_docs", "--num_beams", "--passage_memory", "--batch_tokens"]
 QUESTIONS = 24
 
 
@@ -94,7 +95,7 @@ def test_a_fault_at_one_question_in_the_generator(
     assert code == 1
     assert "run the same command again" in line
     assert ("memory ran out" in line) == (fault in NO_MEMORY)
-    assert names_what_to_lower(line, "--n_docs", "--num_beams", "--batch_tokens") == (fault in NO_MEMORY)
+    assert names_what_to_lower(line, *ANSWER_FLAGS) == (fault in NO_MEMORY)
     assert not (tmp_path / "out" / "manifest.json").exists()
     broken.mended = True
     ragbeam(*command)
@@ -123,7 +124,7 @@ def test_a_fault_at_one_question_in_the_encoder(
     command = answer(stage, tiny_rag, tmp_path / "out")
     code, line = fails(capsys, *command)
     assert code == 1
-    assert names_what_to_lower(line, "--n_docs", "--num_beams", "--batch_tokens") == (fault in NO_MEMORY)
+    assert names_what_to_lower(line, *ANSWER_FLAGS) == (fault in NO_MEMORY)
     broken.mended = True
     ragbeam(*command)
     assert digests(tmp_path / "out", "answer") == usual
@@ -176,7 +177,7 @@ def test_no_memory_in_the_launcher_and_in_a_run_of_all_stages(
         patch.setattr(blocks, "prepare", failing)
         code, line = fails(capsys, *command, "--max_new_tokens", 3)
     assert code == 1
-    assert names_what_to_lower(line, "--n_docs", "--num_beams", "--batch_tokens")
+    assert names_what_to_lower(line, *ANSWER_FLAGS)
     ragbeam(*command, "--max_new_tokens", 3)
 
 
