@@ -143,6 +143,36 @@ class Hotpotqa(Collection):
             yield {options.title_column: pair[0], options.text_column: "".join(pair[1])}
 
 
+class Triviaqa(Collection):
+    """Documents that TriviaQA gives with its questions, as the datasets library has them.
+
+    `entity_pages` and `search_results` are each an object of lists, `title` and `wiki_context` or `search_context`. The publisher's own JSON names files of
+    evidence instead, which `text` reads.
+    """
+
+    name, checks_ids = "triviaqa", False
+    needs = (frozenset(("entity_pages",)), frozenset(("search_results",)), frozenset(("QuestionId",)))
+    shows = (frozenset(("question_id", "entity_pages")), frozenset(("QuestionId", "Question")))
+    columns = ("question_id", "entity_pages", "search_results", "QuestionId", "Question")
+
+    def texts(self, row: dict[str, Any], source: Callable[[], str], options: InputOptions) -> Iterator[dict[str, Any]]:
+        if "QuestionId" in row:
+            raise InputError(
+                "TriviaQA's questions name files of evidence, and have no texts",
+                value=source(),
+                expected="the files, or rows of the datasets library with entity_pages",
+                remedy="give the files: --format text --input 'evidence/wikipedia/*.txt'",
+            )
+        for name, key in (("entity_pages", "wiki_context"), ("search_results", "search_context")):
+            found = row.get(name) or {}
+            titles, texts = (found.get(one) for one in ("title", key)) if isinstance(found, dict) else (None, None)
+            titles, texts = titles if found else [], texts if found else []
+            if not isinstance(titles, list) or not isinstance(texts, list) or len(titles) != len(texts):
+                raise _no_text(f"{name} of a question has not a {key} for each title", source, found)
+            for title, text in zip(titles, texts, strict=True):
+                yield {options.title_column: title, options.text_column: text}
+
+
 def _is_paragraph(pair: Any) -> bool:
     title, sentences = pair
     texts = isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences)

@@ -15,7 +15,7 @@ from typing import Any
 from rag_ops import machine
 from rag_ops.articles import containers, dump, tsv
 from rag_ops.articles.article import Article, NoArticle, Split
-from rag_ops.articles.collections import Beir, Collection, Hotpotqa, Kilt, Pyserini, Squad
+from rag_ops.articles.collections import Beir, Collection, Hotpotqa, Kilt, Pyserini, Squad, Triviaqa
 from rag_ops.articles.columns import SECTION, find_columns
 from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.enterprise import Enterprise
@@ -153,6 +153,27 @@ class Psgs(Format):
         return Passage(article.article_id, article.title, article.text, article.section)
 
 
+class Text(Format):
+    """Plain text, an article a file: its name is the id and, with spaces for underscores, the title."""
+
+    name = "text"
+
+    def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
+        yield 0, None
+
+    def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
+        parts = [data for _, _, data in read_lines(split)]
+        try:
+            text = b"".join(parts).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"a text is not UTF-8 ({error.reason})", value=split.url) from error
+        name = store.name_of(split.url)
+        for suffix in (*COMPRESSIONS, ".txt"):
+            name = name.removesuffix(suffix)
+        columns = {options.id_column: name, options.title_column: name.replace("_", " "), options.text_column: text}
+        yield lambda: split.url, columns
+
+
 class Msmarco(Collection):
     """MS MARCO's passages: collection.tsv of the first version, as `psgs` reads it; `pid` and `passage` of the second.
 
@@ -203,8 +224,8 @@ FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
         *(MediaWiki(), Enterprise(), Zim(), Finewiki(), Structured()),
-        *(Kilt(), Beir(), Pyserini(), Msmarco(), Hotpotqa(), Squad()),
-        *(Jsonl(), Parquet(), Arrow(), Psgs(), Dataset()),
+        *(Kilt(), Beir(), Pyserini(), Msmarco(), Hotpotqa(), Squad(), Triviaqa()),
+        *(Jsonl(), Parquet(), Arrow(), Psgs(), Text(), Dataset()),
     )
 }
 

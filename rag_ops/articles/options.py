@@ -18,8 +18,8 @@ from rag_ops.markup.siteinfo import SiteInfo
 DATASET = "hf"  # the format whose inputs are names
 FORMATS = (
     *("mediawiki", "enterprise", "zim", "finewiki", "structured"),
-    *("kilt", "beir", "pyserini", "msmarco", "hotpotqa", "squad"),
-    *("jsonl", "parquet", "arrow", "psgs", DATASET),
+    *("kilt", "beir", "pyserini", "msmarco", "hotpotqa", "squad", "triviaqa"),
+    *("jsonl", "parquet", "arrow", "psgs", "text", DATASET),
 )
 SPLIT_BYTES = 16 << 20  # read by one worker at a time, unless the input is large or a flag says
 LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,12}(-[A-Za-z]{2,12})*")

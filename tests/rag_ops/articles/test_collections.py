@@ -48,6 +48,15 @@ HOTPOT_ROWS = [
     | {"context": {"title": [TITLES[n]], "sentences": [row["context"][0][1]]}}
     for n, row in enumerate(HOTPOT)
 ]
+TRIVIA = [
+    {
+        "question_id": f"tc_{n}",
+        "question": "who?",
+        "entity_pages": {"title": TITLES[n : n + 1], "wiki_context": [TEXTS[n]]},
+    }
+    | {"search_results": {"title": [], "search_context": []}}
+    for n in range(5)
+]
 PLAIN = list(zip(TITLES, TEXTS, strict=True))
 KEPT = [(f"d{n}", TITLES[n], TEXTS[n] * (n != 2)) for n in range(5)]
 
@@ -103,6 +112,7 @@ def test_a_collection_of_passages_keeps_their_ids(tmp_path, name, data, expected
         ("mrqa.jsonl", MRQA, [("", text) for text in TEXTS]),
         ("hotpot_dev_distractor_v1.json", json.dumps(HOTPOT), PLAIN),
         ("hotpot.parquet", HOTPOT_ROWS, PLAIN),
+        ("trivia.parquet", TRIVIA, PLAIN),
         ("articles.arrow", [{"title": title, "text": text} for title, text in PLAIN], PLAIN),
     ],
 )
@@ -131,16 +141,35 @@ def test_a_collection_of_articles_is_read_as_articles(tmp_path, name, data, expe
         ("hotpotqa", "a.json", json.dumps(SQUAD_ROWS), "no list of titles and sentences"),
         ("hotpotqa", "a.json", json.dumps([{"question": "a", "context": [["t", "s"]]}]), "titles and sentences"),
         ("hotpotqa", "a.jsonl", BEIR, "no hotpotqa"),
+        ("triviaqa", "a.jsonl", BEIR, "no triviaqa"),
+        ("auto", "a.json", json.dumps({"Data": [{"QuestionId": "t", "Question": "who?"}]}), "--format text"),
+        ("triviaqa", "a.jsonl", [{"entity_pages": {"title": ["a"]}}], "not a wiki_context for each title"),
+        ("text", "a.txt", b"\xff\xfe", "not UTF-8"),
         ("arrow", "a.arrow", "no arrow at all", "not a whole Arrow file"),
         ("auto", "a.arrow", [{"question": "who?"}], "an Arrow file has no text"),
     ],
 )
 def test_a_wrong_one_is_refused_in_one_line(tmp_path, form, name, data, message):
     path = tmp_path / name
-    path.write_text(data) if isinstance(data, str) else write(path, data)
+    if isinstance(data, bytes):
+        path.write_bytes(data)
+    elif isinstance(data, str):
+        path.write_text(data)
+    else:
+        write(path, data)
     with pytest.raises(InputError, match=message) as caught:
         read(path, format=form)
     assert "\n" not in str(caught.value)
+
+
+def test_texts_of_evidence_are_articles_by_their_names(tmp_path):
+    for number, (title, text) in enumerate(PLAIN):
+        (tmp_path / f"{title}_am_Fluss_{number}.txt").write_text(f"{text}\n\nMore.\n")
+    found = read(tmp_path, format="text")
+    assert sorted((one.article_id, one.title, one.text) for one in found) == sorted(
+        (f"{title}_am_Fluss_{number}", f"{title} am Fluss {number}", f"{text}\n\nMore.\n")
+        for number, (title, text) in enumerate(PLAIN)
+    )
 
 
 def test_a_format_by_name_overrules_what_a_collection_seems_to_be(tmp_path):

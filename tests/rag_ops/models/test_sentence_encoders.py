@@ -12,6 +12,7 @@ import torch
 import transformers
 from tokenizers import ByteLevelBPETokenizer
 
+from rag_ops.compute import processor
 from rag_ops.errors import InputError
 from rag_ops.interop.model_card import RagbeamIndex
 from rag_ops.models import checkpoints, prompting
@@ -326,6 +327,16 @@ def test_a_dense_module_that_cannot_be_applied_is_refused_in_one_line(
     (path.parent / "model.safetensors").unlink()
     with pytest.raises(InputError, match="no weights"):
         Encoder.load(str(tmp_path / "encoder"), role="context")
+
+
+@pytest.mark.skipif(not processor.computes("bfloat16"), reason="needs instructions for bfloat16")
+def test_dense_modules_stay_in_float32_when_the_encoder_is_in_bfloat16(tmp_path, tokenizer, tiny_bert_config):
+    dense(tmp_path, tokenizer, {**tiny_bert_config, "initializer_range": 0.5})
+    encoder = Encoder.load(str(tmp_path / "encoder"), role="context", device="cpu", dtype="bfloat16")
+    assert {parameter.dtype for parameter in encoder._head.parameters()} == {torch.float32}
+    expected = library_of(tmp_path / "encoder").encode_document(QUESTIONS[:3])
+    found = encoder.encode(QUESTIONS[:3])[0]
+    assert (found * expected).sum(1).min() > 0.99
 
 
 def test_a_prompt_that_joins_the_text_is_refused_where_there_are_token_ids_alone(
