@@ -146,8 +146,8 @@ class Hotpotqa(Collection):
 class Triviaqa(Collection):
     """Documents that TriviaQA gives with its questions, as the datasets library has them.
 
-    `entity_pages` and `search_results` are each an object of lists, `title` and `wiki_context` or `search_context`. The publisher's own JSON names files of
-    evidence instead, which `text` reads.
+    `entity_pages` and `search_results` are each an object of lists, `title` and `wiki_context` or `search_context`. The
+    publisher's own JSON names files of evidence instead, which `text` reads.
     """
 
     name, checks_ids = "triviaqa", False
