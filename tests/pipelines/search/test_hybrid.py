@@ -178,15 +178,31 @@ def test_a_cross_encoder_orders_the_first_passages(stage, searched, sentence_enc
     assert moved > 0
 
 
-def test_everything_at_once_is_reused_and_cut_short_goes_on(
-    stage, sentence_encoder, cross_encoder, tmp_path, monkeypatch, capsys
-):
+@pytest.fixture(scope="module")
+def everything(stage, sentence_encoder, cross_encoder) -> list[object]:
+    """The flags of a search that does all there is."""
+    flags = [*by_vectors(stage, sentence_encoder), "--bm25", stage / "bm25", "--n_docs", 4, "--filter", "position < 3"]
+    return [*flags, "--rerank", cross_encoder]
+
+
+@pytest.fixture(scope="module")
+def whole(stage, everything):
+    """Its output."""
+    ragbeam(*command(stage, stage.parent / "whole", *everything))
+    return stage.parent / "whole"
+
+
+def test_several_processes_write_the_same_bytes(stage, everything, whole, tmp_path, warm_workers):
+    processes = ["--direct_running_mode", "multi_processing", "--direct_num_workers", 2]
+    ragbeam(*command(stage, tmp_path / "hits", *everything, *processes))
+    assert digests(tmp_path / "hits", "search") == digests(whole, "search")
+
+
+def test_everything_at_once_is_reused_and_cut_short_goes_on(stage, everything, whole, tmp_path, monkeypatch, capsys):
     from pipelines.search import job
 
-    flags = [*by_vectors(stage, sentence_encoder), "--bm25", stage / "bm25", "--n_docs", 4, "--filter", "position < 3"]
-    flags += ["--rerank", cross_encoder, "--trec", tmp_path / "run"]
-    ragbeam(*command(stage, tmp_path / "whole", *flags))
-    assert verify.check_stage(str(tmp_path / "whole")).problems == ()
+    flags = [*everything, "--trec", tmp_path / "run"]
+    assert verify.check_stage(str(whole)).problems == ()
 
     def stops(*_: object) -> None:
         raise RuntimeError("cut short")
@@ -196,7 +212,7 @@ def test_everything_at_once_is_reused_and_cut_short_goes_on(
         with pytest.raises(AssertionError):
             ragbeam(*command(stage, tmp_path / "hits", *flags))
     ragbeam(*command(stage, tmp_path / "hits", *flags))
-    assert digests(tmp_path / "hits", "search") == digests(tmp_path / "whole", "search")
+    assert digests(tmp_path / "hits", "search") == digests(whole, "search")
     capsys.readouterr()
     ragbeam(*command(stage, tmp_path / "hits", *flags))
     assert "nothing to do" in capsys.readouterr().out
