@@ -109,7 +109,10 @@ class EvaluateOptions(Options):
         writes=True,
     )
     confidence: float | None = setting(
-        None, f"of --calibrate: probability that a threshold holds; by default {CONFIDENCE}", group="calibration"
+        None,
+        f"of --calibrate: probability that a threshold holds; by default {CONFIDENCE}",
+        group="calibration",
+        within=(0, 1),
     )
     report_rows: int = setting(1000, "rows that the report lists, 0 or more", at_least=0, at_most=1_000_000)
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
