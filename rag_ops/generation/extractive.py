@@ -22,8 +22,8 @@ class Vocabulary:
     Args:
         tokenizer: tokenizer of the generator.
         uncased: whether case and accents are left out of the comparison.
-        spaced: whether a token that is a space alone may come where the text has one: before a number, say, where
-            tokenizers keep digits apart.
+        spaced: whether spaces count: a token that begins with one comes where the text has one, and so may a token
+            that is a space alone, before a number, say, where tokenizers keep digits apart.
 
     Attributes:
         uncased: as given.
@@ -31,7 +31,8 @@ class Vocabulary:
         tokens: token ids by their characters.
         inner: ids of tokens that no answer begins with, such as "##ing".
         longest: number of characters of the longest token.
-        spaces: ids of tokens that are a space alone, if they may come.
+        spaces: ids of tokens that are a space alone, if spaces count.
+        apart: ids of tokens that begin with a space and have more, if spaces count.
     """
 
     def __init__(self, tokenizer: Any, uncased: bool, spaced: bool = False):
@@ -47,6 +48,8 @@ class Vocabulary:
         alone = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
         self.inner = {token for token, text in enumerate(alone) if bare(text, uncased)[0] != self.characters[token]}
         self.spaces = {token for token, text in enumerate(alone) if spaced and text == " "} - special
+        begun = {token for token, text in enumerate(alone) if spaced and text.startswith(" ")}
+        self.apart = begun - self.spaces - special
         self.tokens: dict[str, list[int]] = {}
         for token, characters in enumerate(self.characters):
             if characters:
@@ -88,10 +91,13 @@ class Source:
         """
         places = self._where(tuple(sequence))
         tokens: set[int] = set()
-        for ahead in {self._characters[place : place + self._vocabulary.longest] for place in places}:
-            for length in range(1, len(ahead) + 1):
-                tokens.update(self._vocabulary.tokens.get(ahead[:length], ()))
         after_space = bool(sequence) and sequence[-1] in self._vocabulary.spaces
+        longest = self._vocabulary.longest
+        for ahead, spaced in {(self._characters[p : p + longest], p in self._spaced) for p in places}:
+            found: set[int] = set()
+            for length in range(1, len(ahead) + 1):
+                found.update(self._vocabulary.tokens.get(ahead[:length], ()))
+            tokens |= found if not sequence or (spaced and not after_space) else found - self._vocabulary.apart
         if not sequence or (after_space and len(sequence) == 1):
             tokens -= self._vocabulary.inner
         if not after_space and not (sequence and self._spaced.isdisjoint(places)):
@@ -102,7 +108,7 @@ class Source:
         if sequence not in self._places:
             characters, is_space = self._vocabulary.characters[sequence[-1]], sequence[-1] in self._vocabulary.spaces
             before = self._where(sequence[:-1]) if characters or is_space else []
-            if is_space and len(sequence) > 1:
+            if (is_space or sequence[-1] in self._vocabulary.apart) and len(sequence) > 1:
                 before = [place for place in before if place in self._spaced]
             self._places[sequence] = [
                 place + len(characters) for place in before if self._characters.startswith(characters, place)

@@ -311,6 +311,7 @@ class OurRagModel(transformers.RagPreTrainedModel):
         """
         what, where = "the RAG model", str(pretrained_model_name_or_path)
         if os.path.isdir(where) and "config" not in kwargs:
+            checkpoints.refuse_causal(where, where, "RagTokenGenerator.load takes it, and ragbeam answer")
             check_size(what, where, torch.float32)
         may_differ = kwargs.get("ignore_mismatched_sizes")
         wants_report = kwargs.get("output_loading_info")

@@ -6,6 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from rag_ops.errors import InputError
+from rag_ops.interop.model_card import RagTokenForGeneration
 from rag_ops.models import causal, checkpoints, loading
 from rag_ops.storage.manifests import read_manifest
 from schemas.passages import Passage
@@ -114,6 +116,8 @@ def test_what_a_causal_generator_cannot_is_refused(
     training = ["finetune", "--model", model, "--index", index, "--train", questions, *output]
     assert fails(capsys, *training)[0] == 2
     assert "causal generator" in fails(capsys, *training)[1]
+    with pytest.raises(InputError, match="causal generator"):
+        RagTokenForGeneration.from_pretrained(model)
     asking = ["answer", "--questions", questions, "--index", index, *output]
     assert "--lazy knows no bound" in fails(capsys, *asking, "--model", model, "--lazy")[1]
     by_sequences = ["--decoding", "sequence-fast", "--any_architecture"]

@@ -171,6 +171,12 @@ def test_an_extractive_answer_may_have_a_space_alone_before_a_number(plain):
     assert (three in following, space in following, may_end) == (True, False, False)
     assert source.next_tokens([*year, space, three])[1]
     assert space not in source.next_tokens([three, three])[0]  # inside of 33
+    of = plain(" of", add_special_tokens=False)["input_ids"]
+    assert of[0] in source.next_tokens([three])[0]
+    inside = plain(" year", add_special_tokens=False)["input_ids"][:1]
+    after = source.next_tokens(inside)[0]
+    assert after
+    assert not any(plain.decode([token]).startswith(" ") for token in after)  # in the middle of a word
     questions, found, scores = asked(6, PASSAGES)
     for answer, passages in zip(generator.answer(questions, found, scores), found, strict=True):
         texts = [" ".join(f"{one.title}\n{one.text}".split()) for one in passages]
