@@ -33,6 +33,8 @@ from rag_ops.storage import store
 from schemas.layout import MAX_DIMENSION
 
 OUR_KEY = "ragbeam"
+# Names that model families have for the width of a state: BERT and most; DistilBERT; T5; XLM; GPT-2.
+WIDTHS = ("projection_dim", "hidden_size", "dim", "d_model", "emb_dim", "n_embd")
 RAG_TOKEN = "RagTokenForGeneration"  # the name in config.json's `architectures`
 RAG_SEQUENCE = "RagSequenceForGeneration"
 RAG_CAUSAL = "RagTokenCausalLM"  # the same of a model with a causal generator, which is ours: see models/causal.py
@@ -299,7 +301,7 @@ def _width(directory: str) -> int:
     """Numbers of a token's state, or of DPR's pooled output, in the encoder of a local directory."""
     config = read_config(directory)
     config = config.get("question_encoder", config) if config["model_type"] == "rag" else config
-    return number_in(config, ("projection_dim", "hidden_size"), MAX_DIMENSION, directory)
+    return number_in(config, WIDTHS, MAX_DIMENSION, directory)
 
 
 def number_in(config: Mapping[str, Any], keys: Sequence[str], most: int, directory: str) -> int:
