@@ -12,6 +12,7 @@ from pipelines.runners.resources import Resources
 from pipelines.transforms.inference import EncoderHandler, GeneratorHandler, ModelSettings, TextUnit
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops.errors import JobError
+from rag_ops.generation.settings import GenerationSettings
 from tests.pipelines.workspace import chunked, ragbeam
 
 GPU = Resources("type:nvidia-l4;count:1;install-nvidia-driver")
@@ -41,7 +42,7 @@ def test_a_worker_that_was_promised_a_gpu_and_has_none_fails(kind, sentence_enco
     if kind == "encoder":
         handler = EncoderHandler("Encode", settings, "context", ("text",), "float16")
     else:
-        handler = GeneratorHandler("Generate", settings, {}, 1)
+        handler = GeneratorHandler("Generate", settings, GenerationSettings(), 1)
 
     def build(pipeline):
         _ = pipeline | beam.Create([TextUnit(0, None)]) | RunInference(handler)
