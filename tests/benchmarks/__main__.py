@@ -26,6 +26,7 @@ NAMES = (
         "answer",
         "decode",
         "narrow",
+        "sequence",
         "lazy",
         "causal",
         "exact",

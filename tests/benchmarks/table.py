@@ -14,7 +14,7 @@ README = Path(__file__).parents[2] / "README.md"
 RULE = "|---|---|---|---|"
 BEGIN, END = "<!-- Written by make bench-table. -->", "<!-- As far as here. -->"
 SHOWN = (  # the rest is in the file
-    *("chunk", "dump", "embed", "precision", "openvino", "answer", "decode", "narrow", "lazy"),
+    *("chunk", "dump", "embed", "precision", "openvino", "answer", "decode", "narrow", "sequence", "lazy"),
     *("index", "bm25", "memory", "flink", "gpu"),
 )
 

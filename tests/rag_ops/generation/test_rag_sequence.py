@@ -26,7 +26,7 @@ from tests.conftest import WORDS
 from tests.rag_ops.generation.families import up_to_the_end
 from tests.rag_ops.generation.test_oracle import END, PAD, Pair, bart, t5
 
-QUESTIONS = int(os.environ.get("RAGBEAM_ORACLE_QUESTIONS", "6"))
+QUESTIONS = int(os.environ.get("RAGBEAM_ORACLE_QUESTIONS", "4"))
 DOCS, NEW_TOKENS = 3, 6
 FAMILIES = ["bart", "t5"]
 
@@ -134,7 +134,7 @@ def said_by(oracle: Oracle, tokenizer, question: str, passage: Passage, tokens: 
 @pytest.mark.parametrize("decoding", ["sequence", "sequence-fast"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_and_posteriors_are_those_of_the_papers_formula(family, decoding, tokenizer, asked, oracles):
-    oracle, (questions, passages, scores) = oracles[family], (part[:5] for part in asked)
+    oracle, (questions, passages, scores) = oracles[family], (part[:4] for part in asked)
     ragged = [found[: 1 + number % DOCS] for number, found in enumerate(passages)]
     answers = generator_of(oracle, tokenizer, num_beams=3, decoding=decoding).answer(questions, ragged, scores)
     for number, answer in enumerate(answers):
@@ -190,7 +190,7 @@ def test_choices_are_scored_by_the_mixture_of_sequences(tokenizer, asked, oracle
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fast_decoding_is_the_papers_words_in_numpy(family, beams, tokenizer, asked, oracles):
-    oracle, (questions, passages, scores) = oracles[family], (part[:4] for part in asked)
+    oracle, (questions, passages, scores) = oracles[family], (part[:3] for part in asked)
     settings = {"num_beams": beams, "n_best": beams, "decoding": "sequence-fast"}
     answers = generator_of(oracle, tokenizer, **settings).answer(questions, passages, scores)
     for number, answer in enumerate(answers):
@@ -217,10 +217,10 @@ def test_fast_decoding_is_the_papers_words_in_numpy(family, beams, tokenizer, as
 
 
 def test_an_answer_does_not_depend_on_the_questions_beside_it(tokenizer, asked, oracles):
-    questions, passages, scores = (part[:6] for part in asked)
+    questions, passages, scores = (part[:4] for part in asked)
     ours = generator_of(oracles["bart"], tokenizer, num_beams=2)
     together = ours.answer(questions, passages, scores)
-    for number in range(6):
+    for number in range(4):
         part = slice(number, number + 1)
         alone = ours.answer(questions[part], passages[part], scores[part])[0]
         assert alone.token_ids == together[number].token_ids
@@ -228,7 +228,7 @@ def test_an_answer_does_not_depend_on_the_questions_beside_it(tokenizer, asked, 
 
 
 def test_extractive_answers_by_sequences_stand_in_a_passage(tokenizer, asked, oracles):
-    questions, passages, scores = (part[:6] for part in asked)
+    questions, passages, scores = (part[:4] for part in asked)
     ours = generator_of(oracles["bart"], tokenizer, num_beams=2, extractive=True)
     for answer, found in zip(ours.answer(questions, passages, scores), passages, strict=True):
         assert answer.text
