@@ -20,6 +20,7 @@ from rag_ops.generation.decoding import Batch, Hypothesis
 from rag_ops.generation.generator import ScoringGenerator
 from rag_ops.generation.greedy import greedy
 from rag_ops.generation.settings import GenerationSettings
+from rag_ops.generation.special_tokens import SpecialTokens
 
 SCORED_TOKENS = {"cpu": 8192, "cuda": 65_536}  # tokens of hypotheses, under each passage, that are scored together
 
@@ -28,40 +29,45 @@ Tokens = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """How transformers' RagSequenceForGeneration.generate ranks hypotheses: by log p(y|x), but for three rules.
+    """How transformers' RagSequenceForGeneration.generate ranks hypotheses: by log p(y|x), but for four rules.
 
     A padding token counts nothing, wherever it stands. If all hypotheses of a question begin with the token that
-    begins texts, that counts nothing either. And it adds log p(z|x) to a hypothesis's second token, so that the prior
-    counts nothing for a hypothesis of one token, or with padding in the second place.
+    begins texts, that counts nothing either. It adds log p(z|x) to a hypothesis's second token, so that the prior
+    counts nothing for a hypothesis of one token, or with padding in the second place. And where the padding token has
+    the id 0, as a T5's, beam search fills shorter hypotheses up with end tokens, which then count.
 
     Attributes:
         begin: id of the token that begins texts; None if there is none.
         pad: id of the padding token; None if there is none.
+        filler: id of the token that fills shorter hypotheses up to the question's longest.
     """
 
-    begin: int | None = None
-    pad: int | None = None
+    begin: int | None
+    pad: int | None
+    filler: int
 
     @classmethod
-    def of(cls, config: Any) -> Ranking:
-        """The rules for a model, by its RagConfig."""
+    def of(cls, config: Any, tokens: SpecialTokens, num_beams: int) -> Ranking:
+        """The rules for a model, by its RagConfig, its generator's special tokens, and the number of beams."""
         levels = (config, config.generator)
         begin, inner = (getattr(level, "bos_token_id", None) for level in levels)  # a T5 has no such attribute
-        return cls(begin or inner, getattr(config.generator, "pad_token_id", None))
+        filler = tokens.pad if num_beams == 1 or tokens.pad != 0 else tokens.ends[0]
+        return cls(begin or inner, getattr(config.generator, "pad_token_id", None), filler)
 
     def scores(self, hypotheses: Sequence[Tokens], said: Sequence[np.ndarray], log_prior: np.ndarray) -> np.ndarray:
         """The scores by which hypotheses of one question are ranked, float64 (hypotheses).
 
         Args:
             hypotheses: token ids of each, without the start token.
-            said: for each log p(y_t|x, z, y_<t), (D, T).
+            said: for each log p(y_t|x, z, y_<t), also of what fills it up, (D, tokens of the longest).
             log_prior: log p(z|x), (D,).
         """
         begun = self.begin is not None and all(tokens[0] == self.begin for tokens in hypotheses)
         found = np.empty(len(hypotheses))
         for number, (tokens, own) in enumerate(zip(hypotheses, said, strict=True)):
-            counted = np.array(tokens) != self.pad
-            weighed = len(tokens) > 1 and counted[1]
+            filled = np.array([*tokens, *[self.filler] * (own.shape[1] - len(tokens))])
+            counted = filled != self.pad
+            weighed = len(filled) > 1 and counted[1]
             counted[0] &= not begun
             joint = own[:, counted].sum(1) + (log_prior if weighed else np.where(np.isneginf(log_prior), -np.inf, 0.0))
             found[number] = _sum(joint)
@@ -87,7 +93,7 @@ def rag_sequence(batch: Batch, settings: GenerationSettings, fast: bool, ranking
     given = [_given(own) for own in searched]
     said = [[_spread(by_doc, len(prior[0])) for by_doc in own.values()] for own in given]
     if not fast:
-        said = _scored(batch, [list(own) for own in given])
+        said = _scored(batch, [list(own) for own in given], ranking.filler)
     answers = []
     for own, found, log_prior in zip(given, said, prior, strict=True):
         hypotheses = list(own)
@@ -95,6 +101,7 @@ def rag_sequence(batch: Batch, settings: GenerationSettings, fast: bool, ranking
         if not fast:
             ranks = ranking.scores(hypotheses, found, log_prior)
         order = np.argsort(-ranks, kind="stable")[: settings.n_best]
+        found = [one[:, : len(tokens)] for tokens, one in zip(hypotheses, found, strict=True)]
         answers.append([hypothesis_of(hypotheses[n], found[n], log_prior, float(ranks[n]), fast) for n in order])
     return answers
 
@@ -132,15 +139,18 @@ def _spread(by_doc: dict[int, np.ndarray], docs: int) -> np.ndarray:
     return spread
 
 
-def _scored(batch: Batch, hypotheses: Sequence[Sequence[Tokens]]) -> list[list[np.ndarray]]:
-    """For each hypothesis of each question log p(y_t|x, z, y_<t), float64 (D, T); -inf for a passage that fills up."""
+def _scored(batch: Batch, hypotheses: Sequence[Sequence[Tokens]], filler: int) -> list[list[np.ndarray]]:
+    """For each hypothesis of each question log p(y_t|x, z, y_<t), float64; -inf for a passage that only fills up.
+
+    Their shape is (D, tokens of the question's longest): behind its end a hypothesis is filled up with `filler`.
+    """
     generator, device = cast(ScoringGenerator, batch.generator), batch.states.device
     real, docs = (batch.log_prior != -torch.inf).cpu(), batch.log_prior.shape[1]
     counts, budget = real.sum(1).tolist(), SCORED_TOKENS[device.type]
     found: list[list[np.ndarray]] = [[] for _ in hypotheses]
     for group in _groups(hypotheses, counts, budget):
         most, longest = _size(hypotheses, group)
-        tokens = torch.full((len(group), most, longest + 1), batch.constraints.ends[0])
+        tokens = torch.full((len(group), most, longest + 1), filler)
         tokens[:, :, 0] = batch.constraints.start
         for row, question in enumerate(group):
             for place, own in enumerate(hypotheses[question]):
@@ -156,10 +166,11 @@ def _scored(batch: Batch, hypotheses: Sequence[Sequence[Tokens]]) -> list[list[n
         parts = [generator.log_probs_of(asked[:, n : n + step], states, mask) for n in range(0, most, step)]
         said = torch.cat(parts, 1).double().cpu().numpy()
         for question in group:
-            found[question] = [np.full((docs, len(own)), -np.inf) for own in hypotheses[question]]
+            own_longest = max(map(len, hypotheses[question]))
+            found[question] = [np.full((docs, own_longest), -np.inf) for _ in hypotheses[question]]
         for log_probs, (_, question, doc) in zip(said, places, strict=True):
-            for number, own in enumerate(hypotheses[question]):
-                found[question][number][doc] = log_probs[number, : len(own)]
+            for number, by_doc in enumerate(found[question]):
+                by_doc[doc] = log_probs[number, : by_doc.shape[1]]
     return found
 
 

@@ -111,7 +111,7 @@ class RagTokenGenerator:
         if self._causal and self._prompts:
             self._constraints = stopping(self._constraints, self._answers, settings.stop or self._prompts.stops)
             self._check_causal(self._causal, self._prompts)
-        self._ranking = Ranking.of(config)
+        self._ranking = Ranking.of(config, special, settings.num_beams)
         if settings.closed_set:
             self._check_choices(settings.closed_set)
         self._bart = _bart_of(self._generator) if settings.lazy else None

@@ -114,7 +114,9 @@ def test_thorough_decoding_gives_the_oracles_sequences(family, beams, tokenizer,
     for answer, sequences in zip(answers, by_deduplication[True], strict=True):
         others = [tokenizer.decode(ids, skip_special_tokens=True) for ids in sequences[1:]]
         assert [text for text, _ in answer.others] == [text.strip() for text in others]
-    assert len({tuple(answer.token_ids) for answer in answers}) > len(questions) / 3, "it answers nearly all alike"
+    assert len({tuple(answer.token_ids) for answer in answers}) > min(len(questions) / 3, 20), (
+        "it answers nearly all alike"
+    )
 
 
 def said_by(oracle: Oracle, tokenizer, question: str, passage: Passage, tokens: list[int]) -> np.ndarray:
@@ -243,15 +245,17 @@ def test_questions_without_passages_and_with_scores_that_are_no_numbers_get_erro
     assert [answer.error is None for answer in found] == [False, False, True]
 
 
-def test_the_ranking_has_transformers_three_rules():
-    said = [np.log(np.array([[0.5, 0.5], [0.25, 0.5]])), np.log(np.array([[0.5], [0.25]]))]
+def test_the_ranking_has_transformers_four_rules():
+    fills = np.log([[0.1], [0.2]])
+    said = [np.log([[0.5, 0.5], [0.25, 0.5]]), np.concatenate([np.log([[0.5], [0.25]]), fills], 1)]
     log_prior = np.log([0.9, 0.1])
     begun, other, blank = [(2, 5), (2,)], [(4, 5), (2,)], [(4, 0), (4,)]
-    whole = 0.9 * 0.5 * 0.5 + 0.1 * 0.25 * 0.5
-    rule = Ranking(begin=2, pad=0)
+    whole, filled = 0.9 * 0.5 * 0.5 + 0.1 * 0.25 * 0.5, 0.9 * 0.5 * 0.1 + 0.1 * 0.25 * 0.2
+    rule, ends = Ranking(begin=2, pad=0, filler=0), Ranking(begin=2, pad=0, filler=3)
     np.testing.assert_allclose(np.exp(rule.scores(other, said, log_prior)), [whole, 0.75])
     np.testing.assert_allclose(np.exp(rule.scores(begun, said, log_prior)), [0.9 * 0.5 + 0.1 * 0.5, 2.0])
     np.testing.assert_allclose(np.exp(rule.scores(blank, said, log_prior)), [0.75, 0.75])
+    np.testing.assert_allclose(np.exp(ends.scores(other, said, log_prior)), [whole, filled])
 
 
 def test_questions_are_scored_in_groups_of_like_ones_within_the_budget():
