@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, RagConfig
 from transformers.models.auto import modeling_auto
 
 from rag_ops.errors import InputError
-from rag_ops.models import checkpoints, weights
-from rag_ops.models.loading import OWN_CLASSES, RAG_ENCODER_PREFIX, check_size, loading, refuse_adapter, whole
+from rag_ops.models import checkpoints
+from rag_ops.models.loading import RAG_ENCODER_PREFIX, load_auto, loading, refuse_adapter
 
 MAX_PROMPT_TOKENS = 1024  # of a prompt, as config.json says it from composing on
 
@@ -54,10 +54,7 @@ def load_causal(directory: str, dtype: torch.dtype = torch.float32) -> Any:
         InputError: it cannot be loaded.
     """
     refuse_adapter(directory)
-    with loading("the generator", directory):
-        check_size("the generator", directory, dtype, AutoModelForCausalLM)
-        found: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **weights.REPORTED, **OWN_CLASSES)
-        return whole("the generator", directory, found)
+    return load_auto("the generator", directory, dtype, AutoModelForCausalLM)
 
 
 def load_causal_rag(directory: str, dtype: torch.dtype) -> CausalRag:

@@ -15,9 +15,9 @@ from rag_ops.compute import batching, processor
 from rag_ops.compute.devices import DTYPES, pick_device, torch_threads
 from rag_ops.defaults import ENCODER_BATCH_TOKENS
 from rag_ops.errors import InputError
-from rag_ops.models import checkpoints, weights
+from rag_ops.models import checkpoints
 from rag_ops.models.encoder import MAX_TEXT_CHARS
-from rag_ops.models.loading import OWN_CLASSES, check_size, load_tokenizer, loading, longest_input, whole
+from rag_ops.models.loading import load_auto, load_tokenizer, longest_input
 
 MAX_TOKENS = 1 << 14  # a limit that is no limit: a tokenizer without one says 10^30
 
@@ -78,12 +78,7 @@ class CrossEncoder:
         if device == "cpu":
             processor.check(dtype)
         tokenizer = load_tokenizer(directory)
-        with loading("the cross-encoder", directory):
-            check_size("the cross-encoder", folder, DTYPES[dtype], AutoModelForSequenceClassification)
-            found = AutoModelForSequenceClassification.from_pretrained(
-                folder, dtype=DTYPES[dtype], **weights.REPORTED, **OWN_CLASSES
-            )
-            model = whole("the cross-encoder", folder, found)
+        model = load_auto("the cross-encoder", folder, DTYPES[dtype], AutoModelForSequenceClassification)
         return cls(model, tokenizer, device, threads)
 
     def score(

@@ -6,11 +6,8 @@ import importlib.util
 import os
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from rag_ops.errors import InputError
-from rag_ops.models.loading import OWN_CLASSES, loading
+from rag_ops.models.loading import load_gguf
 
 
 def read_gguf(path: str) -> tuple[Any, Any]:
@@ -25,10 +22,7 @@ def read_gguf(path: str) -> tuple[Any, Any]:
     if importlib.util.find_spec("gguf") is None:
         raise InputError("a GGUF file needs a package that is not installed", value="gguf", remedy="pip install gguf")
     directory, name = os.path.split(path)
-    with loading("the GGUF model", path):
-        given = {"gguf_file": name, **OWN_CLASSES}
-        tokenizer = AutoTokenizer.from_pretrained(directory, **given)
-        model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **given)
+    model, tokenizer = load_gguf(directory, name)
     # transformers takes the model for a quantised one still, and would not save it
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

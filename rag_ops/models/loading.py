@@ -21,6 +21,7 @@ from tokenizers import normalizers
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     DPRContextEncoder,
@@ -107,10 +108,30 @@ def load_generator(directory: str) -> Any:
         InputError: it cannot be loaded.
     """
     refuse_adapter(directory)
-    with loading("the generator", directory):
-        check_size("the generator", directory, kind=AutoModelForSeq2SeqLM)
-        found = AutoModelForSeq2SeqLM.from_pretrained(directory, dtype=torch.float32, **weights.REPORTED, **OWN_CLASSES)
-        return whole("the generator", directory, found)
+    return load_auto("the generator", directory, torch.float32, AutoModelForSeq2SeqLM)
+
+
+def load_auto(what: str, directory: str, dtype: torch.dtype, kind: Any) -> Any:
+    """Loads a model by one of transformers' Auto classes, `kind`; `what` it is called in errors.
+
+    Raises:
+        InputError: it cannot be loaded, lacks weights, or asks for more than its files and memory can hold.
+    """
+    with loading(what, directory):
+        check_size(what, directory, dtype, kind)
+        return whole(what, directory, kind.from_pretrained(directory, dtype=dtype, **weights.REPORTED, **OWN_CLASSES))
+
+
+def load_gguf(directory: str, name: str) -> tuple[Any, Any]:
+    """The causal model in a GGUF file of a local directory, dequantised to float32, and its tokenizer.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    with loading("the GGUF model", os.path.join(directory, name)):
+        tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=name, **OWN_CLASSES)
+        model = AutoModelForCausalLM.from_pretrained(directory, gguf_file=name, dtype=torch.float32, **OWN_CLASSES)
+    return model, tokenizer
 
 
 def load_encoder(directory: str, role: str, dtype: torch.dtype = torch.float32) -> Any:
