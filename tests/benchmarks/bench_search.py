@@ -50,11 +50,11 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         raise NotHereError(f"no question sets in {FOLDER} (RAGBEAM_QA)")
     asked = list(real_questions(FOLDER))
     sample = random.Random(4).sample(asked, min(sizes.questions, len(asked)))
-    prepare(directory, sample, asked, sizes.paragraphs)
+    numbers = prepare(directory, sample, asked, sizes.paragraphs)
     dense = ["--index", directory / "index", "--question_encoder", encoder()]
     words = ["--bm25", directory / "bm25"]
     found = {"vectors": search(directory, "vectors", dense), "words": search(directory, "words", words)}
-    gold = {str(number): one.text for number, one in enumerate(sample)}
+    gold = {str(number): str(numbers[one.text]) for number, one in enumerate(sample)}
     chosen = set(random.Random(5).sample(sorted(gold), len(gold) // 2))
     how = max(WAYS, key=lambda way: np.mean(right(fused(found, way, chosen), gold, 5)))
     flags = ["--fusion", how.fusion, "--dense_weight", how.dense_weight, "--candidates", KEPT]
@@ -68,8 +68,8 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
 Ranked = Mapping[str, list[dict]]  # rows of a search by question id, best first
 
 
-def prepare(directory: Path, sample: Sequence[Sample], asked: Sequence[Sample], paragraphs: int) -> None:
-    """Writes the questions, and both indexes of the paragraphs, each of which is one passage."""
+def prepare(directory: Path, sample: Sequence[Sample], asked: Sequence[Sample], paragraphs: int) -> dict[str, int]:
+    """Writes the questions, and both indexes of the paragraphs, each of which is one passage; gives their numbers."""
     titles = {one.text: one.title for one in (*sample, *asked)}
     texts = list(titles)[: max(paragraphs, len({one.text for one in sample}))]
     write(
@@ -84,6 +84,7 @@ def prepare(directory: Path, sample: Sequence[Sample], asked: Sequence[Sample], 
         "index", "--embeddings", embeddings, "--output", directory / "index", "--spec", "Flat", "--threads", THREADS
     )
     ragbeam("index", "--kind", "bm25", "--passages", passages, "--output", directory / "bm25")
+    return {text: number for number, text in enumerate(texts)}
 
 
 def search(directory: Path, name: str, flags: Sequence[object]) -> Ranked:
@@ -93,7 +94,7 @@ def search(directory: Path, name: str, flags: Sequence[object]) -> Ranked:
     ragbeam(*command, "--threads", THREADS, *flags)
     rows: dict[str, list[dict]] = {}
     for shard in read_manifest(str(output), "search").shards:
-        table = read_parquet(str(output / shard.path), ["question_id", "row", "text", "score", "error"])
+        table = read_parquet(str(output / shard.path), ["question_id", "row", "passage_id", "score", "error"])
         for row in table.to_pylist():
             rows.setdefault(row["question_id"], []).extend([row] if row["error"] is None else [])
     return rows
@@ -103,12 +104,12 @@ def fused(found: Mapping[str, Ranked], how: FusionSettings, names: set[str]) -> 
     """What a way of fusion makes of the two searches, for some questions."""
     ordered, texts = (
         sorted(names),
-        {row["row"]: row["text"] for side in found.values() for rows in side.values() for row in rows},
+        {row["row"]: row["passage_id"] for side in found.values() for rows in side.values() for row in rows},
     )
     sides = [topk([found[side][name] for name in ordered]) for side in ("vectors", "words")]
     rows = fuse(*sides, how, KEPT).hits.rows.tolist()
     return {
-        name: [{"row": row, "text": texts[row]} for row in best if row >= 0]
+        name: [{"row": row, "passage_id": texts[row]} for row in best if row >= 0]
         for name, best in zip(ordered, rows, strict=True)
     }
 
@@ -123,8 +124,8 @@ def topk(ranked: Sequence[list[dict]]) -> TopK:
 
 
 def texts_of(ranked: Ranked, name: str) -> list[str]:
-    """The passages of a question."""
-    return [row["text"] for row in ranked[name]]
+    """The paragraphs of a question by number: chunk may write their texts otherwise."""
+    return [row["passage_id"].rpartition(":")[0] for row in ranked[name]]
 
 
 def right(ranked: Ranked, gold: Mapping[str, str], depth: int, names: Sequence[str] | None = None) -> np.ndarray:
