@@ -305,7 +305,7 @@ def test_too_little_memory_for_one_question(stage, tiny_rag, tmp_path, capsys):
     common += ["--threads", 1, "--n_docs", 60, "--num_beams", 1000, "--max_new_tokens", 6, "--min_length", 6]
     common += ["--compute_dtype", "float32"]
     command = [*common, "--output", tmp_path / "out"]
-    script = [sys.executable, "-c", LITTLE_MEMORY, "80", *map(str, command)]
+    script = [sys.executable, "-c", LITTLE_MEMORY, "160", *map(str, command)]
     done = subprocess.run(script, capture_output=True, text=True, timeout=500)
     errors = [line for line in done.stderr.splitlines() if line.startswith("ragbeam: error:")]
     assert done.returncode == 1, done.stderr
