@@ -57,6 +57,9 @@ RESCORED_ROWS = 512  # candidates that are scored again at once: 3 MB at 768 num
 TRIAL_ROWS, TRIAL_ROUNDS = 1024, 3
 REFINED_PER_HIT = 3  # for each of the k best, from which on the exact scores of the k that look best are worth having
 LOW_SHARE = 0.8  # of a float32 product's time: what 8 bits may take, with the rounding, to be tried
+# Numbers of vectors, of questions and of a vector from which on 8 bits are tried: of fewer, the trial costs more than a
+# filter saves (`tests/benchmarks/bench_exact.py`).
+LOW_ROWS, LOW_QUESTIONS, LOW_DIMENSION = 100_000, 64, 512
 PAIR_SECS, HIT_SECS = 2e-6, 1e-6  # that an exact score takes, and a candidate
 LOW_HITS = 12  # candidates for each of the k best among the first vectors, on average, up to which 8 bits pay
 
@@ -222,7 +225,7 @@ class _Search:
 
     def __init__(self, questions: np.ndarray, vectors: np.ndarray, k: int, device: str):
         self._questions, self._vectors, self._k, self._device = questions, vectors, k, device
-        self._products = _products(questions, device)  # of which the first is used
+        self._products = _products(questions, device, len(vectors))  # of which the first is used
         # A little more than the lengths, for they are rounded too, as is what is computed from them.
         self._lengths = 1.0005 * np.linalg.norm(questions.astype(np.float64), axis=1)
         self._best = np.full(len(questions), -np.inf)  # no more than the k-th best score
@@ -337,8 +340,8 @@ def _true_places(mask: torch.Tensor) -> np.ndarray:
     return mask.view(-1).nonzero()[:, 0].cpu().numpy()
 
 
-def _products(questions: np.ndarray, device: str) -> list[_Product]:
-    """The ways to find scores for these questions that seem to be quick, quickest first."""
+def _products(questions: np.ndarray, device: str, rows: int) -> list[_Product]:
+    """The ways to find scores of so many vectors for these questions that seem to be quick, quickest first."""
     asked, dimension = torch.from_numpy(questions).to(device), questions.shape[1]
     error = dimension * 2.0**-24 / (1 - dimension * 2.0**-24)
     if PASSES[device].half:
@@ -352,7 +355,8 @@ def _products(questions: np.ndarray, device: str) -> list[_Product]:
     trial = Block.of(0, torch.ones(TRIAL_ROWS, dimension))
     seconds = [least_seconds(functools.partial(product, trial.vectors)) for product in products]
     found = [_Product(products[seconds.index(min(seconds))], 1.0, error, seconds=min(seconds))]
-    if dimension <= MAX_LOW_DIMENSION:
+    worth_trying = rows >= LOW_ROWS and len(questions) >= LOW_QUESTIONS and dimension >= LOW_DIMENSION
+    if worth_trying and dimension <= MAX_LOW_DIMENSION:
         steps = steps_of(asked.abs().amax(1, keepdim=True))
         wide, scale = to_8_bits(asked, steps), steps[:, 0].double().numpy()
         numbers = wide.to(torch.int8)

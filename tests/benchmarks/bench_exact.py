@@ -36,7 +36,7 @@ class Sizes:
     """Rows and numbers of the synthetic sets, passages that are encoded, numbers of questions, rounds, their length."""
 
     rows: int = 200_000
-    dimension: int = 384
+    dimension: int = 768
     passages: int | None = None
     questions: tuple[int, ...] = (1, 32, 512)
     rounds: int = 5

@@ -26,6 +26,13 @@ def draw(questions: int, rows: int, dimension: int, dtype: str, seed: int = 0) -
     return generator.standard_normal((questions, dimension)).astype(np.float32), vectors
 
 
+@pytest.fixture(autouse=True)
+def always_worth_trying(monkeypatch):
+    """8 bits are tried for the small sets of these tests too."""
+    for name in ("LOW_ROWS", "LOW_QUESTIONS", "LOW_DIMENSION"):
+        monkeypatch.setattr(exact, name, 0)
+
+
 @pytest.fixture(params=[0.0, math.inf], ids=["float32", "8 bits"])
 def product(request, monkeypatch):
     """Which product proposes candidates, whatever the trial says."""
@@ -64,7 +71,7 @@ def test_bytes_do_not_depend_on_the_product(monkeypatch):
     asked, vectors = draw(9, 900, 48, "float32")
     expected = exact.search(asked, vectors, 10).to_bytes()
 
-    def sloppy(questions: np.ndarray, device: str) -> list[exact._Product]:
+    def sloppy(questions: np.ndarray, device: str, rows: int) -> list[exact._Product]:
         """A product that is off by up to a thousandth of the lengths, and says so."""
         noise = torch.Generator().manual_seed(1)
         asked = torch.from_numpy(questions)
@@ -203,6 +210,15 @@ def test_vectors_of_every_kind_are_ranked_as_by_brute_force_and_8_bits_are_given
     assert (len(products) == 12) is low, len(products)
     monkeypatch.setattr(exact, "LOW_SHARE", 0.0)
     assert exact.search(asked, vectors, 20, block_rows=500).to_bytes() == found.to_bytes()
+
+
+@pytest.mark.parametrize("name", ["LOW_ROWS", "LOW_QUESTIONS", "LOW_DIMENSION"])
+def test_8_bits_are_not_tried_for_little_work(name, monkeypatch):
+    monkeypatch.setattr(exact, "LOW_SHARE", math.inf)
+    asked, vectors = draw(20, 3000, 48, "float16")
+    assert exact._products(asked, "cpu", len(vectors))[0].low
+    monkeypatch.setattr(exact, name, 3001)
+    assert not exact._products(asked, "cpu", len(vectors))[0].low
 
 
 def test_8_bits_are_given_up_where_candidates_cost_more_than_they_save(monkeypatch):
