@@ -15,7 +15,7 @@ RULE = "|---|---|---|---|"
 BEGIN, END = "<!-- Written by make bench-table. -->", "<!-- As far as here. -->"
 SHOWN = (  # the rest is in the file
     *("chunk", "dump", "embed", "precision", "openvino", "answer", "decode", "narrow", "sequence", "lazy"),
-    *("index", "bm25", "memory", "flink", "gpu"),
+    *("index", "bm25", "flink", "gpu"),
 )
 
 
@@ -51,7 +51,8 @@ def render(records: Iterable[dict[str, Any]]) -> str:
     for record in rest:
         if record.get("date", machine["date"]) != machine["date"] and record["benchmark"] in SHOWN:
             later.setdefault(record["date"], []).append(record["benchmark"])
-    again = "".join(f" ({', '.join(names)}: {date})" for date, names in sorted(later.items()))
+    again = "; ".join(f"{', '.join(names)}: {date}" for date, names in sorted(later.items()))
+    again = f" ({again})" if again else ""
     where = f"Measured on {machine['date']}{again}, on {machine['cores']} cores of {machine['machine']}, with Python"
     return "\n".join([f"{where} {machine['python']}, {versions}:", "", "| | ratio | wanted | figures |", RULE, *rows])
 
