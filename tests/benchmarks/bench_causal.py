@@ -92,11 +92,11 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
 
 
 def passages(directory: Path, sizes: Sizes) -> list[Passage]:
-    """Distinct passages of 80 to 100 words from the excerpt."""
+    """Distinct passages of 80 to 100 words from the excerpt; titles without quotation marks, which prompts drop."""
     words = " ".join(text for _, text in some_passages(directory, sizes.parts, 1)).split()
     random = np.random.default_rng(3)
     cuts = [words[start : start + int(random.integers(80, WORDS + 1))] for start in range(0, len(words) - WORDS, WORDS)]
-    return [Passage(str(number), " ".join(cut[:2]), " ".join(cut)) for number, cut in enumerate(cuts)]
+    return [Passage(str(number), " ".join(cut[:2]).strip('"'), " ".join(cut)) for number, cut in enumerate(cuts)]
 
 
 def asked(count: int, corpus: Sequence[Passage]) -> tuple[list[str], list[list[Passage]], np.ndarray]:
