@@ -28,7 +28,7 @@ from pipelines.transforms import question_blocks
 from pipelines.transforms.arithmetic import question_dtype, settled_dtype
 from pipelines.transforms.index_search import rescore, search
 from pipelines.transforms.passage_texts import fetch_texts, join_texts
-from pipelines.transforms.question_blocks import check_failures, keep_finished
+from pipelines.transforms.question_blocks import BlockPlan, deal, keep_finished, write_when_checked
 from pipelines.transforms.question_vectors import encode_questions
 from pipelines.transforms.stage_job import InputStates, StageRun, begins_again, distribute, stage_job
 from pipelines.transforms.topk import register_coder
@@ -92,45 +92,25 @@ def run(options: AnswerOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         prepared = blocks.prepare(source.questions(files, work.url), work.url, options.block_questions)
         found_elsewhere.check()
         asked_files.check()  # the blocks hold all that is read of them
-        cuts = blocks.cut_shards(prepared.blocks, options.num_shards)
-        names = [ANSWER.shard(number, len(cuts)) for number in range(len(cuts))]
-        wanted = job.todo(dict.fromkeys(names, output.fingerprint))
-        there = set(blocks.result_names(work.url))
-        todo = [block for block in prepared.blocks if blocks.result_name(block.number) not in there]
-        job.spread(partial(_processes, options, source, todo), source.places)
-        plan = Plan(options, source, work, output.fingerprint, todo, cuts, names, wanted, digests, dtype, floor)
-
-        def answered() -> int:  # by workers that are not in this process
-            there = set(blocks.result_names(work.url))
-            return sum(block.questions for block in todo if blocks.result_name(block.number) in there)
-
-        total = sum(block.questions for block in todo)
+        dealt = deal(job, prepared, work, ANSWER.shard, options.num_shards, keep_going=options.keep_going)
+        job.spread(partial(_processes, options, source, dealt), source.places)
+        plan = Plan(**vars(dealt), options=options, source=source, digests=digests, question_dtype=dtype, floor=floor)
         metrics = job.run(
             partial(build, plan),
             "questions",
-            total,
-            lambda: live_rows("Generate") or answered(),
+            plan.questions,
+            lambda: live_rows("Generate") or plan.finished(),
             options.workers.resources,
         )
-        made = [name for name in names if store.exists(store.join(options.output, name))]  # finish says what lacks
         info = {
             **digests,
             "model": options.model,
-            "questions": prepared.rows,
-            "distinct_questions": sum(block.questions for block in prepared.blocks),
-            "unreadable_questions": prepared.errors,
-            "errors": blocks.error_counts(options.output, made),
-            "truncated": blocks.truncated_rows(options.output, made),
-            **({"abstained": blocks.abstained_rows(options.output, made)} if floor else {}),
-            "unreadable_gold_answers": prepared.notes,
-            "first_unreadable_gold_answers": prepared.first_note,
+            **plan.info(prepared),
+            **({"abstained": blocks.abstained_rows(options.output, plan.made())} if floor else {}),
             "execution": options.workers.execution,
             **source.info,
         }
-        report = {
-            "blocks": {"total": len(prepared.blocks), "reused": len(prepared.blocks) - len(todo), "made": len(todo)}
-        }
-        return job.finish({**source.inputs, **read}, info, metrics, report=report)
+        return job.finish({**source.inputs, **read}, info, metrics, report=plan.report())
 
 
 def warnings(manifest: Manifest) -> Iterator[str]:
@@ -142,19 +122,7 @@ def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     """Adds the job's transforms to `pipeline`."""
     register_coder()
     answered = answer_retrieved(pipeline, plan) if plan.options.retrieved else answer_searched(pipeline, plan)
-    made = [n for n, name in enumerate(plan.names) if name in plan.wanted]
-    checked = (
-        pipeline
-        | distribute("Job", [plan.block_numbers] if made else [])
-        | "CheckFailures"
-        >> beam.Map(check_failures, plan.work, plan.options.keep_going, done=beam.pvalue.AsIter(answered))
-    )
-    _ = (
-        pipeline
-        | distribute("AnswerShards", made)
-        | "WaitForCheck" >> beam.WaitOn(checked)  # and so for all blocks: a question may be answered in another's
-        | "WriteAnswers" >> beam.Map(write_answers, plan)
-    )
+    write_when_checked(pipeline, answered, plan, "WriteAnswers", write_answers)
 
 
 def answer_searched(pipeline: beam.Pipeline, plan: Plan) -> Any:
@@ -173,11 +141,10 @@ def answer_searched(pipeline: beam.Pipeline, plan: Plan) -> Any:
     return joined | "Answer" >> answer_questions(plan).with_resource_hints(**hints)
 
 
-def _processes(options: AnswerOptions, source: Source, todo: Sequence[blocks.Block]) -> int:
+def _processes(options: AnswerOptions, source: Source, dealt: BlockPlan) -> int:
     """How many processes pay on this machine; on a CPU each has the same threads, for answers depend on them."""
-    questions = sum(block.questions for block in todo)
-    units = min(len(todo), questions // PROCESS_QUESTIONS)
-    return options.workers.processes(units, defaults.THREADS, lambda: _memory_bytes(options, source, questions))
+    units = min(len(dealt.todo), dealt.questions // PROCESS_QUESTIONS)
+    return options.workers.processes(units, defaults.THREADS, lambda: _memory_bytes(options, source, dealt.questions))
 
 
 def _memory_bytes(options: AnswerOptions, source: Source, questions: int = 0) -> float:
@@ -230,15 +197,14 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     launch.check_device(beam_arguments, options.workers.device)
     check_question_files(options.questions, options.reading)
     digest = check_model(options.model, known, options.query_prefix)
-    causal = checkpoints.is_causal_rag(checkpoints.find_model(options.model))
-    options.generation.check_generator(causal)
-    if options.generation.lazy:
-        _check_bart(options.model)
     chosen, directory = options.generation, checkpoints.find_model(options.model)
+    chosen.check_generator(checkpoints.is_causal_rag(directory))
+    if chosen.lazy:
+        _check_bart(directory)
     decoding = checkpoints.read_decoding(directory, options.model, chosen.decoding, chosen.any_architecture)
     chosen.check_decoding(decoding)
     tokens = special_tokens.read_special_tokens(directory, decoding)
-    tokens = tokens if options.generation.forced_tokens == "model" else tokens.unforced()
+    tokens = tokens if chosen.forced_tokens == "model" else tokens.unforced()
     reading = dataclasses.asdict(options.reading)
     decisive = ("n_docs", "block_questions", "num_shards", "rescore", "compute_dtype")
     # Part of the fingerprint only if it changes what is kept.
@@ -250,7 +216,7 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
         "reading": reading,
         "model_digest": digest,
         "special_tokens": dataclasses.asdict(tokens),  # which generation_config.json may name, no part of the digest
-        **options.generation.config(decoding),
+        **chosen.config(decoding),
         **{field: getattr(options, field) for field in decisive},
         **kept,
         **asked,
@@ -259,9 +225,9 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     }
 
 
-def _check_bart(model: str) -> None:
+def _check_bart(directory: str) -> None:
     """Refuses a generator that lazy decoding does not know; the worker that loads it looks closer."""
-    kind = checkpoints.read_config(checkpoints.find_model(model)).get("generator", {}).get("model_type")
+    kind = checkpoints.read_config(directory).get("generator", {}).get("model_type")
     if kind != "bart":
         raise InputError(
             "--lazy knows no bound of rounding for this generator",

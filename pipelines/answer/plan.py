@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pipelines.answer.options import AnswerOptions
 from pipelines.answer.promise import Floor
 from pipelines.answer.sources import IndexSource, Source
 from pipelines.transforms.index_search import IndexSearch
 from pipelines.transforms.inference import ModelSettings
-from pipelines.transforms.work import Work
-from rag_ops.questions import blocks
+from pipelines.transforms.question_blocks import BlockPlan
 from rag_ops.retrieval.corpus import Corpus
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan(BlockPlan):
     """Everything that the pipeline is built from."""
 
     options: AnswerOptions
     source: Source
-    work: Work
-    fingerprint: str
-    todo: Sequence[blocks.Block]
-    cuts: Sequence[Sequence[int]]
-    names: Sequence[str]
-    wanted: Sequence[str]
     digests: Mapping[str, str]
     question_dtype: str = "float32"
     floor: Floor | None = None
@@ -58,13 +51,3 @@ class Plan:
         """The settings by which a worker runs the model."""
         options = self.options
         return ModelSettings(options.model, options.workers, dtype=options.compute_dtype)
-
-    @property
-    def block_numbers(self) -> list[int]:
-        """All blocks of the job, those that an earlier run answered among them."""
-        return sorted(block for numbers in self.cuts for block in numbers)
-
-    @property
-    def shard_of_block(self) -> dict[int, int]:
-        """The answer shard that each block belongs to."""
-        return {block: shard for shard, numbers in enumerate(self.cuts) for block in numbers}

@@ -28,7 +28,7 @@ from pipelines.transforms.allowed import find_allowed
 from pipelines.transforms.arithmetic import question_dtype, settled_dtype
 from pipelines.transforms.index_search import rescore, search
 from pipelines.transforms.passage_texts import fetch_texts, join_texts
-from pipelines.transforms.question_blocks import check_failures, keep_finished
+from pipelines.transforms.question_blocks import BlockPlan, deal, keep_finished, write_when_checked
 from pipelines.transforms.question_vectors import encode_questions
 from pipelines.transforms.stage_job import InputStates, StageRun, begins_again, distribute, stage_job
 from pipelines.transforms.topk import register_coder
@@ -92,30 +92,24 @@ def _run(options: SearchOptions, beam_arguments: Sequence[str]) -> StageRun:
         keep_finished(options.keep_going, work, job)  # of a run that was killed before it could end with its failures
         prepared = blocks.prepare(read_questions(files, options.reading), work.url, options.block_questions)
         asked_files.check()  # the blocks hold all that is read of them
-        cuts = blocks.cut_shards(prepared.blocks, options.num_shards)
-        names = [SEARCH.shard(number, len(cuts)) for number in range(len(cuts))]
-        wanted = job.todo(dict.fromkeys(names, output.fingerprint))
-        there = set(blocks.result_names(work.url))
-        todo = [block for block in prepared.blocks if blocks.result_name(block.number) not in there]
+        dealt = deal(job, prepared, work, SEARCH.shard, options.num_shards, keep_going=options.keep_going)
         places = [*sources.inputs.values(), *([options.embeddings] if options.embeddings else [])]
-        job.spread(partial(_processes, options, sources, todo), places)
+        job.spread(partial(_processes, options, sources, dealt), places)
         workers = options.workers.with_threads(job.threads(options.workers.threads))
-        running = dataclasses.replace(options, workers=workers)
-        dtypes = config.get("question_dtype", "float32"), config.get("rerank_dtype", "float32")
-        plan = Plan(running, sources, work, output.fingerprint, todo, cuts, names, wanted, *dtypes)
-
-        def found() -> int:  # by workers that are not in this process
-            there = set(blocks.result_names(work.url))
-            return sum(block.questions for block in todo if blocks.result_name(block.number) in there)
-
+        plan = Plan(
+            **vars(dealt),
+            options=dataclasses.replace(options, workers=workers),
+            sources=sources,
+            question_dtype=config.get("question_dtype", "float32"),
+            rerank_dtype=config.get("rerank_dtype", "float32"),
+        )
         metrics = job.run(
             partial(build, plan),
             "questions",
-            sum(block.questions for block in todo),
-            lambda: live_rows("WriteResults") or found(),
+            plan.questions,
+            lambda: live_rows("WriteResults") or plan.finished(),
             options.workers.resources,
         )
-        made = [name for name in names if store.exists(store.join(options.output, name))]  # finish says what lacks
         info = {
             **({"encoder": options.encoder, "encoder_digest": config["encoder_digest"]} if options.encoder else {}),
             **({"reranker": options.rerank, "reranker_digest": config["reranker_digest"]} if options.rerank else {}),
@@ -123,19 +117,10 @@ def _run(options: SearchOptions, beam_arguments: Sequence[str]) -> StageRun:
             **({"filter": options.filter} if options.filter is not None else {}),
             **sources.digests,
             "passages_digest": sources.texts.passages.digest,
-            "questions": prepared.rows,
-            "distinct_questions": sum(block.questions for block in prepared.blocks),
-            "unreadable_questions": prepared.errors,
-            "errors": blocks.error_counts(options.output, made),
-            "truncated": blocks.truncated_rows(options.output, made),
-            "unreadable_gold_answers": prepared.notes,
-            "first_unreadable_gold_answers": prepared.first_note,
+            **plan.info(prepared),
             "execution": options.workers.execution,
         }
-        report = {
-            "blocks": {"total": len(prepared.blocks), "reused": len(prepared.blocks) - len(todo), "made": len(todo)}
-        }
-        return job.finish({**sources.inputs, **read}, info, metrics, report=report)
+        return job.finish({**sources.inputs, **read}, info, metrics, report=plan.report())
 
 
 def warnings(manifest: Manifest) -> Iterator[str]:
@@ -151,19 +136,7 @@ def build(plan: Plan, pipeline: beam.Pipeline) -> None:
     fetched = hits | "FetchTexts" >> fetch_texts(plan.sources.texts, plan.shard_of_block, plan.work)
     joined = (hits, fetched) | "Join" >> join_texts(plan.shard_of_block)
     ranked = joined | "Rank" >> rank(plan).with_resource_hints(**(hints if plan.reranker else {}))
-    made = [n for n, name in enumerate(plan.names) if name in plan.wanted]
-    checked = (
-        pipeline
-        | distribute("Job", [plan.block_numbers] if made else [])
-        | "CheckFailures"
-        >> beam.Map(check_failures, plan.work, plan.options.keep_going, done=beam.pvalue.AsIter(ranked))
-    )
-    _ = (
-        pipeline
-        | distribute("HitShards", made)
-        | "WaitForCheck" >> beam.WaitOn(checked)  # and so for all blocks: a question may stand in another's
-        | "WriteHits" >> beam.Map(write_hits, plan)
-    )
+    write_when_checked(pipeline, ranked, plan, "WriteHits", write_hits)
 
 
 def find_hits(plan: Plan, pipeline: beam.Pipeline) -> Any:
@@ -191,11 +164,10 @@ def find_hits(plan: Plan, pipeline: beam.Pipeline) -> Any:
     return tuple(sides) | "Combine" >> combine(plan.options.fusing, plan.options.depth, plan.work)
 
 
-def _processes(options: SearchOptions, sources: Sources, todo: Sequence[blocks.Block]) -> int:
+def _processes(options: SearchOptions, sources: Sources, dealt: BlockPlan) -> int:
     """How many processes pay on this machine."""
-    questions = sum(block.questions for block in todo)
-    units = min(len(todo), questions // PROCESS_QUESTIONS)
-    return options.workers.processes(units, None, lambda: _memory_bytes(options, sources, questions))
+    units = min(len(dealt.todo), dealt.questions // PROCESS_QUESTIONS)
+    return options.workers.processes(units, None, lambda: _memory_bytes(options, sources, dealt.questions))
 
 
 def _memory_bytes(options: SearchOptions, sources: Sources, questions: int = 0) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 from pipelines.search.options import SearchOptions
 from pipelines.search.sources import Sources
@@ -11,24 +10,17 @@ from pipelines.search.words import WordSearch
 from pipelines.transforms.allowed import Allowed
 from pipelines.transforms.index_search import IndexSearch
 from pipelines.transforms.inference import ModelSettings
-from pipelines.transforms.work import Work
-from rag_ops.questions import blocks
+from pipelines.transforms.question_blocks import BlockPlan
 from rag_ops.retrieval.corpus import question_changes
 from rag_ops.retrieval.filters import parse
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan(BlockPlan):
     """Everything that the pipeline is built from."""
 
     options: SearchOptions
     sources: Sources
-    work: Work
-    fingerprint: str
-    todo: Sequence[blocks.Block]
-    cuts: Sequence[Sequence[int]]
-    names: Sequence[str]
-    wanted: Sequence[str]
     question_dtype: str = "float32"
     rerank_dtype: str = "float32"
 
@@ -82,13 +74,3 @@ class Plan:
         if options.rerank is None:
             return None
         return ModelSettings(options.rerank, options.workers, dtype=self.rerank_dtype)
-
-    @property
-    def block_numbers(self) -> list[int]:
-        """All blocks of the job, those that an earlier run searched for among them."""
-        return sorted(block for numbers in self.cuts for block in numbers)
-
-    @property
-    def shard_of_block(self) -> dict[int, int]:
-        """The shard that each block belongs to."""
-        return {block: shard for shard, numbers in enumerate(self.cuts) for block in numbers}

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipelines.transforms import question_blocks
 from rag_ops.generation.rag_token import RagTokenGenerator
 from rag_ops.models.encoder import Encoder
 from rag_ops.storage.manifests import read_manifest
@@ -234,7 +235,7 @@ def test_what_was_answered_before_counts_when_a_killed_job_goes_on(
     Broken(monkeypatch, tokenizer)
     command = many(stage, tmp_path, tiny_rag, [True] * 25)
     with monkeypatch.context() as patch:
-        patch.setattr(answer, "check_failures", lambda numbers, plan, answered: 1 / 0)
+        patch.setattr(question_blocks, "check_failures", lambda *_, **__: 1 / 0)
         patch.setattr(answer.blocks, "forget_failures", lambda directory: None)
         assert fails(capsys, *command)[0] == 1
     code, line = fails(capsys, *command)

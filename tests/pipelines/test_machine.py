@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from pipelines.transforms import question_blocks
 from rag_ops.generation.rag_token import RagTokenGenerator
 from rag_ops.models.encoder import Encoder
 from rag_ops.storage.manifests import read_manifest
@@ -211,7 +212,7 @@ def killed(monkeypatch, *arguments: object) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(job.blocks, "forget_failures", lambda directory: False)
-        patch.setattr(job, "check_failures", lambda numbers, plan, answered: 1 / 0)
+        patch.setattr(question_blocks, "check_failures", lambda *_, **__: 1 / 0)
         with pytest.raises(AssertionError):
             ragbeam(*arguments)
 
