@@ -20,9 +20,9 @@ from rag_ops.evaluation.comparison import Comparison
 from rag_ops.evaluation.figures import AnswerSet, GoldFile, RowSet
 from rag_ops.evaluation.hit_sets import RunSet, open_set
 from rag_ops.evaluation.judging import Judge
-from rag_ops.evaluation.pages import pages_by_id, pages_of_corpus
+from rag_ops.evaluation.page_judgements import PageJudgements, read_judgements
+from rag_ops.evaluation.pages import find_pages, pages_by_id, pages_of_corpus
 from rag_ops.evaluation.promise import CONFIDENCE, Sample, check_replaceable
-from rag_ops.evaluation.qrels import read_qrels
 from rag_ops.evaluation.ranking import check_measures
 from rag_ops.evaluation.resampling import RESAMPLES
 from rag_ops.evaluation.scored import Scored
@@ -31,7 +31,7 @@ from rag_ops.evaluation.tally import RECALL_AT, Bootstrap
 from rag_ops.questions.reading import QuestionOptions, expand_question_files
 from rag_ops.redaction import public_url
 from rag_ops.settings import setting
-from rag_ops.storage import store
+from rag_ops.storage import arrow, store
 
 logger = logging.getLogger("ragbeam")
 REPORT_MARK = "<title>ragbeam evaluation</title>"
@@ -54,7 +54,8 @@ class EvaluateOptions(Options):
     )
     qrels: Sequence[str] | None = setting(
         None,
-        "judgements of passages, in TREC's form or BEIR's: nDCG, MRR, MAP, R-precision and recall by id",
+        "judgements of passages, in TREC's form or BEIR's, or of pages, as KILT's and HotpotQA's question files have "
+        "them: nDCG, MRR, MAP, R-precision and recall by id",
         group="rankings",
         metavar="URL",
     )
@@ -286,15 +287,20 @@ def _judges(options: EvaluateOptions, sets: Sequence[RowSet]) -> tuple[Judge, Ju
     """What measures the rankings of --answers or --run, and those of --compare."""
     if not options.qrels:
         return None, None
-    judgements = read_qrels([found for url in options.qrels for found in store.expand(url, "file of --qrels")])
+    urls = [found for url in options.qrels for found in arrow.saved_files(url) or store.expand(url, "file of --qrels")]
+    judgements = read_judgements(urls, options.reading)
     deepest = max(one.kept for one in sets)
     recalls = sorted({*(k for k in RECALL_AT if k <= deepest), *(one.kept for one in sets)})
     names = options.measures or (*ranking.DEFAULT, *(f"R@{k}" for k in recalls))
     ranking.check_installed()
+    names = tuple(dict.fromkeys(names))
+    if isinstance(judgements, PageJudgements):
+        measures = ranking.Measures(names, pages_alone=True)
+        find = find_pages(options.passages, sets, judgements)
+        return Judge(judgements, measures, options.complete, find), Judge(judgements, measures, options.complete, find)
     pages = pages_of_corpus(options.passages, sets, judgements) if options.passages else pages_by_id(sets)
-    measures = ranking.Measures(tuple(dict.fromkeys(names)), pages)
-    one, other = (Judge(judgements, measures, options.complete) for _ in range(2))
-    return one, other
+    measures = ranking.Measures(names, pages)
+    return Judge(judgements, measures, options.complete), Judge(judgements, measures, options.complete)
 
 
 def _check_own(url: str) -> None:

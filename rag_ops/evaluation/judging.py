@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rag_ops.errors import InputError
+from rag_ops.evaluation.page_judgements import FindPage, PageJudgements, ranked_pages
 from rag_ops.evaluation.qrels import Judgements
 from rag_ops.evaluation.ranking import Measures, Ranking
 from rag_ops.evaluation.scored import Scored
@@ -29,14 +30,21 @@ class Judge:
     has 0 everywhere. Judged questions that no row asks are left out, as trec_eval does without -c, unless `complete`.
 
     Args:
-        judgements: the judgements.
-        measures: what rankings are measured by.
+        judgements: the judgements, of passages or of pages.
+        measures: what rankings are measured by; its `pages_alone` is as the judgements are.
         complete: whether judged questions that no row asks count as 0, as with trec_eval's -c.
+        find_page: the page of a passage, by its id, for judgements of pages.
     """
 
-    def __init__(self, judgements: Judgements, measures: Measures, complete: bool = False):
+    def __init__(
+        self,
+        judgements: Judgements | PageJudgements,
+        measures: Measures,
+        complete: bool = False,
+        find_page: FindPage = lambda passage: None,
+    ):
         self.measures = measures
-        self._judgements, self._complete = judgements, complete
+        self._judgements, self._complete, self._find_page = judgements, complete, find_page
         self._counts: Counter[str] = Counter()
         self._seen: set[str] = set()
 
@@ -44,18 +52,32 @@ class Judge:
         """Yields the rows, those of judged questions with their figures; some are read ahead."""
         source = iter(rows)
         while batch := list(itertools.islice(source, BATCH_ROWS)):
-            found = [self._judgements.by_question.get(one.row["question_id"]) for one in batch]
-            known = [(one, judged) for one, judged in zip(batch, found, strict=True) if judged is not None]
-            rankings = [_ranking(one.row["passages"] or ()) for one, _ in known]
-            figures = self.measures.score(rankings, [judged for _, judged in known])
-            for (one, judged), values in zip(known, figures, strict=True):
+            known = [one for one in batch if one.row["question_id"] in self._judgements.by_question]
+            for one, values in zip(known, self._figures([one.row for one in known]), strict=True):
                 one.ranking = values
                 self._seen.add(one.row["question_id"])
-                self._counts["rows_without_a_relevant_passage"] += not any(judged.values())
-                self._counts["judged_passages_found"] += sum(p["id"] in judged for p in one.row["passages"] or ())
             self._counts["rows_judged"] += len(known)
             self._counts["rows_without_judgements"] += len(batch) - len(known)
             yield from batch
+
+    def _figures(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+        """The figures of rows of judged questions."""
+        passages = [row["passages"] or () for row in rows]
+        rankings = list(map(_ranking, passages))
+        if isinstance(self._judgements, PageJudgements):
+            orders, judged = [], []
+            for row, found, ranking in zip(rows, passages, rankings, strict=True):
+                evidence = self._judgements.by_question[row["question_id"]]
+                order, sets, count = ranked_pages(found, ranking, evidence, self._find_page)
+                orders.append(order)
+                judged.append(sets)
+                self._counts["judged_passages_found"] += count
+            return self.measures.score_pages(orders, judged)
+        grades = [self._judgements.by_question[row["question_id"]] for row in rows]
+        for one, found in zip(grades, passages, strict=True):
+            self._counts["rows_without_a_relevant_passage"] += not any(one.values())
+            self._counts["judged_passages_found"] += sum(passage["id"] in one for passage in found)
+        return self.measures.score(rankings, grades)
 
     def next_set(self) -> int:
         """Ends a set of rows; returns how many judged questions without a row are to be counted as 0."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,7 @@ class Measures:
         names: names as ir_measures has them: "nDCG@10", "RR", "AP", "Rprec", "R@5".
         page_of: the page of a passage; None if figures by page are not wanted. An id for which it gives None is a
             page's own.
+        pages_alone: whether pages are judged, and not passages, so that all figures are by page (`score_pages`).
 
     Raises:
         InputError: the libraries are not installed, or a name is none that rankings are measured by.
@@ -87,6 +88,7 @@ class Measures:
 
     names: tuple[str, ...]
     page_of: Callable[[str], str | None] | None = None
+    pages_alone: bool = False
 
     def __post_init__(self) -> None:
         check_measures(self.names)
@@ -94,12 +96,14 @@ class Measures:
 
     @property
     def columns(self) -> list[str]:
-        """The names of all figures, in order: those of `names`, then R-precision and recall by page."""
+        """The names of all figures, in order: those of `names`, then R-precision and recall by page; or all by page."""
+        if self.pages_alone:
+            return [PAGE + name for name in self.names]
         return [*self.names, *(PAGE + name for name in self._page_names)]
 
     @property
     def _page_names(self) -> list[str]:
-        return [name for name in self.names if re.split(r"[@(]", name)[0] in _OF_PAGES] if self.page_of else []
+        return list(filter(_is_of_pages, self.names)) if self.page_of else []
 
     def score(self, rankings: Sequence[Ranking], judged: Sequence[Judged]) -> list[dict[str, float]]:
         """The figures of rankings.
@@ -129,6 +133,33 @@ class Measures:
             ]
         return found
 
+    def score_pages(
+        self, orders: Sequence[Sequence[str]], judged: Sequence[Sequence[Set[str]]]
+    ) -> list[dict[str, float]]:
+        """The figures of rankings of pages.
+
+        Args:
+            orders: pages found for each question, best first, each once; an empty one has 0 everywhere.
+            judged: sets of pages of each question, at least one, any of which is enough. R-precision and recall are of
+                the set for which they are highest, as KILT has R-precision (Petroni et al. 2021, section 5); in all
+                other figures the pages of all sets are relevant.
+
+        Returns:
+            For each question its figures by name, which begins with `PAGE`, 0 to 1.
+        """
+        found = self._scored(self.names, orders, [dict.fromkeys(set().union(*sets), 1) for sets in judged])
+        names = list(filter(_is_of_pages, self.names))
+        places = [place for place, sets in enumerate(judged) for _ in sets if len(sets) > 1]
+        single = [dict.fromkeys(one, 1) for sets in judged for one in sets if len(sets) > 1]
+        by_set = self._scored(names, [orders[place] for place in places], single)
+        for name in names:
+            best: dict[int, float] = {}
+            for place, values in zip(places, by_set, strict=True):
+                best[place] = max(values[name], best.get(place, 0.0))
+            for place, value in best.items():
+                found[place][name] = value
+        return [{PAGE + name: value for name, value in one.items()} for one in found]
+
     def _page(self, passage: str) -> str:
         return (self.page_of(passage) if self.page_of else None) or passage
 
@@ -152,6 +183,10 @@ class Measures:
         for metric in library.evaluator(list(measures), qrels).iter_calc(runs):
             found[int(metric.query_id)][measures[metric.measure]] = float(metric.value)
         return found
+
+
+def _is_of_pages(name: str) -> bool:
+    return re.split(r"[@(]", name)[0] in _OF_PAGES
 
 
 def check_installed() -> Any:

@@ -18,6 +18,7 @@ CHOICES_NAMES = ("choices",)
 ANSWER_NAMES = ("answer", "answers", "possibleanswers", "goldanswer", "goldanswers", "originalnqanswers")
 SENTENCE_WORDS = 4  # no name of a column is as long: it is a question, of a table without a header
 KILT_QUESTION, KILT_ANSWERS = "input", "output"
+EVIDENCE_NAMES = ("supportingfacts",)  # HotpotQA's
 
 setting = partial(settings.setting, group="questions")
 
@@ -58,6 +59,7 @@ class Columns:
     question_id: str | None = None
     answers: tuple[str, ...] = ()
     choices: str | None = None
+    evidence: str | None = None
 
     def answers_of(self, row: Mapping[str, Any]) -> Any:
         """The value that holds the gold answers of a row, or None."""
@@ -67,6 +69,10 @@ class Columns:
     def choices_of(self, row: Mapping[str, Any]) -> Any:
         """The value that holds the only answers that a row may have, or None."""
         return None if self.choices is None else row.get(self.choices)
+
+    def evidence_of(self, row: Mapping[str, Any]) -> Any:
+        """The value that says where an answer of a row stands, as `provenance.evidence_of` takes it, or None."""
+        return None if self.evidence is None else row.get(self.evidence)
 
     def id_of(self, row: Mapping[str, Any]) -> Any:
         """The id of a row, or None."""
@@ -107,13 +113,14 @@ def choose(url: str, names: Sequence[str], options: QuestionOptions, *, keys: bo
             )
     if list(names).count(question) > 1:
         raise InputError("two columns have the question's name", value=f"{url}: {question}", expected="one")
-    answers = ANSWER_NAMES + ((KILT_ANSWERS,) if plain(question) == KILT_QUESTION else ())
+    of_kilt = (KILT_ANSWERS,) if plain(question) == KILT_QUESTION else ()
     free = [name for name in names if name != question]
     return Columns(
         question,
         options.id_column or next(iter(_by_name(free, ID_NAMES)), None),
-        (options.answer_column,) if options.answer_column else tuple(_by_name(free, answers)),
+        (options.answer_column,) if options.answer_column else tuple(_by_name(free, ANSWER_NAMES + of_kilt)),
         next(iter(_by_name(free, CHOICES_NAMES)), None),
+        next(iter(_by_name(free, EVIDENCE_NAMES + of_kilt)), None),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -17,6 +18,7 @@ from rag_ops.errors import InputError
 from rag_ops.questions.columns import (
     ANSWER_NAMES,
     CHOICES_NAMES,
+    EVIDENCE_NAMES,
     FORMATS,
     ID_NAMES,
     KILT_ANSWERS,
@@ -53,6 +55,7 @@ class Row:
         question_id, question, answers: values of any kind; None if there is none.
         problem: what is wrong with the line, or None.
         choices: the only answers that it may have, of any kind; None if there are none.
+        evidence: what says where an answer stands, for `provenance.evidence_of`; None if there is nothing.
         cells: whether the values are cells of CSV or TSV, so that numbers are texts too.
     """
 
@@ -63,6 +66,7 @@ class Row:
     problem: str | None = None
     cells: bool = False
     choices: Any = None
+    evidence: Any = None
 
 
 def rows_of(url: str, options: QuestionOptions) -> Iterator[Row]:
@@ -80,13 +84,41 @@ def rows_of(url: str, options: QuestionOptions) -> Iterator[Row]:
     return _parquet_rows(url, options) if kind == "parquet" else _text_rows(url, kind, options)
 
 
+def record_columns(url: str) -> list[str] | None:
+    """The columns of a file of records, of JSON the members of its first object; None if its name is of another file.
+
+    Raises:
+        InputError: it is damaged, or its JSON begins with no object.
+    """
+    kind = _kind_by_name(url)
+    if kind == "arrow":
+        return arrow.column_names(url)
+    if kind == "parquet":
+        with store.open_read(url) as raw, _whole_parquet(url), pq.ParquetFile(raw) as parquet:
+            return list(parquet.schema_arrow.names)
+    if kind != "jsonl":
+        return None
+    with store.open_read(url) as raw, _whole(url):
+        head, stream = peeked(compression.decompressed(raw, url))
+        if json_documents.is_of_columns(head):
+            return [name for name, _ in json_documents.members(decoded_text(stream), url)]
+        if json_documents.is_document(head):
+            first = next((_checked(1, value) for value in json_documents.elements(decoded_text(stream), url)), None)
+        else:
+            first = next(_json_lines(decoded_lines(stream, url)), None)
+    if first is None or isinstance(first, Row):
+        raise InputError(
+            f"a file has no JSON objects{f': {first.problem}' if first else ''}",
+            value=f"{url}, line {first.number}" if first else url,
+            expected="an object on each line, or one array of objects",
+        )
+    return list(first[1])
+
+
 def _format_of(url: str, options: QuestionOptions) -> str:
     if options.format != "auto":
         return options.format
-    name = store.name_of(url).lower()
-    for suffix in compression.COMPRESSIONS:
-        name = name.removesuffix(suffix)
-    kind = SUFFIXES.get(posixpath.splitext(name)[1])
+    kind = _kind_by_name(url)
     if kind is None:
         raise InputError(
             "the format of a question file cannot be told from its name",
@@ -97,26 +129,39 @@ def _format_of(url: str, options: QuestionOptions) -> str:
     return kind
 
 
+def _kind_by_name(url: str) -> str | None:
+    name = store.name_of(url).lower()
+    for suffix in compression.COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return SUFFIXES.get(posixpath.splitext(name)[1])
+
+
 def _text_rows(url: str, kind: str, options: QuestionOptions) -> Iterator[Row]:
-    with store.open_read(url) as raw:
-        try:
-            head, stream = peeked(compression.decompressed(raw, url))
-            if kind == "jsonl" and json_documents.is_of_columns(head):
-                yield from _column_rows(url, decoded_text(stream), options)
-            elif kind == "jsonl" and json_documents.is_document(head):
-                found = _questions_in(json_documents.elements(decoded_text(stream), url))
-                yield from _with_columns(url, itertools.starmap(_checked, enumerate(found, 1)), options)
-            elif kind == "jsonl":
-                yield from _with_columns(url, _json_lines(decoded_lines(stream, url)), options)
-            elif kind == "text":
-                yield from _plain_rows(url, decoded_lines(stream, url), options)
-            else:
-                yield from _delimited_rows(url, decoded_lines(stream, url), DELIMITERS[kind], options)
-        except compression.BAD_COMPRESSION as error:
-            machine.check(error)
-            raise InputError(
-                f"a question file cannot be decompressed ({error})", value=url, expected="a whole file"
-            ) from error
+    with store.open_read(url) as raw, _whole(url):
+        head, stream = peeked(compression.decompressed(raw, url))
+        if kind == "jsonl" and json_documents.is_of_columns(head):
+            yield from _column_rows(url, decoded_text(stream), options)
+        elif kind == "jsonl" and json_documents.is_document(head):
+            found = _questions_in(json_documents.elements(decoded_text(stream), url))
+            yield from _with_columns(url, itertools.starmap(_checked, enumerate(found, 1)), options)
+        elif kind == "jsonl":
+            yield from _with_columns(url, _json_lines(decoded_lines(stream, url)), options)
+        elif kind == "text":
+            yield from _plain_rows(url, decoded_lines(stream, url), options)
+        else:
+            yield from _delimited_rows(url, decoded_lines(stream, url), DELIMITERS[kind], options)
+
+
+@contextlib.contextmanager
+def _whole(url: str) -> Iterator[None]:
+    """Turns errors of decompression into ours."""
+    try:
+        yield
+    except compression.BAD_COMPRESSION as error:
+        machine.check(error)
+        raise InputError(
+            f"a question file cannot be decompressed ({error})", value=url, expected="a whole file"
+        ) from error
 
 
 def _json_lines(lines: Iterable[str]) -> Iterator[_Object | Row]:
@@ -176,7 +221,8 @@ def _with_columns(url: str, rows: Iterator[_Object | Row], options: QuestionOpti
         else:
             number, members = row
             values = columns.id_of(members), members.get(columns.question), columns.answers_of(members)
-            yield Row(number, *values, choices=columns.choices_of(members))
+            more = {"choices": columns.choices_of(members), "evidence": columns.evidence_of(members)}
+            yield Row(number, *values, **more)
 
 
 def _plain_rows(url: str, lines: Iterator[str], options: QuestionOptions) -> Iterator[Row]:
@@ -227,33 +273,38 @@ def _delimited_rows(url: str, lines: Iterator[str], delimiter: str, options: Que
 def _column_rows(url: str, text: IO[str], options: QuestionOptions) -> Iterator[Row]:
     """The rows of one JSON object of columns, as pandas and MS MARCO 2.1 write it; numbered from 1 in their order."""
     named = {options.question_column, options.id_column, options.answer_column}
-    known = {*QUESTION_NAMES, *ID_NAMES, *ANSWER_NAMES, *CHOICES_NAMES, KILT_ANSWERS, "text"}
+    known = {*QUESTION_NAMES, *ID_NAMES, *ANSWER_NAMES, *CHOICES_NAMES, *EVIDENCE_NAMES, KILT_ANSWERS, "text"}
     names, values = json_documents.columns(text, url, lambda name: name in named or plain(name) in known)
     columns = choose(url, names, options)
     for number, key in enumerate(values[columns.question], 1):
         row = {name: members.get(key) for name, members in values.items()}
         found = columns.id_of(row), row[columns.question], columns.answers_of(row)
-        yield Row(number, *found, choices=columns.choices_of(row))
+        yield Row(number, *found, choices=columns.choices_of(row), evidence=columns.evidence_of(row))
 
 
 def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[Row]:
-    number = 0
+    reached = [0]
+    with store.open_read(url) as raw, _whole_parquet(url, reached), pq.ParquetFile(raw) as parquet:
+        columns = choose(url, parquet.schema_arrow.names, options)
+        batches = parquet.iter_batches(PARQUET_BATCH_ROWS, columns=_names_of(columns))
+        for row in _rows_of_batches(batches, columns):
+            reached[0] = row.number
+            yield row
+
+
+@contextlib.contextmanager
+def _whole_parquet(url: str, reached: Sequence[int] = (0,)) -> Iterator[None]:
+    """Turns errors of a damaged Parquet file into ours, which say the row that was reached."""
     try:
-        with store.open_read(url) as raw, pq.ParquetFile(raw) as parquet:
-            columns = choose(url, parquet.schema_arrow.names, options)
-            batches = parquet.iter_batches(PARQUET_BATCH_ROWS, columns=_names_of(columns))
-            for row in _rows_of_batches(batches, columns):
-                number = row.number
-                yield row
+        yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         machine.check(error)
-        raise InputError(
-            f"not a whole Parquet file ({error})", value=f"{url}, after row {number}" if number else url
-        ) from error
+        where = f"{url}, after row {reached[0]}" if reached[0] else url
+        raise InputError(f"not a whole Parquet file ({error})", value=where) from error
 
 
 def _names_of(columns: Columns) -> list[str]:
-    wanted = [columns.question, columns.question_id, *columns.answers, columns.choices]
+    wanted = [columns.question, columns.question_id, *columns.answers, columns.choices, columns.evidence]
     return list(dict.fromkeys(name for name in wanted if name is not None))
 
 
@@ -265,7 +316,7 @@ def _rows_of_batches(batches: Iterable[pa.RecordBatch], columns: Columns) -> Ite
             number += 1
             row = {name: values[place] for name, values in cells.items()}
             found = columns.id_of(row), row[columns.question], columns.answers_of(row)
-            yield Row(number, *found, choices=columns.choices_of(row))
+            yield Row(number, *found, choices=columns.choices_of(row), evidence=columns.evidence_of(row))
 
 
 def _python_values(column: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 
@@ -15,40 +14,45 @@ class Page:
     title: str
 
 
-def pages_of(row: Mapping[str, Any]) -> tuple[Page, ...] | None:
-    """The pages that a row of a question set names, each once, in its order; None if it is of neither form.
+Evidence = tuple[tuple[Page, ...], ...]  # sets of pages; the pages of any one of them are enough for an answer
+
+
+def evidence_of(value: Any) -> Evidence | None:
+    """The sets of pages that a row of a question set names, each set and each page once, in order.
 
     Args:
-        row: an object of KILT (`output`, a list of objects with `provenance`) or of HotpotQA (`supporting_facts`, pairs
-            of a title and a sentence's number, or the datasets library's object of `title` and `sent_id`).
+        value: the row's value of KILT's `output` (a list of objects with `provenance`, each a set of its own), or of
+            `supporting_facts`, as HotpotQA and 2WikiMultihopQA have it (pairs of a title and a sentence's number, or
+            the datasets library's object of `title` and `sent_id`; all of them one set).
 
-    >>> pages_of({"output": [{"answer": "7", "provenance": [{"wikipedia_id": "12", "title": "Seven"}]}]})
-    (Page(page_id='12', title='Seven'),)
-    >>> pages_of({"supporting_facts": [["Ulm", 0], ["Bonn", 2], ["Ulm", 1]]})
-    (Page(page_id='', title='Ulm'), Page(page_id='', title='Bonn'))
+    Returns:
+        The sets that have pages, perhaps none; None if the value is of neither form.
+
+    >>> evidence_of([{"answer": "7", "provenance": [{"wikipedia_id": "12", "title": "Seven"}]}])
+    ((Page(page_id='12', title='Seven'),),)
+    >>> evidence_of([["Ulm", 0], ["Bonn", 2], ["Ulm", 1]])
+    ((Page(page_id='', title='Ulm'), Page(page_id='', title='Bonn')),)
     """
-    facts, outputs = row.get("supporting_facts"), row.get("output")
-    found: list[Page] = []
-    if isinstance(facts, dict) and isinstance(facts.get("title"), list):
-        found = [Page("", title) for title in facts["title"] if isinstance(title, str)]
-    elif isinstance(facts, list):
-        found = [Page("", fact[0]) for fact in facts if isinstance(fact, (list, tuple)) and fact and _is_title(fact[0])]
-    elif isinstance(outputs, list):
-        for output in outputs:
-            provenance = output.get("provenance") if isinstance(output, dict) else None
-            for one in provenance if isinstance(provenance, list) else []:
-                if isinstance(one, dict) and (page := _page(one)) is not None:
-                    found.append(page)
-    else:
+    if isinstance(value, dict) and isinstance(value.get("title"), list):
+        found = [[Page("", title) for title in value["title"] if _is_title(title)]]
+    elif not isinstance(value, list) or not all(isinstance(one, (dict, list, tuple)) for one in value):
         return None
-    return tuple(dict.fromkeys(found))
+    elif any(isinstance(one, dict) for one in value):
+        found = [_pages_of(one.get("provenance")) for one in value if isinstance(one, dict)]
+    else:
+        found = [[Page("", fact[0]) for fact in value if fact and _is_title(fact[0])]]
+    sets = (tuple(dict.fromkeys(pages)) for pages in found if pages)
+    return tuple(dict.fromkeys(sets))
 
 
-def _page(one: Mapping[str, Any]) -> Page | None:
-    number, given = one.get("wikipedia_id"), one.get("title")
-    page_id = str(number) if isinstance(number, (str, int)) and not isinstance(number, bool) else ""
-    title = given if isinstance(given, str) else ""
-    return Page(page_id, title) if page_id or title else None
+def _pages_of(provenance: Any) -> list[Page]:
+    pages = []
+    for one in provenance if isinstance(provenance, list) else []:
+        number, title = (one.get("wikipedia_id"), one.get("title")) if isinstance(one, dict) else (None, None)
+        page_id = str(number) if isinstance(number, (str, int)) and not isinstance(number, bool) else ""
+        if page_id or _is_title(title):
+            pages.append(Page(page_id, title if isinstance(title, str) else ""))
+    return pages
 
 
 def _is_title(value: Any) -> bool:

@@ -347,3 +347,53 @@ def test_nothing_to_evaluate_is_one_line(capsys):
         2,
         "ragbeam: error: there is nothing to evaluate; expected --answers DIR or --run FILE",
     )
+
+
+def test_kilts_own_pages_are_judgements(place, tmp_path, capsys):
+    """By ids, for the passages have no titles; with a literal R-precision and recall beside."""
+    chance = random.Random(5)
+    sets = {f"q{n}": [chance.sample(range(12), k) for k in (1, 2)[: 1 + n % 2]] for n in range(0, 40, 2)}
+    sets |= {f"q{n}": [chance.sample(range(12), 2), [n % 12]] for n in (1, 3)} | {"z1": [[1]]}
+    lines = [
+        {
+            "id": question,
+            "input": "what?",
+            "output": [
+                {"provenance": [{"wikipedia_id": str(page), "title": f"P{page}"} for page in one]} for one in many
+            ],
+        }
+        for question, many in sets.items()
+    ]
+    path = tmp_path / "dev-kilt.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = figures(tmp_path / "f.json", "--answers", place / "a", "--qrels", path, "--measures", "RR", "Rprec", "R@5")
+    values = {"page RR": [], "page Rprec": [], "page R@5": []}
+    for row in made_rows(1):
+        if row["question_id"] not in sets:
+            continue
+        many = [{str(page) for page in one} for one in sets[row["question_id"]]]
+        ranked = sorted(row["passages"] or (), key=lambda p: (p["score"], p["id"]), reverse=True)
+        pages = list(dict.fromkeys(passage["id"].partition(":")[0] for passage in ranked))
+        places = [n for n, page in enumerate(pages, 1) if page in set().union(*many)]
+        values["page RR"].append(1 / places[0] if places else 0)
+        values["page Rprec"].append(max(len(one & set(pages[: len(one)])) / len(one) for one in many))
+        values["page R@5"].append(max(len(one & set(pages[:5])) / len(one) for one in many))
+    assert 0 < np.mean(values["page Rprec"]) < 1
+    assert found["all"]["ranking"] == pytest.approx({name: np.mean(one) for name, one in values.items()})
+    assert found["qrels"]["questions_not_asked"] == 1
+    assert found["qrels"]["rows_judged"] == 22
+    assert "page Rprec" in capsys.readouterr().out
+
+
+def test_hotpotqas_pages_have_titles_alone_which_a_run_gets_from_its_corpus(place, tmp_path, capsys):
+    write_corpus(tmp_path, [np.ones((4, 3), np.float32)], False)  # four passages, each of a page whose title is its id
+    path = tmp_path / "hotpot.json"
+    path.write_text(json.dumps([{"_id": "q1", "question": "why?", "supporting_facts": [["0", 0], ["2", 3]]}]))
+    (tmp_path / "run").write_text("q1 Q0 2 1 2.0 t\nq1 Q0 3 2 1.0 t\nq1 Q0 0 3 0.5 t\n")
+    common = ("evaluate", "--run", tmp_path / "run", "--qrels", path, "--measures", "Rprec", "R@1")
+    code, line = fails(capsys, *common)
+    assert code == 2
+    assert "by their titles" in line
+    assert "--passages DIR" in line
+    found = figures(tmp_path / "f.json", *common[1:], "--passages", tmp_path / "passages")
+    assert found["all"]["ranking"] == {"page Rprec": 0.5, "page R@1": 0.5}

@@ -2,26 +2,31 @@
 
 import pytest
 
-from rag_ops.questions.provenance import Page, pages_of
+from rag_ops.questions.provenance import Page, evidence_of
 
 ULM, BONN = Page("", "Ulm"), Page("", "Bonn")
 
 
 @pytest.mark.parametrize(
-    ("row", "expected"),
+    ("value", "expected"),
     [
-        ({"supporting_facts": [["Ulm", 0], ["Bonn", 1], ["Ulm", 2]]}, (ULM, BONN)),
-        ({"supporting_facts": {"title": ["Bonn", "Bonn"], "sent_id": [0, 1]}}, (BONN,)),
-        ({"supporting_facts": [5, [], [None, 1], ["Ulm", 0]]}, (ULM,)),
-        ({"output": [{"answer": "x", "provenance": [{"wikipedia_id": "7", "title": "Ulm"}]}]}, (Page("7", "Ulm"),)),
+        ([["Ulm", 0], ["Bonn", 1], ["Ulm", 2]], ((ULM, BONN),)),
+        ({"title": ["Bonn", "Bonn", ""], "sent_id": [0, 1, 2]}, ((BONN,),)),
+        ([[], [None, 1], ["Ulm", 0]], ((ULM,),)),
+        ([{"answer": "x", "provenance": [{"wikipedia_id": "7", "title": "Ulm"}]}], ((Page("7", "Ulm"),),)),
         (
-            {"output": [{"provenance": [{"wikipedia_id": 7}, {"title": "Bonn"}, {}]}, {"answer": "y"}]},
-            (Page("7", ""), BONN),
+            [{"provenance": [{"wikipedia_id": 7}, {"title": "Bonn"}, {}, 5]}, {"answer": "y"}, {"provenance": None}],
+            ((Page("7", ""), BONN),),
         ),
-        ({"output": []}, ()),
-        ({"question": "who?", "answer": "me"}, None),
-        ({"instruction": "say", "output": "x"}, None),
+        ([{"provenance": [{"title": "Ulm"}]}, {"provenance": [{"title": "Bonn"}]}], ((ULM,), (BONN,))),
+        ([{"provenance": [{"title": "Ulm"}]}, {"provenance": [{"title": "Ulm"}]}], ((ULM,),)),
+        ([], ()),
+        ([{"answer": "x"}], ()),
+        ("me", None),
+        (["me"], None),
+        ({"answer": "x"}, None),
+        (None, None),
     ],
 )
-def test_pages(row, expected):
-    assert pages_of(row) == expected
+def test_sets_of_pages(value, expected):
+    assert evidence_of(value) == expected
