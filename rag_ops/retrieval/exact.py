@@ -10,11 +10,14 @@ times the product of the two lengths, with u = 2^-24 (Higham, Accuracy and Stabi
 section 3.1). So each candidate has a score that it reaches at least and one that it reaches at most, and is out when
 its most is less than the least of k others.
 
-Where a CPU has instructions for products of 8-bit numbers, questions and vectors are rounded to multiples of a step of
-their own for them: such a product is exact, and several times as fast as one of float32. By the Cauchy-Schwarz
-inequality rounding moves a score by at most the length of what was rounded off, which is measured, times the other
-length. More vectors can then be among the best, some ten for each that is; where there are many more (lengths or
-numbers of very different sizes), float32 is used after all.
+Where a CPU has instructions for products of bfloat16, summed in float32, questions and vectors are rounded to it: that
+is twice as fast as float32. By the Cauchy-Schwarz inequality rounding moves a score by at most the length of what was
+rounded off times the other length. Some two vectors for each of the best can then be among them; where there are many
+more (scores that differ by little), float32 is used after all.
+
+One question, or a few, take as long as the vectors take to be read: they are multiplied as they are stored, float16 too
+(summed in float32, the scores rounded to float16), and what is known of the vectors' lengths is that no number is
+greater than the largest.
 
 On a GPU the product is of float16 numbers, summed in float32, to which questions, and vectors stored in float32, are
 rounded, with the same bound. Vectors pass through the card once for thousands of questions, block by block: a thread
@@ -26,7 +29,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import time
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -34,16 +37,16 @@ import numpy as np
 import torch
 
 from rag_ops.compute.devices import torch_threads
-from rag_ops.compute.packed_linear import PackedLinear
+from rag_ops.compute.packed_linear import PackedLinear, can_pack
 from rag_ops.retrieval.topk import TopK
 from rag_ops.retrieval.vector_blocks import (
-    MAX_LOW_DIMENSION,
     PASSES,
     QUESTION_BLOCK,
+    TINY,
     Block,
+    Lengths,
+    Pass,
     blocks_of,
-    steps_of,
-    to_8_bits,
     to_half,
 )
 
@@ -54,14 +57,9 @@ MOST_HITS = 1 << 22  # candidates that one product may give at once: of more, ha
 TENSOR_CORES = 4  # how many times float32's error theirs is taken to be: they cut sums off where float32 rounds
 KEPT_PER_HIT = 16  # candidates for each of the k best, on average over questions, before they are scored again
 RESCORED_ROWS = 512  # candidates that are scored again at once: 3 MB at 768 numbers
-TRIAL_ROWS, TRIAL_ROUNDS = 1024, 3
 REFINED_PER_HIT = 3  # for each of the k best, from which on the exact scores of the k that look best are worth having
-LOW_SHARE = 0.8  # of a float32 product's time: what 8 bits may take, with the rounding, to be tried
-# Numbers of vectors, of questions and of a vector from which on 8 bits are tried: of fewer, the trial costs more than a
-# filter saves (`tests/benchmarks/bench_exact.py`).
-LOW_ROWS, LOW_QUESTIONS, LOW_DIMENSION = 100_000, 64, 512
-PAIR_SECS, HIT_SECS = 2e-6, 1e-6  # that an exact score takes, and a candidate
-LOW_HITS = 12  # candidates for each of the k best among the first vectors, on average, up to which 8 bits pay
+NARROW_HITS = 12  # candidates for each of the k best, on average, up to which bfloat16 pays
+FEW_QUESTIONS = 5  # up to which vectors are multiplied as they are stored: five times as is as quick as once converted
 
 Product = Callable[[torch.Tensor], torch.Tensor]  # vectors (rows, dimension) to scores (rows, questions)
 
@@ -74,6 +72,7 @@ def search(
     device: str = "cpu",
     threads: int = 2,
     block_rows: int | None = None,
+    lengths: Lengths | None = None,
 ) -> TopK:
     """Finds the best k vectors for each question.
 
@@ -84,17 +83,22 @@ def search(
         device: "cpu" or "cuda"; results don't depend on it.
         threads: torch threads.
         block_rows: vectors of one product; by default what suits the device. Results don't depend on it.
+        lengths: what searches of the same vectors have found out about their lengths; this one adds to it. A second
+            search for a single question takes half as long with it.
 
     Returns:
         Scores, float64 rounded to float32, and rows, counted from 0; -1 if there are fewer than k vectors.
     """
     hits, how = [TopK.empty(0, k)], PASSES[device]
+    if not how.half and len(questions) <= FEW_QUESTIONS and (vectors.dtype == np.float32 or _sums_half_in_float32()):
+        how = PASSES["few"]
     with torch_threads(threads), torch.inference_mode():
         for first in range(0, len(questions), how.questions):
             asked = np.ascontiguousarray(questions[first : first + how.questions], np.float32)
             cuts = range(0, len(asked), QUESTION_BLOCK)
-            searches = [_Search(asked[cut : cut + QUESTION_BLOCK], vectors, k, device) for cut in cuts]
-            with contextlib.closing(blocks_of(vectors, block_rows or how.block_rows, device, threads)) as blocks:
+            searches = [_Search(asked[cut : cut + QUESTION_BLOCK], vectors, k, device, how) for cut in cuts]
+            blocks = blocks_of(vectors, block_rows or how.block_rows, device, threads, how, lengths)
+            with contextlib.closing(blocks):
                 for block in blocks:
                     for one in searches:
                         one.look_at(block)
@@ -206,43 +210,44 @@ class _Product:
     """How scores are found for a block of vectors.
 
     Attributes:
-        product: of the vectors; int32 or float32.
+        product: of the vectors; float32, or what converts to it.
         scale: what a product is to be multiplied by, beside the block's own factor: (questions,), or 1.
-        error: its largest relative error, for each question or for all.
-        low: whether it takes the block in 8 bits.
-        seconds: that it took for TRIAL_ROWS vectors.
+        error: its largest error, relative to the product of the two lengths, for each question or for all.
+        rounding: largest relative error of rounding what was summed.
+        least: what such rounding may be off by at least, in units of the product.
+        narrow: whether it takes the block in bfloat16.
     """
 
     product: Product
     scale: np.ndarray | float
     error: np.ndarray | float
-    low: bool = False
-    seconds: float = 0.0
+    rounding: float = 0.0
+    least: float = 0.0
+    narrow: bool = False
 
 
 class _Search:
     """One block of questions on its way through the vectors."""
 
-    def __init__(self, questions: np.ndarray, vectors: np.ndarray, k: int, device: str):
-        self._questions, self._vectors, self._k, self._device = questions, vectors, k, device
-        self._products = _products(questions, device, len(vectors))  # of which the first is used
+    def __init__(self, questions: np.ndarray, vectors: np.ndarray, k: int, device: str, how: Pass):
+        self._questions, self._vectors, self._k = questions, vectors, k
+        self._products = _products(questions, vectors.dtype, device, how)  # of which the first is used
         # A little more than the lengths, for they are rounded too, as is what is computed from them.
         self._lengths = 1.0005 * np.linalg.norm(questions.astype(np.float64), axis=1)
         self._best = np.full(len(questions), -np.inf)  # no more than the k-th best score
         self._kept: list[Bounded] = []
-        # Seconds that the first product saves in all, if exact scores take none.
-        self._saved = (self._products[-1].seconds - self._products[0].seconds) * len(vectors) / TRIAL_ROWS
         self._limit = KEPT_PER_HIT * max(k, 8) * len(questions)
-        self._seen = self._next_thinning = 0
+        self._next_thinning = 0
 
     def look_at(self, block: Block) -> None:
         """Keeps the vectors of the next block that can be among the best."""
         scores, scale, error = self._scores(block)
         best = self._best
         if not block.start and len(scores) >= self._k:  # nothing is known yet; the first block shows where to begin
-            best = self._first_best(scores) * scale - error
-            if self._products[0].low and self._hits(scores, (best - error) / scale) > LOW_HITS * self._k:
-                del self._products[0]
+            best = self._first_best(scores) * scale
+            best = best - error - self._products[0].rounding * np.abs(best)
+            hits = int(_reaching(scores, self._least(best, scale, error)).count_nonzero())
+            if hits > NARROW_HITS * self._k * len(self._questions) and self._widened():
                 self.look_at(block)
                 return
         self._keep(block.start, scores, scale, error, best)
@@ -251,31 +256,32 @@ class _Search:
             self._thin_out()
             self._next_thinning = 2 * end
 
+    def _widened(self) -> bool:
+        """Gives up bfloat16 for the blocks to come; whether it was in use."""
+        narrow = self._products[0].narrow
+        self._products = self._products[-1:]
+        return narrow
+
     def _scores(self, block: Block) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
         """Products with a block; what they are to be multiplied by, and how far they may be off then, (questions,)."""
         one = self._products[0]
-        block = block.low if one.low else block
+        block = block.narrow if one.narrow else block
+        scale = np.broadcast_to(one.scale * block.factor, self._lengths.shape)
         error = self._lengths * (one.error * (block.longest + block.rounded) + (1 + one.error) * block.rounded)
-        return one.product(block.vectors), np.broadcast_to(one.scale * block.factor, error.shape), error
+        return one.product(block.vectors).float(), scale, error + one.least * scale + TINY
 
     def _first_best(self, scores: torch.Tensor) -> np.ndarray:
         return scores.topk(self._k, dim=0, sorted=False).values.amin(0).double().cpu().numpy()
 
-    def _hits(self, scores: torch.Tensor, least: np.ndarray) -> float:
-        """How many scores are no less than the least that a question wants, on average over questions."""
-        return int((scores >= self._thresholds(scores, least)).count_nonzero()) / len(self._questions)
-
-    def _thresholds(self, scores: torch.Tensor, least: np.ndarray) -> torch.Tensor:
-        """The same as numbers of the scores' type, rounded down."""
-        if scores.dtype == torch.int32:
-            rounded = np.floor(np.clip(least, -(2.0**31), 2.0**31 - 1)).astype(np.int32)
-        else:
-            rounded = np.nextafter(least.astype(np.float32), np.float32(-np.inf))
-        return torch.from_numpy(rounded).to(scores.device)
+    def _least(self, best: np.ndarray, scale: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """The least products of vectors whose scores can reach `best`, float32 (questions,)."""
+        least = (best - error) / scale
+        least *= 1 - self._products[0].rounding * np.sign(least)
+        return np.nextafter(least.astype(np.float32), np.float32(-np.inf))
 
     def _keep(self, start: int, scores: torch.Tensor, scale: np.ndarray, error: np.ndarray, best: np.ndarray) -> None:
         """Keeps the vectors, from row `start` on, whose scores are not too far below `best`, (questions,)."""
-        mask = scores >= self._thresholds(scores, (best - error) / scale)
+        mask = _reaching(scores, self._least(best, scale, error))
         if mask.numel() > MOST_HITS and len(scores) > 1 and int(mask.count_nonzero()) > MOST_HITS:
             half = len(scores) // 2
             self._keep(start, scores[:half], scale, error, best)
@@ -286,24 +292,21 @@ class _Search:
         rows, questions = np.divmod(places, len(self._questions))
         found = scores.view(-1)[torch.from_numpy(places).to(scores.device)].double().cpu().numpy()
         found *= scale[questions]
-        off = error[questions]
+        off = error[questions] + self._products[0].rounding * np.abs(found)
         upper = np.nextafter(found + off, np.inf)  # only an exact score has itself as its upper bound
         self._kept.append(Bounded(questions.astype(np.uint16), rows + start, found - off, upper))
-        self._seen += len(found)
 
     def _thin_out(self) -> None:
         """Drops candidates that are out by now; where too many are left, scores them again and keeps the best k."""
         kept = self._still_in(Bounded.joined(self._kept))
+        if self._next_thinning and len(kept) > NARROW_HITS * self._k * len(self._questions):
+            self._widened()
         if len(kept) > REFINED_PER_HIT * self._k * len(self._questions):
             kept = self._refined(kept)
-        too_many = len(kept) > self._limit
-        if too_many:
+        if len(kept) > self._limit:
             kept = self._exact(kept)
             kept = kept.only(kept.places(len(self._questions)) < self._k)
             self._best = np.maximum(self._best, kept.kth_best(self._k, len(self._questions)))
-        spent = self._seen * HIT_SECS + len(kept) * PAIR_SECS
-        if self._products[0].low and self._next_thinning and (too_many or spent > self._saved / 4):
-            del self._products[0]
         self._kept = [kept]
 
     def _still_in(self, kept: Bounded) -> Bounded:
@@ -333,42 +336,64 @@ class _Search:
         return self._exact(self._kept[0]).best(self._k, len(self._questions))
 
 
+def _reaching(scores: torch.Tensor, least: np.ndarray) -> torch.Tensor:
+    """Where scores (rows, questions) are no less than a least for each question, bool of the same shape."""
+    if scores.is_cpu:  # where NumPy compares three times as fast as torch
+        return torch.from_numpy(scores.numpy() >= least)
+    return scores >= torch.from_numpy(least).to(scores.device)
+
+
 def _true_places(mask: torch.Tensor) -> np.ndarray:
     """Where a mask is true, as places in its flat form, int64."""
-    if mask.device.type == "cpu":
+    if mask.is_cpu:
         return np.flatnonzero(mask.numpy())  # four times as fast as torch's
     return mask.view(-1).nonzero()[:, 0].cpu().numpy()
 
 
-def _products(questions: np.ndarray, device: str, rows: int) -> list[_Product]:
-    """The ways to find scores of so many vectors for these questions that seem to be quick, quickest first."""
+def _products(questions: np.ndarray, stored: np.dtype, device: str, how: Pass) -> list[_Product]:
+    """The ways to find scores for these questions: the quickest, and the one that is left if it tells too little."""
     asked, dimension = torch.from_numpy(questions).to(device), questions.shape[1]
     error = dimension * 2.0**-24 / (1 - dimension * 2.0**-24)
-    if PASSES[device].half:
+    if how.half:
         half, factor = to_half(asked)
         off = _relative_lengths(half.double().cpu().numpy() * factor - questions, questions)
         halves = functools.partial(_half_scores, questions=half.T)
         return [_Product(halves, factor, off + TENSOR_CORES * error * (1 + off))]
-    packed = PackedLinear(asked, None)
-    transposed = asked.T.contiguous()
-    products: list[Product] = [packed, lambda block: block @ asked.T, lambda block: block @ transposed]
-    trial = Block.of(0, torch.ones(TRIAL_ROWS, dimension))
-    seconds = [least_seconds(functools.partial(product, trial.vectors)) for product in products]
-    found = [_Product(products[seconds.index(min(seconds))], 1.0, error, seconds=min(seconds))]
-    worth_trying = rows >= LOW_ROWS and len(questions) >= LOW_QUESTIONS and dimension >= LOW_DIMENSION
-    if worth_trying and dimension <= MAX_LOW_DIMENSION:
-        steps = steps_of(asked.abs().amax(1, keepdim=True))
-        wide, scale = to_8_bits(asked, steps), steps[:, 0].double().numpy()
-        numbers = wide.to(torch.int8)
-        off = _relative_lengths(wide.double().numpy() * scale[:, None] - questions, questions)
+    if how.stored:
+        if stored == np.float32:
+            return [_Product(lambda block: block @ asked.T, 1.0, error)]
+        return [_few_halves(questions, error)]
+    wide = _Product(PackedLinear(asked, None), 1.0, error)
+    if not can_pack(asked.bfloat16()):
+        return [wide]
+    narrow = asked.bfloat16()
+    off = _relative_lengths(narrow.double().numpy() - questions, questions)
+    error = off + TENSOR_CORES * error * (1 + off)
+    return [_Product(PackedLinear(narrow, None), 1.0, error, rounding=1.01 * 2.0**-8, narrow=True), wide]
 
-        def product(block: torch.Tensor) -> torch.Tensor:
-            return torch._int_mm(block, numbers.T)
 
-        low_seconds = least_seconds(lambda: product(trial.in_8_bits().vectors))
-        if low_seconds < LOW_SHARE * min(seconds):
-            found.insert(0, _Product(product, scale, off, low=True, seconds=low_seconds))
-    return found
+def _few_halves(questions: np.ndarray, error: float) -> _Product:
+    """Products with vectors of float16, one question at a time: torch has a kernel for that which converts nothing.
+
+    Questions are made so short that no score exceeds float16.
+    """
+    lengths = np.linalg.norm(questions.astype(np.float64), axis=1)
+    scale = 2.0 ** (1 + np.frexp(lengths * math.sqrt(questions.shape[1]))[1])
+    halves = torch.from_numpy(questions / scale[:, None]).half()
+    off = _relative_lengths(halves.double().numpy() * scale[:, None] - questions, questions)
+
+    def product(block: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.mv(block, half) for half in halves], 1)
+
+    return _Product(product, scale, off + error * (1 + off), rounding=1.01 * 2.0**-11, least=2.0**-24)
+
+
+@functools.cache
+def _sums_half_in_float32() -> bool:
+    """Whether torch sums a product of a float16 matrix and vector in float32, as its kernels for CPUs do by default."""
+    numbers = torch.full((1, 1 << 13), 0.25, dtype=torch.float16)
+    numbers[:, :1024], numbers[:, -1024:] = 1024, -1024  # between which sums in float16 lose the small ones
+    return float(torch.mv(numbers, torch.ones(1 << 13, dtype=torch.float16))) == 0.25 * (1 << 13) - 512
 
 
 def _relative_lengths(off: np.ndarray, questions: np.ndarray) -> np.ndarray:
@@ -381,13 +406,3 @@ def _half_scores(block: torch.Tensor, questions: torch.Tensor) -> torch.Tensor:
     if block.is_cpu:  # where torch sums float16 in float16
         return torch.mm(block.float(), questions.float())
     return torch.mm(block, questions, out_dtype=torch.float32)
-
-
-def least_seconds(call: Callable[[], object], rounds: int = TRIAL_ROUNDS) -> float:
-    """The least wall-clock seconds that a call takes."""
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)

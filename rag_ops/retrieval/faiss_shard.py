@@ -16,6 +16,7 @@ from rag_ops.retrieval.topk import TopK, merge
 
 if TYPE_CHECKING:
     from rag_ops.retrieval.inverted_lists import InvertedLists
+    from rag_ops.retrieval.vector_blocks import Lengths
 
 GATHERED_BYTES = 64 << 20  # of the vectors that a filter leaves, at a time
 LENGTH_ROWS = 1000  # sample that gives the vectors' common length
@@ -33,6 +34,7 @@ class FaissShard(IndexShard):
     def _open(self, path: str) -> int:
         self._index = faiss_index.read_index(path)
         self._matrix = faiss_index.matrix_of(self._index)
+        self._lengths: Lengths = {}  # of the matrix's vectors
         self._ivf: Any = faiss.downcast_index(self._index)  # which does not keep the index alive
         return int(self._index.ntotal)
 
@@ -66,12 +68,13 @@ class FaissShard(IndexShard):
         finally:
             self.set_search(before)
 
-    def _search_matrix(self, questions: np.ndarray, matrix: np.ndarray, k: int) -> TopK:
+    def _search_matrix(self, questions: np.ndarray, matrix: np.ndarray, k: int, lengths: Lengths | None = None) -> TopK:
         from rag_ops.compute.devices import pick_device  # with torch
         from rag_ops.retrieval import exact
 
         asked = np.ascontiguousarray(questions, np.float32)
-        return exact.search(asked, matrix, k, device=pick_device(self._device), threads=self._threads)
+        device = pick_device(self._device)
+        return exact.search(asked, matrix, k, device=device, threads=self._threads, lengths=lengths)
 
     @property
     def questions_at_once(self) -> int:
@@ -90,7 +93,7 @@ class FaissShard(IndexShard):
 
     def _search(self, questions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         if self._matrix is not None:
-            hits = self._search_matrix(questions, self._matrix, k)
+            hits = self._search_matrix(questions, self._matrix, k, self._lengths)
             return hits.scores, hits.rows
         if (lists := self._lists) is not None:
             from rag_ops.retrieval import inverted_lists

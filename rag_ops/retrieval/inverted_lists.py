@@ -26,11 +26,10 @@ import numpy as np
 import torch
 
 from rag_ops.compute.devices import torch_threads
-from rag_ops.retrieval import exact
+from rag_ops.retrieval import eight_bits, exact
 from rag_ops.retrieval.exact import Bounded, Candidates
 from rag_ops.retrieval.faiss_index import MANY_QUESTIONS
 from rag_ops.retrieval.topk import TopK
-from rag_ops.retrieval.vector_blocks import MAX_LOW_DIMENSION, steps_of, to_8_bits
 
 QUESTION_BLOCK = 1 << 16  # questions whose numbers fit into 16 bits
 PRODUCT_SCORES = 1 << 20  # of one product: 4 MB
@@ -38,7 +37,6 @@ ROUND_LISTS = 64  # lists between two looks at how many candidates there are
 PLACE_BITS = 32  # low bits of a candidate's row: its place in its list; the list is above them
 MOST_CANDIDATES = 1 << 23  # of a block of questions, before those that are out by now are dropped
 THINNED_QUESTIONS = 2048  # whose candidates are compared at once
-TRIAL_QUESTIONS, TRIAL_ROWS, TRIAL_DIMENSION = 128, 512, 768  # a millisecond or less, so that few are interrupted
 CUT = 4096  # vectors that are in float64 at once
 SLACK = 2.0**-20  # relative, for the rounding of bounds and of what is added to a product
 
@@ -69,7 +67,7 @@ class InvertedLists:
             (coded or kind is faiss.IndexIVFFlat)
             and index.metric_type == faiss.METRIC_INNER_PRODUCT
             and index.quantizer.metric_type == faiss.METRIC_INNER_PRODUCT
-            and index.d <= MAX_LOW_DIMENSION
+            and index.d <= eight_bits.MAX_DIMENSION
         )
 
     def is_worth(self, questions: int) -> bool:
@@ -181,18 +179,18 @@ class _Low:
             return cls.rounded_to(vectors, vectors.abs().amax().reshape(1, 1))
         numbers = torch.from_numpy((codes ^ np.uint8(128)).view(np.int8))
         lengths = numbers.float().square_().sum(1).sqrt_().double().numpy()
-        numbers = numbers if _has_8_bits() else numbers.float()
+        numbers = numbers if eight_bits.are_faster() else numbers.float()
         return cls(numbers, np.ones((1, 1)), lengths, np.zeros(len(codes)))
 
     @classmethod
     def rounded_to(cls, vectors: torch.Tensor, largest: torch.Tensor) -> _Low:
         """Vectors, float32, as multiples of steps by their largest numbers, (vectors, 1) or (1, 1)."""
-        if not _has_8_bits():
+        if not eight_bits.are_faster():
             return cls(vectors, np.ones(largest.shape, np.float32), _lengths(vectors), np.zeros(len(vectors)))
-        parts, step = [], steps_of(largest)
+        parts, step = [], eight_bits.steps_of(largest)
         for cut in range(0, len(vectors), CUT):
             part, steps = vectors[cut : cut + CUT], step if len(step) == 1 else step[cut : cut + CUT]
-            numbers = to_8_bits(part, steps)
+            numbers = eight_bits.to_8_bits(part, steps)
             off = (part.double() - numbers.double() * steps).norm(dim=1)
             parts.append((numbers.to(torch.int8), (numbers * steps).double().norm(dim=1), off))
         numbers, lengths, rounded = map(torch.cat, zip(*parts, strict=True))
@@ -229,7 +227,7 @@ class _Search:
             self._keep(number, block, part // self._nprobe, self._products[part])
 
     def _keep(self, number: int, block: _Low, asked: np.ndarray, products: np.ndarray) -> None:
-        scores = _product(self._low.numbers[torch.from_numpy(asked)], block.numbers)
+        scores = eight_bits.product(self._low.numbers[torch.from_numpy(asked)], block.numbers)
         step = (self._low.step[asked, 0] * block.step[0, 0]).astype(np.float64)
         added, error = self._added[asked] + products, self._error(asked, block, products)
         new = np.flatnonzero(np.isinf(self._best[asked]))
@@ -299,16 +297,3 @@ class _Search:
 def _lengths(vectors: torch.Tensor) -> np.ndarray:
     """Lengths of vectors, float64 (vectors,)."""
     return np.concatenate([part.double().norm(dim=1).numpy() for part in vectors.split(CUT)])
-
-
-def _product(questions: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Inner products, int32 or float32 (questions, vectors)."""
-    return torch._int_mm(questions, vectors.T) if questions.dtype == torch.int8 else questions @ vectors.T
-
-
-@functools.cache
-def _has_8_bits() -> bool:
-    """Whether a product of 8-bit numbers is quicker here than one of float32."""
-    shapes = (TRIAL_QUESTIONS, TRIAL_DIMENSION), (TRIAL_ROWS, TRIAL_DIMENSION)
-    low, wide = ([torch.ones(shape, dtype=dtype) for shape in shapes] for dtype in (torch.int8, torch.float32))
-    return exact.least_seconds(lambda: _product(*low), 10) < exact.least_seconds(lambda: _product(*wide), 10)

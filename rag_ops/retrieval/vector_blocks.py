@@ -14,9 +14,11 @@ import numpy as np
 import torch
 
 QUESTION_BLOCK = 1024  # questions of one product
-MAX_LOW_DIMENSION = 1 << 16  # of which a sum of 8-bit products stays within 31 bits
-SLACK = 1 + 2.0**-6  # for a length that is computed in float32: of MAX_LOW_DIMENSION numbers it is off by less
-TINY = 1e-30  # no step is less, so that its inverse is a number
+TINY = 1e-30  # more than what a processor that takes the very smallest numbers for nothing loses of a score
+
+# What no length of some vectors exceeds, by the row of the first, how many they are, and whether it goes by the largest
+# number alone.
+Lengths = dict[tuple[int, int, bool], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +29,21 @@ class Pass:
         block_rows: vectors of one product.
         questions: how many meet the vectors in one pass.
         half: whether products are of float16 numbers and blocks are carried to the device ahead.
+        stored: whether they are of vectors as they are stored.
     """
 
     block_rows: int
     questions: int
-    half: bool
+    half: bool = False
+    stored: bool = False
 
 
 # With their scores, 1,024 vectors are what a CPU's caches hold, and 65,536 take 1 GB of a GPU.
-PASSES = {"cpu": Pass(1024, QUESTION_BLOCK, False), "cuda": Pass(65_536, 4 * QUESTION_BLOCK, True)}
+PASSES = {
+    "cpu": Pass(1024, QUESTION_BLOCK),
+    "few": Pass(65_536, QUESTION_BLOCK, stored=True),  # on a CPU
+    "cuda": Pass(65_536, 4 * QUESTION_BLOCK, half=True),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +52,8 @@ class Block:
 
     Attributes:
         start: row of the first.
-        vectors: (rows, dimension), float32, or float16 or int8 and to be multiplied by `factor`.
-        longest: greatest length of one as stored.
+        vectors: (rows, dimension), float32, or float16 or bfloat16 and to be multiplied by `factor`.
+        longest: greatest length of one as stored, or more.
         rounded: greatest length of what was rounded off one.
     """
 
@@ -56,45 +64,40 @@ class Block:
     factor: float = 1.0
 
     @classmethod
-    def of(cls, start: int, vectors: torch.Tensor) -> Block:
-        """Vectors of float32 as they are."""
-        return cls(start, vectors, float(torch.linalg.vector_norm(vectors, dim=1).amax()))
+    def of(cls, start: int, stored: torch.Tensor, how: Pass, lengths: Lengths | None = None) -> Block:
+        """Vectors of float32, or as they are stored; lengths that are not known are added to those that are."""
+        vectors, lengths = stored if how.stored else stored.float(), {} if lengths is None else lengths
+        place = start, len(stored), how.stored
+        if place not in lengths:
+            lengths[place] = longest_by_numbers(vectors) if how.stored else longest(vectors)
+        return cls(start, vectors, lengths[place])
 
     @functools.cached_property
-    def low(self) -> Block:
-        """The same in 8 bits, worked out once."""
-        return self.in_8_bits()
-
-    def in_8_bits(self) -> Block:
-        """The vectors, of float32, as multiples of a step that they have in common."""
-        step = steps_of(self.vectors.abs().amax())
-        numbers = to_8_bits(self.vectors, step)
-        off = torch.linalg.vector_norm(torch.add(self.vectors, numbers, alpha=-float(step)), dim=1).amax()
-        rounded = SLACK * float(off) + self.longest * 2.0**-20
-        rounded = rounded if math.isfinite(rounded) else math.inf
-        return Block(self.start, numbers.to(torch.int8), self.longest, rounded, float(step))
+    def narrow(self) -> Block:
+        """The same in bfloat16, converted once."""
+        return Block(self.start, self.vectors.bfloat16(), self.longest, self.longest * 2.0**-8)
 
     @classmethod
     def halved(cls, start: int, stored: torch.Tensor) -> Block:
         """The vectors in float16."""
-        longest = float(torch.linalg.vector_norm(stored, dim=1, dtype=torch.float32).amax())
         half, factor = to_half(stored)
         if stored.dtype == torch.float16:
-            return cls(start, half, longest)
+            return cls(start, half, longest(stored))
         off = torch.linalg.vector_norm(stored - half.float() * factor, dim=1).amax()
-        return cls(start, half, longest, float(off), factor)
+        return cls(start, half, longest(stored), float(off), factor)
 
 
-def blocks_of(vectors: np.ndarray, block_rows: int, device: str, threads: int) -> Generator[Block, None, None]:
+def blocks_of(
+    vectors: np.ndarray, block_rows: int, device: str, threads: int, how: Pass, lengths: Lengths | None = None
+) -> Generator[Block, None, None]:
     """Yields all vectors in order, each block on the device as its products want it."""
-    if PASSES[device].half:
+    if how.half:
         with contextlib.closing(_carried(vectors, block_rows, device, threads)) as carried:
             for start, stored in carried:
                 yield Block.halved(start, stored)
         return
     for start in range(0, len(vectors), block_rows):
-        block = torch.from_numpy(vectors[start : start + block_rows]).to(device, torch.float32)
-        yield Block.of(start, block)
+        yield Block.of(start, torch.from_numpy(vectors[start : start + block_rows]).to(device), how, lengths)
 
 
 def _carried(
@@ -138,19 +141,15 @@ def _carried(
             yield start, there
 
 
-def steps_of(largest: torch.Tensor) -> torch.Tensor:
-    """The steps with which 127 of them make the largest of some numbers' absolute values, float32."""
-    return largest.clamp(min=TINY) / 127
+def longest(vectors: torch.Tensor) -> float:
+    """The greatest length of a vector, computed in float32."""
+    return float(torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float32).amax())
 
 
-def to_8_bits(numbers: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """Float32 numbers as multiples of a step: whole numbers from -127 to 127, in float32.
-
-    Args:
-        numbers: (rows, dimension).
-        step: of each row (rows, 1), or of all.
-    """
-    return (numbers * (1 / step)).round_().clamp_(-127, 127)
+def longest_by_numbers(vectors: torch.Tensor) -> float:
+    """A length that no vector exceeds, for what reading the numbers takes: as if all were the largest."""
+    least, most = torch.aminmax(vectors)
+    return max(-float(least), float(most)) * math.sqrt(vectors.shape[1])
 
 
 def to_half(numbers: torch.Tensor) -> tuple[torch.Tensor, float]:

@@ -9,7 +9,7 @@ import pytest
 from rag_ops.retrieval import exact, vector_blocks
 from rag_ops.retrieval.faiss_shard import FaissShard
 from rag_ops.retrieval.topk import TopK, merge
-from rag_ops.retrieval.vector_blocks import Pass
+from rag_ops.retrieval.vector_blocks import Block, Pass
 from tests.rag_ops.compute.peak_bytes import PeakBytes
 
 
@@ -26,19 +26,12 @@ def draw(questions: int, rows: int, dimension: int, dtype: str, seed: int = 0) -
     return generator.standard_normal((questions, dimension)).astype(np.float32), vectors
 
 
-@pytest.fixture(autouse=True)
-def always_worth_trying(monkeypatch):
-    """8 bits are tried for the small sets of these tests too."""
-    for name in ("LOW_ROWS", "LOW_QUESTIONS", "LOW_DIMENSION"):
-        monkeypatch.setattr(exact, name, 0)
-
-
-@pytest.fixture(params=[0.0, math.inf], ids=["float32", "8 bits"])
+@pytest.fixture(params=["float32", "bfloat16", "stored"])
 def product(request, monkeypatch):
-    """Which product proposes candidates, whatever the trial says."""
-    monkeypatch.setattr(exact, "LOW_SHARE", request.param)
-    monkeypatch.setattr(exact, "PAIR_SECS", 0.0)  # so that 8 bits are never given up for what they cost
-    monkeypatch.setattr(exact, "HIT_SECS", -1.0)
+    """Which product proposes candidates, however many questions there are and whatever the processor computes."""
+    monkeypatch.setattr(exact, "FEW_QUESTIONS", math.inf if request.param == "stored" else 0)
+    monkeypatch.setattr(exact, "can_pack", lambda _: request.param == "bfloat16")
+    monkeypatch.setattr(exact, "NARROW_HITS", math.inf)  # so that it is never given up
 
 
 @pytest.mark.usefixtures("product")
@@ -71,7 +64,7 @@ def test_bytes_do_not_depend_on_the_product(monkeypatch):
     asked, vectors = draw(9, 900, 48, "float32")
     expected = exact.search(asked, vectors, 10).to_bytes()
 
-    def sloppy(questions: np.ndarray, device: str, rows: int) -> list[exact._Product]:
+    def sloppy(questions: np.ndarray, *how) -> list[exact._Product]:
         """A product that is off by up to a thousandth of the lengths, and says so."""
         noise = torch.Generator().manual_seed(1)
         asked = torch.from_numpy(questions)
@@ -184,54 +177,66 @@ def corpus(name: str) -> np.ndarray:
     return vectors.astype(np.float16)
 
 
-@pytest.mark.parametrize(
-    ("name", "low"),
-    [
-        ("directions", True),
-        ("clustered", True),
-        ("duplicates", True),
-        ("heavy-tailed", False),
-        ("one far longer", False),
-    ],
-)
-def test_vectors_of_every_kind_are_ranked_as_by_brute_force_and_8_bits_are_given_up_where_they_decide_nothing(
-    name, low, monkeypatch
-):
-    monkeypatch.setattr(exact, "LOW_SHARE", math.inf)
-    monkeypatch.setattr(exact, "least_seconds", lambda call: next(seconds))
-    seconds, products = itertools.cycle([1.0, 1.0, 1.0, 0.5]), []  # so that 8 bits save half, on any machine
-    multiply = exact.torch._int_mm
-    monkeypatch.setattr(exact.torch, "_int_mm", lambda *factors: products.append(1) or multiply(*factors))
+@pytest.mark.usefixtures("product")
+@pytest.mark.parametrize("name", ["directions", "clustered", "duplicates", "heavy-tailed", "one far longer"])
+def test_vectors_of_every_kind_are_ranked_as_by_brute_force(name):
     vectors = corpus(name)
     asked = vectors[::100].astype(np.float32) + 0.05 * draw(60, 1, 96, "float32")[0]
     _, expected = brute_force(asked, vectors, 20)
-    found = exact.search(asked, vectors, 20, block_rows=500)
-    np.testing.assert_array_equal(found.rows, expected)
-    assert (len(products) == 12) is low, len(products)
-    monkeypatch.setattr(exact, "LOW_SHARE", 0.0)
-    assert exact.search(asked, vectors, 20, block_rows=500).to_bytes() == found.to_bytes()
+    np.testing.assert_array_equal(exact.search(asked, vectors, 20, block_rows=500).rows, expected)
 
 
-@pytest.mark.parametrize("name", ["LOW_ROWS", "LOW_QUESTIONS", "LOW_DIMENSION"])
-def test_8_bits_are_not_tried_for_little_work(name, monkeypatch):
-    monkeypatch.setattr(exact, "LOW_SHARE", math.inf)
-    asked, vectors = draw(20, 3000, 48, "float16")
-    assert exact._products(asked, "cpu", len(vectors))[0].low
-    monkeypatch.setattr(exact, name, 3001)
-    assert not exact._products(asked, "cpu", len(vectors))[0].low
+def narrow_products(monkeypatch) -> list[int]:
+    """A list that gets an entry for each product in bfloat16, which is computed on any processor from now on."""
+    made, narrow = [], Block.narrow.func
+    monkeypatch.setattr(exact, "can_pack", lambda _: True)
+    monkeypatch.setattr(Block, "narrow", property(lambda block: made.append(1) or narrow(block)))
+    return made
 
 
-def test_8_bits_are_given_up_where_candidates_cost_more_than_they_save(monkeypatch):
-    monkeypatch.setattr(exact, "LOW_SHARE", math.inf)
-    monkeypatch.setattr(exact, "HIT_SECS", 1e9)
-    asked, vectors = draw(20, 3000, 48, "float16")
-    gone = []
-    thin_out = exact._Search._thin_out
-    monkeypatch.setattr(exact._Search, "_thin_out", lambda one: (thin_out(one), gone.append(len(one._products))))
+def test_bfloat16_is_given_up_for_scores_that_it_cannot_tell_apart(monkeypatch):
+    asked, vectors = draw(20, 3000, 48, "float32")
+    alike = 10 * vectors[:1] + 1e-4 * vectors
+    made = narrow_products(monkeypatch)
+    for number, (some, blocks) in enumerate([(vectors, 15), (alike, 1), (np.concatenate([vectors[:600], alike]), 5)]):
+        made.clear()
+        _, expected = brute_force(asked, some, 5)
+        np.testing.assert_array_equal(exact.search(asked, some, 5, block_rows=200).rows, expected)
+        assert len(made) == blocks, number
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
+def test_few_questions_of_any_length_meet_vectors_as_they_are_stored(scale, monkeypatch):
+    monkeypatch.setattr(exact, "PackedLinear", None)
+    asked, vectors = draw(exact.FEW_QUESTIONS, 900, 48, "float16")
+    asked *= np.array([1e-20, 1e-3, 1.0, 1e9, 0.0], np.float32)[:, None]
+    vectors = (vectors * np.float16(scale)).astype(np.float16)
     _, expected = brute_force(asked, vectors, 5)
-    np.testing.assert_array_equal(exact.search(asked, vectors, 5, block_rows=200).rows, expected)
-    assert gone[0] == 2
-    assert gone[-1] == 1
+    np.testing.assert_array_equal(exact.search(asked, vectors, 5, block_rows=300).rows, expected)
+
+
+def test_float16_is_multiplied_as_stored_only_where_it_is_summed_in_float32(monkeypatch):
+    exact._sums_half_in_float32.cache_clear()
+    assert exact._sums_half_in_float32()
+    exact._sums_half_in_float32.cache_clear()
+    multiply = exact.torch.mv
+    monkeypatch.setattr(exact.torch, "mv", lambda matrix, vector: multiply(matrix, vector) - 32)
+    assert not exact._sums_half_in_float32()
+    exact._sums_half_in_float32.cache_clear()
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_lengths_are_found_once_for_many_searches(count, monkeypatch):
+    asked, vectors = draw(count, 900, 48, "float16")
+    lengths = {}
+    first = exact.search(asked, vectors, 5, block_rows=400, lengths=lengths)
+    assert [place[:2] for place in sorted(lengths)] == [(0, 400), (400, 400), (800, 100)]
+    true = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    assert all(1.0005 * found >= true[start : start + rows].max() for (start, rows, _), found in lengths.items())
+    monkeypatch.setattr(vector_blocks, "longest", None)
+    monkeypatch.setattr(vector_blocks, "longest_by_numbers", None)
+    again = exact.search(asked, vectors, 5, block_rows=400, lengths=lengths)
+    assert again.to_bytes() == first.to_bytes()
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 7, 384, 769])
@@ -328,8 +333,8 @@ def test_a_gpu_holds_some_blocks_and_scores_however_many_vectors_there_are(dtype
 def test_a_shard_of_vectors_is_searched_on_the_device(device, monkeypatch):
     asked, vectors = draw(4, 60, 16, "float16")
     shard, used = FaissShard.__new__(FaissShard), []
-    shard._matrix, shard._threads, shard._device = vectors, 1, device
+    shard._matrix, shard._lengths, shard._threads, shard._device = vectors, {}, 1, device
     monkeypatch.setattr("rag_ops.compute.devices.torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(exact, "search", lambda *_, device, threads: used.append(device) or TopK.empty(4, 5))
+    monkeypatch.setattr(exact, "search", lambda *_, device, **how: used.append(device) or TopK.empty(4, 5))
     shard._search(asked, 5)
     assert used == ["cuda" if device == "auto" else "cpu"]

@@ -3,9 +3,8 @@
 import faiss
 import numpy as np
 import pytest
-import torch
 
-from rag_ops.retrieval import exact, inverted_lists
+from rag_ops.retrieval import eight_bits, exact, inverted_lists
 from rag_ops.retrieval.faiss_shard import FaissShard
 from rag_ops.retrieval.inverted_lists import InvertedLists
 from rag_ops.retrieval.topk import TopK
@@ -52,7 +51,7 @@ def lists_of(index: faiss.Index) -> InvertedLists:
 
 @pytest.fixture(params=[True, False], ids=["8 bits", "float32"])
 def has_8_bits(request, monkeypatch):
-    monkeypatch.setattr(inverted_lists, "_has_8_bits", lambda: request.param)
+    monkeypatch.setattr(eight_bits, "are_faster", lambda: request.param)
 
 
 KINDS = "plain, clustered, of very different lengths, often the same, with one large number, of zeros for the most part"
@@ -103,7 +102,7 @@ def test_bytes_depend_neither_on_the_product_nor_on_threads_nor_on_cuts(spec, mo
         ({"CUT": 64}, False, 2),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(inverted_lists, "_has_8_bits", lambda bits=bits: bits)
+            patch.setattr(eight_bits, "are_faster", lambda bits=bits: bits)
             for name, value in constants.items():
                 patch.setattr(inverted_lists, name, value)
             assert inverted_lists.search(lists, questions, K, threads).to_bytes() == expected
@@ -163,10 +162,3 @@ def test_a_job_of_many_questions_is_searched_list_by_list_and_one_of_few_by_fais
     assert found[40].questions_at_once < found[10_000].questions_at_once
     np.testing.assert_array_equal(hits[0].rows, hits[10_000].rows)
     np.testing.assert_allclose(hits[0].scores, hits[10_000].scores, rtol=1e-5)
-
-
-def test_the_8_bit_product_is_exact():
-    generator = torch.Generator().manual_seed(0)
-    low = torch.randint(-128, 128, (5, 130), dtype=torch.int8, generator=generator)
-    others = torch.randint(-128, 128, (9, 130), dtype=torch.int8, generator=generator)
-    assert torch.equal(inverted_lists._product(low, others), low.int() @ others.int().T)
