@@ -17,29 +17,42 @@ R = TypeVar("R")
 Work = Callable[[np.ndarray], Sequence[R] | np.ndarray]  # row numbers to one result a row
 
 
-def token_batches(lengths: Sequence[int], budget_tokens: int) -> Iterator[np.ndarray]:
+def token_batches(
+    lengths: Sequence[int], budget_tokens: int, alike: Sequence[int] | None = None
+) -> Iterator[np.ndarray]:
     """Cuts rows, shortest first, into batches whose padded size stays within a budget.
 
     Args:
         lengths: number of tokens of each row.
         budget_tokens: most tokens of a batch: rows times its longest row. A single longer row is a batch of its own.
+        alike: another number of each row, which counts for their order before their lengths.
 
     Yields:
         int64 arrays of row numbers. Rows of equal length keep their order, so batches depend on the rows alone.
 
     >>> [batch.tolist() for batch in token_batches([3, 9, 2, 3], budget_tokens=9)]
     [[2, 0, 3], [1]]
+    >>> [batch.tolist() for batch in token_batches([3, 9, 2, 3], budget_tokens=9, alike=[1, 0, 1, 0])]
+    [[3], [1], [2, 0]]
     """
-    order = np.argsort(np.asarray(lengths), kind="stable")
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or (end + 1 - start) * lengths[order[end]] > budget_tokens:
+    own = np.asarray(lengths)
+    order = np.argsort(own, kind="stable") if alike is None else np.lexsort((own, np.asarray(alike)))
+    start = longest = 0
+    for end, row in enumerate(order):
+        longest = max(longest, lengths[row])
+        if end > start and (end + 1 - start) * longest > budget_tokens:
             yield order[start:end]
-            start = end
+            start, longest = end, lengths[row]
+    if len(order):
+        yield order[start:]
 
 
 def in_batches(
-    lengths: Sequence[int], budget_tokens: int, work: Work[R], on_rows: Callable[[int], None] = lambda rows: None
+    lengths: Sequence[int],
+    budget_tokens: int,
+    work: Work[R],
+    on_rows: Callable[[int], None] = lambda rows: None,
+    alike: Sequence[int] | None = None,
 ) -> tuple[dict[int, R], dict[int, str]]:
     """Runs `work` over rows in the batches of `token_batches`; a row that fails alone does not affect the others.
 
@@ -52,6 +65,7 @@ def in_batches(
         budget_tokens: most tokens of a batch.
         work: function from row numbers to their results, in the same order.
         on_rows: called with the number of rows finished since the last call.
+        alike: another number of each row, which counts for their order before their lengths.
 
     Returns:
         Row to result, and row to why it failed; each row is in one of them.
@@ -65,7 +79,8 @@ def in_batches(
     reported = 0
     while True:
         left = np.array([row for row in range(len(lengths)) if row not in failures], np.int64)
-        for places in token_batches([lengths[row] for row in left], budget_tokens):
+        order = None if alike is None else [alike[row] for row in left]
+        for places in token_batches([lengths[row] for row in left], budget_tokens, order):
             rows = left[places]
             if rows.tobytes() in finished:
                 continue

@@ -23,6 +23,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 from rag_ops import machine
 from rag_ops.compute.packed_linear import pack_linears
 from rag_ops.errors import InputError
+from rag_ops.generation.grouped_attention import share_heads
 from rag_ops.generation.passage_files import PassageFiles, States
 from rag_ops.generation.prefixes import Key, Prefixes
 from rag_ops.generation.prompts import Prompt
@@ -40,14 +41,16 @@ class _Layer(DynamicLayer):
         columns: number of columns.
         own: which of the first columns to be written are a row's own, bool (rows, columns); others stay as they are.
         length: columns that are filled.
+        padding: how many columns the longest padding before a row has.
     """
 
     _layer_type = None
     keys: Any
     values: Any
 
-    def __init__(self, columns: int, own: torch.Tensor, length: int):
+    def __init__(self, columns: int, own: torch.Tensor, length: int, padding: int):
         super().__init__()
+        self._padding = padding
         self._columns, self._rows, self.length = columns, len(own), length
         self._own: torch.Tensor | None = own
 
@@ -55,7 +58,9 @@ class _Layer(DynamicLayer):
         """Makes room; see the parent class."""
         self.dtype, self.device = key_states.dtype, key_states.device
         shapes = [(self._rows, part.shape[-3], self._columns, part.shape[-1]) for part in (key_states, value_states)]
-        self.keys, self.values = key_states.new_zeros(shapes[0]), value_states.new_zeros(shapes[1])
+        self.keys, self.values = key_states.new_empty(shapes[0]), value_states.new_empty(shapes[1])
+        for part in (self.keys, self.values):  # hidden, but numbers: what is not one would spread
+            part[:, :, : self._padding] = 0
         self.is_initialized = True
 
     def put(self, row: int, begin: int, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -166,10 +171,13 @@ class Causal:
         self._dtype = torch.bfloat16 if narrow else next(model.parameters()).dtype
         self._model, self._device = model, next(model.parameters()).device.type
         self._head, self._head_states = tuple(head), States()
-        self._takes = inspect.signature(model.forward).parameters
+        both = (model, model.base_model)
+        self._takes: dict[Any, Any] = {one: inspect.signature(one.forward).parameters for one in both}
         self.shares = _keeps_keys(model)
         self._masks_steps = True  # recurrent layers have nothing to mask but the prompt
         self.prefixes = Prefixes(self._read_prefixes, passage_bytes, self._device, self._headed)
+        if self._device == "cpu":
+            share_heads(model)
         if self.shares:  # recurrent layers look into their matrices
             pack_linears(model)
 
@@ -275,7 +283,8 @@ class Causal:
         rows: dict[Key, list[int]] = {}
         for row, key in enumerate(keys):
             rows.setdefault(key, []).append(row)
-        layers = [_Layer(columns, is_own, last - is_own.shape[1]) for _ in range(_layers(self._model))]
+        made = (columns, is_own, last - is_own.shape[1], max(begins))
+        layers = [_Layer(*made) for _ in range(_layers(self._model))]
         for key, states in self.prefixes.get([key for key in rows if key]):
             head = self._headed(key)
             for row in rows[key]:
@@ -320,7 +329,7 @@ class Causal:
         start = before[0][0].shape[1] if before else 0
         places = (torch.arange(ids.shape[1], device=ids.device) + start).expand_as(ids)
         mask = torch.cat([mask.new_ones((len(keys), start)), mask], 1)
-        self._forward(ids, mask, places, Cache(layers=[*layers]))
+        self._run(self._model.base_model, ids, mask, places, Cache(layers=[*layers]))  # logits are for nobody
         used: list[Any] = [layer for layer in layers if layer.is_initialized]
         return [
             [tuple(part[row, :, start : start + len(key)].clone() for part in (one.keys, one.values)) for one in used]
@@ -329,11 +338,15 @@ class Causal:
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor | None, places: torch.Tensor, inner: Any) -> torch.Tensor:
         """Logits after the last of some tokens, (rows, vocabulary)."""
-        cache = "cache_params" if "cache_params" in self._takes else "past_key_values"
+        return self._run(self._model, ids, mask, places, inner).logits[:, -1]
+
+    def _run(self, model: Any, ids: torch.Tensor, mask: torch.Tensor | None, places: torch.Tensor, inner: Any) -> Any:
+        """What the model, or its layers alone, gives for some tokens; `inner` has their keys and values then."""
+        takes = self._takes[model]
+        cache = "cache_params" if "cache_params" in takes else "past_key_values"
         given = {"input_ids": ids, "attention_mask": mask, cache: inner, "use_cache": True}
         more = {"position_ids": places, "logits_to_keep": 1}
-        output = self._model(**given, **{name: value for name, value in more.items() if name in self._takes})
-        return output.logits[:, -1]
+        return model(**given, **{name: value for name, value in more.items() if name in takes})
 
 
 def _keeps_keys(model: Any) -> bool:

@@ -28,7 +28,7 @@ from rag_ops.generation.extractive import Source, Vocabulary
 from rag_ops.generation.generator import Generator
 from rag_ops.generation.greedy import greedy
 from rag_ops.generation.lazy import LazyGreedy, pays, sums_behind
-from rag_ops.generation.prompts import PromptFormat
+from rag_ops.generation.prompts import Prompt, PromptFormat
 from rag_ops.generation.rag_sequence import Ranking, rag_sequence
 from rag_ops.generation.reading import States, encode, pad_rows
 from rag_ops.generation.seq2seq import generator_of
@@ -227,6 +227,7 @@ class RagTokenGenerator:
             len(answerable), lambda places: self._contexts(questions, passages, [answerable[place] for place in places])
         )
         sizes = {place: len(own) * max(len(ids) for ids, _ in own) for place, own in contexts.items()}
+        alike = {place: max(self._own_tokens(ids) for ids, _ in own) for place, own in contexts.items()}
 
         def work(places: Sequence[int]) -> list[dict[int, Answer]]:
             rows = [answerable[place] for place in places]
@@ -271,6 +272,7 @@ class RagTokenGenerator:
                 batch_tokens or budget,
                 lambda batch: work([places[number] for number in batch]),
                 lambda rows: on_rows(rows * len(answers)),
+                [alike[place] for place in places] if self._shares else None,
             )
             by_place.update({places[number]: found for number, found in results.items()})
             failures.update({places[number]: reason for number, reason in failed.items()})
@@ -296,6 +298,15 @@ class RagTokenGenerator:
                 else:
                     answers[n][row] = Answer(None, None, [], False, f"{MODEL_FAILED} ({reason})")
         return answers
+
+    @property
+    def _shares(self) -> bool:
+        """Whether what stands before the question is read apart, once."""
+        return bool(self._causal and self._causal.shares)
+
+    def _own_tokens(self, ids: Sequence[int]) -> int:
+        """How many tokens of a context are read for one question alone."""
+        return len(ids) - (ids.shared if self._shares and isinstance(ids, Prompt) else 0)
 
     def _pays(self, scores: np.ndarray) -> bool:
         """Whether lazy decoding may pay for a question, by the scores of its passages."""

@@ -34,17 +34,32 @@ class Model:
 @given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 100), st.data())
 def test_the_others_are_in_the_batches_of_a_unit_without_the_bad_rows(lengths, budget, data):
     bad = data.draw(st.sets(st.sampled_from(range(len(lengths))))) if lengths else set()
+    alike = data.draw(st.none() | st.lists(st.integers(0, 3), min_size=len(lengths), max_size=len(lengths)))
     told = []
-    found, failures = batching.in_batches(lengths, budget, Model(bad), told.append)
+    found, failures = batching.in_batches(lengths, budget, Model(bad), told.append, alike)
     good = [row for row in range(len(lengths)) if row not in bad]
     expected = {}
-    for batch in batching.token_batches([lengths[row] for row in good], budget):
+    order = alike and [alike[row] for row in good]
+    for batch in batching.token_batches([lengths[row] for row in good], budget, order):
         rows = tuple(good[place] for place in batch)
         expected |= {row: (row, rows) for row in rows}
     assert found == expected
     assert set(failures) == bad
     assert set(failures.values()) <= {"ValueError: bad row"}
     assert sum(told) == len(lengths)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3)), min_size=1, max_size=30), st.integers(1, 100))
+def test_batches_hold_what_is_alike_and_as_much_as_the_budget_allows(rows, budget):
+    lengths, alike = zip(*rows, strict=True)
+    batches = [batch.tolist() for batch in batching.token_batches(lengths, budget, alike)]
+    order = [row for batch in batches for row in batch]
+    assert order == sorted(range(len(rows)), key=lambda row: (alike[row], lengths[row]))  # of equal ones the first
+    for batch, after in zip(batches, [*batches[1:], []], strict=True):
+        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
+        more = [*batch, *after[:1]]
+        assert not after or len(more) * max(lengths[row] for row in more) > budget
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])

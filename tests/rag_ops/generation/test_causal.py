@@ -203,8 +203,8 @@ def test_what_all_prompts_begin_with_is_read_once(plain):
     generator = ours(tiny(plain), plain, template=template)
     head = plain("the king of the city is in the river\n")["input_ids"]
     assert list(generator._causal._head) == head
-    read, forward = [], generator._causal._forward
-    generator._causal._forward = lambda ids, *given: read.append(ids.shape) or forward(ids, *given)
+    read, run = [], generator._causal._run
+    generator._causal._run = lambda model, ids, *given: read.append(ids.shape) or run(model, ids, *given)
     questions, found, scores = asked(6, PASSAGES)
     answers = generator.answer(questions, found, scores)
     shared = {one.text: plain(f"{one.text}\n")["input_ids"] for passages in found for one in passages}
