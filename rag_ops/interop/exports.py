@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import faiss
@@ -24,6 +25,8 @@ from rag_ops.storage.rows import read_matrix
 from schemas.manifest import Manifest
 from schemas.passages import heading
 
+logger = logging.getLogger("ragbeam")
+
 
 def export_custom(index_url: str, output: str) -> str:
     """Writes an index as transformers' RagRetriever opens it with index_name "custom".
@@ -38,7 +41,7 @@ def export_custom(index_url: str, output: str) -> str:
 
     Raises:
         InputError: `output` holds files, the index is a graph, whose shards cannot be joined or whose vectors are
-            augmented, or its passages or embeddings are missing or others by now.
+            augmented, its vectors are cut to --dimensions, or its passages or embeddings are missing or others by now.
     """
     from datasets import Dataset, Features, Sequence, Value
     from datasets.exceptions import DatasetGenerationError
@@ -58,6 +61,7 @@ def export_custom(index_url: str, output: str) -> str:
             expected="an index that transformers can search",
             remedy="run index with --spec Flat, SQ8 or IVF, and export that",
         )
+    _check_questions(corpus.index.info)
     whole = _joined(corpus, spec)
     features = Features({"title": Value("string"), "text": Value("string"), "embeddings": Sequence(Value("float32"))})
     dataset_path, index_path = os.path.join(output, "dataset"), os.path.join(output, "index.faiss")
@@ -80,6 +84,27 @@ def export_custom(index_url: str, output: str) -> str:
         f"retrieval_vector_size={corpus.index.info['dimension']}, "
         f"passages_path={dataset_path!r}, index_path={index_path!r})"
     )
+
+
+def _check_questions(info: Mapping[str, Any]) -> None:
+    """Refuses what the layout cannot ask of an encoder of questions; warns of what a model can have of its own.
+
+    Raises:
+        InputError: the vectors are the first dimensions of whole ones, and nothing in the layout cuts a question's.
+    """
+    if whole := info.get("encoder_dimension"):
+        raise InputError(
+            "an index of vectors cut to --dimensions cannot be exported: nothing in its layout cuts those of questions",
+            value=f"{info['dimension']} of {whole} numbers",
+            expected=f"vectors of {whole} numbers, as the encoder gives them",
+            remedy="run embed without --dimensions, then index, and export that",
+        )
+    if prompt := info.get("prompt"):
+        logger.warning(
+            "export: the passages were encoded behind %r, and the layout does not say what stands before a question: "
+            "the model must have it of its own, as those of ragbeam compose do",
+            prompt,
+        )
 
 
 def _rows(corpus: Corpus, embedded: Manifest) -> Iterator[dict[str, Any]]:

@@ -114,8 +114,13 @@ def digests(url: object, stage: str) -> list[tuple[str, str]]:
     return found
 
 
-def write_corpus(directory: Path, shards: Sequence[np.ndarray | Callable[[], np.ndarray]], normalize: bool) -> None:
-    """Passages and embeddings as chunk and embed would leave them, with given vectors, (rows, dimension) a shard."""
+def write_corpus(
+    directory: Path, shards: Sequence[np.ndarray | Callable[[], np.ndarray]], normalize: bool, **more: object
+) -> None:
+    """Passages and embeddings as chunk and embed would leave them, with given vectors, (rows, dimension) a shard.
+
+    `more` is what the manifest of the embeddings says besides.
+    """
     outputs = [StageOutput(str(directory / name), stage, {}, {}) for name, stage in CORPUS]
     for output in outputs:
         output.begin(False)
@@ -151,7 +156,7 @@ def write_corpus(directory: Path, shards: Sequence[np.ndarray | Callable[[], np.
     dimension, dtype = vectors.shape[1], str(vectors.dtype)
     made = outputs[0].finish(records[0], {}, {})
     info = {"dimension": dimension, "dtype": dtype, "normalize": normalize, "passages_digest": made.digest}
-    info |= {"encoder": "none", "encoder_digest": "0" * 32, "pooling": "pooler"}
+    info |= {"encoder": "none", "encoder_digest": "0" * 32, "pooling": "pooler", **more}
     outputs[1].finish(records[1], {"passages": outputs[0].url}, info)
 
 

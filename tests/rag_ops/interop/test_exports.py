@@ -52,3 +52,21 @@ def test_a_graph_is_not_exported(tmp_path, vectors, capsys):
     code, line = fails(capsys, "export", "--index", tmp_path / "index", "--output", tmp_path / "out")
     assert code == 2
     assert "a graph index cannot be exported: 'HNSW16'" in line
+
+
+def test_vectors_cut_to_dimensions_are_not_exported_and_a_prompt_is_told(tmp_path, vectors, capsys, caplog):
+    """The layout names neither; a model of transformers gives whole vectors, but may have the prompt."""
+    for name, more in (("cut", {"encoder_dimension": 2 * DIMENSION}), ("told", {"prompt": "passage: "})):
+        write_corpus(tmp_path / name, [vectors.astype(np.float32)], normalize=False, **more)
+        ragbeam(
+            *("index", "--embeddings", tmp_path / name / "embeddings", "--output", tmp_path / name / "index"),
+            *("--spec", "Flat", "--recall_queries", 0),
+        )
+    code, line = fails(capsys, "export", "--index", tmp_path / "cut" / "index", "--output", tmp_path / "out")
+    assert code == 2
+    assert "cut to --dimensions cannot be exported" in line
+    assert f"'{DIMENSION} of {2 * DIMENSION} numbers'" in line
+    assert "run embed without --dimensions" in line
+    assert not (tmp_path / "out").exists()
+    ragbeam("export", "--index", tmp_path / "told" / "index", "--output", tmp_path / "out")
+    assert "encoded behind 'passage: '" in caplog.text
