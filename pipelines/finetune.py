@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pipelines.console import events
 from pipelines.console.command import Command, say
-from pipelines.console.options import Options, local_output_setting
+from pipelines.console.options import Options, local_output_setting, query_prefix_setting
 from pipelines.console.progress import PLAIN_LINE_SECS
 from pipelines.transforms.model_workers import DeviceOptions
 from rag_ops.errors import InputError
@@ -31,6 +31,7 @@ class FinetuneOptions(Options):
     eval: Sequence[str] | None = setting(None, "question files to evaluate on", metavar="URL")
     output: str = local_output_setting()
     reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
+    query_prefix: str | None = query_prefix_setting()
     settings: FinetuneSettings = dataclasses.field(default_factory=FinetuneSettings)
     resume: bool = setting(False, "go on from the last checkpoint in --output", group="training")
     overwrite: bool = setting(False, "throw away the model or the unfinished training in --output", group="training")
@@ -53,7 +54,7 @@ def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> None:
 
     training = expand_question_files(options.train)
     held_out = expand_question_files(options.eval) if options.eval else None
-    check_model(options.model, open_corpus(options.index).index.info)
+    check_model(options.model, open_corpus(options.index).index.info, options.query_prefix)
     from rag_ops.training.finetune import finetune
 
     bars = sys.stderr.isatty() and not events.is_json()
@@ -64,6 +65,7 @@ def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> None:
         options.output,
         options.settings,
         held_out=read_questions(held_out, options.reading) if held_out else None,
+        query_prefix=options.query_prefix,
         device=options.workers.device,
         threads=options.workers.cpu_threads,
         resume=options.resume,

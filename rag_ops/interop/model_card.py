@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -375,20 +375,37 @@ def _load_part(kwargs: dict[str, Any], side: str, directory: str) -> None:
 
 
 def hook_questions(encoder: Any, encoding: EncoderConfig, prompt: Any = None) -> None:
-    """Lets a question encoder that is no DPR give what DPR's gives: one vector a question, first in its output.
+    """Lets a question encoder read a prompt before each question, and give what DPR's gives: one vector a question.
 
     Args:
-        encoder: changed in place, for good.
+        encoder: changed in place; what an earlier call had it do, it does no longer.
         encoding: pooling, normalisation and prompt.
         prompt: the prompt's token ids, as JSON (`QuestionPrompt`).
     """
-    if encoding.pooling == "pooler" or getattr(encoder, "gives_vectors", False):
-        return
-    hooks = _Hooks(encoding, prompt)
+    for handle in getattr(encoder, "question_hooks", ()):
+        handle.remove()
+    hooks, handles = _Hooks(encoding, prompt), []
     if encoding.prompt:
-        encoder.register_forward_pre_hook(hooks.insert, with_kwargs=True)
-    encoder.register_forward_hook(hooks.pool, with_kwargs=True)
-    encoder.gives_vectors = True
+        handles.append(encoder.register_forward_pre_hook(hooks.insert, with_kwargs=True))
+    if encoding.pooling != "pooler":  # DPR's gives its vectors itself
+        handles.append(encoder.register_forward_hook(hooks.pool, with_kwargs=True))
+    encoder.question_hooks = tuple(handles)
+
+
+def ask_behind(model: OurRagModel, encoding: EncoderConfig, note: Mapping[str, Any]) -> None:
+    """Has a model put another prompt before its questions, and its configuration say so.
+
+    Args:
+        model: changed in place.
+        encoding: how its questions are encoded from now on.
+        note: the entry of `encoder_note` for that.
+    """
+    config: Any = model.config
+    others = dict(getattr(config, checkpoints.OUR_KEY, None) or {})
+    others.pop(PROMPT_IDS, None)
+    setattr(config, checkpoints.OUR_KEY, {**others, **note})
+    rag: Any = model.rag
+    hook_questions(rag.question_encoder, encoding, note.get(PROMPT_IDS))
 
 
 def _ids_and_mask(positional: Any, named: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,12 +28,14 @@ from rag_ops.errors import InputError
 from rag_ops.evaluation.metrics import exact_match, f1
 from rag_ops.generation.rag_token import RagTokenGenerator
 from rag_ops.generation.settings import GenerationSettings
-from rag_ops.interop.model_card import RagbeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer
+from rag_ops.interop.model_card import RagbeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer, ask_behind
 from rag_ops.interop.rag_sequence import RagSequenceForGeneration
 from rag_ops.models import checkpoints
-from rag_ops.models.loading import load_rag, longest_input
-from rag_ops.models.prompting import check_question_prompt
+from rag_ops.models.loading import load_encoder_tokenizer, load_rag, longest_input
+from rag_ops.models.prompting import check_question_prompt, encoder_note
+from rag_ops.models.sentence_encoders import EncoderChanges
 from rag_ops.questions.reading import Question
+from rag_ops.retrieval.corpus import check_question_encoder, prefix_config
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.places import check_ours, local_output
@@ -68,6 +70,7 @@ def finetune(
     settings: FinetuneSettings,
     *,
     held_out: Iterable[Question] | None = None,
+    query_prefix: str | None = None,
     device: str = "auto",
     threads: int = 2,
     resume: bool = False,
@@ -85,6 +88,8 @@ def finetune(
         output: directory for model, tokenizers and `training.json`; has checkpoints until training is finished.
         settings: settings of the training.
         held_out: questions to evaluate on; None to hold out a part of `questions`.
+        query_prefix: text before each question for its vector, "" for none, which the saved model has as its own
+            prompt; None for that of `model`.
         device: "auto", "cpu" or "cuda"; bfloat16 arithmetic on a GPU.
         threads: torch threads.
         resume: whether to go on from the last checkpoint.
@@ -95,8 +100,9 @@ def finetune(
         on_evaluation: called with the figures of each evaluation.
 
     Raises:
-        InputError: the model is no RAG model, no question has an answer, or `output` holds a model, or an
-            unfinished training that was started otherwise or is not to be resumed.
+        InputError: the model is no RAG model, or does not go with the index (`check_question_encoder`), no question
+            has an answer, or `output` holds a model, or an unfinished training that was started otherwise or is not to
+            be resumed.
     """
     if importlib.util.find_spec("accelerate") is None:
         remedy = "pip install 'ragbeam[finetune]'"
@@ -105,15 +111,20 @@ def finetune(
     checkpoints.refuse_causal(
         model, model, "ragbeam answer takes it as it is; ragbeam finetune trains no such generator"
     )
-    check_question_prompt(checkpoints.read_config(model).get(checkpoints.OUR_KEY) or {})
+    passages = read_manifest(index, "index")
+    check_question_encoder(model, passages.info, query_prefix)
+    encoding = checkpoints.encoder_config(model, "question", EncoderChanges(query_prefix))
+    asked = prefix_config(model, query_prefix)  # empty if it is what the model has anyway
+    note = encoder_note(encoding, load_encoder_tokenizer(model)) if asked else {}
+    check_question_prompt(note or checkpoints.read_config(model).get(checkpoints.OUR_KEY) or {})
     device = pick_device(device)
     training, evaluation = split_questions(questions, held_out, settings.eval_fraction)
-    passages = read_manifest(index, "index")
     identity = {
         **dataclasses.asdict(settings),
         "model": checkpoints.model_digest(model),
         "index": passages.digest,
         "questions": digest_of([training, evaluation]),
+        **asked,
     }
     output = local_output(output)
     folder, now = os.path.join(output, CHECKPOINTS), json.loads(json.dumps(identity))
@@ -123,12 +134,13 @@ def finetune(
         torch.manual_seed(settings.seed)
         tokenizer = RagTokenizer.from_pretrained(model)
         rag = load_rag(model, torch.float32, kind)
+        if asked:
+            ask_behind(rag, encoding, note)
         if not (resume and before == now):
             _prepare(folder, now, anew=overwrite and before is not None)
         checkpoint = _last_checkpoint(folder)
         retriever = RagRetriever(rag.config, tokenizer.question_encoder, tokenizer.generator, RagbeamIndex(index))
         rag.set_retriever(retriever)
-        encoding = checkpoints.encoder_config(model, "question")
         longest = min(encoding.max_tokens, longest_input(rag.question_encoder, encoding.max_tokens))  # as answer cuts
         settings = dataclasses.replace(settings, max_question_tokens=min(settings.max_question_tokens, longest))
         own_smoothing, rag.config.label_smoothing = rag.config.label_smoothing, settings.label_smoothing
@@ -272,11 +284,11 @@ def _check_output(output: str, before: Any, now: dict[str, Any], resume: bool, o
             raise InputError(
                 "an unfinished training lies in --output", value=output, remedy="--resume to go on, or --overwrite"
             )
-        for name in sorted(now):
-            if before.get(name) != now[name]:
+        for name in sorted({*now, *before}):
+            if before.get(name) != now.get(name):
                 raise InputError(
                     f"the training to resume was started with another {name}",
-                    value=now[name],
+                    value=now.get(name),
                     expected=before.get(name),
                     remedy="give what it was started with, or --overwrite",
                 )

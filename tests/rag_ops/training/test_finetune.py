@@ -1,21 +1,31 @@
 """Fine-tuning: EM rises on questions that were held out, and a training that was interrupted ends as if it was not."""
 
+import copy
 import dataclasses
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
 
-from rag_ops import RagRetriever, RagSequenceForGeneration, RagTokenizer
+from rag_ops import RagRetriever, RagSequenceForGeneration, RagTokenForGeneration, RagTokenizer
 from rag_ops.errors import InputError
 from rag_ops.generation.rag_token import RagTokenGenerator
-from rag_ops.interop.model_card import RagbeamIndex
+from rag_ops.interop.model_card import RagbeamIndex, ask_behind
+from rag_ops.models import checkpoints
+from rag_ops.models.compose import compose
+from rag_ops.models.encoder import Encoder
+from rag_ops.models.loading import load_encoder_tokenizer
+from rag_ops.models.prompting import encoder_note
+from rag_ops.models.sentence_encoders import EncoderChanges
 from rag_ops.questions.reading import Question, QuestionOptions, read_questions
+from rag_ops.retrieval.corpus import prefix_config
+from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.training.data import Collator, split_questions
 from rag_ops.training.finetune import CHECKPOINTS, HISTORY, FinetuneSettings, finetune
@@ -197,6 +207,80 @@ def test_em_rises_on_held_out_questions_and_answer_uses_the_result(kingdom, tmp_
     assert sum(right) / len(right) == pytest.approx(last["em"])
     transformers.RagTokenForGeneration.from_pretrained(output)
     transformers.RagTokenizer.from_pretrained(output)
+
+
+def test_a_query_prefix_is_trained_with_and_stays_with_the_model(
+    kingdom, sentence_encoder, tmp_path, monkeypatch, capsys
+):
+    """Training searches with the vectors of `answer --query_prefix`, and `answer` needs no flag for the result."""
+    prefix, asked = "war of the ", questions_of(kingdom)[:12]
+    embed = ["embed", "--passages", Path(kingdom["index"]).parent / "passages", "--encoder", sentence_encoder]
+    ragbeam(*embed, "--passage_prefix", "ice of the ", "--output", tmp_path / "embeddings")
+    ragbeam("index", "--embeddings", tmp_path / "embeddings", "--output", tmp_path / "index", "--spec", "Flat")
+    rows = [{"question": question.question, "answer": list(question.answers)} for question in asked]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["finetune", "--model", kingdom["model"], "--index", tmp_path / "index", "--n_docs", 2]
+    command += ["--train", tmp_path / "asked.jsonl", "--eval", tmp_path / "asked.jsonl", "--max_steps", 1]
+    command += ["--freeze", "rag.question_encoder", "--output", tmp_path / "trained", "--answerable_only"]
+    code, line = fails(capsys, *command)
+    assert code == 2
+    assert "nothing says what stands before a question" in line
+    searched, real = [], PassageIndex.search
+    monkeypatch.setattr(PassageIndex, "search", lambda self, found, k: searched.append(found) or real(self, found, k))
+    ragbeam(*command, "--query_prefix", prefix)
+    texts = [question.question for question in asked]
+    wanted, bare = (
+        Encoder.load(kingdom["model"], role="question", dtype="float32", changes=EncoderChanges(one)).encode(texts)[0]
+        for one in (prefix, None)
+    )
+    np.testing.assert_allclose(searched[0], wanted, atol=1e-5)
+    assert np.abs(searched[0] - bare).max() > 0.01
+    trained = str(tmp_path / "trained")
+    assert checkpoints.encoder_config(trained, "question").prompt == prefix
+    assert json.loads(Path(trained, HISTORY).read_text())["settings"]["query_prefix"] == prefix
+    assert prefix_config(trained, prefix) == {}
+    ragbeam(
+        *("answer", "--questions", tmp_path / "asked.jsonl", "--index", tmp_path / "index", "--model", trained),
+        *("--output", tmp_path / "answers", "--n_docs", 2, "--max_new_tokens", 1, "--compute_dtype", "float32"),
+    )
+    shards = read_manifest(str(tmp_path / "answers"), "answer").shards
+    answered = [row for shard in shards for row in pq.read_table(tmp_path / "answers" / shard.path).to_pylist()]
+    scores = real(PassageIndex(str(tmp_path / "index")), wanted, 2).scores
+    np.testing.assert_allclose([[one["score"] for one in row["passages"]] for row in answered], scores, atol=1e-4)
+
+
+def test_a_training_resumes_with_its_own_prefix_alone(kingdom, tmp_path):
+    arguments = (kingdom["model"], kingdom["index"], few_questions(kingdom), str(tmp_path), SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*arguments, query_prefix="war of the ", on_step=stop_at(1))
+    for other in (None, "ice: "):
+        with pytest.raises(InputError, match="started with another query_prefix"):
+            finetune(*arguments, query_prefix=other, resume=True)
+
+
+@pytest.mark.parametrize("kind", ["dpr", "sentence"])
+def test_a_loaded_model_asks_behind_another_prompt(kind, dpr_pair, sentence_encoder, tiny_bart, tmp_path):
+    """DPR's encoder gives its vectors itself, and gets the prompt all the same; the last prompt is the only one."""
+    compose({"dpr": dpr_pair[1], "sentence": sentence_encoder}[kind], tiny_bart, str(tmp_path / "rag"))
+    rag, tokenizer = (
+        RagTokenForGeneration.from_pretrained(tmp_path / "rag"),
+        load_encoder_tokenizer(str(tmp_path / "rag")),
+    )
+    for prompt in ("ice of the ", "who is the king of "):
+        encoding = checkpoints.encoder_config(str(tmp_path / "rag"), "question", EncoderChanges(prompt))
+        ask_behind(rag, encoding, encoder_note(encoding, tokenizer))
+    rag.save_pretrained(tmp_path / "saved")
+    RagTokenizer.from_pretrained(tmp_path / "rag").save_pretrained(tmp_path / "saved")
+    again = RagTokenForGeneration.from_pretrained(tmp_path / "saved")
+    texts = ["the moon", "what is a river in the war"]
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    wanted = Encoder.load(str(tmp_path / "rag"), role="question", changes=EncoderChanges(prompt)).encode(texts)[0]
+    for model in (rag.eval(), copy.deepcopy(rag), again.eval()):
+        with torch.inference_mode():
+            found = model.rag.question_encoder(batch["input_ids"], attention_mask=batch["attention_mask"])[0]
+        np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
+    plain = Encoder.load(str(tmp_path / "saved"), role="question").encode(texts)[0]
+    np.testing.assert_allclose(plain, wanted, atol=1e-6)
 
 
 def test_frozen_parameters_stay(kingdom, tmp_path):
