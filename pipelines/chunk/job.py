@@ -23,11 +23,11 @@ from pipelines.chunk.options import ChunkOptions
 from pipelines.runners import launch, local_workers
 from pipelines.runners.counters import StepCounters, live_rows
 from pipelines.transforms.stage_job import InputStates, StageRun, begins_again, distribute, stage_job
-from rag_ops.articles import shuffle
+from rag_ops.articles import languages, shuffle
 from rag_ops.articles.article import Split
 from rag_ops.articles.dropped import NAMED_TEMPLATES, Dropped, most_common
-from rag_ops.articles.formats import FORMATS, MediaWiki
-from rag_ops.articles.options import DATASET, LANGUAGE_CODE, InputOptions
+from rag_ops.articles.formats import FORMATS
+from rag_ops.articles.options import DATASET, InputOptions
 from rag_ops.articles.reading import plan_splits
 from rag_ops.compute.cores import cores
 from rag_ops.storage import store
@@ -69,6 +69,7 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
             return done
         job.begin(options)
         job.todo(wanted)
+        language = _language(splits, options.reading)
         job.spread(partial(_processes, splits, num_shards), {split.url for split in splits})
 
         wikis = templates.wikis_of(splits, options.reading)
@@ -92,7 +93,7 @@ def run(options: ChunkOptions, beam_arguments: Sequence[str] = ()) -> StageRun:
         spilled = _articles_spilled(directory, splits)
         metrics = job.run(build, "articles", None, lambda: live_rows("ReadSplits") or spilled())
         inputs = {f"input_{number}": url for number, url in enumerate(dict.fromkeys(map(named, splits)))}
-        info = {**_counts(directory, splits, metrics), **_language(splits, options.reading)}
+        info = {**_counts(directory, splits, metrics), **language}
         return job.finish(inputs, info, metrics)
 
 
@@ -236,14 +237,12 @@ def _config(options: ChunkOptions, num_shards: int, splits: Sequence[Split]) -> 
 
 
 def _language(splits: Sequence[Split], reading: InputOptions) -> dict[str, str]:
-    """The language of all articles for the manifest, if --language or the dumps' heads say it."""
+    """The language of all articles for the manifest, if --language says it, or all inputs say the same."""
     if reading.language:
         return {"language": reading.language.lower()}
-    if any(split.format != MediaWiki.name for split in splits):
-        return {}
-    codes = {reading.site_of(url).code for url in {split.url for split in splits}}
-    code = codes.pop()
-    return {"language": code.lower()} if not codes and LANGUAGE_CODE.fullmatch(code) else {}
+    formats = {split.url: FORMATS[split.format] for split in splits}
+    code = languages.agreed(one.language(url, reading) for url, one in formats.items())
+    return {"language": code} if code else {}
 
 
 def _digests(splits: Sequence[Split], reading: InputOptions) -> dict[str, str]:

@@ -63,6 +63,9 @@ class Collection(Format):
             for text in self.texts(row, source, options):
                 yield source, text
 
+    def language(self, url: str, options: InputOptions) -> str:
+        return containers.language(url)
+
     def kept(self, article: Article) -> Article | Passage | None:
         if self.whole:
             return Passage(article.article_id, article.title, article.text, article.section)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from rag_ops import machine
+from rag_ops.articles import languages
 from rag_ops.articles.article import Split
 from rag_ops.articles.lines import json_rows
 from rag_ops.articles.options import InputOptions
@@ -78,6 +79,11 @@ def rows(split: Split, columns: Sequence[str] | None = None) -> Iterator[Row]:
             for row in batch.to_pylist():
                 number += 1
                 yield partial("{}, row {}".format, split.url, number), row
+
+
+def language(url: str) -> str:
+    """The code of the language of the Wikipedia that a file's first rows name by their `url`; empty if they don't."""
+    return languages.of_rows(rows(Split(0, "", url), ["url"]))
 
 
 def _elements(url: str) -> Iterator[Row]:

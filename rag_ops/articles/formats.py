@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from rag_ops import machine
-from rag_ops.articles import containers, dump, tsv
+from rag_ops.articles import containers, dump, languages, tsv
 from rag_ops.articles.article import Article, NoArticle, Split
 from rag_ops.articles.collections import Beir, Collection, Hotpotqa, Kilt, Pyserini, Squad, Triviaqa
 from rag_ops.articles.columns import SECTION, find_columns
@@ -46,6 +46,9 @@ class MediaWiki(Format):
     def wiki(self, url: str, options: InputOptions) -> str:
         return dump.read_site(url).wiki
 
+    def language(self, url: str, options: InputOptions) -> str:
+        return languages.code_of(options.site_of(url).code)
+
     def articles(
         self, split: Split, options: InputOptions, dropped: Dropped, other: Callable[[dump.Page], None] | None = None
     ) -> Iterator[Article | NoArticle]:
@@ -75,6 +78,9 @@ class Jsonl(Format):
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         return containers.cuts(url, options)
 
+    def language(self, url: str, options: InputOptions) -> str:
+        return containers.language(url)
+
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
         return containers.rows(split)
 
@@ -87,6 +93,9 @@ class Parquet(Format):
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         find_columns(column_names(url), options.columns, lambda: url, "a Parquet file")
         yield from group_cuts(url, options.cut_bytes)
+
+    def language(self, url: str, options: InputOptions) -> str:
+        return containers.language(url)
 
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
         names = find_columns(column_names(split.url), options.columns, lambda: split.url).present()
@@ -101,6 +110,9 @@ class Arrow(Format):
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         find_columns(arrow.column_names(url), options.columns, lambda: url, "an Arrow file")
         yield 0, None
+
+    def language(self, url: str, options: InputOptions) -> str:
+        return containers.language(url)
 
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
         names = find_columns(arrow.column_names(split.url), options.columns, lambda: split.url).present()
@@ -192,6 +204,9 @@ class Msmarco(Collection):
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
         return Psgs().rows(split, options) if _is_tsv(split.url) else super().rows(split, options)
 
+    def language(self, url: str, options: InputOptions) -> str:
+        return "" if _is_tsv(url) else super().language(url, options)
+
 
 class Dataset(Format):
     """Datasets of Hugging Face, by name or directory, streamed."""
@@ -206,6 +221,9 @@ class Dataset(Format):
         shard = _open_dataset(split.url, options).shard(num_shards=split.shards, index=split.start)
         for number, row in enumerate(shard, 1):
             yield partial("{}, shard {}, row {}".format, split.url, split.start, number), row
+
+    def language(self, url: str, options: InputOptions) -> str:
+        return languages.of_configuration(url, options.dataset_config)
 
     def digest(self, url: str, options: InputOptions) -> str:
         """A hash of the names of the dataset's files, with their revision on the hub or, if local, their times.

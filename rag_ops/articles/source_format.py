@@ -81,6 +81,10 @@ class Format:
         """The name of the wiki that an input is from; empty if it is none or does not say."""
         return ""
 
+    def language(self, url: str, options: InputOptions) -> str:
+        """The code of the language that an input says its articles are in; empty if it says none, or several."""
+        return ""
+
     def kept(self, article: Article) -> Article | Passage | None:
         """The article of a row, or None if it has no text."""
         return article if article.text.strip() else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from rag_ops.articles import languages
 from rag_ops.articles.article import Article, NoArticle, Source, Split, moment_of
 from rag_ops.articles.dropped import TOO_LONG, Dropped
 from rag_ops.articles.lines import check_no_array, json_rows
@@ -89,6 +91,11 @@ class WikiFormat(Format):
         for source, row in self.rows(Split(0, self.name, url), options):
             return self.head(row, source).wiki
         return ""
+
+    def language(self, url: str, options: InputOptions) -> str:
+        first = itertools.islice(self.rows(Split(0, self.name, url), options), LOOKED_AT)
+        heads = (self.head(row, source) for source, row in first)
+        return languages.agreed(languages.of_wiki(head.code, head.wiki) for head in heads)
 
     def articles(self, split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
         for source, row in self.rows(split, options):

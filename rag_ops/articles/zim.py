@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rag_ops import machine
+from rag_ops.articles import languages
 from rag_ops.articles.article import Source, Split
 from rag_ops.articles.dropped import TOO_LONG, Dropped
 from rag_ops.articles.enterprise import html_parts
@@ -46,6 +47,11 @@ class Zim(Format):
     def wiki(self, url: str, options: InputOptions) -> str:
         with _reading(url) as archive:
             return _said(archive, "Name")
+
+    def language(self, url: str, options: InputOptions) -> str:
+        with _reading(url) as archive:
+            said = _said(archive, "Language")
+        return "" if "," in said else languages.code_of(_language(said))
 
     def articles(self, split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
         """Yields pages, whose paths are their ids; what is no page, such as an image, is passed over."""

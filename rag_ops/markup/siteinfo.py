@@ -156,10 +156,19 @@ def language_of(database: str, host: str = "") -> str:
     >>> language_of("zh_yuewiki"), language_of("", "de.wikipedia.org")
     ('zh-yue', 'de')
     """
+    return language_said(database, host) or ENGLISH
+
+
+def language_said(database: str, host: str = "") -> str:
+    """What stands where a wiki's database or host has its language; empty if neither has one.
+
+    >>> language_said("commonswiki"), language_said("", "example.org")
+    ('commons', '')
+    """
     if found := _DATABASE.fullmatch(database):
         return found[1].replace("_", "-")
     found = _HOST.fullmatch(host)
-    return found[1] if found else ENGLISH
+    return found[1] if found else ""
 
 
 ENGLISH_SITE = SiteInfo()

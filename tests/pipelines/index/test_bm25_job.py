@@ -23,7 +23,7 @@ from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
 from schemas.layout import BM25, STATISTICS
-from tests import warmed
+from tests import warmed, wikis
 from tests.pipelines.workspace import chunked, fails, ragbeam, write_articles, write_questions
 from tests.rag_ops.retrieval.test_bm25 import scores_of_bm25s
 
@@ -195,6 +195,16 @@ def test_the_language_is_what_chunk_was_told_or_read(tmp_path, capsys, caplog):
     (tmp_path / "wiki.xml").write_text(dump + "</revision></page></mediawiki>")
     ragbeam("chunk", "--input", tmp_path / "wiki.xml", "--output", tmp_path / "fr")
     assert open_bm25(str(build(tmp_path / "fr", tmp_path / "fr-index"))).scoring.language == "fr"
+    german = {"in_language": {"identifier": "de"}, "is_part_of": {"identifier": "dewiki"}}
+    inputs = [
+        wikis.write_json(tmp_path / "de.ndjson", [row | german for row in wikis.ARTICLES]),
+        wikis.write_json(tmp_path / "fine.jsonl", [row | {"in_language": "de"} for row in wikis.FINEWIKI[1:2]]),
+    ]
+    ragbeam("chunk", "--input", *inputs, "--prefix_ids", "--output", tmp_path / "said")
+    assert open_bm25(str(build(tmp_path / "said", tmp_path / "said-index"))).scoring.language == "de"
+    wikis.write_json(inputs[1], wikis.FINEWIKI[1:2])
+    ragbeam("chunk", "--input", *inputs, "--prefix_ids", "--output", tmp_path / "mixed")
+    assert "language" not in read_manifest(str(tmp_path / "mixed"), "chunk").info
     build(tmp_path / "de", tmp_path / "en-index", "--language", "EN")
     assert open_bm25(str(tmp_path / "en-index")).scoring.language == "en"
 
