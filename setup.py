@@ -23,7 +23,7 @@ setup(
     },
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},
     install_requires=[
-        "apache-beam>=2.72",
+        "apache-beam>=2.73",
         "bm25s>=0.3",
         "datasets>=4",
         "faiss-cpu>=1.11",
