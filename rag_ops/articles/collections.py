@@ -7,6 +7,7 @@ split.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,9 +15,15 @@ from rag_ops.articles import containers
 from rag_ops.articles.article import Article, Split
 from rag_ops.articles.options import InputOptions
 from rag_ops.articles.source_format import Cut, Format, Row
+from rag_ops.articles.text_files import Text
 from rag_ops.articles.wiki_format import first_keys
 from rag_ops.errors import InputError
+from rag_ops.storage import store
+from rag_ops.storage.compression import COMPRESSIONS
 from schemas.passages import Passage
+
+_LINK = re.compile(r"</?a(?: [^>]*)?>")
+_EVIDENCE = re.compile(r"(?:^|/)evidence/(?:wikipedia|web)/(?:[^?#]*/)?[^/?#]*\.txt(?:\.\w+)?(?:[?#]|$)")
 
 
 class Collection(Format):
@@ -33,6 +40,7 @@ class Collection(Format):
     shows: tuple[frozenset[str], ...] = ()
     columns: tuple[str, ...] = ()
     whole = False
+    in_archives = True
 
     def texts(self, row: dict[str, Any], source: Callable[[], str], options: InputOptions) -> Iterator[dict[str, Any]]:
         """Yields the articles or passages of a row, under the names that the flags say.
@@ -123,17 +131,28 @@ class Squad(Collection):
 
 
 class Hotpotqa(Collection):
-    """Paragraphs that HotpotQA gives with its questions: `context`, pairs of a title and sentences.
+    """Paragraphs that HotpotQA gives with its questions, and the Wikipedia that it was made from.
 
-    The datasets library has an object of `title` and `sentences` instead. A paragraph gets an id made from its text.
+    With a question they are `context`, pairs of a title and sentences; the datasets library has an object of `title`
+    and `sentences` instead. Such a paragraph gets an id made from its text. The Wikipedia has articles with `id`,
+    `title` and `text`: sentences of the introduction, or paragraphs of sentences with links as HTML, of which the first
+    is the title.
+    https://hotpotqa.github.io/wiki-readme.html
     """
 
     name, checks_ids = "hotpotqa", False
-    needs = (frozenset(("context", "question")),)
-    shows = (frozenset(("context", "question", "supporting_facts")),)
-    columns = ("context", "question", "supporting_facts")
+    needs = (frozenset(("context", "question")), frozenset(("id", "title", "text")))
+    shows = (
+        frozenset(("context", "question", "supporting_facts")),
+        frozenset(("id", "url", "title", "text", "charoffset")),
+    )
+    columns = ("context", "question", "supporting_facts", "id", "title", "text")
 
     def texts(self, row: dict[str, Any], source: Callable[[], str], options: InputOptions) -> Iterator[dict[str, Any]]:
+        if "context" not in row and "text" in row:
+            text = _introduction(row["text"], row.get("title"), source)
+            yield {options.id_column: row.get("id"), options.title_column: row.get("title"), options.text_column: text}
+            return
         context = row.get("context")
         if isinstance(context, dict):
             titles, sentences = context.get("title"), context.get("sentences")
@@ -147,10 +166,11 @@ class Hotpotqa(Collection):
 
 
 class Triviaqa(Collection):
-    """Documents that TriviaQA gives with its questions, as the datasets library has them.
+    """TriviaQA's files of evidence, an article each as `text` reads them, and its documents in the datasets library.
 
-    `entity_pages` and `search_results` are each an object of lists, `title` and `wiki_context` or `search_context`. The
-    publisher's own JSON names files of evidence instead, which `text` reads.
+    There `entity_pages` and `search_results` are each an object of lists, `title` and `wiki_context` or
+    `search_context`. The publisher's own JSON names the files, which are not part of it, so it is refused as a corpus.
+    https://nlp.cs.washington.edu/triviaqa/
     """
 
     name, checks_ids = "triviaqa", False
@@ -158,13 +178,25 @@ class Triviaqa(Collection):
     shows = (frozenset(("question_id", "entity_pages")), frozenset(("QuestionId", "Question")))
     columns = ("question_id", "entity_pages", "search_results", "QuestionId", "Question")
 
+    def named_by(self, url: str) -> bool:
+        return _EVIDENCE.search(url) is not None
+
+    def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
+        return Text().cuts(url, options) if _is_text(url) else super().cuts(url, options)
+
+    def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
+        return Text().rows(split, options) if _is_text(split.url) else super().rows(split, options)
+
+    def language(self, url: str, options: InputOptions) -> str:
+        return "" if _is_text(url) else super().language(url, options)
+
     def texts(self, row: dict[str, Any], source: Callable[[], str], options: InputOptions) -> Iterator[dict[str, Any]]:
         if "QuestionId" in row:
             raise InputError(
                 "TriviaQA's questions name files of evidence, and have no texts",
                 value=source(),
                 expected="the files, or rows of the datasets library with entity_pages",
-                remedy="give the files: --format text --input 'evidence/wikipedia/*.txt'",
+                remedy="give the files: --input 'evidence/wikipedia/*.txt'",
             )
         for name, key in (("entity_pages", "wiki_context"), ("search_results", "search_context")):
             found = row.get(name) or {}
@@ -174,6 +206,28 @@ class Triviaqa(Collection):
                 raise _no_text(f"{name} of a question has not a {key} for each title", source, found)
             for title, text in zip(titles, texts, strict=True):
                 yield {options.title_column: title, options.text_column: text}
+
+
+def _introduction(text: Any, title: Any, source: Callable[[], str]) -> str:
+    r"""The text of an article of HotpotQA's Wikipedia.
+
+    >>> _introduction(["A river.", " It is long."], "Elbe", str)
+    'A river. It is long.'
+    >>> _introduction([["Elbe"], ["A <a href=\"river\">river</a>.", " Long."], ["It ends."]], "Elbe", str)
+    'A river. Long.\nIt ends.'
+    """
+    paragraphs = text if isinstance(text, list) and any(isinstance(one, list) for one in text) else [text]
+    if not all(isinstance(one, list) and all(isinstance(part, str) for part in one) for one in paragraphs):
+        raise _no_text("the text of an article is no list of sentences", source, text)
+    if paragraphs is not text:
+        return "".join(text)
+    joined = [_LINK.sub("", "".join(one)) for one in paragraphs]
+    return "\n".join(joined[1:] if joined[0].strip() == title else joined)
+
+
+def _is_text(url: str) -> bool:
+    name = store.name_of(url).lower()
+    return any(name.endswith(f".txt{suffix}") for suffix in ("", *COMPRESSIONS))
 
 
 def _is_paragraph(pair: Any) -> bool:

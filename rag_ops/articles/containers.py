@@ -1,4 +1,7 @@
-"""Rows of any file that holds rows: JSON a line, one JSON document, Parquet or Arrow; what they mean is a format's."""
+"""Rows of any file that holds rows: JSON a line, also in an archive, one JSON document, Parquet or Arrow.
+
+What they mean is a format's.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 from rag_ops import machine
 from rag_ops.articles import languages
+from rag_ops.articles.archives import archive_rows, is_archive
 from rag_ops.articles.article import Split
 from rag_ops.articles.lines import json_rows
 from rag_ops.articles.options import InputOptions
@@ -19,7 +23,7 @@ from rag_ops.storage import arrow, compression, json_documents, store
 from rag_ops.storage.compression import COMPRESSIONS
 
 HEAD_BYTES = 64 << 10  # of a file, which show whether it is one JSON document
-PARQUET, ARROW, DOCUMENT, LINES = "parquet", "arrow", "document", "lines"
+PARQUET, ARROW, ARCHIVE, DOCUMENT, LINES = "parquet", "arrow", "archive", "document", "lines"
 
 
 def container_of(url: str) -> str:
@@ -28,6 +32,8 @@ def container_of(url: str) -> str:
     Raises:
         InputError: it is compressed and damaged.
     """
+    if is_archive(url):
+        return ARCHIVE
     name = store.name_of(url).lower()
     for suffix in COMPRESSIONS:
         name = name.removesuffix(suffix)
@@ -45,7 +51,7 @@ def container_of(url: str) -> str:
 
 
 def cuts(url: str, options: InputOptions) -> Iterator[Cut]:
-    """Yields the splits of a file: row groups of Parquet, bytes of lines; documents and Arrow files are one each."""
+    """Yields the splits of a file: row groups of Parquet, bytes of lines; other files are one each."""
     kind = container_of(url)
     if kind == PARQUET:
         yield from group_cuts(url, options.cut_bytes)
@@ -68,6 +74,8 @@ def rows(split: Split, columns: Sequence[str] | None = None) -> Iterator[Row]:
     kind = container_of(split.url)
     if kind == LINES:
         yield from json_rows(split)
+    elif kind == ARCHIVE:
+        yield from archive_rows(split.url)
     elif kind == DOCUMENT:
         yield from _elements(split.url)
     elif kind == PARQUET:

@@ -5,16 +5,13 @@ https://enterprise.wikimedia.com/docs/data-dictionary/
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import IO, Any
+from typing import Any
 
-from rag_ops import machine
+from rag_ops.articles.archives import archive_rows, is_archive
 from rag_ops.articles.article import Split
 from rag_ops.articles.dropped import TOO_COMPLEX, TOO_LONG
-from rag_ops.articles.lines import JSON_LINES, bounded_lines, json_object
 from rag_ops.articles.options import InputOptions
 from rag_ops.articles.source_format import Cut, Row
 from rag_ops.articles.wiki_format import (
@@ -27,21 +24,18 @@ from rag_ops.articles.wiki_format import (
     head_of,
     inner,
 )
-from rag_ops.errors import InputError
 from rag_ops.markup import bounded, html, wikitext
 from rag_ops.markup.pages import is_disambiguation, is_redirect
 from rag_ops.markup.parts import Part
 from rag_ops.markup.siteinfo import SiteInfo
-from rag_ops.storage import compression, store, tar
 
-ARCHIVES = (".tar", ".tgz", *(f".tar{suffix}" for suffix in compression.COMPRESSIONS))
 BODY = "article_body"
 
 
 class Enterprise(WikiFormat):
     """NDJSON, or a tar archive of it, which one worker reads as a stream."""
 
-    name, keys, needs = "enterprise", frozenset((BODY, "name")), (BODY,)
+    name, keys, needs, in_archives = "enterprise", frozenset((BODY, "name")), (BODY,), True
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         if not is_archive(url):
@@ -92,56 +86,3 @@ def _lists_meanings(row: dict[str, Any], site: SiteInfo) -> bool:
     names = [inner(one, "name") for one in called] if isinstance(called, list) else []
     calls = "".join(f"{{{{{name}}}}}" for name in names if isinstance(name, str) and not set(name) & set("{}|[]"))
     return is_disambiguation("", calls, site)
-
-
-def is_archive(url: str) -> bool:
-    """Whether a file is a tar archive by its name."""
-    return store.name_of(url).lower().endswith(ARCHIVES)
-
-
-def archive_rows(url: str) -> Iterator[Row]:
-    """Yields the articles of all NDJSON files in an archive.
-
-    Raises:
-        InputError: there is no such file in it, a line is not JSON, or the archive is cut or none.
-    """
-    number = 0
-    with store.open_read(url) as raw, _reading(url):
-        for name, content in tar.members(_opened(raw, url)):
-            if not name.lower().endswith(JSON_LINES):
-                continue
-            number += 1
-            place = partial(_place, url, name)
-            for before, line in enumerate(bounded_lines(content, place)):
-                if line.strip():
-                    source = partial(place, before)
-                    yield source, json_object(line, source)
-    if not number:
-        raise InputError(
-            "the archive has no NDJSON",
-            value=url,
-            expected=f"files with {', '.join(JSON_LINES)} in it, as in Wikimedia Enterprise's snapshots",
-            remedy="unpack another archive, and give --input its files",
-        )
-
-
-def _place(url: str, name: str, lines_before: int) -> str:
-    return f"{url}, {name}, line {lines_before + 1}"
-
-
-def _opened(raw: IO[bytes], url: str) -> IO[bytes]:
-    name = store.name_of(url).lower()
-    return compression.decompressed(raw, "x.gz" if name.endswith(".tgz") else url)
-
-
-@contextlib.contextmanager
-def _reading(url: str) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except compression.BAD_COMPRESSION as error:
-        machine.check(error)
-        raise InputError(
-            f"the archive cannot be read ({error})", value=url, expected="a whole file", remedy="download it again"
-        ) from error

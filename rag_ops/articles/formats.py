@@ -13,25 +13,25 @@ from functools import partial
 from typing import Any
 
 from rag_ops import machine
-from rag_ops.articles import containers, dump, languages, tsv
+from rag_ops.articles import containers, dump, languages
 from rag_ops.articles.article import Article, NoArticle, Split
-from rag_ops.articles.collections import Beir, Collection, Hotpotqa, Kilt, Pyserini, Squad, Triviaqa
-from rag_ops.articles.columns import SECTION, find_columns
+from rag_ops.articles.collections import Beir, Hotpotqa, Kilt, Pyserini, Squad, Triviaqa
+from rag_ops.articles.columns import find_columns
 from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.enterprise import Enterprise
 from rag_ops.articles.finewiki import Finewiki
-from rag_ops.articles.lines import JSON_LINES, line_source, read_lines
+from rag_ops.articles.lines import JSON_LINES
+from rag_ops.articles.msmarco import Msmarco
 from rag_ops.articles.options import DATASET, InputOptions
 from rag_ops.articles.parquet_rows import column_names, group_cuts, parquet_rows
-from rag_ops.articles.source_format import Cut, Format, Row, byte_cuts
+from rag_ops.articles.psgs import Psgs
+from rag_ops.articles.source_format import Cut, Format, Row
 from rag_ops.articles.structured import Structured
-from rag_ops.articles.tsv import Layout
+from rag_ops.articles.text_files import Text
 from rag_ops.articles.zim import Zim
 from rag_ops.errors import InputError
 from rag_ops.storage import arrow, store
-from rag_ops.storage.compression import COMPRESSIONS
 from schemas.manifest import digest_of
-from schemas.passages import Passage
 
 
 class MediaWiki(Format):
@@ -71,9 +71,9 @@ class MediaWiki(Format):
 
 
 class Jsonl(Format):
-    """One JSON object a line, or one array of them, which is one split."""
+    """One JSON object a line; one array of them, or a tar archive of such files, is one split."""
 
-    name, suffixes = "jsonl", JSON_LINES
+    name, suffixes, in_archives = "jsonl", JSON_LINES, True
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         return containers.cuts(url, options)
@@ -119,95 +119,6 @@ class Arrow(Format):
         return containers.rows(split, names)
 
 
-class Psgs(Format):
-    """TSV, as DPR's psgs_w100.tsv: each row is a passage already, kept with its id."""
-
-    name, suffixes = "psgs", (".tsv",)
-
-    def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        """Cuts every `split_bytes`; between records if cells are quoted, which takes a pass over the file."""
-        start, size = 0, store.size_bytes(url)
-        is_one = store.name_of(url).lower().endswith(COMPRESSIONS) or size <= options.cut_bytes
-        if is_one or not (layout := _layout(url, options)).quoted:
-            yield from byte_cuts(url, options)
-            return
-        for _, position, _ in tsv.records(read_lines(Split(0, "psgs", url)), layout.width):  # 4 s a GB
-            if position >= start + options.cut_bytes:
-                yield start, position
-                start = position
-        yield start, size
-
-    def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
-        """The rows of a TSV file, under our names for its columns."""
-        layout = _layout(split.url, options)
-        places = {options.text_column: layout.text, options.title_column: layout.title, options.id_column: layout.id}
-        places.setdefault(SECTION, layout.section)
-        lines = read_lines(split)
-        for number, _, data in tsv.records(lines, layout.width) if layout.quoted else lines:
-            source = partial(line_source, split, number)
-            try:
-                cells = tsv.cells_of(data.decode("utf-8"), quoted=layout.quoted)
-            except UnicodeDecodeError as error:
-                raise InputError(f"a line is not UTF-8 ({error.reason})", value=source()) from error
-            if cells == [""] or tuple(cells) == layout.header:
-                continue
-            if len(cells) != layout.width:
-                raise InputError(
-                    f"a line has {len(cells)} columns",
-                    value=source(),
-                    expected=f"{layout.width}, separated by tabs, as in the lines before",
-                    remedy="check --format: psgs is what DPR's psgs_w100.tsv looks like",
-                )
-            yield source, {name: cells[place] for name, place in places.items() if place is not None}
-
-    def kept(self, article: Article) -> Passage:
-        """A passage, also without text."""
-        return Passage(article.article_id, article.title, article.text, article.section)
-
-
-class Text(Format):
-    """Plain text, an article a file: its name is the id and, with spaces for underscores, the title."""
-
-    name = "text"
-
-    def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        yield 0, None
-
-    def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
-        parts = [data for _, _, data in read_lines(split)]
-        try:
-            text = b"".join(parts).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"a text is not UTF-8 ({error.reason})", value=split.url) from error
-        name = store.name_of(split.url)
-        for suffix in (*COMPRESSIONS, ".txt"):
-            name = name.removesuffix(suffix)
-        columns = {options.id_column: name, options.title_column: name.replace("_", " "), options.text_column: text}
-        yield lambda: split.url, columns
-
-
-class Msmarco(Collection):
-    """MS MARCO's passages: collection.tsv of the first version, as `psgs` reads it; `pid` and `passage` of the second.
-
-    https://microsoft.github.io/msmarco/
-    """
-
-    name, whole = "msmarco", True
-    needs = shows = (frozenset(("pid", "passage")),)
-
-    def texts(self, row: dict[str, Any], source: Callable[[], str], options: InputOptions) -> Iterator[dict[str, Any]]:
-        yield {name: value for name, value in row.items() if name != "docid" or options.id_column == "docid"}
-
-    def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        return Psgs().cuts(url, options) if _is_tsv(url) else super().cuts(url, options)
-
-    def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
-        return Psgs().rows(split, options) if _is_tsv(split.url) else super().rows(split, options)
-
-    def language(self, url: str, options: InputOptions) -> str:
-        return "" if _is_tsv(url) else super().language(url, options)
-
-
 class Dataset(Format):
     """Datasets of Hugging Face, by name or directory, streamed."""
 
@@ -246,14 +157,6 @@ FORMATS: dict[str, Format] = {
         *(Jsonl(), Parquet(), Arrow(), Psgs(), Text(), Dataset()),
     )
 }
-
-
-def _is_tsv(url: str) -> bool:
-    return any(suffix in store.name_of(url).lower() for suffix in Psgs.suffixes)
-
-
-def _layout(url: str, options: InputOptions) -> Layout:
-    return tsv.layout_of(tsv.head(read_lines(Split(0, "psgs", url))), url, options.columns)
 
 
 def _open_dataset(name: str, options: InputOptions) -> Any:

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rag_ops.articles import containers
+from rag_ops.articles.archives import SUFFIXES as TAR
+from rag_ops.articles.archives import archive_rows
 from rag_ops.articles.article import MAX_SPLITS, Source, Split
 from rag_ops.articles.dropped import Dropped
-from rag_ops.articles.enterprise import ARCHIVES as TAR
-from rag_ops.articles.enterprise import archive_rows
 from rag_ops.articles.formats import FORMATS, Jsonl
 from rag_ops.articles.options import DATASET, SPLIT_BYTES, InputOptions
 from rag_ops.articles.parquet_rows import column_names
@@ -26,7 +26,12 @@ from schemas.passages import Passage
 
 FILES_LOOKED_AT = 100  # before anything runs
 USUAL_SPLITS = 256  # most splits of an input of one file, unless --split_bytes is given
-UNPACK = {".7z": "7z x -so", "zip": "unzip -p", "rar": "unrar p -inul"}
+UNPACK = {
+    ".7z": "7z x -so FILE | zstd > NAME.zst",
+    "rar": "unrar p -inul FILE | zstd > NAME.zst",
+    "zip": "unzip FILE, and give --input the files that are wanted",
+    "tar": "tar -xf FILE, and give --input the files that are wanted",
+}
 ARCHIVES = (".7z", ".zip", ".rar", *TAR)
 
 
@@ -37,6 +42,13 @@ def plan_splits(urls: Sequence[str], options: InputOptions) -> list[Split]:
         InputError: a file is missing, its format is unclear, or its header is wrong.
     """
     files = expand_inputs(urls, options)
+    if len(files) > MAX_SPLITS:
+        raise InputError(
+            "there are more files than a job takes",
+            value=f"{len(files):,} files",
+            expected=f"at most {MAX_SPLITS:,}",
+            remedy="make JSONL of them, an article a line, or give a part at a time",
+        )
     kinds = {url: format_of(url, options) for url in files}
     prefixes = id_prefixes(kinds, options)
     options = dataclasses.replace(options, split_bytes=options.split_bytes or split_bytes(kinds))
@@ -112,12 +124,14 @@ def format_of(url: str, options: InputOptions) -> str:
         )
     if seen:
         return seen
-    if name.endswith(ARCHIVES) and not (name.endswith(TAR) and options.format == "enterprise"):
+    if name.endswith(TAR) and (wanted := _in_archive(url, wanted)):
+        return wanted
+    if name.endswith(ARCHIVES):
         raise InputError(
             "an archive cannot be read as it is",
             value=url,
             expected=f"a file, or one compressed by itself: {', '.join(COMPRESSIONS)}",
-            remedy=f"unpack it: {UNPACK.get(name[-3:], 'tar -xOf')} FILE | zstd > NAME.zst",
+            remedy=f"unpack it: {UNPACK.get(name[-3:], UNPACK['tar'])}",
         )
     if wanted != "auto":
         return wanted
@@ -137,10 +151,22 @@ def format_of(url: str, options: InputOptions) -> str:
     return kind
 
 
+def _in_archive(url: str, wanted: str) -> str | None:
+    """The format of the rows in a tar archive that show none by themselves; None if there are no rows, or no such."""
+    if wanted != "auto":
+        return wanted if FORMATS[wanted].in_archives else None
+    try:
+        return Jsonl.name if first_keys(archive_rows(url)) else None
+    except (OSError, InputError, JobError):
+        return None
+
+
 def seen_format(url: str) -> str | None:
-    """The format that a file shows by what is in it: one of `FORMATS` that keys show, or ZIM; else None."""
+    """The format that a file shows by its place or what is in it: one of `FORMATS`, or ZIM; else None."""
     name = store.name_of(url).lower()
     try:
+        if named := next((one.name for one in FORMATS.values() if one.named_by(url)), None):
+            return named
         if name.endswith(TAR):
             keys = first_keys(archive_rows(url))
         elif is_parquet(url):
@@ -151,10 +177,21 @@ def seen_format(url: str) -> str | None:
             keys = first_keys(containers.rows(Split(0, "jsonl", url)))
         else:
             with store.open_read(url) as file:
-                return Zim.name if file.read(len(MAGIC)) == MAGIC else None
+                if file.read(len(MAGIC)) == MAGIC:
+                    return Zim.name
+            if _has_suffix(name):
+                return None
+            keys = first_keys(containers.rows(Split(0, "jsonl", url)))
     except (OSError, InputError, JobError):
         return None  # the reader of the format says what is wrong, and where
     return next((one.name for one in FORMATS.values() if one.shown_by(set(keys))), None)
+
+
+def _has_suffix(name: str) -> bool:
+    """Whether a file's name says what is in it, beyond its compression."""
+    for suffix in COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return bool(posixpath.splitext(name)[1])
 
 
 def id_prefixes(kinds: Mapping[str, str], options: InputOptions) -> dict[str, str]:

@@ -31,6 +31,7 @@ class Format:
         is_wikitext: whether texts are wikitext, to be rendered.
         is_markup: whether reading is slow, because texts are wikitext or HTML.
         keys: names that the articles of the format have, in JSON or Parquet, and those of no other.
+        in_archives: whether its files are also read in a tar archive.
         checks_ids: whether the first ids of its files are compared beforehand, as they may begin anew in each.
     """
 
@@ -40,11 +41,16 @@ class Format:
     is_wikitext = False
     is_markup = False
     keys: frozenset[str] = frozenset()
+    in_archives = False
     checks_ids = True
 
     def shown_by(self, keys: set[str]) -> bool:
         """Whether rows with these names show the format."""
         return bool(self.keys) and self.keys <= keys
+
+    def named_by(self, url: str) -> bool:
+        """Whether the address of a file, beyond its suffix, or how it begins, shows the format."""
+        return False
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         """Yields the ranges of an input that its splits cover, in order.

@@ -22,6 +22,7 @@ _PLAIN = rb'[^"\t\r\n]*'
 _AS_WRITTEN = re.compile(rb"(?:(?:%b|%b)\t)*(?:%b|%b)\r?\n?\Z" % (_QUOTED, _PLAIN, _QUOTED, _PLAIN))
 _OPEN_AT_END = re.compile(rb'(?:(?:%b|%b)\t)*"[^"]*(?:""[^"]*)*\Z' % (_QUOTED, _PLAIN))
 _CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=\t|\Z)|([^\t]*)')
+_ADDRESS = re.compile(rb"https?://\S+\Z")
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}\Z")
 
 
@@ -59,8 +60,8 @@ def head(lines: Iterable[Line]) -> list[Line]:
 def layout_of(lines: list[Line], url: str, wanted: Columns) -> Layout:
     """Finds the layout of a file from its `head`: which column is what, and whether cells are quoted.
 
-    Columns go by the names in the first line. Without such a line two columns are id and text, as in MS MARCO, and
-    three are id, text and title, as in DPR's psgs_w100.tsv.
+    Columns go by the names in the first line. Without such a line two columns are id and text, as in MS MARCO, three
+    are id, text and title, as in DPR's psgs_w100.tsv, and four with addresses are MS MARCO's documents.
 
     Raises:
         InputError: the columns are unclear.
@@ -90,11 +91,13 @@ def layout_of(lines: list[Line], url: str, wanted: Columns) -> Layout:
             expected=f"{', '.join(KNOWN['text'])}",
             remedy="name the columns with --id_column, --title_column and --text_column",
         )
+    if has_documents(lines):
+        return Layout(3, 2, 0, 4, None, False)
     if len(first) not in (2, 3):
         raise InputError(
             f"a line has {len(first)} columns, and no header names them",
             value=f"{url}, line 1",
-            expected="id and text, or id, text and title, separated by tabs; or a header",
+            expected="id and text; id, text and title; or id, address, title and text, separated by tabs; or a header",
             remedy="check --format: psgs is what DPR's psgs_w100.tsv looks like",
         )
     if len(first) == 3 and sum(len(row[2]) > len(row[1]) for row in rows if len(row) == 3) > len(rows) / 2:
@@ -105,6 +108,16 @@ def layout_of(lines: list[Line], url: str, wanted: Columns) -> Layout:
             remedy="put a line with the columns' names before it: id, title, text",
         )
     return Layout(1, 2 if len(first) == 3 else None, 0, len(first), None, quoted)
+
+
+def has_documents(lines: list[Line]) -> bool:
+    """Whether most rows in the `head` of a file are an id, a page's address, a title and a text.
+
+    >>> [has_documents([(0, 0, line)]) for line in (b"D1\\thttps://a.org\\tA\\tIt is.\\n", b"1\\tIt is.\\tA\\tb\\n")]
+    [True, False]
+    """
+    rows = [data.split(b"\t") for _, _, data in lines if data.strip()]
+    return 2 * sum(len(cells) == 4 and _ADDRESS.match(cells[1]) is not None for cells in rows) > len(rows)
 
 
 def records(lines: Iterable[Line], width: int | None) -> Iterator[Line]:

@@ -194,8 +194,8 @@ def test_dumps_of_two_wikis_are_told_apart_and_parts_of_one_are_not(tmp_path):
         ("a.json", b'[{"id": 1, "text": "x"}', "broken or cut"),
         ("a.json", b'{\n "id": 1,\n "text": "x"\n}\n', "not JSON.*jq -c"),
         ("d.xml.7z", b"7z\xbc\xaf\x27\x1c", r"archive.*7z x -so FILE \| zstd"),
-        ("d.zip", b"PK", "archive.*unzip -p"),
-        ("d.tar.gz", b"\x1f\x8b", "archive.*tar -xOf"),
+        ("d.zip", b"PK", "archive.*unzip FILE, and give --input"),
+        ("d.tar.gz", b"\x1f\x8b", "archive.*tar -xf FILE, and give --input"),
     ],
 )
 def test_what_is_no_file_of_articles_is_refused_saying_how_to_make_one(tmp_path, name, data, message):
