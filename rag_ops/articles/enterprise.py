@@ -6,21 +6,17 @@ https://enterprise.wikimedia.com/docs/data-dictionary/
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from rag_ops.articles.archives import archive_rows, is_archive
-from rag_ops.articles.article import Split
 from rag_ops.articles.dropped import TOO_COMPLEX, TOO_LONG
 from rag_ops.articles.options import InputOptions
-from rag_ops.articles.source_format import Cut, Row
 from rag_ops.articles.wiki_format import (
     DISAMBIGUATION,
     EMPTY,
     REDIRECT,
     Head,
     WikiFormat,
-    first_keys,
     head_of,
     inner,
 )
@@ -33,19 +29,9 @@ BODY = "article_body"
 
 
 class Enterprise(WikiFormat):
-    """NDJSON, or a tar archive of it, which one worker reads as a stream."""
+    """NDJSON, mostly in a tar archive."""
 
-    name, keys, needs, in_archives = "enterprise", frozenset((BODY, "name")), (BODY,), True
-
-    def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        if not is_archive(url):
-            yield from super().cuts(url, options)
-            return
-        self._check(first_keys(archive_rows(url)), url)
-        yield 0, None
-
-    def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
-        return archive_rows(split.url) if is_archive(split.url) else super().rows(split, options)
+    name, keys, needs = "enterprise", frozenset((BODY, "name")), (BODY,)
 
     def head(self, row: dict[str, Any], source: Callable[[], str]) -> Head:
         moment = row.get("date_modified"), inner(row, "version", "identifier")

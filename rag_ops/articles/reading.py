@@ -113,6 +113,14 @@ def format_of(url: str, options: InputOptions) -> str:
     if wanted == DATASET:
         return DATASET
     seen = seen_format(url)
+    asked = seen if wanted == "auto" else wanted
+    if name.endswith(ARCHIVES) and not (name.endswith(TAR) and asked and FORMATS[asked].in_archives):
+        raise InputError(
+            "an archive cannot be read as it is",
+            value=url,
+            expected=f"a file, or one compressed by itself: {', '.join(COMPRESSIONS)}",
+            remedy=f"unpack it: {UNPACK.get(name[-3:], UNPACK['tar'])}",
+        )
     if seen and wanted not in ("auto", seen) and not FORMATS[seen].is_markup:
         return wanted  # rows of a collection are rows like any other
     if seen and wanted not in ("auto", seen):
@@ -124,15 +132,6 @@ def format_of(url: str, options: InputOptions) -> str:
         )
     if seen:
         return seen
-    if name.endswith(TAR) and (wanted := _in_archive(url, wanted)):
-        return wanted
-    if name.endswith(ARCHIVES):
-        raise InputError(
-            "an archive cannot be read as it is",
-            value=url,
-            expected=f"a file, or one compressed by itself: {', '.join(COMPRESSIONS)}",
-            remedy=f"unpack it: {UNPACK.get(name[-3:], UNPACK['tar'])}",
-        )
     if wanted != "auto":
         return wanted
     if ".xml" in name:  # also of "pages-articles1.xml-p1p41242.bz2"
@@ -149,16 +148,6 @@ def format_of(url: str, options: InputOptions) -> str:
             remedy=f"give --format {'|'.join(FORMATS)}",
         )
     return kind
-
-
-def _in_archive(url: str, wanted: str) -> str | None:
-    """The format of the rows in a tar archive that show none by themselves; None if there are no rows, or no such."""
-    if wanted != "auto":
-        return wanted if FORMATS[wanted].in_archives else None
-    try:
-        return Jsonl.name if first_keys(archive_rows(url)) else None
-    except (OSError, InputError, JobError):
-        return None
 
 
 def seen_format(url: str) -> str | None:
@@ -184,7 +173,8 @@ def seen_format(url: str) -> str | None:
             keys = first_keys(containers.rows(Split(0, "jsonl", url)))
     except (OSError, InputError, JobError):
         return None  # the reader of the format says what is wrong, and where
-    return next((one.name for one in FORMATS.values() if one.shown_by(set(keys))), None)
+    shown = next((one.name for one in FORMATS.values() if one.shown_by(set(keys))), None)
+    return shown or (Jsonl.name if keys and name.endswith(TAR) else None)
 
 
 def _has_suffix(name: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rag_ops.articles import languages
+from rag_ops.articles.archives import archive_rows, is_archive
 from rag_ops.articles.article import Article, NoArticle, Source, Split, moment_of
 from rag_ops.articles.dropped import TOO_LONG, Dropped
 from rag_ops.articles.lines import check_no_array, json_rows
@@ -51,12 +52,14 @@ class Head:
 class WikiFormat(Format):
     """A format of whole articles: JSON, one object a line, or Parquet. Subclasses say where in a row things stand.
 
+    A tar archive of JSON is read by one worker, as a stream.
+
     Attributes:
         needs: keys that no file of the format is without.
         columns: those that are read of a Parquet file, as far as it has them.
     """
 
-    is_markup, checks_ids = True, False
+    is_markup, checks_ids, in_archives = True, False, True
     needs: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
 
@@ -77,13 +80,17 @@ class WikiFormat(Format):
             self._check(column_names(url), url)
             yield from group_cuts(url, options.cut_bytes)
             return
+        if is_archive(url):
+            self._check(first_keys(archive_rows(url)), url)
+            yield 0, None
+            return
         check_no_array(url)
         self._check(first_keys(json_rows(Split(0, self.name, url))), url)
         yield from byte_cuts(url, options)
 
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
         if not is_parquet(split.url):
-            return json_rows(split)
+            return archive_rows(split.url) if is_archive(split.url) else json_rows(split)
         there = set(column_names(split.url))
         return parquet_rows(split, [name for name in (*self.needs, *self.columns) if name in there], BATCH_ROWS)
 

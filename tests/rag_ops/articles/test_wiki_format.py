@@ -32,6 +32,12 @@ WRITTEN = {
     "fine.parquet": ("finewiki", lambda path: wikis.write_parquet(path, wikis.FINEWIKI)),
     "fine.jsonl": ("finewiki", lambda path: wikis.write_json(path, wikis.FINEWIKI)),
     "s.jsonl": ("structured", lambda path: wikis.write_json(path, wikis.STRUCTURED)),
+    "s.tar.gz": (
+        "structured",
+        lambda path: wikis.write_archive(
+            path, {"s_0.ndjson": wikis.STRUCTURED[:2], "s_1.ndjson": wikis.STRUCTURED[2:]}
+        ),
+    ),
     "s.parquet": ("structured", lambda path: wikis.write_parquet(path, wikis.STRUCTURED)),
     "packed.parquet": ("structured", lambda path: wikis.write_parquet(path, wikis.STRUCTURED, packed=True)),
 }
