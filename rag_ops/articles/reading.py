@@ -174,7 +174,7 @@ def seen_format(url: str) -> str | None:
     except (OSError, InputError, JobError):
         return None  # the reader of the format says what is wrong, and where
     shown = next((one.name for one in FORMATS.values() if one.shown_by(set(keys))), None)
-    return shown or (Jsonl.name if keys and name.endswith(TAR) else None)
+    return shown or (Jsonl.name if keys and (name.endswith(TAR) or not _has_suffix(name)) else None)
 
 
 def _has_suffix(name: str) -> bool:

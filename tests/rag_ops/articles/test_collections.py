@@ -211,6 +211,8 @@ def test_the_evidence_of_triviaqa_is_read_where_it_lies(tmp_path, form):
 
 def test_rows_in_an_archive_are_read_as_those_of_files_are(tmp_path):
     articles = [{"id": f"a{n}", "title": TITLES[n], "text": TEXTS[n]} for n in range(5)]
+    (tmp_path / "part_00.gz").write_bytes(gzip.compress(lines(articles).encode()))
+    assert [one.article_id for one in read(tmp_path / "part_00.gz")] == [one["id"] for one in articles]
     path = write_tar(tmp_path / "a.tar", {"a/1.jsonl": lines(articles[:3]).encode(), "a/README.txt": b"Rivers."})
     for form in ("auto", "jsonl"):
         assert [(one.article_id, one.text) for one in read(path, format=form)] == [
