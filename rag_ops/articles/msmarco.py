@@ -10,8 +10,8 @@ from rag_ops.articles.article import Source, Split
 from rag_ops.articles.collections import Collection
 from rag_ops.articles.dropped import Dropped
 from rag_ops.articles.options import InputOptions
-from rag_ops.articles.psgs import Psgs, has_documents, is_tsv
-from rag_ops.articles.source_format import Cut, Row
+from rag_ops.articles.psgs import Documents, Psgs, has_documents, is_tsv
+from rag_ops.articles.source_format import Cut
 from rag_ops.articles.wiki_format import first_keys
 
 DOCUMENT = frozenset(("docid", "url", "title", "body"))
@@ -35,13 +35,12 @@ class Msmarco(Collection):
         yield {name: value for name, value in row.items() if name not in hidden}
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        return Psgs().cuts(url, options) if is_tsv(url) else super().cuts(url, options)
-
-    def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
-        return Psgs().rows(split, options) if is_tsv(split.url) else super().rows(split, options)
+        return _reader(url).cuts(url, options) if is_tsv(url) else super().cuts(url, options)
 
     def articles(self, split: Split, options: InputOptions, dropped: Dropped) -> Iterator[Source]:
-        if _has_documents(split.url):
+        if is_tsv(split.url):
+            return _reader(split.url).articles(split, options, dropped)
+        if set(first_keys(containers.rows(Split(0, "", split.url)))) >= DOCUMENT:  # by the file, for all its splits
             return _Documents().articles(split, options, dropped)
         return super().articles(split, options, dropped)
 
@@ -56,6 +55,6 @@ class _Documents(Msmarco):
         return Collection.articles(self, split, options, dropped)
 
 
-def _has_documents(url: str) -> bool:
-    """Whether a file has documents, by its beginning, so that all its splits are read alike."""
-    return has_documents(url) if is_tsv(url) else set(first_keys(containers.rows(Split(0, "", url)))) >= DOCUMENT
+def _reader(url: str) -> Psgs:
+    """What reads a TSV file: as documents, or as passages."""
+    return Documents() if has_documents(url) else Psgs()

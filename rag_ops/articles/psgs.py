@@ -23,11 +23,19 @@ class Psgs(Format):
 
     name, suffixes = "psgs", (".tsv",)
 
+    def layout(self, url: str, options: InputOptions) -> Layout:
+        """What the columns of a file are.
+
+        Raises:
+            InputError: that is unclear.
+        """
+        return tsv.layout_of(_head(url), url, options.columns)
+
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
         """Cuts every `split_bytes`; between records if cells are quoted, which takes a pass over the file."""
         start, size = 0, store.size_bytes(url)
         is_one = store.name_of(url).lower().endswith(COMPRESSIONS) or size <= options.cut_bytes
-        if is_one or not (layout := _layout(url, options)).quoted:
+        if is_one or not (layout := self.layout(url, options)).quoted:
             yield from byte_cuts(url, options)
             return
         for _, position, _ in tsv.records(read_lines(Split(0, "psgs", url)), layout.width):  # 4 s a GB
@@ -38,7 +46,7 @@ class Psgs(Format):
 
     def rows(self, split: Split, options: InputOptions) -> Iterator[Row]:
         """The rows of a TSV file, under our names for its columns."""
-        layout = _layout(split.url, options)
+        layout = self.layout(split.url, options)
         places = {options.text_column: layout.text, options.title_column: layout.title, options.id_column: layout.id}
         places.setdefault(SECTION, layout.section)
         lines = read_lines(split)
@@ -59,9 +67,19 @@ class Psgs(Format):
                 )
             yield source, {name: cells[place] for name, place in places.items() if place is not None}
 
-    def kept(self, article: Article) -> Passage:
+    def kept(self, article: Article) -> Article | Passage | None:
         """A passage, also without text."""
         return Passage(article.article_id, article.title, article.text, article.section)
+
+
+class Documents(Psgs):
+    """MS MARCO's documents in TSV, which are articles: id, address, title and text, without a header."""
+
+    def layout(self, url: str, options: InputOptions) -> Layout:
+        return tsv.documents_layout(_head(url), url, options.columns)
+
+    def kept(self, article: Article) -> Article | Passage | None:
+        return Format.kept(self, article)
 
 
 def is_tsv(url: str) -> bool:
@@ -76,7 +94,3 @@ def has_documents(url: str) -> bool:
 
 def _head(url: str) -> list[tsv.Line]:
     return tsv.head(read_lines(Split(0, "psgs", url)))
-
-
-def _layout(url: str, options: InputOptions) -> Layout:
-    return tsv.layout_of(_head(url), url, options.columns)

@@ -15,6 +15,7 @@ from rag_ops.errors import InputError
 
 Line = tuple[int, int, bytes]  # the number of lines before it, the byte at which it begins, and the line
 HEAD_BYTES = 1 << 20
+MARCO_WIDTH = 4  # columns of MS MARCO's documents
 MAX_RECORD_LINES = 10_000  # lines of a quoted cell; more is a quote that was never closed
 MAX_RECORD_BYTES = 16 << 20
 _QUOTED = rb'"[^"]*(?:""[^"]*)*"'
@@ -60,8 +61,8 @@ def head(lines: Iterable[Line]) -> list[Line]:
 def layout_of(lines: list[Line], url: str, wanted: Columns) -> Layout:
     """Finds the layout of a file from its `head`: which column is what, and whether cells are quoted.
 
-    Columns go by the names in the first line. Without such a line two columns are id and text, as in MS MARCO, three
-    are id, text and title, as in DPR's psgs_w100.tsv, and four with addresses are MS MARCO's documents.
+    Columns go by the names in the first line. Without such a line two columns are id and text, as in MS MARCO, and
+    three are id, text and title, as in DPR's psgs_w100.tsv.
 
     Raises:
         InputError: the columns are unclear.
@@ -91,13 +92,11 @@ def layout_of(lines: list[Line], url: str, wanted: Columns) -> Layout:
             expected=f"{', '.join(KNOWN['text'])}",
             remedy="name the columns with --id_column, --title_column and --text_column",
         )
-    if has_documents(lines):
-        return Layout(3, 2, 0, 4, None, False)
     if len(first) not in (2, 3):
         raise InputError(
             f"a line has {len(first)} columns, and no header names them",
             value=f"{url}, line 1",
-            expected="id and text; id, text and title; or id, address, title and text, separated by tabs; or a header",
+            expected="id and text, or id, text and title, separated by tabs; or a header",
             remedy="check --format: psgs is what DPR's psgs_w100.tsv looks like",
         )
     if len(first) == 3 and sum(len(row[2]) > len(row[1]) for row in rows if len(row) == 3) > len(rows) / 2:
@@ -117,7 +116,19 @@ def has_documents(lines: list[Line]) -> bool:
     [True, False]
     """
     rows = [data.split(b"\t") for _, _, data in lines if data.strip()]
-    return 2 * sum(len(cells) == 4 and _ADDRESS.match(cells[1]) is not None for cells in rows) > len(rows)
+    return 2 * sum(len(cells) == MARCO_WIDTH and _ADDRESS.match(cells[1]) is not None for cells in rows) > len(rows)
+
+
+def documents_layout(lines: list[Line], url: str, wanted: Columns) -> Layout:
+    """The layout of a file that `has_documents`: columns in MS MARCO's order, unless a header or flags name them.
+
+    Raises:
+        InputError: flags name a column that no header has.
+    """
+    no_header = has_documents(lines[:1])
+    if no_header and all(getattr(wanted, field) == known[0] for field, known in KNOWN.items()):
+        return Layout(3, 2, 0, MARCO_WIDTH, None, False)
+    return layout_of(lines, url, wanted)
 
 
 def records(lines: Iterable[Line], width: int | None) -> Iterator[Line]:

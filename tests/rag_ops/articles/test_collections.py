@@ -179,8 +179,10 @@ def test_documents_of_msmarco_are_articles_by_their_ids(tmp_path, form, name):
         assert all(isinstance(one, Article) for one in found)
         assert [(one.article_id, one.title, one.text) for one in found] == wanted
     if first:
-        whole = read(tmp_path / name, format="psgs")
-        assert [(one.passage_id, one.title, one.text) for one in whole] == wanted
+        with pytest.raises(InputError, match="4 columns, and no header"):
+            read(tmp_path / name, format="psgs")
+        with pytest.raises(InputError, match="no content"):
+            read(tmp_path / name, format=form, text_column="content")
 
 
 @pytest.mark.parametrize("form", ["auto", "hotpotqa"])

@@ -91,6 +91,18 @@ def test_columns_that_flags_name():
         layout("0\tsome words\n", Columns("My Text", "title", "id"))
 
 
+def test_documents_of_msmarco_by_their_own_order_or_a_header():
+    rows = "D1\thttp://x\tTitle\tsome words\nD2\thttps://y/z?a=1\t\tother words\n"
+    for text, expected in (
+        (rows, Layout(3, 2, 0, 4, None, False)),
+        ("docid\turl\tbody\ttitle\n" + rows, Layout(2, 3, 0, 4, ("docid", "url", "body", "title"), True)),
+    ):
+        lines = tsv.head(lines_of(text))
+        assert tsv.has_documents(lines)
+        assert tsv.documents_layout(lines, "a.tsv", Columns("text", "title", "id")) == expected
+    assert not tsv.has_documents(tsv.head(lines_of("1\tTitle\thttp://x\twords\n")))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
