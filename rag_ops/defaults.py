@@ -11,6 +11,7 @@ TITLE, TITLE_SECTION = CONTEXTS = ("title", "title_section")
 TARGET_RECALL = 0.95  # recall that --spec auto aims at
 SHARD_MEMORY = "2GiB"  # memory for an index shard, as --shard_memory gives it
 PASSAGE_MEMORY = "2GiB"  # for what a causal generator has read of passages, as --passage_memory gives it
+PASSAGE_CACHE_SIZE = "20GiB"  # for the same in files, as --passage_cache_size gives it
 MAX_THREADS = 1024
 MAX_DOCS = 10_000  # passages of a question
 MAX_SHARDS = 10_000  # of 50,000 passages each, ten times what all Wikipedias have

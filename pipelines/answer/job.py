@@ -40,6 +40,7 @@ from rag_ops.questions import blocks
 from rag_ops.questions.reading import check_question_files, expand_question_files
 from rag_ops.retrieval.corpus import check_model, prefix_config, question_changes
 from rag_ops.storage import store
+from rag_ops.storage.places import check_directory
 from rag_ops.storage.stages import StageOutput
 from schemas.layout import ANSWER
 from schemas.manifest import Manifest
@@ -196,6 +197,8 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     launch.check(beam_arguments, places, [options.model], options.workers.resources)
     launch.check_device(beam_arguments, options.workers.device)
     check_question_files(options.questions, options.reading)
+    if options.generation.passage_cache is not None:
+        check_directory(options.generation.passage_cache, "passage_cache")
     digest = check_model(options.model, known, options.query_prefix)
     chosen, directory = options.generation, checkpoints.find_model(options.model)
     chosen.check_generator(checkpoints.is_causal_rag(directory))

@@ -13,7 +13,6 @@ from rag_ops.questions.columns import QuestionOptions
 from rag_ops.retrieval.fusion import FusionSettings
 from rag_ops.retrieval.kinds import SearchSettings
 from rag_ops.settings import setting
-from rag_ops.storage import places
 
 SEARCH_DTYPES = ("auto", "float32", "bfloat16")
 FUSED = 100  # candidates of each search, at least, that a fusion chooses from
@@ -122,10 +121,6 @@ class SearchOptions(StageOptions):
         if self.rerank is None and self.rerank_top is not None:
             raise InputError("--rerank_top goes with --rerank", value=self.rerank_top, expected="--rerank MODEL")
         self._check_numbers()
-        if self.trec is not None and places.holds(places.location(self.output), places.location(self.trec)):
-            raise InputError(
-                "--trec lies in --output, which holds shards alone", value=self.trec, expected="a place apart from it"
-            )
 
     def _check_numbers(self) -> None:
         if self.candidates is not None and not self.fuses:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import transformers
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from rag_ops import machine
@@ -294,15 +295,17 @@ class Causal:
                     layer.put(row, begins[row] + head, *pair)
         return Cache(layers=[*layers])
 
-    def keep_in(self, url: str, model: str) -> None:
+    def keep_in(self, url: str, model: str, most_bytes: int) -> None:
         """From now on looks for what it read of passages in files too, and writes it there.
 
         Args:
             url: directory or fsspec URL.
             model: digest of the model.
+            most_bytes: bytes that the directory may hold.
         """
-        how = (model, self._dtype, self._device, torch.get_num_threads(), self._head)
-        self.prefixes.files = PassageFiles(url, repr(how), self._device)
+        kernels = torch.__version__, transformers.__version__, torch.backends.cpu.get_cpu_capability()
+        how = (model, self._dtype, self._device, torch.get_num_threads(), self._head, kernels)
+        self.prefixes.files = PassageFiles(url, repr(how), self._device, most_bytes)
 
     def _headed(self, key: Key) -> int:
         """How many tokens a prefix begins with that are the head of all prompts: all of it, or none."""

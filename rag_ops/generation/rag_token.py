@@ -150,7 +150,8 @@ class RagTokenGenerator:
         made = cls(model, tokenizer, settings, device, threads, dtype)
         if made._causal and settings.passage_cache:
             with torch_threads(threads):
-                made._causal.keep_in(settings.passage_cache, checkpoints.model_digest(directory))
+                digest, most_bytes = checkpoints.model_digest(directory), settings.passage_cache_bytes
+                made._causal.keep_in(settings.passage_cache, digest, most_bytes)
         return made
 
     def answer(

@@ -108,11 +108,23 @@ class GenerationSettings:
         metavar="DIR",
         writes=True,
     )
+    passage_cache_size: str | None = setting(
+        None,
+        "what --passage_cache may hold; what was unused for longest is removed; by default "
+        + defaults.PASSAGE_CACHE_SIZE,
+        metavar="SIZE",
+    )
     template: str | None = None  # text of the file that --prompt names
 
     def __post_init__(self) -> None:
         settings.check(self)
-        self.passage_bytes  # noqa: B018 (checks it)
+        self.passage_bytes, self.passage_cache_bytes  # noqa: B018 (checks them)
+        if self.passage_cache_size is not None and self.passage_cache is None:
+            raise InputError(
+                "--passage_cache_size goes with --passage_cache",
+                value=self.passage_cache_size,
+                expected="--passage_cache DIR as well",
+            )
         if self.lazy and self.num_beams > 1:
             raise InputError(
                 "--lazy is for greedy decoding",
@@ -161,6 +173,15 @@ class GenerationSettings:
         """
         return parse_size("--passage_memory", self.passage_memory)
 
+    @property
+    def passage_cache_bytes(self) -> int:
+        """`passage_cache_size`, or what it is by default, as a number.
+
+        Raises:
+            InputError: it is none.
+        """
+        return parse_size("--passage_cache_size", self.passage_cache_size or defaults.PASSAGE_CACHE_SIZE)
+
     def check_generator(self, causal: bool) -> None:
         """Checks that the settings go with a model's generator.
 
@@ -192,7 +213,7 @@ class GenerationSettings:
             decoding: how answers are decoded, if the settings leave that to the model.
         """
         found = dataclasses.asdict(self)
-        for name in ("passage_memory", "passage_cache", "decoding", "any_architecture"):
+        for name in ("passage_memory", "passage_cache", "passage_cache_size", "decoding", "any_architecture"):
             del found[name]
         if decoding != "token":
             found["decoding"] = decoding

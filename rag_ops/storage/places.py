@@ -7,6 +7,7 @@ nothing but what a manifest or a record of ours names; files whose names begin w
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import posixpath
 import re
@@ -110,6 +111,27 @@ def check_options(options: Any, writes: Sequence[str] | None = None) -> None:
             inputs[flag] = urls
             folders += [flag] if one.reads == "directory" else []
     check_apart(outputs, inputs, folders)
+    if writes is None:
+        _check_outputs(outputs)
+
+
+def _check_outputs(outputs: Mapping[str, Sequence[str]]) -> None:
+    """Checks that no output is another one, or lies in it.
+
+    Args:
+        outputs: URLs of files and directories that one command writes, by flag.
+
+    Raises:
+        InputError: one does; the line names both flags.
+    """
+    for (first, [one, *_]), (second, [other, *_]) in itertools.combinations(outputs.items(), 2):
+        if holds(location(one), location(other)) or holds(location(other), location(one)):
+            raise InputError(
+                f"--{second} overlaps --{first}, and the same command writes both",
+                value=other,
+                expected=f"a place apart from {one!r}",
+                remedy=f"give another --{second}",
+            )
 
 
 def _places(options: Any) -> Iterator[tuple[str, settings.Setting, list[str]]]:
@@ -156,14 +178,23 @@ def local_output(url: str, flag: str = "output") -> str:
     return store.filesystem(url)[1]
 
 
+def check_directory(url: str, flag: str) -> None:
+    """Checks that what is to be a directory is one, or is not there yet.
+
+    Raises:
+        InputError: it is a file.
+    """
+    if store.exists(url) and not store.is_directory(url):
+        raise InputError(f"--{flag} is a file", value=url, expected="a directory")
+
+
 def check_workspace(url: str, flag: str = "workspace") -> None:
     """Checks that a workspace, which gets a directory for each stage, is not itself the directory of one, or a file.
 
     Raises:
         InputError: it is.
     """
-    if store.exists(url) and not store.is_directory(url):
-        raise InputError(f"--{flag} is a file", value=url, expected="a directory")
+    check_directory(url, flag)
     if any(store.exists(store.join(url, name)) for name in (FILE_NAME, store.INCOMPLETE)):
         raise InputError(f"--{flag} is the directory of a stage", value=url, expected="the one above, or a new one")
 
@@ -174,8 +205,7 @@ def check_empty(directory: str, flag: str = "output") -> None:
     Raises:
         InputError: it holds files, or it is a file.
     """
-    if store.exists(directory) and not store.is_directory(directory):
-        raise InputError(f"--{flag} is a file", value=directory, expected="a directory")
+    check_directory(directory, flag)
     check_ours(directory, (), flag)
 
 

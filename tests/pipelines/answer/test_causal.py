@@ -139,7 +139,7 @@ def test_what_a_causal_generator_cannot_is_refused(
 def test_what_was_read_of_passages_is_found_again_in_files(searchable, model, tmp_path):
     cache = tmp_path / "cache"
     first = answer(searchable, model, tmp_path / "a", "--passage_cache", cache)
-    files = sorted(cache.glob("*.safetensors"))
+    files = sorted(cache.glob("passage-*"))
     counts = [json.loads((tmp_path / "a" / "run.json").read_text())["steps"]["Generate"]]
     files[0].write_bytes(files[0].read_bytes()[:50])
     again = answer(searchable, model, tmp_path / "b", "--passage_cache", cache)
@@ -148,3 +148,23 @@ def test_what_was_read_of_passages_is_found_again_in_files(searchable, model, tm
     assert again == first == answer(searchable, model, tmp_path / "c")
     config = read_manifest(str(tmp_path / "a"), "answer").config
     assert config == read_manifest(str(tmp_path / "c"), "answer").config
+    assert answer(searchable, model, tmp_path / "d", "--passage_cache", cache, "--passage_cache_size", "20kB") == first
+    assert sum(path.stat().st_size for path in cache.glob("passage-*")) <= 20_000
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--passage_cache_size", "1GiB"], "--passage_cache_size goes with --passage_cache: '1GiB'"),
+        (["--passage_cache", "{t}/c", "--passage_cache_size", "much"], "--passage_cache_size is no size: 'much'"),
+        (["--passage_cache", "{t}/file"], "--passage_cache is a file"),
+        (["--passage_cache", "{t}/o/c"], "--passage_cache overlaps --output, and the same command writes both"),
+    ],
+    ids=str,
+)
+def test_a_passage_cache_that_cannot_be_is_refused(searchable, model, tmp_path, capsys, more, message):
+    (tmp_path / "file").write_text("mine")
+    asking = ["answer", "--questions", searchable / "questions.jsonl", "--index", searchable / "index"]
+    told = [part.format(t=tmp_path) for part in more]
+    code, line = fails(capsys, *asking, "--model", model, "--output", tmp_path / "o", *told)
+    assert (code, message in line) == (2, True), line

@@ -191,7 +191,7 @@ def test_a_file_that_is_no_run_is_refused_and_stays(searchable, sentence_encoder
     [
         (["--model", "m"], "an index of vectors is searched with one encoder of questions: 'both"),
         (["--rescore", 3], "--rescore is less than the passages that are wanted of --index: 3; expected at least 100"),
-        (["--trec", "out/run"], "--trec lies in --output"),
+        (["--trec", "out/run"], "--trec overlaps --output, and the same command writes both"),
         (["--questions", "nothing.jsonl"], "no such question file"),
     ],
 )
