@@ -31,7 +31,7 @@ from rag_ops.evaluation.tally import RECALL_AT, Bootstrap
 from rag_ops.questions.reading import QuestionOptions, expand_question_files
 from rag_ops.redaction import public_url
 from rag_ops.settings import setting
-from rag_ops.storage import arrow, store
+from rag_ops.storage import arrow, places, store
 
 logger = logging.getLogger("ragbeam")
 REPORT_MARK = "<title>ragbeam evaluation</title>"
@@ -147,6 +147,10 @@ class EvaluateOptions(Options):
         if self.confidence is not None and self.calibrate is None:
             raise InputError(
                 "--confidence is about --calibrate, which is not given", expected="--calibrate FILE as well"
+            )
+        if self.calibrate is not None and places.location(self.calibrate) in map(places.location, self.outputs):
+            raise InputError(
+                "--calibrate is one of the two files of --output", value=self.calibrate, expected="a file of its own"
             )
         if self.calibrate is not None and (len(named) != 1 or self.run):
             raise InputError(

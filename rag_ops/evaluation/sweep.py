@@ -36,8 +36,8 @@ class Sweep:
         on_rows: called with the number of answers generated since the last call.
 
     Raises:
-        InputError: a number is more than the passages kept, or the model is another, has other special tokens, or is no
-            RAG model.
+        InputError: a number is more than the passages kept, some questions are not answered for their score's sake, or
+            the model is another, has other special tokens, or is no RAG model.
     """
 
     def __init__(
@@ -61,6 +61,12 @@ class Sweep:
                 value=max(n_docs),
                 expected=f"at most {answers.kept}, which {answers.url} keeps",
                 remedy=f"run ragbeam answer --retrieve {max(n_docs)}",
+            )
+        if "max_error" in self._config:
+            raise InputError(
+                "--sweep knows no least score of answers from other numbers of passages",
+                value=f"{answers.url} was made with --max_error {self._config['max_error']}",
+                expected="answers made without --max_error",
             )
         self._directory = checkpoints.find_model(model)
         checkpoints.check_rag(self._directory, model)

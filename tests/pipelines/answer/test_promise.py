@@ -94,6 +94,11 @@ def test_answers_below_the_threshold_are_held_back_with_the_reason_and_all_else_
     assert "no answer: the score is below" in (tmp_path / "f.html").read_text()
     _, line = fails(capsys, "evaluate", "--answers", tmp_path / "out", "--calibrate", tmp_path / "d.json")
     assert "--calibrate learns from answers to all questions" in line
+    sweeping = ("--sweep", 1, "--model", command[command.index("--model") + 1])
+    code, line = fails(capsys, "evaluate", "--answers", tmp_path / "out", *sweeping)
+    assert code == 2
+    assert "--sweep knows no least score of answers from other numbers of passages" in line
+    assert "expected answers made without --max_error" in line
 
 
 def test_where_no_threshold_passed_nothing_is_answered(stage, tmp_path):
@@ -142,6 +147,7 @@ def test_a_calibration_that_does_not_fit_is_one_line(stage, tmp_path, capsys, mo
         (["--confidence", 1, "--calibrate", "{t}/c.json"], "--confidence is out of range: 1"),
         (["--calibrate", "{t}/mine.txt"], "--calibrate is a file that evaluate did not write"),
         (["--calibrate", "{t}"], "--calibrate is a directory"),
+        (["--output", "{t}/a.html", "--calibrate", "{t}/./a.json"], "--calibrate is one of the two files of --output"),
         (["--answers", "a", "b", "--calibrate", "{t}/c.json"], "--calibrate learns from the answers of one directory"),
     ],
     ids=str,
