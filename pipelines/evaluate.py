@@ -212,7 +212,8 @@ def run(options: EvaluateOptions, beam_arguments: Sequence[str] = ()) -> None:
     judges = _judges(options, every)
     columns = judges[0].measures.columns if judges[0] else ()
     selection = report.Selection(options.report_rows)
-    comparison = Comparison(min(one.kept for one in every), columns, options.report_rows) if other else None
+    kept, by_question = min(one.kept for one in every), not any(isinstance(one, RunSet) for one in every)
+    comparison = Comparison(kept, columns, options.report_rows, by_question) if other else None
     counts = [one.rows for one in every]
 
     def look(scored: Scored) -> None:

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from rag_ops.evaluation.joining import RowKeys
 from rag_ops.evaluation.resampling import RANDOMISATIONS, paired_bootstrap, randomisation_p
 from rag_ops.evaluation.scored import Scored
 from rag_ops.evaluation.tally import RECALL_AT, Bootstrap, is_known
 
 ANSWER_FIGURES = ("em", "f1")
-_Key = tuple[str, int]  # a question id, and how many rows had it before
 
 
 @dataclasses.dataclass
@@ -27,24 +27,24 @@ class _Row:
 
 
 class Comparison:
-    """The rows of A, then those of B, joined by question id, and of rows with the same id by their order.
+    """The rows of A, then those of B, joined as `RowKeys` says.
 
-    An id that stands for another question in the other set is not the same row. Memory holds the figures and answers of
-    all rows of A, and the figures of B.
+    Memory holds the figures and answers of all rows of A, and the figures of B.
 
     Args:
         kept: number of passages that both keep of a question: recall is known up to there.
         columns: names of the figures of rankings.
         limit: questions that are listed, those first whose figures differ most.
+        by_question: whether rows of both sets have the texts of their questions.
     """
 
-    def __init__(self, kept: int, columns: Sequence[str] = (), limit: int = 1000):
+    def __init__(self, kept: int, columns: Sequence[str] = (), limit: int = 1000, by_question: bool = True):
         self._ks = sorted({*(k for k in RECALL_AT if k <= kept), kept})
         self._columns = [name for name in columns if is_known(name, kept)]
         self._names = [*ANSWER_FIGURES, *(f"recall@{k}" for k in self._ks), *self._columns]
         self._limit = limit
-        self._rows: dict[_Key, _Row] = {}
-        self._occurred: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+        self._rows: dict[bytes, _Row] = {}
+        self._keys = RowKeys(by_question), RowKeys(by_question)
         self._pairs: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in self._names}
         self._listed: list[tuple[float, int, dict[str, Any]]] = []
         self._counts: Counter[str] = Counter()
@@ -56,11 +56,9 @@ class Comparison:
     def add_second(self, scored: Scored) -> None:
         """Adds a row of B."""
         key, b = self._key(scored, 1), self._row(scored)
-        a = self._rows.get(key)
-        if a is None or (a.question and b.question and a.question != b.question):  # a run has no questions' texts
+        if (a := self._rows.pop(key, None)) is None:
             self._counts["only_in_b"] += 1
             return
-        del self._rows[key]
         self._counts["in_both"] += 1
         both = [name for name in a.figures if name in b.figures]
         for name in both:
@@ -121,10 +119,8 @@ class Comparison:
             "questions": [told for _, _, told in sorted(self._listed, key=lambda item: item[:2], reverse=True)],
         }
 
-    def _key(self, scored: Scored, side: int) -> _Key:
-        question_id = scored.row["question_id"]
-        self._occurred[side][question_id] += 1
-        return question_id, self._occurred[side][question_id]
+    def _key(self, scored: Scored, side: int) -> bytes:
+        return self._keys[side].next(scored.row["question_id"], scored.row["question"])
 
     def _row(self, scored: Scored) -> _Row:
         figures: dict[str, float] = {}

@@ -1,13 +1,11 @@
 """Two runs over the same questions, row by row: which answers changed, and which passage made the difference.
 
-Rows are joined by the question's id, of rows with the same id by their order; an id that stands for another question in
-the other run is not the same row. Memory is some 200 bytes a row, and a row group of each run.
+Rows are joined by id and question (`joining`). Memory is some 200 bytes a row, and a row group of each run.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from rag_ops.evaluation.figures import SLICE_ROWS, AnswerSet
+from rag_ops.evaluation.joining import RowKeys
 from rag_ops.evaluation.metrics import GoldTexts
 from rag_ops.evaluation.scored import known
 from rag_ops.storage import store
@@ -140,16 +139,14 @@ def differences(a: AnswerSet, b: AnswerSet) -> Iterator[dict[str, Any]]:
 
 
 def _keys(one: AnswerSet) -> Iterator[bytes]:
-    """Yields a digest of each row's id and question, and how often these came before."""
-    seen: dict[bytes, int] = {}
+    """Yields the key of each row; see `RowKeys`."""
+    keys = RowKeys()
     for shard in one.manifest.shards:
         with open_parquet(store.join(one.url, shard.path), shard.rows) as parquet:
             for group in range(parquet.num_row_groups):
                 columns = parquet.read_row_group(group, columns=list(KEY_COLUMNS)).to_pydict()
                 for question_id, question in zip(*(columns[name] for name in KEY_COLUMNS), strict=True):
-                    key = hashlib.blake2b(f"{question_id}\0{question}".encode(), digest_size=12).digest()
-                    seen[key] = seen.get(key, -1) + 1
-                    yield key + seen[key].to_bytes(4, "big")
+                    yield keys.next(question_id, question)
 
 
 def _slices(one: AnswerSet) -> Iterator[pa.Table]:
