@@ -11,10 +11,14 @@ from pipelines.console.options import (
     Parser,
     StageOptions,
     add_flags,
+    block_questions_setting,
     compute_dtype_setting,
+    embeddings_setting,
+    keep_going_setting,
     n_docs_setting,
     num_shards_setting,
     query_prefix_setting,
+    rescore_setting,
 )
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops import defaults, settings
@@ -73,7 +77,7 @@ class AnswerOptions(StageOptions):
         group="retrieved",
         choices=CONTEXTS,
     )
-    embeddings: str | None = setting(None, "its embeddings likewise, for --rescore", metavar="DIR")
+    embeddings: str | None = embeddings_setting()
     model: str = setting(..., "RAG model: directory, URL or hub id", metavar="MODEL")
     n_docs: int = n_docs_setting()
     prompt: str | None = setting(
@@ -93,23 +97,10 @@ class AnswerOptions(StageOptions):
         at_most=defaults.MAX_DOCS,
     )
     compute_dtype: str = compute_dtype_setting()
-    block_questions: int = setting(
-        256, "questions that travel and are answered together", group="answers", at_least=1, at_most=100_000
-    )
+    block_questions: int = block_questions_setting(group="answers")
     search: SearchSettings = dataclasses.field(default_factory=SearchSettings)
-    rescore: int | None = setting(
-        None,
-        "take so many candidates from the index and score them exactly from the stored vectors",
-        group="answers",
-        metavar="N",
-        at_least=1,
-        at_most=100_000,
-    )
-    keep_going: bool = setting(
-        False,
-        "write the answers even if over half of 20 or more questions fail in the model in the same way",
-        group="answers",
-    )
+    rescore: int | None = rescore_setting(group="answers")
+    keep_going: bool = keep_going_setting(group="answers")
     max_error: float | None = setting(
         None,
         "hold answers back whose score is below that from which on, by --calibration, at most this share of answers is "

@@ -56,6 +56,26 @@ query_prefix_setting = partial(
     group="questions",
     metavar="TEXT",
 )
+block_questions_setting = partial(
+    setting, 256, "questions that travel and are worked on together", at_least=1, at_most=100_000
+)
+rescore_setting = partial(
+    setting,
+    None,
+    "take so many candidates from --index and score them exactly from the stored vectors",
+    metavar="N",
+    at_least=1,
+    at_most=100_000,
+)
+embeddings_setting = partial(
+    setting,
+    None,
+    "the embeddings of --index, for --rescore, if the place in its manifest cannot be read: moved, or secured",
+    metavar="DIR",
+)
+keep_going_setting = partial(
+    setting, False, "write the rows even if over half of 20 or more questions fail in the model in the same way"
+)
 spec_setting = partial(
     setting,
     "auto",

@@ -5,7 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from pipelines.console.options import StageOptions, num_shards_setting, query_prefix_setting
+from pipelines.console.options import (
+    StageOptions,
+    block_questions_setting,
+    embeddings_setting,
+    keep_going_setting,
+    num_shards_setting,
+    query_prefix_setting,
+    rescore_setting,
+)
 from pipelines.transforms.model_workers import WorkerOptions
 from rag_ops import defaults
 from rag_ops.errors import InputError
@@ -35,7 +43,7 @@ class SearchOptions(StageOptions):
     passages: str | None = setting(
         None, "the passages, if the place in a manifest cannot be read: moved, or secured", metavar="DIR"
     )
-    embeddings: str | None = setting(None, "the embeddings likewise, for --rescore", metavar="DIR")
+    embeddings: str | None = embeddings_setting()
     n_docs: int = setting(
         100, "passages for a question", group="hits", at_least=1, at_most=defaults.MAX_DOCS, memory=True
     )
@@ -76,18 +84,9 @@ class SearchOptions(StageOptions):
         group="workers",
         choices=SEARCH_DTYPES,
     )
-    block_questions: int = setting(
-        256, "questions that travel and are searched together", group="hits", at_least=1, at_most=100_000
-    )
+    block_questions: int = block_questions_setting(group="hits")
     search: SearchSettings = dataclasses.field(default_factory=SearchSettings)
-    rescore: int | None = setting(
-        None,
-        "take so many candidates from --index and score them exactly from the stored vectors",
-        group="hits",
-        metavar="N",
-        at_least=1,
-        at_most=100_000,
-    )
+    rescore: int | None = rescore_setting(group="hits")
     trec: str | None = setting(
         None,
         "also write a TREC run: question, Q0, passage, rank, score, tag",
@@ -95,11 +94,7 @@ class SearchOptions(StageOptions):
         metavar="FILE",
         writes=True,
     )
-    keep_going: bool = setting(
-        False,
-        "write the passages even if over half of 20 or more questions fail in the model in the same way",
-        group="hits",
-    )
+    keep_going: bool = keep_going_setting(group="hits")
     num_shards: int | None = num_shards_setting()
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)
 
