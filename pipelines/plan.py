@@ -17,8 +17,9 @@ from pipelines.console.options import (
 )
 from rag_ops import defaults
 from rag_ops.errors import InputError
+from rag_ops.generation.settings import GenerationSettings
 from rag_ops.models import checkpoints
-from rag_ops.settings import setting
+from rag_ops.settings import same_setting, setting
 from rag_ops.sizes import parse_size
 from rag_ops.storage.manifests import read_manifest
 
@@ -51,6 +52,10 @@ class PlanOptions(Options):
     target_recall: float | None = setting(None, "of --spec auto", group="index", within=(0, 1))
     questions: int | None = setting(None, "how many questions there are to answer", group="answers", at_least=1)
     n_docs: int = n_docs_setting()
+    num_beams: int = same_setting(GenerationSettings, "num_beams")
+    max_new_tokens: int = same_setting(GenerationSettings, "max_new_tokens")
+    lazy: bool = same_setting(GenerationSettings, "lazy")
+    passage_memory: str = same_setting(GenerationSettings, "passage_memory")
     workers: int = setting(1, "processes of a stage", group="time", at_least=1)
     measured: str | None = setting(None, "workspace of an earlier run, for its rates", group="time", metavar="DIR")
     rate: Sequence[str] = setting(
@@ -64,6 +69,17 @@ class PlanOptions(Options):
             raise InputError(
                 "the corpus is not given", value=given, expected="one of " + ", ".join("--" + name for name in CORPUS)
             )
+        _ = self.generation
+
+    @property
+    def generation(self) -> GenerationSettings:
+        """The settings of decoding that decide how much memory it takes."""
+        return GenerationSettings(
+            num_beams=self.num_beams,
+            max_new_tokens=self.max_new_tokens,
+            lazy=self.lazy,
+            passage_memory=self.passage_memory,
+        )
 
 
 def run(options: PlanOptions, beam_arguments: Sequence[str] = ()) -> None:
@@ -116,6 +132,7 @@ def job_of(options: PlanOptions) -> Job:
         model,
         defaults.COMPUTE_DTYPES["cpu"] if options.compute_dtype == "auto" else options.compute_dtype,
         workers=options.workers,
+        generation=options.generation,
     )
 
 

@@ -4,6 +4,10 @@ THREADS = 2  # a setting, not a guess: answers must not depend on how many cores
 # Tokens and rows of a batch at most. A core's caches hold the one; the other takes a GPU longer than its launch does.
 ENCODER_BATCH_TOKENS = {"cpu": 512, "cuda": 32_768}
 ENCODER_BATCH_ROWS = {"cpu": 64, "cuda": 512}  # bounds the empty rows of short lengths
+# Context tokens of a batch of questions; and where most of them are not read
+ANSWER_BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}
+LAZY_BATCH_TOKENS = {"cpu": 32_768, "cuda": 131_072}
+DIRECT_LOOKS = 24  # of BART's decoder, for each passage: queries that cost about as much as its keys and values
 # What --compute_dtype auto means; "auto" is a device that only the worker knows.
 COMPUTE_DTYPES = {"cpu": "float32", "cuda": "bfloat16", "auto": "float32"}
 # What stands before a passage's text where a model reads it.

@@ -18,6 +18,8 @@ from typing import Any
 
 from rag_ops import defaults
 from rag_ops.errors import InputError
+from rag_ops.generation.batch_memory import BART_LARGE, Decoder, batch_bytes
+from rag_ops.generation.settings import GenerationSettings
 from rag_ops.models import checkpoints
 from rag_ops.retrieval import kinds
 from rag_ops.retrieval.bm25_postings import SHARD_ROWS
@@ -38,6 +40,7 @@ CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 235e6, 248e6, 907e6  # a worker be
 TORCH = 600e6  # extra memory of index while it measures recall
 # peak over file size: the checkpoint, its repacked copy, which in 16 bits is half, and what malloc keeps
 EMBED_WEIGHTS, EMBED_WEIGHTS_16_BITS, ANSWER_WEIGHTS = 4.0, 2.0, 3.0
+DECODING_WEIGHTS = 2.0  # the same once questions are decoded: their batches take what the checkpoint had
 TOKEN_BYTES = 45  # activations in float32, for each token of a batch and each number of the feed-forward layer
 INDEX_COPIES = 1.05  # peak over shard size while an index shard is filled
 BM25_ROW_BYTES = 400  # of postings on disk, a passage of 100 words
@@ -52,10 +55,17 @@ MAX_FEED_FORWARD = 1 << 20  # numbers of a feed-forward layer
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """The size of an encoder or a generator: bytes of its weights in float32, numbers of its feed-forward layer."""
+    """The size of an encoder or a RAG model.
+
+    Attributes:
+        weight_bytes: bytes of its weights in float32.
+        feed_forward: numbers of its feed-forward layer.
+        decoder: sizes of a RAG model's decoder; None for an encoder, or if they are not known.
+    """
 
     weight_bytes: int
     feed_forward: int
+    decoder: Decoder | None = None
 
     @classmethod
     def of(cls, name: str) -> Model:
@@ -74,11 +84,33 @@ class Model:
         weights = sum(os.path.getsize(path) for path in files) or sum(
             os.path.getsize(path) for path in Path(directory).glob("*.bin")
         )
-        return cls(weights, feed_forward)
+        return cls(weights, feed_forward, _decoder_of(part, directory) if "generator" in config else None)
+
+
+def _decoder_of(config: Mapping[str, Any], directory: str) -> Decoder:
+    """The sizes of a generator's decoder, by its configuration; those of BART-large for what that leaves out.
+
+    Raises:
+        InputError: the configuration gives a size that is none.
+    """
+    text = config.get("text_config")
+    config = text if isinstance(text, dict) else config
+
+    def size_of(usual: int, *keys: str) -> int:
+        given = any(map(config.get, keys))
+        return checkpoints.number_in(config, keys, MAX_FEED_FORWARD, directory) if given else usual
+
+    layers = size_of(12, "decoder_layers", "num_decoder_layers", "num_hidden_layers", "num_layers", "n_layer")
+    width = size_of(1024, "d_model", "hidden_size", "n_embd")
+    heads = size_of(16, "decoder_attention_heads", "num_attention_heads", "num_heads", "n_head")
+    keys = size_of(heads, "num_key_value_heads") * size_of(max(1, width // heads), "head_dim", "d_kv")
+    has_encoder = bool(config.get("is_encoder_decoder"))
+    vocabulary = size_of(50_265, "vocab_size")
+    return Decoder(2 * layers * keys, width if has_encoder else 0, vocabulary, config.get("model_type") == "bart")
 
 
 BERT_BASE = Model(438_000_000, 3072)
-RAG_TOKEN = Model(2_060_000_000, 4096)  # rag-token-nq: BERT-base and BART-large
+RAG_TOKEN = Model(2_060_000_000, 4096, BART_LARGE)  # rag-token-nq: BERT-base and BART-large
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +133,7 @@ class Job:
         embed_batch_tokens: tokens of a batch on a CPU.
         threads: batches that a worker of embed computes at once.
         workers: processes of each stage.
+        generation: settings of decoding, of which some decide how much memory it takes.
     """
 
     passages: int
@@ -120,6 +153,7 @@ class Job:
     embed_batch_tokens: int = defaults.ENCODER_BATCH_TOKENS["cpu"]
     threads: int = defaults.THREADS
     workers: int = 1
+    generation: GenerationSettings = dataclasses.field(default_factory=GenerationSettings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +276,7 @@ def plan(job: Job, rates: Mapping[str, Rate] | None = None) -> Plan:
         "answer": (
             job.questions,
             job.questions * job.n_docs * ANSWER_BYTES,
-            answer_memory_bytes(job.model, index_shard + kind.search_bytes(job.questions)),
+            answer_memory_bytes(job.model, index_shard + kind.search_bytes(job.questions), job.generation, job.n_docs),
         ),
     }
     stages = []
@@ -283,9 +317,30 @@ def embed_memory_bytes(job: Job) -> float:
     return MODEL_PROCESS + weights + TOKEN_BYTES * tokens * (1 if wide else 0.5)
 
 
-def answer_memory_bytes(model: Model, index_bytes: float) -> float:
-    """Peak memory of an answer worker, in bytes; `index_bytes` are of an index shard and its search."""
-    return MODEL_PROCESS + ANSWER_WEIGHTS * model.weight_bytes + index_bytes
+def answer_memory_bytes(
+    model: Model,
+    index_bytes: float,
+    generation: GenerationSettings,
+    n_docs: int,
+    batch_tokens: int | None = None,
+    compute_dtype: str = "float32",
+) -> float:
+    """Peak memory of an answer worker on a CPU, in bytes: as the model is loaded, or as it decodes a batch.
+
+    Args:
+        model: sizes of the RAG model.
+        index_bytes: bytes of an index shard and its search.
+        generation: settings of decoding.
+        n_docs: passages of a question.
+        batch_tokens: context tokens of a batch; None for those of a CPU.
+        compute_dtype: of the generator's arithmetic.
+    """
+    loading = ANSWER_WEIGHTS * model.weight_bytes
+    decoding = DECODING_WEIGHTS * model.weight_bytes
+    if model.decoder is not None:
+        number_bytes = 4 if compute_dtype == "float32" else 2
+        decoding += batch_bytes(model.decoder, generation, n_docs, batch_tokens, number_bytes)
+    return MODEL_PROCESS + max(loading, decoding) + index_bytes
 
 
 def measured_rates(workspace: str) -> dict[str, Rate]:
@@ -348,12 +403,13 @@ def parse_rates(given: Sequence[str]) -> dict[str, Rate]:
     return rates
 
 
-def check_fits(stage: StagePlan, output: str) -> None:
+def check_fits(stage: StagePlan, output: str, remedy: str | None = None) -> None:
     """Raises if this machine lacks the memory or the disk space for a stage.
 
     Args:
         stage: what the stage takes.
         output: directory that it writes to.
+        remedy: what takes less memory, if that is not the index.
 
     Raises:
         InputError: the stage does not fit; the line has the plan's figures.
@@ -364,7 +420,7 @@ def check_fits(stage: StagePlan, output: str) -> None:
             f"{stage.stage} does not fit this machine's memory",
             value=size(stage.memory_bytes),
             expected=f"at most {size(memory)}",
-            remedy="less --shard_memory, more --num_shards, or a smaller --spec; see ragbeam plan",
+            remedy=remedy or "less --shard_memory, more --num_shards, or a smaller --spec; see ragbeam plan",
         )
     if store.is_local(output):
         place = Path(store.filesystem(output)[1]).absolute()

@@ -78,6 +78,17 @@ def setting(default: Any, help: str, **declared: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def same_setting(cls: type, name: str) -> Any:
+    """Declares a dataclass field that is the setting of another dataclass: the same default, help and check.
+
+    Args:
+        cls: the other dataclass.
+        name: the field's name there.
+    """
+    field = next(field for field in dataclasses.fields(cls) if field.name == name)
+    return dataclasses.field(default=field.default, metadata=field.metadata)
+
+
 def declared(cls: type) -> dict[str, Setting]:
     """The settings of a dataclass by the names of their fields, in order; fields declared otherwise are left out."""
     return {field.name: field.metadata[_KEY] for field in dataclasses.fields(cls) if _KEY in field.metadata}

@@ -25,7 +25,7 @@ from pipelines.answer.write import write_answers
 from pipelines.runners import launch
 from pipelines.runners.counters import live_rows
 from pipelines.transforms import question_blocks
-from pipelines.transforms.arithmetic import question_dtype, settled_dtype
+from pipelines.transforms.arithmetic import device_of, question_dtype, settled_dtype
 from pipelines.transforms.index_search import rescore, search
 from pipelines.transforms.passage_texts import fetch_texts, join_texts
 from pipelines.transforms.question_blocks import BlockPlan, deal, keep_finished, write_when_checked
@@ -46,6 +46,10 @@ from schemas.layout import ANSWER
 from schemas.manifest import Manifest
 
 PROCESS_QUESTIONS = 256  # for which another process with its models starts
+LESS_MEMORY = (
+    "lower --batch_tokens, --max_new_tokens, --num_beams or --passage_memory, leave out --lazy, or make an index of "
+    "more --num_shards; see ragbeam plan"
+)
 
 
 @begins_again
@@ -149,11 +153,15 @@ def _processes(options: AnswerOptions, source: Source, dealt: BlockPlan) -> int:
 
 
 def _memory_bytes(options: AnswerOptions, source: Source, questions: int = 0) -> float:
-    """Peak memory of a process: models, and the largest index shard with the search of so many questions."""
+    """Peak memory of a process: models, a batch, and the largest index shard with the search of so many questions."""
     from rag_ops import planning
 
-    held = options.generation.passage_bytes if checkpoints.is_causal_rag(checkpoints.find_model(options.model)) else 0
-    return planning.answer_memory_bytes(planning.Model.of(options.model), source.index_bytes(questions) + held)
+    model, batch_tokens = planning.Model.of(options.model), options.workers.batch_tokens
+    if device_of(options.workers, ()) == "cuda":  # whose own memory holds what is decoded
+        model = dataclasses.replace(model, decoder=None)
+    return planning.answer_memory_bytes(
+        model, source.index_bytes(questions), options.generation, options.n_docs, batch_tokens, options.compute_dtype
+    )
 
 
 def _check_fits(options: AnswerOptions, source: Source) -> None:
@@ -161,7 +169,7 @@ def _check_fits(options: AnswerOptions, source: Source) -> None:
     from rag_ops import planning
 
     stage = planning.StagePlan("answer", 0, 0, _memory_bytes(options, source), None)
-    planning.check_fits(stage, options.output)
+    planning.check_fits(stage, options.output, LESS_MEMORY)
 
 
 def check(options: AnswerOptions, beam_arguments: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:

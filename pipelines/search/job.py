@@ -182,7 +182,8 @@ def _check_fits(options: SearchOptions, sources: Sources) -> None:
     """Refuses a job that this machine has no memory for."""
     from rag_ops import planning
 
-    planning.check_fits(planning.StagePlan("search", 0, 0, _memory_bytes(options, sources), None), options.output)
+    stage = planning.StagePlan("search", 0, 0, _memory_bytes(options, sources), None)
+    planning.check_fits(stage, options.output, "make an index of more --num_shards; see ragbeam plan")
 
 
 def _config(options: SearchOptions, beam_arguments: Sequence[str], sources: Sources) -> dict[str, Any]:

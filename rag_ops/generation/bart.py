@@ -33,6 +33,7 @@ from transformers.models.bart import modeling_bart
 
 from rag_ops.compute.attention import attend_by_row
 from rag_ops.compute.packed_linear import PackedLinear, is_altered
+from rag_ops.defaults import DIRECT_LOOKS
 from rag_ops.generation import rounding
 
 POSITION_OFFSET = 2  # the first two rows of BART's position tables are never used
@@ -52,7 +53,6 @@ PARTS = {
     LayerNorm,
     torch.nn.ModuleList,
 }
-DIRECT_LOOKS = 24  # queries for each passage that cost about as much as its keys and values
 USUAL_TOKENS = 8  # tokens of a usual answer
 FEW_QUERIES = 64  # for each passage, which plain products look up faster than torch's kernel for CPUs
 LOGIT_ROWS = 256  # rows whose logits are there at once where answers are scored

@@ -190,10 +190,13 @@ class LazyGreedy:
         fresh, stopped = self._fresh(todo), dict[int, _Rows]()
         running: _Rows | None = None
         for place in range(self._constraints.longest):
-            parts = [rows for rows in (running, waiting.get(place), fresh.get(place)) if rows is not None]
+            # Nothing else refers to these, so that they go as soon as they are joined
+            parts = [part for part in (running, waiting.pop(place, None), fresh.pop(place, None)) if part is not None]
+            running = None
             if not parts:
                 continue
             rows = self._join(parts)
+            parts.clear()
             going, stuck = self._choose(rows, place)
             if stuck:
                 stopped[place] = self._select(rows, sorted(rows.of(stuck)), place + 1)

@@ -16,6 +16,7 @@ import torch
 from rag_ops import heap
 from rag_ops.compute import batching, processor
 from rag_ops.compute.devices import pick_device, pick_dtype, torch_threads
+from rag_ops.defaults import ANSWER_BATCH_TOKENS, LAZY_BATCH_TOKENS
 from rag_ops.errors import InputError
 from rag_ops.generation.answer import Answer, Contexts, chosen, spelt_as, written
 from rag_ops.generation.bart import Bart
@@ -46,9 +47,7 @@ from schemas.passages import Passage
 
 logger = logging.getLogger("ragbeam")
 Work = Callable[[Sequence[int]], list[dict[int, Answer]]]
-BATCH_TOKENS = {"cpu": 8192, "cuda": 131_072}  # context tokens of a batch of questions
 MIN_PROMPT_TOKENS = 32
-LAZY_BATCH_TOKENS = {"cpu": 32_768, "cuda": 131_072}  # the same, where most are not read
 
 
 class RagTokenGenerator:
@@ -283,8 +282,8 @@ class RagTokenGenerator:
             free = contexts.keys() - closed
             lazy = {place for place in free if self._pays(scores[answerable[place]][: len(contexts[place])])}
         with torch_threads(self._threads), torch.inference_mode():
-            in_batches(sorted(closed), work_choosing, BATCH_TOKENS[self._device])
-            in_batches(sorted(contexts.keys() - lazy - closed), work, BATCH_TOKENS[self._device])
+            in_batches(sorted(closed), work_choosing, ANSWER_BATCH_TOKENS[self._device])
+            in_batches(sorted(contexts.keys() - lazy - closed), work, ANSWER_BATCH_TOKENS[self._device])
             in_batches(sorted(lazy), work_lazily, LAZY_BATCH_TOKENS[self._device])
         for place, by_docs in by_place.items():
             row = answerable[place]

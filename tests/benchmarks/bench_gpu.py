@@ -20,7 +20,7 @@ import torch
 from transformers import AutoTokenizer
 
 from rag_ops.compute.batching import token_batches
-from rag_ops.generation.rag_token import BATCH_TOKENS
+from rag_ops.defaults import ANSWER_BATCH_TOKENS
 from rag_ops.models.encoder import Encoder
 from rag_ops.retrieval import exact
 from tests.benchmarks.bench_decode import (
@@ -221,7 +221,7 @@ def _decode(model: Any, theirs: Any, beams: int, count: int, best_rate: float, s
     padded = [len(row) * max(len(ids) for ids, _ in row) for row in contexts]
 
     def answer() -> None:
-        for batch in token_batches(padded, BATCH_TOKENS[sizes.device]):
+        for batch in token_batches(padded, ANSWER_BATCH_TOKENS[sizes.device]):
             ours._answer_batch([contexts[n] for n in batch], scores[batch])
 
     def generate(questions: int) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from rag_ops import planning
 from rag_ops.errors import InputError
+from rag_ops.generation import batch_memory
+from rag_ops.generation.settings import GenerationSettings
 from rag_ops.planning import Job, Rate, StagePlan, plan
 from tests.pipelines.workspace import fails, ragbeam, write_articles, write_corpus
 
@@ -42,6 +44,58 @@ def test_arithmetic_of_16_bits_halves_the_activations_and_needs_no_repacked_weig
     activations = planning.TOKEN_BYTES * 3072 * 512 * 2
     assert wide.memory_bytes - narrow.memory_bytes == pytest.approx(2 * 438_000_000 + activations / 2)
     assert wide.disk_bytes == narrow.disk_bytes
+
+
+def answer_bytes(model=planning.RAG_TOKEN, n_docs=5, batch_tokens=None, dtype="float32", **settings) -> float:
+    return planning.answer_memory_bytes(model, 0.0, GenerationSettings(**settings), n_docs, batch_tokens, dtype)
+
+
+def test_batches_of_answer_take_what_decoding_makes_of_them_by_hand():
+    from rag_ops.generation import bart
+
+    keys, few = 12 * 2 * 1024 * 4, {"max_new_tokens": bart.DIRECT_LOOKS}
+    least = planning.MODEL_PROCESS + planning.DECODING_WEIGHTS * planning.RAG_TOKEN.weight_bytes
+    loaded = planning.MODEL_PROCESS + planning.ANSWER_WEIGHTS * planning.RAG_TOKEN.weight_bytes
+    logits = batch_memory.LOGIT_COPIES * 50_265 * 4
+    states, answers = 32_768 * 1024 * 4, 256 * bart.DIRECT_LOOKS * keys
+    assert answer_bytes(**few) == loaded  # 64 rows take less than the checkpoint did
+    assert answer_bytes(lazy=True, **few) == pytest.approx(least + 2 * (states + answers) + 256 * logits)
+    longer = 2 * (states + 32_768 * keys + 256 * 25 * keys)  # the passages' keys and values are made
+    assert answer_bytes(lazy=True, max_new_tokens=25) == pytest.approx(least + longer + 256 * logits)
+    halves = answer_bytes(lazy=True, max_new_tokens=25, dtype="bfloat16") - least - 256 * logits
+    assert halves == pytest.approx(longer / 2)
+    assert answer_bytes(lazy=True, batch_tokens=8192, **few) == loaded
+    four = answer_bytes(num_beams=4)
+    assert four == pytest.approx(least + 2 * 8192 * (1024 * 4 + keys) + 2 * 64 * 4 * 50 * keys + 64 * 4 * logits)
+    assert answer_bytes(n_docs=512, max_new_tokens=25) == pytest.approx(
+        least + 2 * (512 * 128 * (1024 * 4 + keys) + 512 * 25 * keys) + 512 * logits
+    )
+
+
+def test_a_causal_generator_holds_prompts_answers_and_what_passage_memory_allows(tmp_path):
+    sizes = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
+    config = {"model_type": "rag", "generator": {"model_type": "llama", "vocab_size": 49_152, **sizes}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "generator").mkdir()
+    (tmp_path / "generator" / "model.safetensors").write_bytes(b"x" * 1000)
+    model = planning.Model.of(str(tmp_path))
+    assert (model.weight_bytes, model.decoder.is_causal) == (1000, True)
+    token = 46_080  # what README says of SmolLM2
+    assert model.decoder.keys * 4 == token
+    least = planning.MODEL_PROCESS + planning.DECODING_WEIGHTS * 1000
+    logits = batch_memory.LOGIT_COPIES * 64 * 49_152 * 4
+    for beams in (1, 4):
+        found = answer_bytes(model, num_beams=beams, passage_memory="1MB") - least - 1_000_000
+        assert found == pytest.approx(beams * ((8192 + 64 * 50) * token + logits))
+    assert answer_bytes(model) - answer_bytes(model, passage_memory="1GiB") == GIB
+
+
+def test_plan_takes_the_settings_of_decoding_that_take_memory(capsys):
+    def memory(*more: object) -> str:
+        ragbeam("plan", "--articles", 1000, "--questions", 10, *more)
+        return next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("answer"))
+
+    assert len({memory(), memory("--lazy"), memory("--num_beams", 4), memory("--lazy", "--max_new_tokens", 24)}) == 4
 
 
 def test_workers_share_the_time_and_shards_the_memory():
