@@ -105,15 +105,22 @@ def described(row: Mapping[str, Any]) -> Iterator[str]:
     for side in "ab":
         if row["outcome"] == (ONLY_B if side == "a" else ONLY_A):
             continue
-        said = f"error: {_short(row[f'error_{side}'])}" if row[f"error_{side}"] else _short(row[f"answer_{side}"])
-        right = {True: "  (right)", False: "  (wrong)", None: ""}[row[f"right_{side}"]]
-        yield f"  {side.upper()}: {said}{right}"
+        yield f"  {side.upper()}: {_said(row, side)}"
     if row["gold_answers"]:
         yield f"  gold: {_short(' | '.join(row['gold_answers']))}"
     if row["change"]:
         ranks = f"rank {row['rank_a'] or '-'} -> {row['rank_b'] or '-'}"
         shares = f"share {_share(row['share_a'])} -> {_share(row['share_b'])}"
         yield f"  {row['change']}: {_short(row['title'])} ({_short(row['passage_id'])}), {ranks}, {shares}"
+
+
+def _said(row: Mapping[str, Any], side: str) -> str:
+    """What a run says to a question: its answer, whether that is right, or why there is none."""
+    for name, what in (("error", "error"), ("abstained", "not answered")):
+        if why := row[f"{name}_{side}"]:
+            return f"{what}: {_short(why)}"
+    right = {True: "  (right)", False: "  (wrong)", None: ""}[row[f"right_{side}"]]
+    return _short(row[f"answer_{side}"]) + right
 
 
 def _short(text: str | None) -> str:

@@ -317,7 +317,7 @@ def _check_own(url: str) -> None:
     try:
         text = store.read_text(url)
         own = REPORT_MARK in text if url.endswith(".html") else {"all", "files", "settings"} <= set(json.loads(text))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         own = False
     if not own:
         raise InputError(

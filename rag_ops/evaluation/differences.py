@@ -26,7 +26,7 @@ ONLY_A, ONLY_B = "only in A", "only in B"
 OUTCOMES = (SAME, CHANGED, ERROR_A, ERROR_B, ERRORS, ONLY_A, ONLY_B)
 # What happened to a passage from A to B.
 GAINED, LOST, REWRITTEN, MOVED, REWEIGHTED = "gained", "lost", "rewritten", "moved", "reweighted"
-COLUMNS = ("question_id", "question", "answer", "score", "passages", "gold_answers", "error")
+COLUMNS = ("question_id", "question", "answer", "score", "passages", "gold_answers", "abstained", "error")
 KEY_COLUMNS = ("question_id", "question")
 NEAR = 1e-6  # shares of an answer that differ by no more are equal: they are float32
 SCHEMA = pa.schema(
@@ -38,6 +38,8 @@ SCHEMA = pa.schema(
         pa.field("answer_b", pa.string()),
         pa.field("error_a", pa.string()),
         pa.field("error_b", pa.string()),
+        pa.field("abstained_a", pa.string()),  # why the answer is not given; null if it is
+        pa.field("abstained_b", pa.string()),
         pa.field("score_a", pa.float32()),
         pa.field("score_b", pa.float32()),
         pa.field("gold_answers", pa.list_(pa.string())),
@@ -180,7 +182,7 @@ def _compared(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, A
     row["gold_answers"] = answers or None
     for side, one in (("a", a), ("b", b)):
         if one is not None:
-            row |= {f"{name}_{side}": one[name] for name in ("answer", "error", "score")}
+            row |= {f"{name}_{side}": one[name] for name in ("answer", "error", "abstained", "score")}
             row[f"right_{side}"] = bool(gold.exact(None if one["error"] else one["answer"])) if gold else None
     if outcome == CHANGED and a and b and (made := decisive(a["passages"] or (), b["passages"] or ())):
         row |= {name: made.passage[name] for name in ("title", "text")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -84,9 +85,10 @@ class Calibration:
             made = cls(**found, thresholds=thresholds)
             numbers = [made.confidence, *(one.max_error for one in thresholds)]
             numbers += [one.score for one in thresholds if one.score is not None]
-            if not all(isinstance(one, (int, float)) for one in numbers) or not isinstance(made.settings, dict):
+            sound = all(isinstance(one, (int, float)) and not math.isnan(one) for one in numbers)
+            if not sound or not isinstance(made.settings, dict):
                 raise ValueError("its numbers are none")
-        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
             raise InputError(
                 f"--calibration cannot be read ({type(error).__name__}: {error})".replace("\n", " "),
                 value=url,
@@ -174,10 +176,10 @@ class Sample:
         self._wrong: list[bool] = []
 
     def add(self, scored: Scored) -> None:
-        """Takes a row in if it is answered and has a gold answer."""
+        """Takes a row in if it is answered, with a score, and has a gold answer."""
         row = scored.row
         identity = (row["question"], *(one["choice"] for one in row["choices"] or ()))
-        if scored.gold is None or row["error"] is not None or row["score"] is None or identity in self._seen:
+        if scored.gold is None or row["error"] is not None or scored.probability is None or identity in self._seen:
             return
         self._seen.add(identity)
         self._scores.append(row["score"])

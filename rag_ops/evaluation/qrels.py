@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ BEIR_HEADER = ("query-id", "corpus-id", "score")
 TREC_CELLS = 4
 MAX_RELEVANCE = 1000  # trec_eval reserves memory for each grade up to the highest
 SHOWN_CHARS = 80
+_INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _judgements(url: str) -> Iterator[tuple[int, str, str, int]]:
 def _lines(url: str) -> Iterator[tuple[int, tuple[str, str, str], str]]:
     """Yields number, question id, passage id and relevance of each line, and how it is shown in an error."""
     beir: bool | None = None
-    with store.open_read(url) as raw:
+    with store.open_read(url) as raw, compression.whole(url):
         for number, line in enumerate(decoded_lines(compression.decompressed(raw, url), url), 1):
             if not line.strip():
                 continue
@@ -135,10 +137,8 @@ def _as_integer(value: Any) -> int | None:
     """An integer, or a text or whole number that stands for one; else None."""
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return None
+    text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
+    return int(text) if _INTEGER.fullmatch(text.strip()) else None
 
 
 def _shown(url: str, number: int, line: str) -> str:

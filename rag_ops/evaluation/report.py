@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import heapq
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -105,7 +104,7 @@ def row_html(scored: Scored) -> str:
         held="" if scored.gold is None else "no" if scored.place is None else "yes",
         find=" ".join([row["question"], answer, *row["gold_answers"]]),
         answer=answer,
-        probability=None if row["score"] is None else math.exp(row["score"]),
+        probability=scored.probability,
         tokens=[] if why else list(_tokens(row["answer"], tokens[:SHOWN_TOKENS])),
         more_tokens=not why and len(tokens) > SHOWN_TOKENS,
         passages=[(n, passages[n], held[n]) for n in shown],

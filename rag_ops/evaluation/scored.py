@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -49,6 +50,12 @@ class Scored:
     def given(self) -> bool:
         """Whether an answer is given."""
         return self.answered and self.row["error"] is None and not self.held_back
+
+    @property
+    def probability(self) -> float | None:
+        """The probability that its score says, 0 to 1; None without a score, or if that is no number."""
+        score = self.row["score"]
+        return None if score is None or math.isnan(score) else math.exp(min(score, 0.0))
 
     @property
     def outcome(self) -> str:

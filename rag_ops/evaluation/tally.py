@@ -100,8 +100,7 @@ class Tally:
             self._gold_words[min(len(row["gold_answers"][0].split()), MAX_WORDS)] += 1
         if scored.place is not None and scored.place <= self.kept:
             self._places[scored.place] += 1
-        if scored.given and row["score"] is not None:
-            probability = min(math.exp(row["score"]), 1.0)
+        if scored.given and (probability := scored.probability) is not None:
             self._bins[_bin(probability)] += 1, probability, scored.em
             self._probabilities[round(probability, PROBABILITY_DIGITS), scored.em] += 1
         for n, (em, f1) in again.items():

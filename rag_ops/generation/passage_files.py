@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from rag_ops.errors import JobError
 from rag_ops.sizes import size
 from rag_ops.storage import locks, store
 
@@ -52,7 +53,13 @@ class PassageFiles:
         self._is_full = False  # and nothing could be removed
 
     def read(self, ids: Sequence[int], tokens: int) -> States | None:
-        """The keys and values of the last `tokens` of some token ids; None if there is no whole file of them."""
+        """The keys and values of the last `tokens` of some token ids; None if there is no whole file of them.
+
+        Raises:
+            JobError: the directory cannot be listed.
+        """
+        if self._unseen is None:
+            self._clear_up()
         name = self._name(ids)
         url = store.join(self._url, name)
         try:
@@ -104,13 +111,21 @@ class PassageFiles:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Removes files, those unused for longest first, if there is more than the limit."""
+        """Removes files, those unused for longest first, if there is more than the limit.
+
+        Raises:
+            JobError: the directory cannot be listed.
+        """
         fs, path = store.filesystem(self._url)
         fs.invalidate_cache(path)
         try:
             listed = fs.ls(path, detail=True)
         except FileNotFoundError:
             listed = []
+        except OSError as error:
+            raise JobError(
+                f"cannot list --passage_cache {self._url}: {error.strerror or error}", remedy="check its permissions"
+            ) from error
         found = []
         for entry in listed:
             name = entry["name"].rstrip("/").rsplit("/", 1)[-1]

@@ -10,6 +10,7 @@ points. There is no "or" and no bracket but that of "in": a filter is a list of 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable
 
@@ -142,7 +143,9 @@ def _condition(tokens: _Tokens) -> Condition:
 def _value(tokens: _Tokens) -> Value:
     if tokens.is_next("number"):
         number = tokens.take("number", "a number")
-        return int(number) if re.fullmatch(r"[+-]?\d+", number) else float(number)
+        if not math.isfinite(float(number)):
+            raise InputError("--filter has a number that is too large", value=number[:60], expected="at most 1.8e308")
+        return int(number) if re.fullmatch(r"[+-]?\d{1,18}", number) else float(number)  # what 64 bits hold
     quoted = tokens.take("text", "a number, or a text in quotes")
     return quoted[1:-1].replace(quoted[0] * 2, quoted[0])
 

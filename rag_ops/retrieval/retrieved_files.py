@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -36,6 +35,7 @@ CONTEXTS = ("ctxs", "contexts")
 TEXT = ("text", "contents", "content")
 _PARQUET_MAGIC = b"PAR1"
 _BY_QUESTION = re.compile(rf'\{{\s*"(?:[^"\\]|\\.)*"\s*:\s*\{{\s*"(?:question|query|answers|{"|".join(CONTEXTS)})"\s*:')
+_RANK = re.compile(r"[+-]?[0-9]{1,18}")  # what 64 bits hold
 _TITLE_LINE = re.compile(r'"([^\n]*)"\n')  # how the texts of Pyserini's indexes of Wikipedia begin
 
 
@@ -78,7 +78,7 @@ def kind_of(url: str) -> str:
         if magic == _PARQUET_MAGIC:
             return PARQUET
         raw.seek(0)
-        with _whole(url):
+        with compression.whole(url):
             head = peeked(compression.decompressed(raw, url))[0]
     first = next((line for line in head.splitlines() if line.strip()), "")
     if first.lstrip()[:1] in ("{", "["):
@@ -105,7 +105,7 @@ def run_hits(url: str) -> Iterator[Hit]:
     Raises:
         InputError: a line is no ranked passage, or the file is damaged.
     """
-    with store.open_read(url) as raw, _whole(url):
+    with store.open_read(url) as raw, compression.whole(url):
         for number, line in enumerate(decoded_lines(compression.decompressed(raw, url), url), 1):
             if not line.strip():
                 continue
@@ -128,10 +128,10 @@ def _run_hit(line: str, number: int) -> Hit | None:
     cells = _cells(line)
     if len(cells) != RUN_CELLS:
         return None
-    try:
-        return Hit(cells[0].strip(), int(cells[3]), number, cells[2].strip(), float(cells[4]))
-    except ValueError:
+    rank, score = cells[3].strip(), _number(cells[4])
+    if score is None or not _RANK.fullmatch(rank):
         return None
+    return Hit(cells[0].strip(), int(rank), number, cells[2].strip(), score)
 
 
 def json_records(url: str, reading: QuestionOptions) -> Iterator[Record]:
@@ -140,7 +140,7 @@ def json_records(url: str, reading: QuestionOptions) -> Iterator[Record]:
     Raises:
         InputError: no object among the first has passages, or the file is damaged.
     """
-    with store.open_read(url) as raw, _whole(url):
+    with store.open_read(url) as raw, compression.whole(url):
         head, stream = peeked(compression.decompressed(raw, url))
         objects: Iterable[tuple[int, Any, str]]
         if _BY_QUESTION.match(head.lstrip()):
@@ -215,8 +215,8 @@ def _first(by_name: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    """A score: a number, or a text that is one, as DPR writes them; else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    """A score: a number, or a text that is one, as DPR writes them; else None. Python's 1_0 is no number of others."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)) or (isinstance(value, str) and "_" in value):
         return None
     try:
         return float(value)
@@ -314,15 +314,3 @@ def _named(names: Sequence[str], known: Sequence[str]) -> str | None:
     """The first of some names that is one of the known ones, in their order."""
     by_name = {plain(name): name for name in reversed(names)}
     return next((by_name[name] for name in known if name in by_name), None)
-
-
-@contextlib.contextmanager
-def _whole(url: str) -> Iterator[None]:
-    """Turns errors of decompression into ours."""
-    try:
-        yield
-    except compression.BAD_COMPRESSION as error:
-        machine.check(error)
-        raise InputError(
-            f"a file of --retrieved cannot be decompressed ({error})", value=url, expected="a whole file"
-        ) from error

@@ -27,6 +27,23 @@ BZ2_MAGIC = re.compile(rb"BZh[1-9]1AY&SY")  # how a bz2 stream with at least one
 _MAGIC_BYTES = 10
 
 
+@contextlib.contextmanager
+def whole(url: str) -> Iterator[None]:
+    """Turns errors of decompression, while a file is read in the block, into one of ours.
+
+    Raises:
+        InputError: the file at `url` is damaged or cut.
+        JobError: the machine failed.
+    """
+    try:
+        yield
+    except BAD_COMPRESSION as error:
+        machine.check(error)
+        raise InputError(
+            f"the file cannot be decompressed ({error})", value=url, expected="a whole file", remedy="fetch it again"
+        ) from error
+
+
 def is_multistream(url: str) -> bool:
     """Whether a .bz2 file has a second stream that begins in its first megabyte."""
     with store.open_read(url) as file:

@@ -51,6 +51,16 @@ def test_what_changed_is_counted_and_shown_with_the_passage_that_did_it(runs, ca
     ]
 
 
+def test_an_answer_that_is_not_given_says_why(tmp_path, capsys):
+    given = answer_row("q", "who", "he", ["he"], passages=[found("p1", 1.0)])
+    held = given | {"answer": None, "abstained": "the score is below -1"}
+    urls = write_answers(tmp_path / "a", [given]), write_answers(tmp_path / "b", [held])
+    ragbeam("diff", *urls, "--output", tmp_path / "out.jsonl")
+    assert capsys.readouterr().out.splitlines()[3:5] == ["  A: he  (right)", "  B: not answered: the score is below -1"]
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (row["outcome"], row["abstained_a"], row["abstained_b"]) == ("changed", None, "the score is below -1")
+
+
 def test_limit_bounds_what_is_printed_and_not_what_is_written(runs, tmp_path, capsys):
     ragbeam("diff", *runs, "--limit", 0, "--output", tmp_path / "out.jsonl")
     lines = capsys.readouterr().out.splitlines()

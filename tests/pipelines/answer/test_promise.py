@@ -66,6 +66,19 @@ def test_what_is_learned_from_answers_is_what_the_function_learns_and_says_from_
     assert Calibration.read(str(tmp_path / "c.json")) == found
 
 
+def test_scores_that_are_no_probabilities_end_nothing_and_teach_nothing_unless_they_are_numbers(tmp_path, capsys):
+    scores = [float("nan"), float("-inf"), float("inf"), 5000.0, -0.5, None]
+    rows = [answer_row(f"q{n}", f"what {n}", "yes", ["yes"], score=score) for n, score in enumerate(scores)]
+    url = write_answers(tmp_path / "answers", rows)
+    command = ("evaluate", "--answers", url, "--output", tmp_path / "f.json", "--bootstrap", 20)
+    ragbeam(*command, "--calibrate", tmp_path / "c.json")
+    assert "calibrated on 4 answers" in capsys.readouterr().out
+    bins = json.loads((tmp_path / "f.json").read_text())["all"]["calibration"]["bins"]
+    assert [(one["rows"], one["mean_probability"]) for one in bins if one["rows"]] == [
+        *((1, 0.0), (1, pytest.approx(np.exp(-0.5))), (2, 1.0))
+    ]
+
+
 def test_answers_below_the_threshold_are_held_back_with_the_reason_and_all_else_stays(stage, tmp_path, capsys):
     directory, command = stage
     capsys.readouterr()
@@ -122,6 +135,7 @@ def test_where_no_threshold_passed_nothing_is_answered(stage, tmp_path):
         ),
         (["--max_error", 0.1, "--calibration", "{d}/none.json"], "none.json"),
         (["--max_error", 0.1, "--calibration", "{d}/all/manifest.json"], "--calibration cannot be read"),
+        (["--max_error", 0.1, "--calibration", "{d}/deep"], "--calibration cannot be read (RecursionError"),
         (["--max_error", 0.1, "--calibration", "{c}", "--n_docs", 2], "with another n_docs: 2; expected 3"),
         (["--max_error", 0.1, "--calibration", "{c}", "--num_beams", 2], "with another num_beams: 2; expected 1"),
         (["--max_error", 0.1, "--calibration", "{d}/other.json"], "with another model: "),
@@ -133,6 +147,7 @@ def test_a_calibration_that_does_not_fit_is_one_line(stage, tmp_path, capsys, mo
     made = Calibration.read(str(directory / "c.json"))
     other = dataclasses.replace(made, settings=made.settings | {"model_digest": "0" * 32})
     (directory / "other.json").write_text(other.to_json())
+    (directory / "deep").write_text("[" * 100_000)
     told = [str(part).format(c=directory / "c.json", d=directory) for part in more]
     code, line = fails(capsys, *instead([*command, "--output", tmp_path / "out"], told))
     assert code == 2

@@ -38,6 +38,8 @@ def test_ids_of_beir_may_hold_spaces(tmp_path):
         ("query-id\tcorpus-id\tscore\n", "has no judgements"),
         ("q1 0 d 1\nq1 0 e 1.5\n", "no integer: '?.*line 2: q1 0 e 1.5"),
         ("q1 0 d high\n", "no integer"),
+        ("q1 0 d 1_0\n", "no integer"),
+        ("q1 0 d 99999999999999999999\n", "too large"),
         ("query-id\tcorpus-id\tscore\nq\td\t0.5\n", "no integer.*line 2"),
         ("q1 0 d 1\nq1 0 d 1 x\n", "no judgement.*line 2"),
         ("q1 d 1\n", "no judgement.*line 1"),
@@ -52,6 +54,12 @@ def test_what_is_no_judgement_is_one_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as caught:
         read_qrels([str(tmp_path / "qrels")])
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_cut_is_one_line(tmp_path):
+    (tmp_path / "qrels.gz").write_bytes(gzip.compress(FORMS["trec.txt"].encode() * 1000)[:-9])
+    with pytest.raises(InputError, match="the file cannot be decompressed"):
+        read_qrels([str(tmp_path / "qrels.gz")])
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -31,6 +31,8 @@ TABLE = pa.Table.from_pylist(ROWS)
         ("position in (7)", lambda row: row["position"] == 7),
         ("title = 'and' and section = 'in' and kind in('prose')", lambda row: row["title"] == "and"),
         ("title = ''", lambda row: False),
+        ("position < 99999999999999999999", lambda row: True),  # more than 64 bits
+        ("position < -99999999999999999999", lambda row: False),
     ],
 )
 def test_what_passes(expression, passes):
@@ -56,6 +58,8 @@ def test_what_passes(expression, passes):
         ("__import__('os')", "expected = !="),
         ("position < 3x", "'3x'"),
         ("1 = 1", "expected a column"),
+        ("position < 1e400", "a number that is too large: '1e400'"),
+        ("position < " + "9" * 5000, "a number that is too large"),
         ("kind = 'a'" + " and kind = 'a'" * 10_000, "--filter is too long"),
     ],
 )

@@ -169,7 +169,18 @@ def test_parquet_without_ids_or_without_questions_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["q1\tp1\t1\n", "what is the moon\n", "", "\n\n", "1 Q0 p first 2.5 t\n", "a,b\n1,2\n"]
+    "content",
+    [
+        "q1\tp1\t1\n",
+        "what is the moon\n",
+        "",
+        "\n\n",
+        "1 Q0 p first 2.5 t\n",
+        "1 Q0 p 1_0 2.5 t\n",
+        "1 Q0 p 1 2_5 t\n",
+        "1 Q0 p 9999999999999999999 2.5 t\n",
+        "a,b\n1,2\n",
+    ],
 )
 def test_another_file_is_refused_with_what_was_expected(content, tmp_path):
     with pytest.raises(InputError, match=r"none that ragbeam knows.*expected the output of ragbeam search, a TREC run"):
