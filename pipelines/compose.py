@@ -23,7 +23,9 @@ class ComposeOptions(Options):
     warm_start: bool = setting(
         False, "make an untrained BART of the weights of --question_encoder, a BERT, to be fine-tuned"
     )
-    decoder_layers: int = setting(2, "of the BART that --warm_start makes", at_least=1, at_most=1000)
+    decoder_layers: int = setting(
+        2, "layers of the decoder of the BART that --warm_start makes", at_least=1, at_most=1000
+    )
     context_encoder: str | None = setting(None, "encoder of the passages that it goes with", metavar="MODEL")
     score_scale: float = setting(
         1.0, "factor of inner products before the softmax over passages; 1 is the paper's, unit vectors want more"

@@ -61,7 +61,7 @@ class EvaluateOptions(Options):
     )
     measures: Sequence[str] | None = setting(
         None,
-        "of --qrels, by names as ir_measures has them: nDCG@K, RR, RR@K, AP, Rprec, R@K, P@K, Success@K; "
+        "what --qrels measures, by the names of ir_measures: nDCG@K, RR, RR@K, AP, Rprec, R@K, P@K, Success@K; "
         "by default nDCG@10 RR AP Rprec, and R@K for K 1, 5, 20, 100 and all, as far as passages are kept",
         group="rankings",
         metavar="NAME",
@@ -71,14 +71,14 @@ class EvaluateOptions(Options):
     )
     passages: str | None = setting(
         None,
-        "of --qrels: output of ragbeam chunk, which says the pages of passages whose ids do not",
+        "with --qrels: output of ragbeam chunk, which names the pages of passages whose ids do not",
         group="rankings",
         metavar="DIR",
     )
     bootstrap: int = setting(
         RESAMPLES, "resamples of the figures' 95% intervals; 0 for none", at_least=0, at_most=1_000_000
     )
-    seed: int = setting(0, "of intervals, p values and --calibrate", at_least=0)
+    seed: int = setting(0, "seed of the intervals, the p values and --calibrate", at_least=0)
     gold: Sequence[str] | None = setting(
         None,
         "question files whose answers replace the answers' own, by question id, else by question",
@@ -99,7 +99,7 @@ class EvaluateOptions(Options):
         memory=True,
     )
     model: str | None = setting(
-        None, "of --sweep: the RAG model that gave the answers", group="n_docs", metavar="MODEL"
+        None, "with --sweep: the RAG model that gave the answers", group="n_docs", metavar="MODEL"
     )
     calibrate: str | None = setting(
         None,
@@ -111,7 +111,7 @@ class EvaluateOptions(Options):
     )
     confidence: float | None = setting(
         None,
-        f"of --calibrate: probability that a threshold holds; by default {CONFIDENCE}",
+        f"with --calibrate: probability that a threshold holds; by default {CONFIDENCE}",
         group="calibration",
         within=(0, 1),
     )

@@ -44,12 +44,12 @@ class PlanOptions(Options):
     dimension: int | None = setting(
         None, "numbers of a vector; by default the encoder's, or 768", at_least=1, at_most=1 << 16
     )
-    dtype: str = setting("float16", "of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
+    dtype: str = setting("float16", "numbers of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
     compute_dtype: str = embed_dtype_setting()
     spec: str = spec_setting()
     shard_memory: str = shard_memory_setting()
     num_shards: int | None = setting(None, "index shards", group="index", at_least=1, at_most=defaults.MAX_SHARDS)
-    target_recall: float | None = setting(None, "of --spec auto", group="index", within=(0, 1))
+    target_recall: float | None = setting(None, "recall that --spec auto aims at", group="index", within=(0, 1))
     questions: int | None = setting(None, "how many questions there are to answer", group="answers", at_least=1)
     n_docs: int = n_docs_setting()
     num_beams: int = same_setting(GenerationSettings, "num_beams")

@@ -21,9 +21,9 @@ class ImportOptions(Options):
     """import: another project's files to a workspace in `output`."""
 
     format: str = setting("dpr", "dpr (NAME.index.dpr with passages) or wiki_dpr (Parquet)", choices=tuple(NEEDED))
-    index: str | None = setting(None, "of dpr: NAME.index.dpr; its .index_meta.dpr is near", metavar="URL")
-    passages: str | None = setting(None, "of dpr: psgs_w100.tsv, or the pickled dict of it", metavar="URL")
-    input: Sequence[str] = setting((), "of wiki_dpr: its Parquet files", metavar="URL")
+    index: str | None = setting(None, "for dpr: NAME.index.dpr; its .index_meta.dpr is near", metavar="URL")
+    passages: str | None = setting(None, "for dpr: psgs_w100.tsv, or the pickled dict of it", metavar="URL")
+    input: Sequence[str] = setting((), "for wiki_dpr: its Parquet files", metavar="URL")
     output: str = setting(..., "workspace: gets passages, embeddings and index", metavar="DIR", writes=True)
     encoder: str = setting(
         "facebook/dpr-ctx_encoder-single-nq-base",
@@ -31,7 +31,7 @@ class ImportOptions(Options):
         metavar="MODEL",
     )
     dtype: str | None = setting(
-        None, "of the vectors on disk; by default float32 of dpr, else float16", choices=VECTOR_DTYPES
+        None, "numbers of the vectors on disk; by default float32 for dpr, else float16", choices=VECTOR_DTYPES
     )
     overwrite: bool = overwrite_setting()
 

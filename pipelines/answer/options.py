@@ -44,7 +44,7 @@ class AnswerOptions(StageOptions):
 
     questions: Sequence[str] = setting(
         (),
-        "question files or globs; of --retrieved only for a TREC run, and for files without the questions' texts",
+        "question files or globs; --retrieved needs them for a TREC run, and for files without the questions' texts",
         group="questions",
         metavar="URL",
     )
@@ -60,20 +60,20 @@ class AnswerOptions(StageOptions):
     )
     passages: str | None = setting(
         None,
-        "passages of --index, if the place in its manifest cannot be read: moved, or secured; of --retrieved those "
-        "whose texts are found by passage id, which a TREC run needs",
+        "the passages of --index, if the place in its manifest cannot be read: moved, or secured; or those that the "
+        "passage ids of --retrieved name, which a TREC run needs",
         metavar="DIR",
     )
     prior: str | None = setting(
         None,
-        "of --retrieved, how much its passages count: scores, by scores of the model's own search; uniform, all alike; "
+        "how much passages of --retrieved count: scores, by scores of the model's own search; uniform, all alike; "
         "by default scores if --score_scale is given or the file says that they are the model's, else uniform",
         group="retrieved",
         choices=("scores", "uniform"),
     )
     contexts: str = setting(
         TITLE,
-        "what stands before each text for the generator; of --retrieved with --passages",
+        "what stands before each text for the generator, if --retrieved takes its texts from --passages",
         group="retrieved",
         choices=CONTEXTS,
     )
@@ -103,14 +103,14 @@ class AnswerOptions(StageOptions):
     keep_going: bool = keep_going_setting(group="answers")
     max_error: float | None = setting(
         None,
-        "hold answers back whose score is below that from which on, by --calibration, at most this share of answers is "
-        "wrong",
+        "give only answers of which at most this share is wrong: those whose score reaches the threshold that "
+        "--calibration has for it",
         group="answers",
         metavar="SHARE",
         within=(0, 1),
     )
     calibration: str | None = setting(
-        None, "of --max_error: file that ragbeam evaluate --calibrate wrote", group="answers", metavar="URL"
+        None, "with --max_error: the file that ragbeam evaluate --calibrate wrote", group="answers", metavar="URL"
     )
     num_shards: int | None = num_shards_setting()
     workers: WorkerOptions = dataclasses.field(default_factory=WorkerOptions)

@@ -259,7 +259,9 @@ def build_parser(commands: Sequence[Command]) -> Parser:
         sub.add_argument(
             "--debug", action="store_true", help="show the traceback of an error, and the runner's own log"
         )
-        sub.add_argument(events.FLAG, metavar="FORMAT", help="of the lines on stderr: text, or json (an object each)")
+        sub.add_argument(
+            events.FLAG, metavar="FORMAT", help="format of the lines on stderr: text, or json (an object each)"
+        )
         sub.set_defaults(command=command)
     return parser
 

@@ -36,7 +36,7 @@ shard_memory_setting = partial(
 compute_dtype_setting = partial(
     setting,
     "auto",
-    "of the models' arithmetic: auto, float32, bfloat16 or float16; auto is bfloat16 on a GPU, and on a CPU that has "
+    "arithmetic of the models: auto, float32, bfloat16 or float16; auto is bfloat16 on a GPU, and on a CPU that has "
     "instructions for it, else float32; on a CPU logits and the mixture are in float32 always",
     group="workers",
     choices=("auto", "float32", "bfloat16", "float16"),
@@ -44,7 +44,7 @@ compute_dtype_setting = partial(
 embed_dtype_setting = partial(
     setting,
     "auto",
-    "of the encoder's arithmetic: auto, float32, bfloat16, float16 or, on a CPU, int8; auto is bfloat16 on a GPU, and "
+    "arithmetic of the encoder: auto, float32, bfloat16, float16 or, on a CPU, int8; auto is bfloat16 on a GPU, and "
     "on a CPU that has instructions for it, else float32",
     group="workers",
     choices=("auto", "float32", "bfloat16", "float16", "int8"),

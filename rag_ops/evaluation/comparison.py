@@ -68,7 +68,7 @@ class Comparison:
         if differing:
             self._counts["differing"] += 1
             most = max(abs(a.figures[name] - b.figures[name]) for name in differing)
-            told = {
+            entry = {
                 "question_id": scored.row["question_id"],
                 "question": a.question or b.question,
                 "gold_answers": a.gold or b.gold,
@@ -81,7 +81,7 @@ class Comparison:
                     for key, one in (("a", a), ("b", b))
                 },
             }
-            item = (most, -self._counts["differing"], told)  # of equal ones the first
+            item = (most, -self._counts["differing"], entry)  # of equal ones the first
             push = heapq.heappush if len(self._listed) < self._limit else heapq.heappushpop
             if self._limit:
                 push(self._listed, item)
@@ -116,7 +116,7 @@ class Comparison:
             "differing": self._counts["differing"],
             "randomisations": RANDOMISATIONS,
             "figures": found,
-            "questions": [told for _, _, told in sorted(self._listed, key=lambda item: item[:2], reverse=True)],
+            "questions": [entry for _, _, entry in sorted(self._listed, key=lambda item: item[:2], reverse=True)],
         }
 
     def _key(self, scored: Scored, side: int) -> bytes:

@@ -70,7 +70,7 @@ class GoldTexts:
     """Gold answers that are texts.
 
     Args:
-        answers: of one question.
+        answers: gold answers of one question.
     """
 
     def __init__(self, answers: Sequence[str]):
@@ -97,8 +97,8 @@ class GoldPatterns:
     """Gold answers that are regular expressions, as CuratedTREC has them; case is ignored.
 
     Args:
-        answers: of one question.
-        question_id: for messages.
+        answers: patterns of one question.
+        question_id: id of the question, for error lines.
 
     Raises:
         InputError: one is no regular expression; later, from any method, one takes more than `PATTERN_SECS`.

@@ -2,7 +2,7 @@
 
 Here numbers become shares of an axis, 0 to 1; the template `plot.svg` draws them. Its classes: `axis`, `grid`, `tick`,
 `label`, `value` for the frame, `s0`, `s1` ... for the colours of series. The labels of each plot are its `title`, for
-those who hear the page, and `x_label` and `y_label`, which stand by its axes.
+screen readers, and `x_label` and `y_label`, which stand by its axes.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Calibration:
         index_digest: what the answers' passages were found in.
         settings: settings that decide scores, those of generation and the model's digest among them, by their names.
         confidence: probability with which each threshold holds.
-        seed: of the choice of the rows that set the thresholds to try.
+        seed: seed of the choice of the rows that set the thresholds to try.
         rows: questions that were learned from: answered, with a gold answer, each distinct one once.
         wrong: wrong answers among these.
         thresholds: one for each admitted share of errors.

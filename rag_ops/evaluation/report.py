@@ -1,7 +1,7 @@
 """The evaluation as one page of HTML: no file beside it, no network; plots are SVG, made here.
 
-The page shows all without JavaScript; a little of it searches, filters and pages the list. A content security policy
-lets no other script run. What the page says stands in `report.html` and `row.html`.
+Without JavaScript the page shows everything; a short script searches, filters and pages the list. A content security
+policy lets no other script run. What the page says stands in `report.html` and `row.html`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def bootstrap_interval(
 
     Args:
         values: a figure of each question, (questions,).
-        seed: of the draws; the same seed and values give the same interval.
+        seed: seed of the draws; the same seed and values give the same interval.
         resamples: how often as many questions are drawn, with replacement.
         confidence: share of the resampled means that lie in the interval, half of the others on either side.
 
@@ -112,7 +112,7 @@ def randomisation_p(
 
     Args:
         first, second: a figure of each question, (questions,), in the same order.
-        seed: of the draws.
+        seed: seed of the draws.
         resamples: how many assignments of signs are drawn, at least 1.
 
     Returns:

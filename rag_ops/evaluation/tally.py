@@ -31,8 +31,8 @@ class Bootstrap:
     """How intervals are found: see `rag_ops.evaluation.resampling`.
 
     Attributes:
-        resamples: 0 for no intervals.
-        seed: of the draws.
+        resamples: number of resamples; 0 for no intervals.
+        seed: seed of the draws.
     """
 
     resamples: int = RESAMPLES

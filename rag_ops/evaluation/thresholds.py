@@ -58,7 +58,7 @@ def learn(
         scores: scores of answered rows, which are independent of one another, float (N,).
         wrong: whether each answer is wrong, bool (N,).
         confidence: probability of the promise, 0 to 1.
-        seed: of the choice of the rows that set the thresholds to try.
+        seed: seed of the choice of the rows that set the thresholds to try.
         max_errors: admitted shares of errors.
 
     Returns:

@@ -70,8 +70,8 @@ class GenerationSettings:
     )
     spelling: str = setting(
         "auto",
-        "of answers: tokens, as the tokenizer decodes them; passages, as those write them; auto: passages for an "
-        "uncased vocabulary and with --extractive",
+        "how answers are spelt: tokens, as the tokenizer decodes them; passages, as those write them; auto: passages "
+        "for an uncased vocabulary and with --extractive",
         choices=("auto", "passages", "tokens"),
     )
     choices: str | None = setting(
@@ -85,11 +85,11 @@ class GenerationSettings:
     )
     lazy: bool = setting(
         False,
-        "of greedy decoding with a BART: read no more of a question's passages than prove each token of its answer; "
+        "in greedy decoding with a BART, read no more of a question's passages than prove each token of its answer; "
         "answers are the same, scores are lower bounds",
     )
     exact_scores: bool = setting(
-        False, "of --lazy: read the other passages too once an answer is found, for its score and the posterior"
+        False, "with --lazy: read the other passages too once an answer is found, for its score and the posterior"
     )
 
     stop: Sequence[str] = setting(

@@ -19,14 +19,17 @@ class FusionSettings:
 
     fusion: str = setting(
         RRF,
-        "of --index and --bm25: rrf, by the sum of 1 / (--rrf_k + rank); weighted, by the sum of scores, each search's "
-        "from 0 (its last candidate, or none) to 1 (its first) within a question",
+        "how --index and --bm25 rank as one: rrf, by the sum of 1 / (--rrf_k + rank); weighted, by the sum of scores, "
+        "each search's from 0 (its last candidate, or none) to 1 (its first) within a question",
         group="hits",
         choices=(RRF, WEIGHTED),
     )
-    rrf_k: int = setting(60, "of --fusion rrf: the more, the less first ranks count", group="hits", at_least=1)
+    rrf_k: int = setting(60, "with --fusion rrf: the larger, the less the first ranks count", group="hits", at_least=1)
     dense_weight: float = setting(
-        0.5, "of --fusion weighted: share of the vectors' scores; words have the rest", group="hits", within=(0.0, 1.0)
+        0.5,
+        "with --fusion weighted: share of the vectors' scores; words have the rest",
+        group="hits",
+        within=(0.0, 1.0),
     )
 
     def __post_init__(self) -> None:

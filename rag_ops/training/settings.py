@@ -41,7 +41,7 @@ class FinetuneSettings:
     max_answer_tokens: int = setting(32, "longer gold answers are cut", at_least=1)
     max_question_tokens: int = setting(64, "longer questions are cut", at_least=1)
     freeze: Sequence[str] = setting((), "beginnings of the names of parameters that stay", metavar="NAME")
-    seed: int = setting(1, "of the order of the questions, and of dropout", at_least=0, at_most=2**32 - 1)
+    seed: int = setting(1, "seed of the order of the questions, and of dropout", at_least=0, at_most=2**32 - 1)
     # The field keeps its first name, which is a key of settings.json and training.json.
     told_only: bool = setting(
         False,
