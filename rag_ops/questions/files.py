@@ -98,7 +98,7 @@ def record_columns(url: str) -> list[str] | None:
             return list(parquet.schema_arrow.names)
     if kind != "jsonl":
         return None
-    with store.open_read(url) as raw, _whole(url):
+    with store.open_read(url) as raw, compression.whole(url):
         head, stream = peeked(compression.decompressed(raw, url))
         if json_documents.is_of_columns(head):
             return [name for name, _ in json_documents.members(decoded_text(stream), url)]
@@ -137,7 +137,7 @@ def _kind_by_name(url: str) -> str | None:
 
 
 def _text_rows(url: str, kind: str, options: QuestionOptions) -> Iterator[Row]:
-    with store.open_read(url) as raw, _whole(url):
+    with store.open_read(url) as raw, compression.whole(url):
         head, stream = peeked(compression.decompressed(raw, url))
         if kind == "jsonl" and json_documents.is_of_columns(head):
             yield from _column_rows(url, decoded_text(stream), options)
@@ -150,18 +150,6 @@ def _text_rows(url: str, kind: str, options: QuestionOptions) -> Iterator[Row]:
             yield from _plain_rows(url, decoded_lines(stream, url), options)
         else:
             yield from _delimited_rows(url, decoded_lines(stream, url), DELIMITERS[kind], options)
-
-
-@contextlib.contextmanager
-def _whole(url: str) -> Iterator[None]:
-    """Turns errors of decompression into ours."""
-    try:
-        yield
-    except compression.BAD_COMPRESSION as error:
-        machine.check(error)
-        raise InputError(
-            f"a question file cannot be decompressed ({error})", value=url, expected="a whole file"
-        ) from error
 
 
 def _json_lines(lines: Iterable[str]) -> Iterator[_Object | Row]:
