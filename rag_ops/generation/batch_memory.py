@@ -25,6 +25,7 @@ from rag_ops.generation.settings import GenerationSettings
 CONTEXT_TOKENS = 128  # of a passage of 100 words with its title, and a question
 COPIES = 2  # of what an encoder-decoder has cached, while some of its rows leave
 LOGIT_COPIES = 4
+SCORED_ROWS = 512  # passages times choices that a causal generator scores at once, as it does beams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,9 @@ def batch_bytes(
     """
     budgets = defaults.LAZY_BATCH_TOKENS if settings.lazy else defaults.ANSWER_BATCH_TOKENS
     tokens = max(batch_tokens or budgets["cpu"], n_docs * CONTEXT_TOKENS)
-    rows, beams = tokens / CONTEXT_TOKENS, len(settings.closed_set or ()) or settings.num_beams
+    rows, beams = tokens / CONTEXT_TOKENS, settings.num_beams
+    if decoder.is_causal and settings.closed_set:
+        beams = min(len(settings.closed_set), max(1, int(SCORED_ROWS / rows)))
     key_bytes = decoder.keys * number_bytes
     answers = rows * beams * settings.max_new_tokens * key_bytes
     logits = LOGIT_COPIES * rows * beams * decoder.vocabulary * 4

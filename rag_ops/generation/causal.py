@@ -24,6 +24,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 from rag_ops import machine
 from rag_ops.compute.packed_linear import pack_linears
 from rag_ops.errors import InputError
+from rag_ops.generation.bart import of_targets
+from rag_ops.generation.batch_memory import SCORED_ROWS
 from rag_ops.generation.grouped_attention import share_heads
 from rag_ops.generation.passage_files import PassageFiles, States
 from rag_ops.generation.prefixes import Key, Prefixes
@@ -218,6 +220,22 @@ class Causal:
         logits = self._forward(tokens.reshape(-1, 1), mask, places, cache.inner)
         cache.taken += 1
         return logits.view(*tokens.shape, -1)
+
+    def log_probs_of(self, tokens: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """See `ScoringGenerator`. Answers go through as beams do, as many at once as make `SCORED_ROWS` rows."""
+        at_once = max(1, SCORED_ROWS // len(states))
+        return torch.cat([self._log_probs_of(part, states, mask) for part in tokens.split(at_once, 1)], 1)
+
+    def _log_probs_of(self, tokens: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        (rows, answers, length), found = tokens.shape, []
+        cache = self.start(states, mask, length - 1, answers)
+        for place in range(length - 1):
+            logits = self.step(tokens[:, : answers if place else 1, place], cache)
+            if not place:  # all begin alike, so one is computed
+                logits = logits.expand(-1, answers, -1)
+                cache.reorder(torch.zeros((rows, answers), dtype=torch.long, device=tokens.device))
+            found.append(of_targets(logits, tokens[:, :, place + 1]))
+        return torch.stack(found, -1)
 
     def check(self, prompts: Sequence[Prompt], pad_id: int) -> str | None:
         """Compares prompts that are read together with each read alone, and stops sharing if that changes anything.

@@ -1,6 +1,6 @@
 """The answer out of a closed set: the exact marginal of each choice, its end token included, by teacher forcing.
 
-All choices of a question go through the decoder together, as beams do, so its passages are encoded once and read once.
+All choices of a question are scored together (`scoring`), so its passages are encoded once and read once.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from rag_ops.generation.decoding import Batch, Constraints, Hypothesis
 from rag_ops.generation.provenance import log_probs_of
 from rag_ops.generation.rag_sequence import hypothesis_of
+from rag_ops.generation.scoring import scored
 from rag_ops.questions.gold_answers import UnreadableError
-
-LOGIT_ROWS = 512  # choices under passages whose logits are there at once
 
 Targets = Sequence[Sequence[int]]  # the tokens of each choice of one question, without the start token
 
@@ -76,19 +74,20 @@ def choose(batch: Batch, targets: Sequence[Targets], by_sequences: bool = False)
         targets: choices of each, by their tokens.
         by_sequences: whether p(y|x) is RAG-Sequence's, the mixture of what passages say of a choice as a whole.
     """
-    found = []
-    priors = batch.log_prior.cpu().numpy()
-    for own, joints, log_prior in zip(targets, log_marginals(batch, targets), priors, strict=True):
+    found, ends = [], batch.constraints.ends
+    given = [[one for target in own for one in _written_out(target, ends)] for own in targets]
+    priors = batch.log_prior.double().cpu().numpy()
+    for own, parts, log_prior in zip(targets, scored(batch, given, ends[0]), priors, strict=True):
+        said = _joined(own, parts, ends)
         if by_sequences:
-            sure = np.where(np.isneginf(log_prior), 0.0, log_prior)
-            given = [
-                (tuple(one), joint.T.astype(np.float64) - sure[:, None]) for one, joint in zip(own, joints, strict=True)
+            hypotheses = [
+                hypothesis_of(tuple(one), log_probs, log_prior) for one, log_probs in zip(own, said, strict=True)
             ]
-            hypotheses = [hypothesis_of(tokens, said, log_prior) for tokens, said in given]
             scores = np.array([one.score for one in hypotheses])
             best = int(scores.argmax())
             found.append(Chosen(best, hypotheses[best], scores))
             continue
+        joints = [(log_probs + log_prior[:, None]).T.astype(np.float32) for log_probs in said]
         of_tokens = [log_probs_of(joint) for joint in joints]
         scores = np.array([one.sum(dtype=np.float64) for one in of_tokens])
         best = int(scores.argmax())
@@ -97,64 +96,26 @@ def choose(batch: Batch, targets: Sequence[Targets], by_sequences: bool = False)
     return found
 
 
-def log_marginals(batch: Batch, targets: Sequence[Targets]) -> list[list[np.ndarray]]:
-    """Logarithms of p(z|x) p(y_t | x, z, y_<t) of given tokens: for each question and target, float32 (T, D).
+def _written_out(target: Sequence[int], ends: Sequence[int]) -> list[tuple[int, ...]]:
+    """A target with each of the end tokens, if it ends with one: any of them ends the same answer.
 
-    A target's last token counts for all end tokens if it is one of them, for each of them ends the same answer.
+    >>> _written_out([7, 2], (2, 3)), _written_out([7], (2, 3))
+    ([(7, 2), (7, 3)], [(7,)])
+    """
+    return [(*target[:-1], end) for end in ends] if target[-1] in ends else [tuple(target)]
+
+
+def _joined(targets: Targets, said: Sequence[np.ndarray], ends: Sequence[int]) -> list[np.ndarray]:
+    """Log p(y_t | x, z, y_<t) of targets, the last token counting for all that may end them, float64 (D, T) each.
 
     Args:
-        batch: B questions with D passages each.
-        targets: for each question, token ids of some answers without the start token.
+        targets: targets of one question.
+        said: the same of `_written_out` targets, (D, at least T) each.
+        ends: end tokens.
     """
-    questions, docs = batch.log_prior.shape
-    at_once = max(1, LOGIT_ROWS // (questions * docs))
-    found: list[list[np.ndarray]] = [[] for _ in targets]
-    for start in range(0, max(map(len, targets)), at_once):
-        rows = [row for row, own in enumerate(targets) if len(own) > start]
-        parts = [targets[row][start : start + at_once] for row in rows]
-        for row, joints in zip(rows, _forced(_part(batch, rows), parts), strict=True):
-            found[row] += joints
+    left, found = iter(said), []
+    for target in targets:
+        parts = [next(left)[:, : len(target)] for _ in _written_out(target, ends)]
+        last = np.logaddexp.reduce([part[:, -1:] for part in parts])
+        found.append(np.concatenate([parts[0][:, :-1], last], axis=1))
     return found
-
-
-def _part(batch: Batch, rows: Sequence[int]) -> Batch:
-    """Some of the questions of a batch, which stays as it is."""
-    if len(rows) == len(batch.log_prior):
-        return batch
-    docs = batch.log_prior.shape[1]
-    places = torch.tensor([row * docs + doc for row in rows for doc in range(docs)], device=batch.states.device)
-    prior = batch.log_prior[list(rows)]
-    return dataclasses.replace(batch, states=batch.states[places], mask=batch.mask[places], log_prior=prior)
-
-
-def _forced(batch: Batch, targets: Sequence[Targets]) -> list[list[np.ndarray]]:
-    """`log_marginals` for targets that are decoded together, each as a beam of its question."""
-    (questions, docs), device = batch.log_prior.shape, batch.states.device
-    most, longest = max(map(len, targets)), max(len(one) for own in targets for one in own)
-    tokens = torch.full((questions, most, longest + 1), batch.constraints.ends[0])
-    tokens[:, :, 0] = batch.constraints.start
-    is_end = torch.zeros((questions, most, longest), dtype=torch.bool)
-    for row, own in enumerate(targets):
-        for place, one in enumerate(own):
-            tokens[row, place, 1 : len(one) + 1] = torch.tensor(one)
-            is_end[row, place, len(one) - 1] = one[-1] in batch.constraints.ends
-    tokens, is_end = tokens.to(device), is_end.to(device)
-    ends = list(batch.constraints.ends)
-    cache = batch.generator.start(batch.states, batch.mask, longest, most)
-    joint = batch.log_prior.new_empty((questions, most, longest, docs))
-    for place in range(longest):
-        newest = tokens[:, : most if place else 1, place].repeat_interleave(docs, 0)
-        logits = batch.generator.step(newest, cache).float()  # (questions * docs, most, vocabulary)
-        if not place:  # all begin alike, so one beam is computed
-            logits = logits.expand(-1, most, -1)
-            cache.reorder(torch.zeros((questions * docs, most), dtype=torch.long, device=device))
-        wanted = tokens[:, :, place + 1].repeat_interleave(docs, 0)
-        of_token = torch.where(
-            is_end[:, :, place].repeat_interleave(docs, 0),
-            logits[:, :, ends].logsumexp(-1),
-            logits.gather(2, wanted[:, :, None])[:, :, 0],
-        )
-        said = (of_token - logits.logsumexp(-1)).view(questions, docs, most).transpose(1, 2)
-        joint[:, :, place] = said + batch.log_prior[:, None]
-    found = joint.cpu().numpy()
-    return [[found[row, place, : len(one)] for place, one in enumerate(own)] for row, own in enumerate(targets)]

@@ -1,4 +1,4 @@
-"""The interface of a generator that decoding needs; `bart.Bart` and `seq2seq.Seq2Seq` have it."""
+"""The interface of a generator that decoding needs; `bart.Bart`, `seq2seq.Seq2Seq` and `causal.Causal` have it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DecoderCache(Protocol):
 
 
 class Generator(Protocol):
-    """A sequence-to-sequence model in evaluation mode."""
+    """A model in evaluation mode: an encoder and a decoder, or a causal one, whose "states" are token ids."""
 
     def encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """States of passages, (N, tokens, width), from token ids and a mask that is 1 for tokens, int64 (N, tokens)."""
@@ -39,7 +39,7 @@ class Generator(Protocol):
 
 
 class ScoringGenerator(Generator, Protocol):
-    """A generator that scores given answers in one pass."""
+    """A generator that scores given answers, all of them together."""
 
     def log_probs_of(self, tokens: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Log p of each token after the first of K answers to each of N rows, float32 (N, K, T).

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +17,10 @@ import torch
 from rag_ops.generation import provenance
 from rag_ops.generation.beams import beam_search
 from rag_ops.generation.decoding import Batch, Hypothesis
-from rag_ops.generation.generator import ScoringGenerator
 from rag_ops.generation.greedy import greedy
+from rag_ops.generation.scoring import Tokens, scored
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.generation.special_tokens import SpecialTokens
-
-SCORED_TOKENS = {"cpu": 8192, "cuda": 65_536}  # tokens of hypotheses, under each passage, that are scored together
-
-Tokens = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +89,7 @@ def rag_sequence(batch: Batch, settings: GenerationSettings, fast: bool, ranking
     given = [_given(own) for own in searched]
     said = [[_spread(by_doc, len(prior[0])) for by_doc in own.values()] for own in given]
     if not fast:
-        said = _scored(batch, [list(own) for own in given], ranking.filler)
+        said = scored(batch, [list(own) for own in given], ranking.filler)
     answers = []
     for own, found, log_prior in zip(given, said, prior, strict=True):
         hypotheses = list(own)
@@ -137,66 +133,6 @@ def _spread(by_doc: dict[int, np.ndarray], docs: int) -> np.ndarray:
     for doc, log_probs in by_doc.items():
         spread[doc] = log_probs
     return spread
-
-
-def _scored(batch: Batch, hypotheses: Sequence[Sequence[Tokens]], filler: int) -> list[list[np.ndarray]]:
-    """For each hypothesis of each question log p(y_t|x, z, y_<t), float64; -inf for a passage that only fills up.
-
-    Their shape is (D, tokens of the question's longest): behind its end a hypothesis is filled up with `filler`.
-    """
-    generator, device = cast(ScoringGenerator, batch.generator), batch.states.device
-    real, docs = (batch.log_prior != -torch.inf).cpu(), batch.log_prior.shape[1]
-    counts, budget = real.sum(1).tolist(), SCORED_TOKENS[device.type]
-    found: list[list[np.ndarray]] = [[] for _ in hypotheses]
-    for group in _groups(hypotheses, counts, budget):
-        most, longest = _size(hypotheses, group)
-        tokens = torch.full((len(group), most, longest + 1), filler)
-        tokens[:, :, 0] = batch.constraints.start
-        for row, question in enumerate(group):
-            for place, own in enumerate(hypotheses[question]):
-                tokens[row, place, 1 : len(own) + 1] = torch.tensor(own)
-        places = [(row, question, doc) for row, question in enumerate(group) for doc in range(docs)]
-        places = [(row, question, doc) for row, question, doc in places if real[question, doc]]
-        rows = torch.tensor([question * docs + doc for _, question, doc in places], device=device)
-        mask = batch.mask[rows]
-        width = int(mask.sum(1).max())
-        states, mask = batch.states[rows, :width], mask[:, :width]
-        asked = tokens[[row for row, _, _ in places]].to(device)
-        step = max(1, budget // (len(rows) * longest))
-        parts = [generator.log_probs_of(asked[:, n : n + step], states, mask) for n in range(0, most, step)]
-        said = torch.cat(parts, 1).double().cpu().numpy()
-        for question in group:
-            own_longest = max(map(len, hypotheses[question]))
-            found[question] = [np.full((docs, own_longest), -np.inf) for _ in hypotheses[question]]
-        for log_probs, (_, question, doc) in zip(said, places, strict=True):
-            for number, by_doc in enumerate(found[question]):
-                by_doc[doc] = log_probs[number, : by_doc.shape[1]]
-    return found
-
-
-def _groups(hypotheses: Sequence[Sequence[Tokens]], counts: Sequence[int], budget: int) -> list[list[int]]:
-    """Questions that are scored together: with hypotheses of like number and length, and within the budget of tokens.
-
-    Args:
-        hypotheses: those of each question.
-        counts: number of passages of each question.
-        budget: most tokens of a group, padding included; a question may exceed it alone.
-    """
-    groups: list[list[int]] = []
-    for question in sorted(range(len(hypotheses)), key=lambda question: _size(hypotheses, [question])):
-        joined = [*groups[-1], question] if groups else []
-        most, longest = _size(hypotheses, joined or [question])
-        if joined and sum(counts[one] for one in joined) * most * longest <= budget:
-            groups[-1] = joined
-        else:
-            groups.append([question])
-    return groups
-
-
-def _size(hypotheses: Sequence[Sequence[Tokens]], questions: Sequence[int]) -> tuple[int, int]:
-    """Most hypotheses of one of some questions, and tokens of the longest."""
-    most = max(len(hypotheses[question]) for question in questions)
-    return most, max(len(tokens) for question in questions for tokens in hypotheses[question])
 
 
 def _log_p(said: np.ndarray, log_prior: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from transformers import RagTokenForGeneration
 
 from rag_ops.errors import InputError
-from rag_ops.generation.choices import LOGIT_ROWS, targets_of
+from rag_ops.generation.choices import targets_of
 from rag_ops.generation.rag_token import GenerationSettings
 from rag_ops.questions.gold_answers import UnreadableError
 from schemas.passages import Passage
@@ -59,8 +59,9 @@ def test_scores_are_the_marginals_of_each_choice_alone(tokenizer, family):
         assert sum(answer.posterior) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])  # with a chat template, and without
-def test_choices_of_a_causal_generator_are_scored_after_whole_prompts(family):
+@pytest.mark.parametrize(("family", "rows"), [("llama", 512), ("gpt2", 12)])  # with a chat template, and without
+def test_choices_of_a_causal_generator_are_scored_after_whole_prompts(family, rows, monkeypatch):
+    monkeypatch.setattr("rag_ops.generation.causal.SCORED_ROWS", rows)
     config, kind, sizes, chat, begins = causal_models.FAMILIES[family]
     own = causal_models.tokenizer(chat, begins)
     model = causal_models.causal(config, kind, sizes, len(own))
@@ -111,9 +112,8 @@ def test_many_choices_are_scored_in_parts_to_the_same(tokenizer, monkeypatch):
     sets = [[f"sun {number}" for number in range(count)] for count in (9, 2, 5)]
     ours = our_generator(model, tokenizer, max_new_tokens=30)
     whole = ours.answer(questions, passages, scores, choices=sets, batch_tokens=10**6)
-    monkeypatch.setattr("rag_ops.generation.choices.LOGIT_ROWS", 20)
+    monkeypatch.setattr("rag_ops.generation.scoring.SCORED_TOKENS", {"cpu": 30})
     parts = ours.answer(questions, passages, scores, choices=sets, batch_tokens=10**6)
-    assert LOGIT_ROWS > 9 * 3 * 3
     for one, other in zip(whole, parts, strict=True):
         assert one.text == other.text
         np.testing.assert_allclose([s for _, s, _ in one.choices], [s for _, s, _ in other.choices], atol=1e-5)

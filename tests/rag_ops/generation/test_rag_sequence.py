@@ -17,8 +17,9 @@ from transformers import RagSequenceForGeneration as Oracle
 from rag_ops.errors import InputError
 from rag_ops.generation.answer import Answer
 from rag_ops.generation.bart import Bart
-from rag_ops.generation.rag_sequence import Ranking, _groups
+from rag_ops.generation.rag_sequence import Ranking
 from rag_ops.generation.rag_token import GenerationSettings, RagTokenGenerator
+from rag_ops.generation.scoring import _groups
 from rag_ops.generation.seq2seq import Seq2Seq
 from rag_ops.models import checkpoints
 from schemas.passages import Passage
