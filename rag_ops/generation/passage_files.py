@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from rag_ops.errors import JobError
+from rag_ops.redaction import public_url
 from rag_ops.sizes import size
 from rag_ops.storage import locks, store
 
@@ -144,9 +145,8 @@ class PassageFiles:
             self._held -= length
         if self._held > self._most_bytes:
             self._is_full = True
-            logger.warning(
-                "--passage_cache %s holds %s that cannot be removed, and gets no more", self._url, size(self._held)
-            )
+            held, url = size(self._held), public_url(self._url)
+            logger.warning("--passage_cache %s holds %s that cannot be removed, and gets no more", url, held)
 
     def _name(self, ids: Sequence[int]) -> str:
         digest = hashlib.sha256(self._identity.encode() + b"\0" + np.array(ids, "<i8").tobytes())
