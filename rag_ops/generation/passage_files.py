@@ -18,6 +18,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from rag_ops.storage import locks, store
 
 States = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer keys and values, (heads, tokens, width)
 KEPT, LOOK = 7 / 8, 1 / 8  # shares of the limit
-TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")  # what filesystems call it in a listing
+TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")  # what stores call it in a listing
 PREFIX = "passage-"
 NAME = re.compile(rf"{PREFIX}[0-9a-f]{{40}}\.states")
 logger = logging.getLogger("ragbeam")
@@ -117,21 +118,7 @@ class PassageFiles:
         Raises:
             JobError: the directory cannot be listed.
         """
-        fs, path = store.filesystem(self._url)
-        fs.invalidate_cache(path)
-        try:
-            listed = fs.ls(path, detail=True)
-        except FileNotFoundError:
-            listed = []
-        except OSError as error:
-            raise JobError(
-                f"cannot list --passage_cache {self._url}: {error.strerror or error}", remedy="check its permissions"
-            ) from error
-        found = []
-        for entry in listed:
-            name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
-            if entry["type"] == "file" and NAME.fullmatch(name):
-                found.append((next((entry[key] for key in TIMES if key in entry), 0), name, int(entry["size"] or 0)))
+        found = self._listed()
         self._held, self._unseen = sum(length for _, _, length in found), 0
         if self._held <= self._most_bytes:
             return
@@ -147,6 +134,33 @@ class PassageFiles:
             self._is_full = True
             held, url = size(self._held), public_url(self._url)
             logger.warning("--passage_cache %s holds %s that cannot be removed, and gets no more", url, held)
+
+    def _listed(self) -> list[tuple[Any, str, int]]:
+        """When each file was used last, or written, its name and its bytes; of any order."""
+        found: list[tuple[Any, str, int]] = []
+        fs, path = store.filesystem(self._url)
+        try:
+            if store.is_local(self._url):
+                with os.scandir(path) as entries:
+                    for entry in entries:
+                        if NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                            with contextlib.suppress(FileNotFoundError):  # another job has removed it
+                                state = entry.stat(follow_symlinks=False)
+                                found.append((state.st_mtime_ns, entry.name, state.st_size))
+                return found
+            fs.invalidate_cache(path)
+            for entry in fs.ls(path, detail=True):
+                name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
+                if entry["type"] == "file" and NAME.fullmatch(name):
+                    time = next((entry[key] for key in TIMES if key in entry), 0)
+                    found.append((time, name, int(entry["size"] or 0)))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise JobError(
+                f"cannot list --passage_cache {self._url}: {error.strerror or error}", remedy="check its permissions"
+            ) from error
+        return found
 
     def _name(self, ids: Sequence[int]) -> str:
         digest = hashlib.sha256(self._identity.encode() + b"\0" + np.array(ids, "<i8").tobytes())
