@@ -103,10 +103,11 @@ def _decoder_of(config: Mapping[str, Any], directory: str) -> Decoder:
     layers = size_of(12, "decoder_layers", "num_decoder_layers", "num_hidden_layers", "num_layers", "n_layer")
     width = size_of(1024, "d_model", "hidden_size", "n_embd")
     heads = size_of(16, "decoder_attention_heads", "num_attention_heads", "num_heads", "n_head")
-    keys = size_of(heads, "num_key_value_heads") * size_of(max(1, width // heads), "head_dim", "d_kv")
-    has_encoder = bool(config.get("is_encoder_decoder"))
+    of_keys, head = size_of(heads, "num_key_value_heads"), size_of(max(1, width // heads), "head_dim", "d_kv")
+    has_encoder, is_bart = bool(config.get("is_encoder_decoder")), config.get("model_type") == "bart"
     vocabulary = size_of(50_265, "vocab_size")
-    return Decoder(2 * layers * keys, width if has_encoder else 0, vocabulary, config.get("model_type") == "bart")
+    states = width if has_encoder else 0
+    return Decoder(2 * layers * of_keys * head, states, vocabulary, layers, heads / of_keys, is_bart)
 
 
 BERT_BASE = Model(438_000_000, 3072)

@@ -1,4 +1,6 @@
-"""How much memory decoding a batch of questions takes beside the weights, by the sizes that decoding itself goes by.
+"""How much memory decoding a batch of questions takes, by the sizes that decoding itself goes by.
+
+It comes on top of the weights, and of what layers make for themselves and let go.
 
 **Rows.** A batch has `tokens` tokens of contexts: `defaults.ANSWER_BATCH_TOKENS`, with lazy decoding
 `LAZY_BATCH_TOKENS`, all of whose passages may have to be read. A row is one passage of one question; a passage of 100
@@ -9,8 +11,9 @@ once more than `defaults.DIRECT_LOOKS` queries have come to a passage (`bart`); 
 have room for the longest answer from the beginning, in each row for each beam. When a question is finished or, with
 lazy decoding, waits for passages, its rows leave: what stays is copied, so that both are there for a moment (`COPIES`).
 
-**A causal generator** keeps keys and values of whole prompts and answers in each row for each beam, layer by layer, so
-that a copy takes one layer more. What `--passage_memory` holds comes on top.
+**A causal generator** keeps keys and values of whole prompts and answers in each row for each beam. Rows leave layer by
+layer, so that a copy takes one layer more; and attention writes out a layer's keys and values for each of the heads
+that share them. What `--passage_memory` holds comes on top.
 
 **Logits** of all rows and beams are there a few times over (`decoding.Mixture`), in float32 whatever the dtype.
 """
@@ -36,12 +39,16 @@ class Decoder:
         keys: numbers of keys and values of one token, in all layers together.
         width: numbers of an encoder's state of one token; 0 for a causal generator, which has no encoder.
         vocabulary: number of tokens that there are.
+        layers: number of layers.
+        sharing: heads of queries that share a head of keys and values.
         shares_passages: whether the beams of a question read one copy of its passages.
     """
 
     keys: int
     width: int
     vocabulary: int
+    layers: int
+    sharing: float = 1.0
     shares_passages: bool = False
 
     @property
@@ -50,7 +57,7 @@ class Decoder:
         return not self.width
 
 
-BART_LARGE = Decoder(12 * 2 * 1024, 1024, 50_265, shares_passages=True)
+BART_LARGE = Decoder(12 * 2 * 1024, 1024, 50_265, 12, shares_passages=True)
 
 
 def batch_bytes(
@@ -78,7 +85,8 @@ def batch_bytes(
     answers = rows * beams * settings.max_new_tokens * key_bytes
     logits = LOGIT_COPIES * rows * beams * decoder.vocabulary * 4
     if decoder.is_causal:
-        return tokens * beams * key_bytes + answers + logits + settings.passage_bytes
+        one_more = 1 + (1 + decoder.sharing) / decoder.layers
+        return (tokens * beams * key_bytes + answers) * one_more + logits + settings.passage_bytes
     copies = 1 if decoder.shares_passages else beams
     looks = beams * settings.max_new_tokens
     passages = tokens * copies * key_bytes if looks > defaults.DIRECT_LOOKS or not decoder.shares_passages else 0
