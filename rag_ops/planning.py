@@ -107,7 +107,7 @@ def _decoder_of(config: Mapping[str, Any], directory: str) -> Decoder:
     has_encoder, is_bart = bool(config.get("is_encoder_decoder")), config.get("model_type") == "bart"
     vocabulary = size_of(50_265, "vocab_size")
     states = width if has_encoder else 0
-    return Decoder(2 * layers * of_keys * head, states, vocabulary, layers, heads / of_keys, is_bart)
+    return Decoder(2 * layers * of_keys * head, states, vocabulary, layers, is_bart)
 
 
 BERT_BASE = Model(438_000_000, 3072)

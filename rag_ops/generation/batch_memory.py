@@ -12,8 +12,7 @@ have room for the longest answer from the beginning, in each row for each beam. 
 lazy decoding, waits for passages, its rows leave: what stays is copied, so that both are there for a moment (`COPIES`).
 
 **A causal generator** keeps keys and values of whole prompts and answers in each row for each beam. Rows leave layer by
-layer, so that a copy takes one layer more; and attention writes out a layer's keys and values for each of the heads
-that share them. What `--passage_memory` holds comes on top.
+layer, so that a copy takes one layer more. What `--passage_memory` holds comes on top.
 
 **Logits** of all rows and beams are there a few times over (`decoding.Mixture`), in float32 whatever the dtype.
 """
@@ -40,7 +39,6 @@ class Decoder:
         width: numbers of an encoder's state of one token; 0 for a causal generator, which has no encoder.
         vocabulary: number of tokens that there are.
         layers: number of layers.
-        sharing: heads of queries that share a head of keys and values.
         shares_passages: whether the beams of a question read one copy of its passages.
     """
 
@@ -48,7 +46,6 @@ class Decoder:
     width: int
     vocabulary: int
     layers: int
-    sharing: float = 1.0
     shares_passages: bool = False
 
     @property
@@ -85,7 +82,7 @@ def batch_bytes(
     answers = rows * beams * settings.max_new_tokens * key_bytes
     logits = LOGIT_COPIES * rows * beams * decoder.vocabulary * 4
     if decoder.is_causal:
-        one_more = 1 + (1 + decoder.sharing) / decoder.layers
+        one_more = 1 + 1 / decoder.layers
         return (tokens * beams * key_bytes + answers) * one_more + logits + settings.passage_bytes
     copies = 1 if decoder.shares_passages else beams
     looks = beams * settings.max_new_tokens

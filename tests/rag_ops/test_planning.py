@@ -88,7 +88,7 @@ def test_a_causal_generator_holds_prompts_answers_and_what_passage_memory_allows
     logits = batch_memory.LOGIT_COPIES * 64 * 49_152 * 4
     for beams in (1, 4):
         found = answer_bytes(model, num_beams=beams, passage_memory="1MB") - least - 1_000_000
-        assert found == pytest.approx(beams * ((8192 + 64 * 50) * token * (1 + (1 + 3) / 30) + logits))
+        assert found == pytest.approx(beams * ((8192 + 64 * 50) * token * (1 + 1 / 30) + logits))
     assert answer_bytes(model) - answer_bytes(model, passage_memory="1GiB") == GIB
 
 

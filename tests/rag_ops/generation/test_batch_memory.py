@@ -87,6 +87,6 @@ def test_of_a_causal_generator(contexts, beams):
     with torch.inference_mode(), PeakBytes(ids, mask, log_prior) as found:
         batch = Batch(generator, generator.encode(ids, mask), mask, log_prior, constraints(given.max_new_tokens))
         _ = greedy(batch) if beams == 1 else beam_search(batch, given)
-    decoder = Decoder(2 * LAYERS * WIDTH, 0, VOCABULARY, LAYERS, sharing=2.0)
+    decoder = Decoder(2 * LAYERS * WIDTH, 0, VOCABULARY, LAYERS)
     foretold = batch_bytes(decoder, given, DOCS, ROWS * CONTEXT_TOKENS)
     assert LEAST < found.peak / foretold <= MOST
