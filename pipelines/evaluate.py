@@ -131,7 +131,7 @@ class EvaluateOptions(Options):
         named = [*self.answers, *self.run]
         if len(set(named)) < len(named):
             flag = "--answers" if len(set(self.answers)) < len(self.answers) else "--run"
-            raise InputError(f"{flag} names a directory or file twice", value=" ".join(named))
+            raise InputError(f"{flag} names a directory or file twice", value=" ".join(named), remedy="name each once")
         if self.compare is not None and len(named) != 1:
             raise InputError(
                 "--compare compares one with one", value=" ".join(named), expected="one --answers or --run"

@@ -118,6 +118,8 @@ class SearchOptions(StageOptions):
         self._check_numbers()
 
     def _check_numbers(self) -> None:
+        if not self.fuses:
+            self.fusing.check_unused()
         if self.candidates is not None and not self.fuses:
             raise InputError(
                 "--candidates is for two searches", value=self.candidates, expected="both --index and --bm25"

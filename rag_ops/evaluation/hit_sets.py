@@ -111,7 +111,12 @@ class RunSet:
         self._passages: dict[str, list[tuple[str, float]]] = {}
         for hit in run_hits(url):
             if hit.score is None or not math.isfinite(hit.score):
-                raise InputError("a score of --run is no number", value=f"{url}, line {hit.line}: {hit.score}")
+                raise InputError(
+                    "a score of --run is no number",
+                    value=f"{url}, line {hit.line}: {hit.score}",
+                    expected="a finite one",
+                    remedy="mend or remove the line",
+                )
             self._passages.setdefault(hit.question_id, []).append((hit.passage_id, hit.score))
         if not self._passages:
             raise InputError(

@@ -79,6 +79,8 @@ class Calibration:
         """
         try:
             found = json.loads(store.read_text(url))
+            if not isinstance(found, dict):
+                raise ValueError("no JSON object")
             if (found.pop("kind"), found.pop("version")) != (KIND, VERSION):
                 raise ValueError("of another kind or version")
             thresholds = tuple(Threshold(**one) for one in found.pop("thresholds"))

@@ -444,7 +444,9 @@ class RagTokenGenerator:
             self._targets_of(choices)
         except UnreadableError as error:
             raise InputError(
-                f"--choices does not go with the model or --max_new_tokens ({error})", value=self._settings.choices
+                f"--choices does not go with the model or --max_new_tokens ({error})",
+                value=self._settings.choices,
+                remedy="write it otherwise, or raise --max_new_tokens",
             ) from error
 
     def _log_prior(self, contexts: Sequence[Contexts], scores: Sequence[np.ndarray]) -> torch.Tensor:

@@ -157,8 +157,12 @@ class GenerationSettings:
             raise InputError(
                 "--min_length is out of range", value=self.min_length, expected="0 to --max_new_tokens + 1"
             )
-        if isinstance(self.forbidden_words, str):
-            raise InputError("--forbidden_words is one text", value=self.forbidden_words, expected="a list of words")
+        if isinstance(self.forbidden_words, str) or not all(word.strip() for word in self.forbidden_words):
+            raise InputError(
+                "--forbidden_words is no list of words",
+                value=self.forbidden_words,
+                expected="words, none of them empty",
+            )
         if isinstance(self.stop, str) or not all(self.stop):
             raise InputError("--stop is no list of texts", value=self.stop, expected="texts, none of them empty")
         object.__setattr__(self, "forbidden_words", tuple(self.forbidden_words))

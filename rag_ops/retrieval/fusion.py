@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from rag_ops import settings
+from rag_ops.errors import InputError
 from rag_ops.retrieval.topk import TopK
 from rag_ops.settings import setting
 
@@ -34,11 +35,30 @@ class FusionSettings:
 
     def __post_init__(self) -> None:
         settings.check(self)
+        other = {RRF: "dense_weight", WEIGHTED: "rrf_k"}[self.fusion]
+        if (value := getattr(self, other)) != _default(other):
+            raise InputError(
+                f"--{other} has no meaning with --fusion {self.fusion}", value=value, remedy="leave out one of the two"
+            )
+
+    def check_unused(self) -> None:
+        """Checks, for one search alone, that nothing is said of a fusion.
+
+        Raises:
+            InputError: a setting is not as it is by default.
+        """
+        for field in dataclasses.fields(self):
+            if (value := getattr(self, field.name)) != field.default:
+                raise InputError(f"--{field.name} is for two searches", value=value, expected="both --index and --bm25")
 
     def config(self) -> dict[str, object]:
         """What decides the result: the method, and its own number."""
         own = {"rrf_k": self.rrf_k} if self.fusion == RRF else {"dense_weight": self.dense_weight}
         return {"fusion": self.fusion, **own}
+
+
+def _default(name: str) -> object:
+    return next(field.default for field in dataclasses.fields(FusionSettings) if field.name == name)
 
 
 @dataclasses.dataclass(frozen=True)

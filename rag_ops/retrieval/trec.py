@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rag_ops.errors import InputError
 from rag_ops.retrieval.score_origin import run_tag
 from rag_ops.storage import store
+from rag_ops.storage.compression import COMPRESSIONS
 from rag_ops.storage.parquet import open_parquet
 from schemas.manifest import Manifest
 
@@ -41,8 +42,12 @@ def check_place(path: str) -> None:
     """Checks that a run may be written: nothing is there, or a run, whose first line shows it.
 
     Raises:
-        InputError: another file is there, or a directory.
+        InputError: another file is there, or a directory, or the name is that of a compressed file.
     """
+    if path.lower().endswith(COMPRESSIONS):
+        raise InputError(
+            "--trec is written as plain text", value=path, expected=f"a name without {' or '.join(COMPRESSIONS)}"
+        )
     if store.is_directory(path):
         raise InputError("--trec is a directory", value=path, expected="a file")
     if not store.exists(path):

@@ -24,6 +24,7 @@ def read_manifest(url: str, stage: str) -> Manifest:
     manifest = find_manifest(url)
     if manifest is None:
         what = "the stage there is unfinished" if store.exists(url) else "there is no such directory"
+        what = what if store.is_directory(url) or not store.exists(url) else "it is a file"
         raise InputError(
             f"no {FILE_NAME}: {what}",
             value=url,

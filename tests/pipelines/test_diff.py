@@ -101,6 +101,7 @@ def test_a_bad_directory_and_a_file_that_is_there_are_refused_in_one_line(runs, 
     (tmp_path / "out.csv").write_text("mine")
     for flags, says in {
         (runs[0], tmp_path / "none"): "no manifest.json: there is no such directory",
+        (runs[0], tmp_path / "out.csv"): "no manifest.json: it is a file",
         (*runs, "--output", tmp_path / "out.csv"): "--output is there already",
         (*runs, "--output", tmp_path / "out.txt"): "--output has another suffix",
         (*runs, "--output", f"{runs[0]}/out.csv"): "--output overlaps --a",

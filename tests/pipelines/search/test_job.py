@@ -193,6 +193,10 @@ def test_a_file_that_is_no_run_is_refused_and_stays(searchable, sentence_encoder
         (["--rescore", 3], "--rescore is less than the passages that are wanted of --index: 3; expected at least 100"),
         (["--trec", "out/run"], "--trec overlaps --output, and the same command writes both"),
         (["--questions", "nothing.jsonl"], "no such question file"),
+        (["--trec", "a.run.gz"], "--trec is written as plain text: 'a.run.gz'; expected a name without .gz or .bz2"),
+        (["--rrf_k", 5], "--rrf_k is for two searches: 5; expected both --index and --bm25"),
+        (["--fusion", "weighted"], "--fusion is for two searches: 'weighted'"),
+        (["--dense_weight", 0.3], "--dense_weight has no meaning with --fusion rrf: 0.3"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(

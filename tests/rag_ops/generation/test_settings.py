@@ -31,7 +31,8 @@ NONSENSE = [
     ({"truncation": "middle"}, "--truncation is unknown: 'middle'"),
     ({"spelling": "american"}, "--spelling is unknown: 'american'"),
     ({"forced_tokens": "all"}, "--forced_tokens is unknown: 'all'; expected model or none"),
-    ({"forbidden_words": "the king"}, "--forbidden_words is one text: 'the king'"),
+    ({"forbidden_words": "the king"}, "--forbidden_words is no list of words: 'the king'"),
+    ({"forbidden_words": ["the", " "]}, "--forbidden_words is no list of words: ['the', ' ']"),
 ]
 
 

@@ -78,7 +78,13 @@ def test_a_weight_of_one_side_alone_gives_its_order():
     assert fused.hits.rows.tolist() == dense.rows[:, :5].tolist()
 
 
-@pytest.mark.parametrize("wrong", [{"fusion": "sum"}, {"rrf_k": 0}, {"dense_weight": 1.5}, {"dense_weight": 0.0}])
-def test_settings_out_of_range_are_refused(wrong):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"fusion": "sum"}, {"rrf_k": 0}, {"dense_weight": 1.5}, {"dense_weight": 0.0}),
+        *({"dense_weight": 0.3}, {"rrf_k": 5, "fusion": "weighted"}),  # of the other way
+    ],
+)
+def test_settings_out_of_range_or_of_no_use_are_refused(wrong):
     with pytest.raises(InputError, match=f"--{next(iter(wrong))}"):
         FusionSettings(**wrong)
