@@ -56,6 +56,13 @@ class PlanOptions(Options):
     max_new_tokens: int = same_setting(GenerationSettings, "max_new_tokens")
     lazy: bool = same_setting(GenerationSettings, "lazy")
     passage_memory: str = same_setting(GenerationSettings, "passage_memory")
+    search_docs: int = setting(
+        defaults.SEARCH_DOCS,
+        "passages that search gives a question",
+        group="answers",
+        at_least=1,
+        at_most=defaults.MAX_DOCS,
+    )
     workers: int = setting(1, "processes of a stage", group="time", at_least=1)
     measured: str | None = setting(None, "workspace of an earlier run, for its rates", group="time", metavar="DIR")
     rate: Sequence[str] = setting(
@@ -133,13 +140,14 @@ def job_of(options: PlanOptions) -> Job:
         defaults.COMPUTE_DTYPES["cpu"] if options.compute_dtype == "auto" else options.compute_dtype,
         workers=options.workers,
         generation=options.generation,
+        search_docs=options.search_docs,
     )
 
 
 COMMAND = Command.of(
     "plan",
     "says what the stages will take before anything runs",
-    "Disk, peak memory of a worker, and time, for each stage; and the index that fits.",
+    "Disk, peak memory of a worker, and time, for each stage; the index that fits; and the same of words and search.",
     PlanOptions,
     run,
     takes_beam_flags=False,

@@ -17,5 +17,6 @@ SHARD_MEMORY = "2GiB"  # memory for an index shard, as --shard_memory gives it
 PASSAGE_MEMORY = "2GiB"  # for what a causal generator has read of passages, as --passage_memory gives it
 PASSAGE_CACHE_SIZE = "20GiB"  # for the same in files, as --passage_cache_size gives it
 MAX_THREADS = 1024
+SEARCH_DOCS = 100  # passages that search gives a question
 MAX_DOCS = 10_000  # passages of a question
 MAX_SHARDS = 10_000  # of 50,000 passages each, ten times what all Wikipedias have

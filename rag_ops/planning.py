@@ -25,18 +25,22 @@ from rag_ops.retrieval import kinds
 from rag_ops.retrieval.bm25_postings import SHARD_ROWS
 from rag_ops.sizes import duration, size
 from rag_ops.storage import store
-from schemas.layout import BM25, OUTPUTS
+from schemas.layout import BM25, OUTPUTS, SEARCH
 
 PASSAGES_PER_ARTICLE = 3.6  # English Wikipedia: 21,015,324 passages (DPR's psgs_w100) of 5.9 million articles
 PASSAGE_BYTES = 277  # a passage of 100 words on disk, compressed
 VECTOR_PACKING = 0.925  # compressed vectors over plain ones; numbers of an encoder hardly compress
 ROW_OVERHEAD_BYTES = 17  # the content hash beside each vector
-SEARCH_STEP, FIXED_STEP = "SearchShards", "Train"  # steps whose time grows with the vectors too, and not at all
+SEARCH_STEPS = ("SearchShards", "SearchWords")  # whose time grows with the passages too
+FIXED_STEP = "Train"  # whose time grows with nothing
+WORD_SEARCH = f"{SEARCH.name} --bm25"  # by words alone: it has another rate and other needs than by vectors
 ANSWER_BYTES = 370  # a passage in an answer's row, compressed, with its share of the other columns
+HIT_BYTES = 300  # a row of hits, compressed
 
 CHUNK_ROW_BYTES = 2700  # a passage while its shard is put together
 EMBED_ROW_BYTES = 4000  # a passage while its shard is embedded: its text and tokens
 CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 235e6, 248e6, 907e6  # a worker before its data: libraries and runner
+WORDS_PROCESS = 785e6  # likewise, of search by words
 TORCH = 600e6  # extra memory of index while it measures recall
 # peak over file size: the checkpoint, its repacked copy, which in 16 bits is half, and what malloc keeps
 EMBED_WEIGHTS, EMBED_WEIGHTS_16_BITS, ANSWER_WEIGHTS = 4.0, 2.0, 3.0
@@ -135,6 +139,7 @@ class Job:
         threads: batches that a worker of embed computes at once.
         workers: processes of each stage.
         generation: settings of decoding, of which some decide how much memory it takes.
+        search_docs: passages that search gives a question.
     """
 
     passages: int
@@ -155,6 +160,7 @@ class Job:
     threads: int = defaults.THREADS
     workers: int = 1
     generation: GenerationSettings = dataclasses.field(default_factory=GenerationSettings)
+    search_docs: int = defaults.SEARCH_DOCS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,17 +176,23 @@ class StagePlan:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All stages, and the index that was chosen."""
+    """All stages, the index that was chosen, and what stands beside the stages: words, and search by either index."""
 
     stages: tuple[StagePlan, ...]
     spec: str
     reason: str
     index_shards: int
     bm25: StagePlan
+    search: StagePlan
+    word_search: StagePlan
 
     def stage(self, name: str) -> StagePlan:
         """The plan of one stage, by name."""
-        return next(stage for stage in self.stages if stage.stage == name)
+        return next(stage for stage in (*self.stages, *self._beside) if stage.stage == name)
+
+    @property
+    def _beside(self) -> tuple[StagePlan, ...]:
+        return self.bm25, self.search, self.word_search
 
     def lines(self) -> list[str]:
         """The plan as a table for the terminal."""
@@ -194,12 +206,13 @@ class Plan:
         rows.append(("all", "", size(disk), size(memory), duration(seconds)))
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        words = (size(self.bm25.disk_bytes), size(self.bm25.memory_bytes), duration(self.bm25.seconds))
-        return [
-            *table,
-            f"index: {self.reason}; {self.index_shards} shards",
-            "index --kind bm25, if you want one: disk {}, memory of a worker {}, time {}".format(*words),
+        commands = (f"{BM25.command}, if you want one", f"{SEARCH.name} --index, if you want it", WORD_SEARCH)
+        beside = [
+            f"{command}: disk {size(one.disk_bytes)}, memory of a worker {size(one.memory_bytes)}, "
+            f"time {duration(one.seconds)}"
+            for command, one in zip(commands, self._beside, strict=True)
         ]
+        return [*table, f"index: {self.reason}; {self.index_shards} shards", *beside]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,10 +220,11 @@ class Rate:
     """How fast a stage is, and how large its rows are.
 
     Attributes:
-        rows_per_sec: of one worker at work: passages of chunk and embed, vectors of index, questions of answer.
+        rows_per_sec: of one worker at work: passages of chunk and embed, vectors of index, questions of answer and
+            search.
         start_secs: seconds of the stage's start and end, whatever its rows.
-        row_bytes: bytes of a row on disk; None if not measured.
-        search_secs: seconds of one worker to search one vector for one question; answer's alone.
+        row_bytes: bytes of a row on disk, of search of one passage for a question; None if not measured.
+        search_secs: seconds of one worker to search one passage for one question; of answer and search alone.
 
     Raises:
         ValueError: a number is no rate, size or time.
@@ -287,7 +301,31 @@ def plan(job: Job, rates: Mapping[str, Rate] | None = None) -> Plan:
         disk = rows * rate.row_bytes if rate and rate.row_bytes else disk
         stages.append(StagePlan(stage, rows, disk, memory, 0.0 if not rows else seconds))
     words = plan_bm25(job.passages, None, rates.get(BM25.name), job.workers)
-    return Plan(tuple(stages), kind.spec, reason, shards, words)
+    dense = search_memory_bytes([job.encoder.weight_bytes], index_shard + kind.search_bytes(job.questions))
+    by_words = search_memory_bytes([], BM25_ROW_BYTES * min(job.passages, SHARD_ROWS))
+    search, word_search = (
+        _plan_search(name, job, memory, rates.get(name))
+        for name, memory in ((SEARCH.name, dense), (WORD_SEARCH, by_words))
+    )
+    return Plan(tuple(stages), kind.spec, reason, shards, words, search, word_search)
+
+
+def _plan_search(name: str, job: Job, memory_bytes: float, rate: Rate | None) -> StagePlan:
+    hits = job.questions * min(job.search_docs, job.passages)
+    disk = hits * ((rate.row_bytes if rate else None) or HIT_BYTES)
+    seconds = rate.seconds(job.questions, job.passages, job.workers) if rate else None
+    return StagePlan(name, job.questions, disk, memory_bytes, 0.0 if not job.questions else seconds)
+
+
+def search_memory_bytes(weights: Sequence[int], shard_bytes: float) -> float:
+    """Peak memory of a search worker, in bytes.
+
+    Args:
+        weights: bytes of each model that it loads; none to search by words alone.
+        shard_bytes: bytes of the largest index shard, with its search.
+    """
+    process = MODEL_PROCESS + EMBED_WEIGHTS * sum(weights) if weights else WORDS_PROCESS
+    return process + shard_bytes
 
 
 def plan_bm25(passages: int, num_shards: int | None = None, rate: Rate | None = None, workers: int = 1) -> StagePlan:
@@ -358,8 +396,10 @@ def measured_rates(workspace: str) -> dict[str, Rate]:
                 report = json.loads(store.read_text(url))
                 if report["shards"]["made"] == report["shards"]["total"]:
                     reports[stage.name] = report
-        vectors = reports["index"]["rows"] if "index" in reports else 0
-        rates = {name: _rate_of(report, vectors) for name, report in reports.items()}
+        passages = next((reports[name]["rows"] for name in ("index", BM25.name) if name in reports), 0)
+        rates = {
+            name: _rate_of(report, passages) for stage, report in reports.items() for name in _lines_of(stage, report)
+        }
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InputError("a run.json there gives no rate", value=workspace, remedy="give --rate") from error
     if not rates:
@@ -369,18 +409,29 @@ def measured_rates(workspace: str) -> dict[str, Rate]:
     return rates
 
 
-def _rate_of(report: Mapping[str, Any], vectors: int) -> Rate:
+def _lines_of(stage: str, report: Mapping[str, Any]) -> list[str]:
+    """The lines of a plan that a run.json says something of: a search by both indexes of both, for want of better."""
+    if stage != SEARCH.name:
+        return [stage]
+    searched = {SEARCH.name: "index_digest", WORD_SEARCH: "bm25_digest"}
+    return [line for line, digest in searched.items() if digest in report["info"]]
+
+
+def _rate_of(report: Mapping[str, Any], passages: int) -> Rate:
     """The rate that a run.json shows: by the time of its steps, where the runner counted it, else by all of it."""
     steps = report["steps"].items()
     seconds = {step: counters.get("millis", 0) / 1000 for step, counters in steps if step != FIXED_STEP}
-    searching = seconds.pop(SEARCH_STEP, 0.0) if vectors else 0.0
+    searching = sum(seconds.pop(step, 0.0) for step in SEARCH_STEPS) if passages else 0.0
     vector_counts = report.get("vectors", {})
     rows = vector_counts.get("computed", 0) + vector_counts.get("checked", 0) or report["rows"]
-    row_bytes = report["bytes"] / max(report["rows"], 1)
+    row_bytes, rows_per_sec = report["bytes"] / max(report["rows"], 1), float(report["rows_per_sec"])
+    if report.get("stage") == SEARCH.name:  # several rows for a question
+        questions = report["info"]["questions"]
+        rows_per_sec, rows = rows_per_sec * questions / max(rows, 1), questions
     if (at_work := sum(seconds.values())) <= 0 or not rows:
-        return Rate(max(float(report["rows_per_sec"]), 1e-9), row_bytes=row_bytes)
+        return Rate(max(rows_per_sec, 1e-9), row_bytes=row_bytes)
     start = max(0.0, report["seconds"] - at_work - searching)
-    return Rate(rows / at_work, start, row_bytes, searching / max(1, rows * vectors))
+    return Rate(rows / at_work, start, row_bytes, searching / max(1, rows * passages))
 
 
 def parse_rates(given: Sequence[str]) -> dict[str, Rate]:
@@ -401,7 +452,7 @@ def parse_rates(given: Sequence[str]) -> dict[str, Rate]:
             stage = ""
         if stage not in OUTPUTS:
             raise InputError("--rate is no rate", value=text, expected=f"STAGE=ROWS_PER_SEC, of {', '.join(OUTPUTS)}")
-    return rates
+    return rates | ({WORD_SEARCH: rates[SEARCH.name]} if SEARCH.name in rates else {})
 
 
 def check_fits(stage: StagePlan, output: str, remedy: str | None = None) -> None:

@@ -174,8 +174,8 @@ def _memory_bytes(options: SearchOptions, sources: Sources, questions: int = 0) 
     """Peak memory of a process: the models, and the largest index shard with the search of so many questions."""
     from rag_ops import planning
 
-    weights = sum(planning.EMBED_WEIGHTS * planning.Model.of(model).weight_bytes for model in options.models)
-    return planning.MODEL_PROCESS + weights + sources.shard_bytes(questions)
+    weights = [planning.Model.of(model).weight_bytes for model in options.models]
+    return planning.search_memory_bytes(weights, sources.shard_bytes(questions))
 
 
 def _check_fits(options: SearchOptions, sources: Sources) -> None:

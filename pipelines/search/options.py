@@ -45,7 +45,12 @@ class SearchOptions(StageOptions):
     )
     embeddings: str | None = embeddings_setting()
     n_docs: int = setting(
-        100, "passages for a question", group="hits", at_least=1, at_most=defaults.MAX_DOCS, memory=True
+        defaults.SEARCH_DOCS,
+        "passages for a question",
+        group="hits",
+        at_least=1,
+        at_most=defaults.MAX_DOCS,
+        memory=True,
     )
     fusing: FusionSettings = dataclasses.field(default_factory=FusionSettings)
     candidates: int | None = setting(

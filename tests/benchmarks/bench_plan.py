@@ -7,11 +7,12 @@ from pathlib import Path
 
 from rag_ops import planning
 from rag_ops.storage.manifests import read_manifest
-from schemas.layout import STAGES
+from schemas.layout import OUTPUTS
 from tests.benchmarks.bench_memory import SHARDS
-from tests.benchmarks.common import Result, small_models, stage_peaks
+from tests.benchmarks.common import Result, beside_peaks, small_models, stage_peaks
 
 WITHIN = 0.15
+SIZED = ("chunk", "embed", "index", "bm25")  # what is found is the larger the less alike the passages are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
     for times in sizes.times:
         place = directory / f"x{times}"
         shards = SHARDS * times
-        peaks = stage_peaks(place, times, small, model, shards, SHARDS)
+        peaks = stage_peaks(place, times, small, model, shards, SHARDS) | beside_peaks(place, small)
         rows = read_manifest(str(place / "passages"), "chunk").rows
         job = planning.Job(
             rows,
@@ -44,13 +45,13 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
             model=planning.Model.of(model),
         )
         foretold = planning.plan(job)
-        for stage, layout in STAGES.items():
-            name = layout.folder
-            disk = sum(shard.bytes for shard in read_manifest(str(place / name), stage).shards)
+        for stage, peak in peaks.items():
             needs = foretold.stage(stage)
-            if stage != "answer":  # answers' size follows from how alike the found passages are
+            if stage in SIZED:
+                manifest = read_manifest(str(place / OUTPUTS[stage].folder), stage)
+                disk = sum(shard.bytes for shard in manifest.shards)
                 ratios.setdefault((stage, "disk"), []).append(disk / needs.disk_bytes)
-            ratios.setdefault((stage, "memory"), []).append(peaks[stage] / needs.memory_bytes)
+            ratios.setdefault((stage, "memory"), []).append(peak / needs.memory_bytes)
     results = []
     for (stage, what), found in ratios.items():
         worst = max(found, key=lambda ratio: abs(ratio - 1))

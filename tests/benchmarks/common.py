@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 
 from pipelines.cli import main
 from pipelines.demo import command as demo
+from rag_ops import planning
 from rag_ops.models import compose
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
@@ -106,6 +107,18 @@ def stage_peaks(place: Path, times: int, encoder: str, model: str, shards: int, 
     }
     stages["answer"] += ["--max_new_tokens", 5]
     return {stage: peak_memory_bytes(stage, *arguments) for stage, arguments in stages.items()}
+
+
+def beside_peaks(place: Path, encoder: str) -> dict[str, int]:
+    """Peak memory in bytes of an index of words and of search by either index, in a directory of `stage_peaks`."""
+    search = ["search", "--questions", demo.QUESTIONS, "--output"]
+    dense = [place / "hits", "--index", place / "index", "--question_encoder", encoder]
+    commands = {
+        "bm25": ["index", "--kind", "bm25", "--passages", place / "passages", "--output", place / "bm25"],
+        "search": [*search, *dense, "--compute_dtype", "float32"],
+        planning.WORD_SEARCH: [*search, place / "word_hits", "--bm25", place / "bm25"],
+    }
+    return {name: peak_memory_bytes(*arguments) for name, arguments in commands.items()}
 
 
 def ragbeam(*arguments: object) -> None:

@@ -1,6 +1,7 @@
 """The plan: figures by hand, rates, and refusals before any work. `make bench` measures it against runs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from rag_ops.errors import InputError
 from rag_ops.generation import batch_memory
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.planning import Job, Rate, StagePlan, plan
+from rag_ops.retrieval.bm25_postings import SHARD_ROWS
 from tests.pipelines.workspace import fails, ragbeam, write_articles, write_corpus
 
 GIB = 1 << 30
@@ -179,6 +181,52 @@ def test_the_command_reads_manifests_models_and_rates(tmp_path, tiny_rag, senten
     assert lines[4].split()[-2:] == ["25", "s"]
     assert "?" not in "".join(lines[1:6])
     assert "index: Flat: for" in lines[6]
+
+
+def test_words_and_search_are_planned_beside_what_runs_of_them_take(searchable, sentence_encoder, tmp_path, capsys):
+    """Runs of an index of words and of both searches in a workspace: what is planned by them is what they took."""
+    ws = tmp_path / "ws"
+    ws.mkdir()
+    for name in ("passages", "embeddings", "index"):
+        shutil.copytree(searchable / name, ws / name)
+    ragbeam("index", "--kind", "bm25", "--passages", ws / "passages", "--output", ws / "bm25")
+    search = ["search", "--questions", searchable / "questions.jsonl", "--n_docs", 7, "--overwrite"]
+    by_words = [*search, "--bm25", ws / "bm25"]
+    dense = [*search, "--index", ws / "index", "--question_encoder", sentence_encoder]
+    for flags, line, other in ((by_words, planning.WORD_SEARCH, "search"), (dense, "search", planning.WORD_SEARCH)):
+        ragbeam(*flags, "--output", ws / "hits")
+        taken, words = (json.loads((ws / name / "run.json").read_text()) for name in ("hits", "bm25"))
+        rates = planning.measured_rates(str(ws))
+        questions = taken["info"]["questions"]
+        found = plan(Job(words["rows"], questions=questions, search_docs=7, spec="Flat"), rates)
+        assert found.stage("bm25").disk_bytes == pytest.approx(words["bytes"])
+        assert found.stage(line).disk_bytes == pytest.approx(taken["bytes"] / taken["rows"] * 7 * questions)
+        assert found.stage(line).seconds == pytest.approx(taken["seconds"], rel=0.3)
+        assert found.stage(line).rows == questions
+        assert found.stage(other).seconds is None
+        twice = plan(Job(words["rows"], questions=2 * questions, search_docs=7, spec="Flat", workers=2), rates)
+        assert twice.stage(line).seconds == pytest.approx(found.stage(line).seconds)
+    capsys.readouterr()
+    ragbeam("plan", "--passages", ws / "passages", "--questions", 10, "--measured", ws, "--rate", "search=5")
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    names = ["index --kind bm25, if you want one", "search --index, if you want it", "search --bm25"]
+    assert [line.split(": disk ")[0] for line in lines] == names
+    assert all(" memory of a worker " in line for line in lines)
+    assert [line.split(" time ")[1] for line in lines[1:]] == ["2 s", "2 s"]
+
+
+def test_search_by_hand():
+    """Dense search has the encoder and an index shard in memory, that by words a shard of words and no model."""
+    many = plan(Job(21_015_324, questions=1000, target_recall=0.999), {"search": Rate(4.0, 10.0, None, 1e-9)})
+    dense, words = many.stage("search"), many.stage(planning.WORD_SEARCH)
+    assert dense.disk_bytes == words.disk_bytes == 1000 * 100 * planning.HIT_BYTES
+    assert dense.seconds == pytest.approx(10 + 1000 * (1 / 4 + 21_015_324e-9))
+    shard = 21_015_324 * 768 * 2 / many.index_shards
+    assert dense.memory_bytes == planning.MODEL_PROCESS + 4 * 438_000_000 + shard
+    assert words.memory_bytes == planning.WORDS_PROCESS + planning.BM25_ROW_BYTES * SHARD_ROWS
+    assert words.seconds is None
+    assert plan(Job(10, questions=3)).stage("search").disk_bytes == 3 * 10 * planning.HIT_BYTES
+    assert plan(Job(10)).stage("search").seconds == 0
 
 
 @pytest.mark.parametrize(
