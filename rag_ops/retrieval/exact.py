@@ -12,8 +12,9 @@ its most is less than the least of k others.
 
 Where a CPU has instructions for products of bfloat16, summed in float32, questions and vectors are rounded to it: that
 is twice as fast as float32. By the Cauchy-Schwarz inequality rounding moves a score by at most the length of what was
-rounded off times the other length. Some two vectors for each of the best can then be among them; where there are many
-more (scores that differ by little), float32 is used after all.
+rounded off times the other length. Some three vectors for each of the best can then be among them; a block in which
+there are many more (one vector is far longer than the others, or scores differ by little) is multiplied in float32, as
+are the next ones: twice as many each time, until bfloat16 does.
 
 One question, or a few, take as long as the vectors take to be read: they are multiplied as they are stored, float16 too
 (summed in float32, the scores rounded to float16), and what is known of the vectors' lengths is that no number is
@@ -58,7 +59,8 @@ TENSOR_CORES = 4  # how many times float32's error theirs is taken to be: they c
 KEPT_PER_HIT = 16  # candidates for each of the k best, on average over questions, before they are scored again
 RESCORED_ROWS = 512  # candidates that are scored again at once: 3 MB at 768 numbers
 REFINED_PER_HIT = 3  # for each of the k best, from which on the exact scores of the k that look best are worth having
-NARROW_HITS = 12  # candidates for each of the k best, on average, up to which bfloat16 pays
+# Candidates for each of the k best, on average, up to which bfloat16 pays: of a block, and of all blocks.
+BLOCK_HITS, NARROW_HITS = 4, 12
 FEW_QUESTIONS = 5  # up to which vectors are multiplied as they are stored: five times as is as quick as once converted
 
 Product = Callable[[torch.Tensor], torch.Tensor]  # vectors (rows, dimension) to scores (rows, questions)
@@ -238,33 +240,34 @@ class _Search:
         self._kept: list[Bounded] = []
         self._limit = KEPT_PER_HIT * max(k, 8) * len(questions)
         self._next_thinning = 0
+        # Blocks looked at, from which on bfloat16 is tried, and how many it waits when it has told too little again.
+        self._blocks = self._next_narrow = 0
+        self._wait = 1
 
     def look_at(self, block: Block) -> None:
         """Keeps the vectors of the next block that can be among the best."""
-        scores, scale, error = self._scores(block)
+        one = self._products[0 if self._blocks >= self._next_narrow else -1]
+        self._blocks += 1
+        if not self._keep_of(block, one):
+            self._keep_of(block, self._products[-1])
+            self._next_narrow, self._wait = self._blocks + self._wait, 2 * self._wait
+        elif one.narrow:
+            self._wait = 1
+        if block.start >= self._next_thinning or sum(map(len, self._kept)) > self._limit:
+            self._thin_out()
+            self._next_thinning = 2 * (block.start + len(block.vectors))
+
+    def _keep_of(self, block: Block, one: _Product) -> bool:
+        """Keeps vectors of a block by a product, unless that is in bfloat16 and leaves too many; whether it did."""
+        scores, scale, error = self._scores(block, one)
         best = self._best
         if not block.start and len(scores) >= self._k:  # nothing is known yet; the first block shows where to begin
             best = self._first_best(scores) * scale
-            best = best - error - self._products[0].rounding * np.abs(best)
-            hits = int(_reaching(scores, self._least(best, scale, error)).count_nonzero())
-            if hits > NARROW_HITS * self._k * len(self._questions) and self._widened():
-                self.look_at(block)
-                return
-        self._keep(block.start, scores, scale, error, best)
-        end = block.start + len(scores)
-        if block.start >= self._next_thinning or sum(map(len, self._kept)) > self._limit:
-            self._thin_out()
-            self._next_thinning = 2 * end
+            best = best - error - one.rounding * np.abs(best)
+        return self._keep(block.start, scores, one, scale, error, best)
 
-    def _widened(self) -> bool:
-        """Gives up bfloat16 for the blocks to come; whether it was in use."""
-        narrow = self._products[0].narrow
-        self._products = self._products[-1:]
-        return narrow
-
-    def _scores(self, block: Block) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    def _scores(self, block: Block, one: _Product) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
         """Products with a block; what they are to be multiplied by, and how far they may be off then, (questions,)."""
-        one = self._products[0]
         block = block.narrow if one.narrow else block
         scale = np.broadcast_to(one.scale * block.factor, self._lengths.shape)
         error = self._lengths * (one.error * (block.longest + block.rounded) + (1 + one.error) * block.rounded)
@@ -273,34 +276,34 @@ class _Search:
     def _first_best(self, scores: torch.Tensor) -> np.ndarray:
         return scores.topk(self._k, dim=0, sorted=False).values.amin(0).double().cpu().numpy()
 
-    def _least(self, best: np.ndarray, scale: np.ndarray, error: np.ndarray) -> np.ndarray:
-        """The least products of vectors whose scores can reach `best`, float32 (questions,)."""
-        least = (best - error) / scale
-        least *= 1 - self._products[0].rounding * np.sign(least)
-        return np.nextafter(least.astype(np.float32), np.float32(-np.inf))
-
-    def _keep(self, start: int, scores: torch.Tensor, scale: np.ndarray, error: np.ndarray, best: np.ndarray) -> None:
+    def _keep(
+        self, start: int, scores: torch.Tensor, one: _Product, scale: np.ndarray, error: np.ndarray, best: np.ndarray
+    ) -> bool:
         """Keeps the vectors, from row `start` on, whose scores are not too far below `best`, (questions,)."""
-        mask = _reaching(scores, self._least(best, scale, error))
+        least = (best - error) / scale
+        least *= 1 - one.rounding * np.sign(least)
+        mask = _reaching(scores, np.nextafter(least.astype(np.float32), np.float32(-np.inf)))
+        if one.narrow and np.count_nonzero(mask.numpy()) > BLOCK_HITS * self._k * len(self._questions):
+            return False
         if mask.numel() > MOST_HITS and len(scores) > 1 and int(mask.count_nonzero()) > MOST_HITS:
             half = len(scores) // 2
-            self._keep(start, scores[:half], scale, error, best)
+            self._keep(start, scores[:half], one, scale, error, best)
             self._thin_out()
-            self._keep(start + half, scores[half:], scale, error, np.maximum(best, self._best))
-            return
+            return self._keep(start + half, scores[half:], one, scale, error, np.maximum(best, self._best))
         places = _true_places(mask)
         rows, questions = np.divmod(places, len(self._questions))
         found = scores.view(-1)[torch.from_numpy(places).to(scores.device)].double().cpu().numpy()
         found *= scale[questions]
-        off = error[questions] + self._products[0].rounding * np.abs(found)
+        off = error[questions] + one.rounding * np.abs(found)
         upper = np.nextafter(found + off, np.inf)  # only an exact score has itself as its upper bound
         self._kept.append(Bounded(questions.astype(np.uint16), rows + start, found - off, upper))
+        return True
 
     def _thin_out(self) -> None:
         """Drops candidates that are out by now; where too many are left, scores them again and keeps the best k."""
         kept = self._still_in(Bounded.joined(self._kept))
         if self._next_thinning and len(kept) > NARROW_HITS * self._k * len(self._questions):
-            self._widened()
+            self._products = self._products[-1:]
         if len(kept) > REFINED_PER_HIT * self._k * len(self._questions):
             kept = self._refined(kept)
         if len(kept) > self._limit:

@@ -31,7 +31,8 @@ def product(request, monkeypatch):
     """Which product proposes candidates, however many questions there are and whatever the processor computes."""
     monkeypatch.setattr(exact, "FEW_QUESTIONS", math.inf if request.param == "stored" else 0)
     monkeypatch.setattr(exact, "can_pack", lambda _: request.param == "bfloat16")
-    monkeypatch.setattr(exact, "NARROW_HITS", math.inf)  # so that it is never given up
+    monkeypatch.setattr(exact, "BLOCK_HITS", math.inf)  # so that it is never given up
+    monkeypatch.setattr(exact, "NARROW_HITS", math.inf)
 
 
 @pytest.mark.usefixtures("product")
@@ -194,15 +195,26 @@ def narrow_products(monkeypatch) -> list[int]:
     return made
 
 
-def test_bfloat16_is_given_up_for_scores_that_it_cannot_tell_apart(monkeypatch):
+def test_bfloat16_is_given_up_where_it_cannot_tell_scores_apart(monkeypatch):
     asked, vectors = draw(20, 3000, 48, "float32")
-    alike = 10 * vectors[:1] + 1e-4 * vectors
+    alike = 10 * vectors[:1] + 1e-2 * vectors
+    one_longer = vectors * np.where(np.arange(3000) == 17, np.float32(1e4), np.float32(1))[:, None]
     made = narrow_products(monkeypatch)
-    for number, (some, blocks) in enumerate([(vectors, 15), (alike, 1), (np.concatenate([vectors[:600], alike]), 5)]):
+    sets = {
+        "of 15 blocks, all in bfloat16": (vectors, 15),
+        "tried in blocks 0, 2, 5 and 10": (alike, 4),
+        "good for three, then tried in blocks 3, 5, 8 and 13": (np.concatenate([vectors[:600], alike]), 7),
+        "not tried in block 1, for what is in block 0": (one_longer, 14),
+    }
+    for name, (some, blocks) in sets.items():
         made.clear()
         _, expected = brute_force(asked, some, 5)
         np.testing.assert_array_equal(exact.search(asked, some, 5, block_rows=200).rows, expected)
-        assert len(made) == blocks, number
+        assert len(made) == blocks, name
+    monkeypatch.setattr(exact, "BLOCK_HITS", math.inf)
+    made.clear()
+    exact.search(asked, alike, 5, block_rows=200)
+    assert len(made) < 15, "candidates of all blocks"
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
