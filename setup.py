@@ -24,7 +24,7 @@ setup(
     entry_points={"console_scripts": ["ragbeam=pipelines.cli:main"]},
     install_requires=[
         "apache-beam>=2.73",
-        "bm25s>=0.3",
+        "bm25s>=0.3.12",
         "datasets>=4",
         "faiss-cpu>=1.11",
         "fsspec>=2024.6",
@@ -32,7 +32,7 @@ setup(
         "mwparserfromhell>=0.7.1",
         "numpy>=2",
         "pyarrow>=18",
-        "PyStemmer>=3",
+        "PyStemmer>=3.1",
         "regex>=2024.5",
         "safetensors>=0.5",
         "torch>=2.8",

@@ -49,8 +49,9 @@ class Google:
         size = len(self.objects[key])
         import google_crc32c
 
-        checksum = base64.b64encode(google_crc32c.Checksum(self.objects[key]).digest()).decode()
-        names = {"kind": "storage#object", "bucket": bucket, "name": name, "generation": "1"}
+        digest = google_crc32c.Checksum(self.objects[key]).digest()
+        checksum, generation = base64.b64encode(digest).decode(), str(1 + int.from_bytes(digest, "big"))
+        names = {"kind": "storage#object", "bucket": bucket, "name": name, "generation": generation}
         return names | {"size": str(size), "crc32c": checksum}
 
     def listing(self, bucket: str, query: dict[str, str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import venv
 import zipfile
 from pathlib import Path
 
+import apache_beam as beam
 import fsspec
 import pytest
 
@@ -106,7 +107,7 @@ def test_each_job_is_submitted_as_it_should_be(filled, job, capsys):
     (pool,) = environment["workerPools"]
     assert pool["numThreadsPerWorker"] == (2 if job in MODEL_STEPS else 1)
     images = {image["containerImage"] for image in pool["sdkHarnessContainerImages"]}
-    assert [image.rpartition("_")[2] for image in images] == ["sdk:2.77.0"]
+    assert [image.rpartition("_")[2] for image in images] == [f"sdk:{beam.__version__}"]
     names = {key.rpartition("/")[2] for key in filled.objects if key.startswith("b/tmp/")}
     assert {"requirements.txt", "ragbeam-0.1.0-py3-none-any.whl"} <= names
     assert SECRET not in str(sent)
@@ -141,7 +142,8 @@ def test_the_staged_package_installs_and_imports(tmp_path):
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
     ).stdout.strip()
     install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel]
-    subprocess.run(install, check=True, capture_output=True)
+    here = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # may name this very package
+    subprocess.run(install, check=True, capture_output=True, env=here)
     shared = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
     environment = {"PYTHONPATH": f"{site}:{shared}"}  # the package from the wheel, its dependencies from here
     code = "import pipelines, rag_ops, schemas, pipelines.answer.job; print(pipelines.__file__)"

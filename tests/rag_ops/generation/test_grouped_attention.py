@@ -31,11 +31,13 @@ def test_it_gives_what_transformers_gives(tokens, kind):
     assert torch.allclose(found, expected, atol=1e-6)
 
 
-def test_what_the_kernel_does_not_know_stays_with_transformers():
+def test_what_the_kernel_does_not_know_stays_with_transformers(monkeypatch):
     query, key = torch.randn(1, 4, 3, 8), torch.randn(1, 2, 3, 8)
     mask = torch.ones(1, 1, 3, 3, dtype=torch.bool)
-    with pytest.raises(ValueError, match="softcap"):
-        grouped_attention.attend(Layer(), query, key, key, mask, softcap=30.0)
+    monkeypatch.setattr(grouped_attention, "sdpa_attention_forward", lambda *given, **how: (given, how))
+    given, how = grouped_attention.attend(Layer(), query, key, key, mask, softcap=30.0)
+    assert given[4] is mask
+    assert how == {"dropout": 0.0, "scaling": None, "softcap": 30.0}
 
 
 def test_models_with_shared_heads_compute_by_it_and_others_as_before():

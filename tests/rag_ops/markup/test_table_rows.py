@@ -130,7 +130,8 @@ def test_no_markup_is_left_in_rows():
         "{|class=wikitable\n" + "|-\n|{{a||[[b\n" * 30_000 + "|}",
         "{|class=wikitable\n|" + "{{a|" * 20_000 + "}}" * 20_000 + "\n|}",
     ],
-)
+    ids=("spans", "a long header", "a long cell over many rows", "begun", "links", "open braces", "nested templates"),
+)  # pytest puts the name of a test into the environment, which holds no hundred thousand characters
 def test_a_hostile_table_takes_bounded_time_and_room(hostile):
     started = time.process_time()
     parts = bounded.render_parts(hostile, wanted=Wanted(True)) or []
