@@ -23,7 +23,7 @@ def read_gguf(path: str) -> tuple[Any, Any]:
     if importlib.util.find_spec("gguf") is None:
         raise InputError("a GGUF file needs a package that is not installed", value="gguf", remedy="pip install gguf")
     # On Python 3.10 transformers cannot tell of which distribution a package is, and then asks the package itself.
-    gguf = importlib.import_module("gguf")
+    gguf: Any = importlib.import_module("gguf")
     gguf.__version__ = getattr(gguf, "__version__", None) or importlib.metadata.version("gguf")
     directory, name = os.path.split(path)
     model, tokenizer = load_gguf(directory, name)
