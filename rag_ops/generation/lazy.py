@@ -201,6 +201,7 @@ class LazyGreedy:
             if stuck:
                 stopped[place] = self._select(rows, sorted(rows.of(stuck)), place + 1)
             running = self._step(rows, sorted(rows.of(going)), place) if going else None
+            del rows
         return stopped
 
     def _fresh(self, todo: Sequence[int]) -> dict[int, _Rows]:
