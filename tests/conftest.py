@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gc
 import importlib.util
 import json
 import logging
@@ -61,10 +62,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_beam() -> None:
-    """Beam works nothing out twice, see the module."""
+    """Beam works nothing out twice, see the module; and what was imported is not looked through for garbage."""
     from tests import quick_beam
 
     quick_beam.install()
+    gc.collect()
+    gc.freeze()  # tests and modules are a million objects, and each job collects
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -18,11 +19,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import fsspec
 
 from tests import quick_beam
 from tests.conftest import ENVIRONMENT
@@ -36,13 +39,13 @@ IMPORTED = (
         "pipelines.index.job",
         "pipelines.index.bm25_job",
         "pipelines.answer.job",
+        "pipelines.runners.worker_pool",
         "rag_ops.interop.model_card",
     ),
 )
 CLASSES = "AutoTokenizer BertModel BartForConditionalGeneration DPRQuestionEncoder RagTokenForGeneration".split()
 WORKER = "apache_beam.runners.worker.sdk_worker_main"
 OWN_THREADS = {Path("/proc/self/comm").read_text().strip(), "jemalloc_bg_thd"}  # the latter stops before a fork
-POLL_SECS = 0.005
 START_SECS = 300
 
 
@@ -55,26 +58,36 @@ class Forked:
         self._lines = self._socket.makefile("rw", encoding="utf-8")
         self._lines.write(json.dumps(request) + "\n")
         self._lines.flush()
+        self._lock = threading.Lock()
         self.pid = int(self._lines.readline())
         self.returncode: int | None = None
 
-    def wait(self) -> int:
-        """Waits for its end; gives the exit code, or the negative number of the signal."""
-        if self.returncode is None:
-            self.returncode = int(self._lines.readline())
-            self._lines.close()
-            self._socket.close()
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for its end; gives the exit code, or the negative number of the signal.
+
+        Raises:
+            subprocess.TimeoutExpired: it goes on after so many seconds.
+        """
+        if self.returncode is None and not select.select([self._socket], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired(f"the fork {self.pid}", timeout or 0)
+        with self._lock:  # a pool waits for a worker in one thread, and stops it in another
+            if self.returncode is None:
+                self.returncode = int(self._lines.readline())
         return self.returncode
 
     def poll(self) -> int | None:
         """The same where it has ended, else None."""
-        if self.returncode is None and not select.select([self._socket], [], [], 0)[0]:
-            return None
-        return self.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def terminate(self) -> None:
+        """Asks it alone to end."""
+        os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """Kills it alone."""
-        os.kill(self.pid, 9)
+        os.kill(self.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -94,7 +107,9 @@ def server() -> Iterator[str]:
             process.communicate()
 
 
-def start(address: str, arguments: Sequence[str], log: Path, locks: bool = True) -> Forked:
+def start(
+    address: str, arguments: Sequence[object], log: Path, locks: bool = True, errors: Path | None = None
+) -> Forked:
     """Starts `ragbeam ARGUMENTS` in a process group of its own, with what it prints in a file.
 
     Args:
@@ -102,9 +117,15 @@ def start(address: str, arguments: Sequence[str], log: Path, locks: bool = True)
         arguments: the command's.
         log: file for what it prints.
         locks: whether its file system has locks.
+        errors: file for what it prints on stderr, if that is another.
     """
-    request = {"arguments": list(arguments), "log": str(log), "directory": os.getcwd(), "locks": locks}
-    return Forked(address, request)
+    request = {"arguments": [*map(str, arguments)], "locks": locks, "errors": str(errors or log)}
+    return Forked(address, request | surroundings(log))
+
+
+def surroundings(log: object) -> dict[str, Any]:
+    """What a fork takes over from the process that asks for it."""
+    return {"log": str(log), "directory": os.getcwd(), "environment": dict(os.environ)}
 
 
 def workers_of(command: int) -> list[int]:
@@ -125,6 +146,8 @@ def serve(address: str) -> None:
     for name in CLASSES:
         getattr(sys.modules["transformers"], name)
     quick_beam.install()
+    gc.collect()
+    gc.freeze()  # what all forks share is not copied for being looked at
     others = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")} - OWN_THREADS
     assert not others, f"a fork has one thread, so that locks which others hold stay held: {others}"
     listening = socket.socket(socket.AF_UNIX)
@@ -133,8 +156,16 @@ def serve(address: str) -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     running: dict[int, socket.socket] = {}
+    ends: dict[int, int] = {}  # by the descriptor that tells the end of a process, which that is
     while True:
-        if select.select([listening], [], [], POLL_SECS)[0]:
+        ready = select.select([listening, *ends], [], [])[0]
+        for descriptor in ends.keys() & {*ready}:
+            pid = ends.pop(descriptor)
+            os.close(descriptor)
+            connection = running.pop(pid)
+            report(connection, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            connection.close()
+        if listening in ready:
             connection = listening.accept()[0]
             request = json.loads(connection.makefile("r", encoding="utf-8").readline())
             if request.get("group", 0) not in (0, *running):
@@ -144,18 +175,13 @@ def serve(address: str) -> None:
             if pid == 0:
                 for other in (listening, connection, *running.values()):
                     other.close()
+                for descriptor in ends:
+                    os.close(descriptor)
                 become(address, request)
             with contextlib.suppress(OSError):
                 os.setpgid(pid, request.get("group", 0))
-            running[pid] = connection
+            running[pid], ends[os.pidfd_open(pid)] = connection, pid
             report(connection, pid)
-        while running:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            connection = running.pop(pid)
-            report(connection, os.waitstatus_to_exitcode(status))
-            connection.close()
 
 
 def report(connection: socket.socket, number: int) -> None:
@@ -169,26 +195,31 @@ def become(address: str, request: dict[str, Any]) -> None:
     code = 1
     try:
         os.setpgid(0, request.get("group", 0))
-        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        for number, name in ((1, "log"), (2, "errors")):
+            os.dup2(os.open(request.get(name, request["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         os.chdir(request["directory"])
-        if "environment" in request:
-            os.environ.clear()
-            os.environ.update(request["environment"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        fsspec.config.set_conf_env(fsspec.config.conf)  # which it did when it was imported
+        tempfile.tempdir = None
+        if "arguments" in request:
+            fork_workers(address, request["log"], os.getpid())
+            fork_pools_workers(address, request["log"], os.getpid())
+            if not request["locks"]:
+                fcntl.flock = no_locks
+            sys.argv = ["ragbeam", *request["arguments"]]
+            code = sys.modules["pipelines.cli"].main()
+        elif "of_pool" in request:
+            sys.modules["pipelines.runners.worker_pool"].work(*request["of_pool"])
+            code = 0
+        else:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as `local_workers.DEAF` has it
                 signal.signal(number, signal.SIG_IGN)
             sys.argv = [WORKER]
             sys.modules[WORKER].main(sys.argv)
             code = 0
-        else:
-            fork_workers(address, request["log"], os.getpid())
-            if not request["locks"]:
-                fcntl.flock = no_locks
-            sys.argv = ["ragbeam", *request["arguments"]]
-            code = sys.modules["pipelines.cli"].main()
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
@@ -214,10 +245,20 @@ def fork_workers(address: str, log: str, group: int = 0) -> None:
     def popen(command: str, shell: bool, env: Mapping[str, str]) -> Forked:
         assert shell
         assert command.endswith(f"-m {WORKER}"), command
-        request = {"group": group, "environment": dict(env), "log": log, "directory": os.getcwd()}
-        return Forked(address, request)
+        return Forked(address, {**surroundings(log), "group": group, "environment": dict(env)})
 
     local_job_service.subprocess = SimpleNamespace(Popen=popen)
+
+
+def fork_pools_workers(address: str, log: str, group: int) -> None:
+    """Has `ragbeam workers`, in this process, take its workers from the server too; the same arguments."""
+    from pipelines.runners import worker_pool
+
+    def popen(command: Sequence[str], stdin: int) -> Forked:
+        assert [*command[:3]] == [sys.executable, "-c", worker_pool.WORKER], command
+        return Forked(address, {**surroundings(log), "group": group, "of_pool": [*command[3:]]})
+
+    worker_pool.subprocess = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL)  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

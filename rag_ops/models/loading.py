@@ -39,6 +39,9 @@ OWN_CLASSES: dict[str, Any] = {"trust_remote_code": False}  # given to whatever 
 MAX_REASON_CHARS = 160
 RAG_ENCODER_PREFIX = "rag.question_encoder."
 ADAPTER = "adapter_config.json"  # PEFT's
+MOST_NUMBERS = 16  # configurations whose models' numbers are kept
+
+_numbers: dict[tuple[Any, ...], weights.Numbers] = {}  # by class and configuration
 
 
 def load_tokenizer(directory: str) -> Any:
@@ -225,14 +228,25 @@ def check_size(what: str, directory: str, dtype: torch.dtype = torch.float32, ki
     checkpoints.read_config(directory)  # refuses counts that a configuration alone cannot bear
     with loading(what, directory):
         config = AutoConfig.from_pretrained(directory, **OWN_CLASSES)
+        if config.model_type == "rag" and checkpoints.is_causal_rag(directory):
+            kind, config = AutoModel, config.question_encoder  # which alone lies beside the configuration
+        weights.check_size(what, directory, _numbers_of(kind, config), dtype)
+
+
+def _numbers_of(kind: Any, config: Any) -> weights.Numbers:
+    """How many numbers a model has as its configuration asks for it; a configuration is looked at once.
+
+    A job loads both parts of a RAG model by themselves, and its encoder in several dtypes.
+    """
+    key = (kind, type(config), config.to_json_string(use_diff=False))
+    if key not in _numbers:
         with torch.device("meta"):
-            if config.model_type != "rag":
-                model = _made(kind, config)
-            elif checkpoints.is_causal_rag(directory):  # beside its configuration lies the question encoder alone
-                model = _made(AutoModel, config.question_encoder)
-            else:
-                model = transformers.RagTokenForGeneration(config)
-        weights.check_size(what, directory, model, dtype)
+            rag = config.model_type == "rag"
+            model = transformers.RagTokenForGeneration(config) if rag else _made(kind, config)
+        if len(_numbers) >= MOST_NUMBERS:
+            _numbers.clear()
+        _numbers[key] = weights.Numbers.of(model)
+    return _numbers[key]
 
 
 def longest_input(model: torch.nn.Module, otherwise: int) -> int:

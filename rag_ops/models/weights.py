@@ -6,6 +6,7 @@ configuration asks for before it looks into the files. Here both end with one li
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -76,21 +77,34 @@ def check_whole(what: str, directory: str, model: torch.nn.Module, report: Mappi
                 state[name].zero_()
 
 
-def check_size(what: str, directory: str, model: torch.nn.Module, dtype: torch.dtype) -> None:
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """How many numbers a model has: in its parameters, and in its buffers."""
+
+    of_parameters: int
+    of_buffers: int
+
+    @classmethod
+    def of(cls, model: torch.nn.Module) -> Numbers:
+        """Those of a model as its configuration asks for it, on torch's device "meta" say, where it takes no memory."""
+        return cls(*(sum(tensor.numel() for tensor in found) for found in (model.parameters(), model.buffers())))
+
+
+def check_size(what: str, directory: str, numbers: Numbers, dtype: torch.dtype) -> None:
     """Checks that a model is no larger than its weight files can fill, nor than the machine's memory.
 
     Args:
         what: see `check_whole`.
         directory: directory of the weight files.
-        model: the model as its configuration asks for it, on torch's device "meta", where it has no numbers.
+        numbers: how many its configuration asks for.
         dtype: dtype that it is to be loaded in.
 
     Raises:
         InputError: it is.
     """
-    numbers, held = sum(tensor.numel() for tensor in model.parameters()), _held_bytes(directory)
-    needed = dtype.itemsize * (numbers + sum(tensor.numel() for tensor in model.buffers()))
-    if held and numbers > MAX_PER_BYTE * held + SMALL:
+    held = _held_bytes(directory)
+    needed = dtype.itemsize * (numbers.of_parameters + numbers.of_buffers)
+    if held and numbers.of_parameters > MAX_PER_BYTE * held + SMALL:
         raise InputError(
             f"{what} lacks weights: its config.json asks for {size(needed)}",
             value=directory,

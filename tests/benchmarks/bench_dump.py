@@ -48,7 +48,7 @@ class Sizes:
     few: int = 10  # of a third one, which shows what the start takes
 
 
-TOY = Sizes(pages=60, small=30)
+TOY = Sizes(pages=24, small=12, few=4)
 
 
 def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:

@@ -21,7 +21,7 @@ class Sizes:
     parts: int = 5
 
 
-TOY = Sizes(parts=2)
+TOY = Sizes(parts=6)
 
 
 def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:

@@ -47,7 +47,7 @@ class Sizes:
     articles_of: int | None = None
 
 
-TOY = Sizes(tuple(map(str, command.TRAINED)), held_out=2, trained_on=40, steps=2, articles_of=40)
+TOY = Sizes(tuple(map(str, command.TRAINED)), held_out=2, trained_on=16, steps=2, articles_of=16)
 
 
 def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:

@@ -6,8 +6,6 @@ import dataclasses
 import gc
 import itertools
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +20,7 @@ from rag_ops.retrieval.faiss_kind import Faiss
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.rows import read_corpus_rows
-from tests.benchmarks.common import THREADS, Result, peak_memory_bytes, ragbeam, side_by_side
+from tests.benchmarks.common import THREADS, Result, peak_bytes_of, peak_memory_bytes, ragbeam, side_by_side
 from tests.pipelines.workspace import write_corpus
 
 DIMENSION, QUESTIONS, K = 768, 512, 20
@@ -196,13 +194,10 @@ def search_all(index: Path, questions: np.ndarray, k: int) -> np.ndarray:
 def search_peak_bytes(index: Path) -> int:
     """Peak memory of a process that searches all shards, one at a time."""
     code = (
-        "import sys; from pathlib import Path; from tests.benchmarks import bench_index as b;"
-        "b.search_all(Path(sys.argv[1]), b.ask(b.SEARCHED), b.K);"
-        "print('PEAK', next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))"
+        "from pathlib import Path; from tests.benchmarks import bench_index as b;"
+        "b.search_all(Path(sys.argv[1]), b.ask(b.SEARCHED), b.K); code = 0"
     )
-    command = [sys.executable, "-c", code, str(index)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
-    return int(next(line for line in done.stdout.splitlines() if line.startswith("PEAK")).split()[1]) * 1024
+    return peak_bytes_of(code, index)
 
 
 def draw(seed: int, rows: int) -> np.ndarray:
@@ -220,6 +215,8 @@ def draw(seed: int, rows: int) -> np.ndarray:
     found = np.empty((rows, DIMENSION), np.float32)
     bounds = np.searchsorted(members, np.arange(CLUSTERS + 1))
     for cluster, (start, end) in enumerate(itertools.pairwise(bounds)):
+        if start == end:
+            continue
         weights = generator.standard_normal((end - start, DIRECTIONS), dtype=np.float32)
         spread = 0.6 * (DIMENSION / DIRECTIONS) ** 0.5  # as long as noise of 0.6 in every direction
         found[start:end] = centres[cluster] + spread * weights @ basis[firsts[cluster] :][:DIRECTIONS]

@@ -30,7 +30,7 @@ class Sizes:
     rows: int = int(os.environ.get("RAGBEAM_ROWS", "30000"))
 
 
-TOY = Sizes(200)
+TOY = Sizes(60)  # every kind of row
 
 
 def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:

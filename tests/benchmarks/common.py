@@ -150,12 +150,18 @@ def peak_memory_bytes(*arguments: object) -> int:
     Raises:
         RuntimeError: it failed.
     """
-    code = (
-        # Not getrusage: its peak is inherited from the process that forked.
-        "import sys; from pipelines.cli import main; code = main(sys.argv[1:]);"
-        "print('PEAK', next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM'))); sys.exit(code)"
-    )
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return peak_bytes_of("from pipelines.cli import main; code = main(sys.argv[1:])", *arguments)
+
+
+def peak_bytes_of(code: str, *arguments: object) -> int:
+    """The peak resident memory of Python code in a process of its own: it reads `sys.argv`, and sets `code`.
+
+    Raises:
+        RuntimeError: it failed, or `code` is not 0.
+    """
+    # Not getrusage: its peak is inherited from the process that forked.
+    peak = "print('PEAK', next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))"
+    command = [sys.executable, "-c", f"import sys; {code}; {peak}; sys.exit(code)", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=os.environ)
     if done.returncode:
         raise RuntimeError(done.stderr)

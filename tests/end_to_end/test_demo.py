@@ -15,25 +15,38 @@ from tests.conftest import pages_of, write_dump
 
 ASKED = 48
 RIGHT = 23  # it is 27 where the figures of its card were measured; sums differ between machines
-
-
 OTHERS = 20  # pages that no question is about
+LEAST_CHARS = 10_000  # that are read of a page
 
 
 @pytest.fixture
 def fewer_pages(excerpt, tmp_path, monkeypatch) -> None:
-    """The demo reads the pages that its questions are about, and a few others: half of the excerpt's text."""
+    """The demo reads the beginnings of the pages that its questions are about, and of a few others."""
     head, pages = pages_of(excerpt)
+    asked: dict[str, list[list[str]]] = {}
     with open(command.QUESTIONS, encoding="utf-8") as file:
-        asked = {json.loads(line)["title"] for line in file}
-    about = [page for page in pages if unescape(re.search("<title>(.*?)</title>", page)[1]) in asked]
-    assert len(about) == len(asked)
-    others = [page for page in pages if page not in about][:OTHERS]
-    dump = write_dump(tmp_path / "pages.xml.bz2", head, [page for page in pages if page in about or page in others])
+        for row in map(json.loads, file):
+            asked.setdefault(row["title"], []).append(row["answer"])
+    titles = [unescape(re.search("<title>(.*?)</title>", page)[1]) for page in pages]
+    assert asked.keys() <= {*titles}
+    others = [title for title in titles if title not in asked][:OTHERS]
+    read = [
+        beginning(page, asked.get(title, []))
+        for title, page in zip(titles, pages, strict=True)
+        if title in asked or title in others
+    ]
+    dump = write_dump(tmp_path / "pages.xml.bz2", head, read)
     found = command.package_path
     monkeypatch.setattr(
         command, "package_path", lambda package, name: dump if package == "gensim" else found(package, name)
     )
+
+
+def beginning(page: str, answers: list[list[str]]) -> str:
+    """The first sections of a page's XML: as far as each question has an answer in it, and LEAST_CHARS at least."""
+    firsts = [min((place for one in some if (place := page.find(one)) >= 0), default=0) for some in answers]
+    end = page.find("\n==", max([LEAST_CHARS, *firsts]))
+    return page if end < 0 else page[:end] + page[page.index("</text>") :]
 
 
 @pytest.mark.usefixtures("fewer_pages")

@@ -66,7 +66,9 @@ def end(process, log: Path, signals: list, to_group: bool, may_be_done: bool = F
     assert process.poll() == CODES[signals[0]], lines
     assert len(lines) == 1, lines
     assert re.fullmatch("ragbeam: (interrupted|terminated|hung up); the same command goes on .*", lines[0])
-    time.sleep(0.2)
+    ended = time.monotonic() + 0.2
+    while processes_of(process.pid) and time.monotonic() < ended:
+        time.sleep(0.01)
     assert not processes_of(process.pid)
     return True
 
@@ -123,7 +125,9 @@ def test_other_commands_end_so_too(server, command, tmp_path_factory):
             process = warmed.start(server, [str(argument) for argument in (*arguments, *output)], log)
             while not log.exists():
                 time.sleep(0.01)
-            time.sleep(moment)
+            until = time.monotonic() + moment
+            while time.monotonic() < until and process.poll() is None:
+                time.sleep(0.01)
             if process.poll() is None and end(process, log, [signal.SIGINT], True, may_be_done=True):
                 ended.append(arguments[0])
             shutil.rmtree(directory / f"out{number}", ignore_errors=True)

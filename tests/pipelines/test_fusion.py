@@ -61,7 +61,8 @@ def chunk(stages, output) -> list[Any]:
 
 
 def embed(stages, encoder, output) -> list[Any]:
-    return ["embed", "--passages", stages / "passages", "--encoder", encoder, "--output", output, "--threads", 1]
+    sizes = ["--threads", 1, "--compute_dtype", "float32"]  # which the launcher does not measure
+    return ["embed", "--passages", stages / "passages", "--encoder", encoder, "--output", output, *sizes]
 
 
 def index(stages, output) -> list[Any]:

@@ -20,6 +20,7 @@ from pipelines.console.command import build_parser
 from rag_ops.errors import InputError
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
+from tests import warmed
 from tests.pipelines.workspace import arguments_of, fails, ragbeam, write_articles, write_questions, write_wiki
 
 USER, PASSWORD = "planted-user", "planted-pass"
@@ -137,8 +138,20 @@ def command(tmp_path: Path, *arguments: object) -> subprocess.CompletedProcess:
     )
 
 
+def forked(server: str, tmp_path: Path, *arguments: object) -> subprocess.CompletedProcess:
+    """The same, as a process that begins after the imports."""
+    shown = [tmp_path / name for name in ("stdout", "stderr")]
+    for path in shown:
+        path.unlink(missing_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAGBEAM_CACHE", str(tmp_path / "cache"))
+        patch.setenv("TMPDIR", str(tmp_path))
+        code = warmed.start(server, arguments, shown[0], errors=shown[1]).wait(200)
+    return subprocess.CompletedProcess(arguments, code, *(path.read_text() for path in shown))
+
+
 def test_a_whole_run_of_signed_and_secured_urls_writes_no_secret_and_is_reused_when_signed_anew(
-    served, tmp_path, tiny_rag
+    server, served, tmp_path, tiny_rag
 ):
     _, host = served
 
@@ -146,7 +159,7 @@ def test_a_whole_run_of_signed_and_secured_urls_writes_no_secret_and_is_reused_w
         inputs = ["--input", signed(host, "articles.jsonl.gz", signature)]
         inputs += ["--questions", signed(host, "questions.jsonl", signature), "--encoder", secured(host, "encoder")]
         job = ["run", "--workspace", tmp_path / "ws", *inputs, "--model", tiny_rag, "--num_shards", 2]
-        return command(tmp_path, *job, "--max_new_tokens", 3, "--n_docs", 2, *more)
+        return forked(server, tmp_path, *job, "--max_new_tokens", 3, "--n_docs", 2, *more)
 
     first = run(SIGNATURES[0], "--log_format", "json", "--debug")
     assert first.returncode == 0, first.stderr

@@ -4,12 +4,11 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
+from tests import warmed
 from tests.pipelines.workspace import digests, instead, ragbeam, write_articles, write_questions
 from tests.runners.listening import listeners
 
@@ -91,15 +90,9 @@ def left_over(store, workspace: str) -> list[str]:
     return [path for path in store.find(workspace) if not WANTED.search(path)]
 
 
-def kill_when(ready, command, log) -> None:
+def kill_when(ready, server, command, log) -> None:
     """Runs a command as a process, and kills it with all of its own as soon as `ready` says so."""
-    with log.open("wb") as file:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", *map(str, command)],
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+    running = warmed.start(server, command, log)
     try:
         end = time.monotonic() + RUN_SECS
         while not ready():

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +151,18 @@ def cluster(folder: Path, task_managers: int = 2) -> Iterator[Cluster]:
         running.stop()
 
 
+def start_cold(arguments: Sequence[str], log: Path) -> subprocess.Popen:
+    """Starts `ragbeam ARGUMENTS` as a process that imports everything anew, in a process group of its own."""
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "pipelines.cli", *arguments]
+        return subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+
+
 @contextlib.contextmanager
-def worker_pool(folder: Path) -> Iterator[int]:
-    """`ragbeam workers`, as its own process; gives the port."""
+def worker_pool(folder: Path, start: Callable[[Sequence[str], Path], Any] = start_cold) -> Iterator[int]:
+    """`ragbeam workers`, as its own process, which `start` starts; gives the port."""
     port = free_port()
-    command = [sys.executable, "-m", "pipelines.cli", "workers", "--port", str(port)]
-    with (folder / "worker-pool.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    process = start(["workers", "--port", str(port)], folder / "worker-pool.log")
     try:
         wait_until(lambda: listens(port), "the worker pool", folder)
         yield port
@@ -189,6 +194,6 @@ def wait_until(ready: Callable[[], bool], what: str, folder: Path) -> None:
         with contextlib.suppress(OSError):
             if ready():
                 return
-        time.sleep(0.5)
+        time.sleep(0.1)
     logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(folder.glob("*.log")))
     pytest.fail(f"{what} did not come up within {STARTUP_SECS} s\n{logs}")

@@ -34,7 +34,7 @@ class Google:
         self.uploads: list[tuple[str, bytearray]] = []
         self.server = Server(("localhost", 0), _handler(self))
         self.url = f"http://localhost:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def put(self, directory: Path, url: str) -> None:
         """Copies a local file or directory to `url`, gs://bucket/name."""

@@ -1,9 +1,8 @@
 """The same bytes on a real Flink session cluster: a job manager, two task managers, Beam's job server."""
 
+import functools
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -42,9 +41,9 @@ def endpoint(cluster):
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory):
-    """The port of `ragbeam workers`."""
-    with flink.worker_pool(tmp_path_factory.mktemp("pool")) as port:
+def pool(server, tmp_path_factory):
+    """The port of `ragbeam workers`, which begins as a fork, after the imports, as its workers do."""
+    with flink.worker_pool(tmp_path_factory.mktemp("pool"), functools.partial(warmed.start, server)) as port:
         yield port
 
 
@@ -86,22 +85,20 @@ def test_the_benchmark_runs_at_toy_size(server, cluster, endpoint, pool, tmp_pat
 
 
 def test_a_pool_of_workers_gives_the_local_bytes_though_a_task_manager_is_killed(
-    cluster, endpoint, pool, tmp_path, minilm, tiny_bart
+    server, cluster, endpoint, pool, tmp_path, minilm, tiny_bart
 ):
     """All four stages by EXTERNAL; one of the task managers is killed in the middle of embed."""
-    write_articles(tmp_path / "articles.jsonl", count=160)
+    write_articles(tmp_path / "articles.jsonl", count=120)
     write_questions(tmp_path / "questions.jsonl")
     model = tmp_path / "model"
     compose(minilm, tiny_bart, str(model))
-    cut = ["--num_shards", SHARDS, "--passage_words", 100]
+    cut = ["--num_shards", SHARDS, "--passage_words", 100, "--compute_dtype", "float32"]  # which takes no measuring
     job = instead(run_arguments(tmp_path, tmp_path / "expected", minilm, model), cut)
     ragbeam(*job)
     out = tmp_path / "out"
     external = ["--environment_type", "EXTERNAL", "--environment_config", f"localhost:{pool}"]
-    command = [sys.executable, "-m", "pipelines.cli", *instead(job, ["--workspace", out]), *on_flink(cluster)]
-    command += ["--job_endpoint", endpoint, *external]
-    with (tmp_path / "run.log").open("wb") as log:
-        running = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, start_new_session=True)
+    command = [*instead(job, ["--workspace", out]), *on_flink(cluster), "--job_endpoint", endpoint, *external]
+    running = warmed.start(server, command, tmp_path / "run.log")
     try:
         wait_for_shards(running, tmp_path, count=2)
         found = listening.listeners(os.getpid())  # of which the job, the pool and its workers are children
@@ -119,7 +116,7 @@ def test_a_pool_of_workers_gives_the_local_bytes_though_a_task_manager_is_killed
     assert listening.open_to_others(found) == []
 
 
-def wait_for_shards(running: subprocess.Popen, directory, count: int) -> None:
+def wait_for_shards(running: warmed.Forked, directory, count: int) -> None:
     """Waits until embed has written so many shards."""
     end = time.monotonic() + JOB_SECS
     while len(list((directory / "out" / "embeddings").glob("*.parquet"))) < count:

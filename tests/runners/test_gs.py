@@ -69,7 +69,7 @@ def test_a_workspace_there_has_the_local_bytes_and_nothing_else_and_is_reused(th
     assert generations(store, "bucket/whole") == before
 
 
-def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(there, store, inputs, tmp_path, request):
+def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(server, there, store, inputs, tmp_path, request):
     cut = ["--num_shards", 24]  # so that embed is long enough to be met in its middle
     models = [request.getfixturevalue(fixture) for fixture in MODELS.values()]
     ragbeam(*instead(run_arguments(inputs, tmp_path / "local", *models), cut))
@@ -78,7 +78,7 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(there, store, i
     def written() -> list[str]:
         return store.glob("bucket/killed/embeddings/*.parquet")
 
-    kill_when(lambda: len(written()) >= 3, command, tmp_path / "run.log")
+    kill_when(lambda: len(written()) >= 3, server, command, tmp_path / "run.log")
     kept = {path: store.info(path)["generation"] for path in written()}
     assert 3 <= len(kept) < 24
     ragbeam(*command)

@@ -25,7 +25,7 @@ REQUEST = re.compile(r"(GET|PUT|POST|HEAD|DELETE) (\S+) HTTP")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def requests(tmp_path_factory):
     """A server of its own process, with its log of requests; endpoint and keys go into the environment."""
     directory, port = tmp_path_factory.mktemp("s3"), free_port()
     settings = {
@@ -52,17 +52,17 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def store(server):
+def store(requests):
     """The file system as a test looks at it."""
     return s3fs.S3FileSystem(use_listings_cache=False)
 
 
 @pytest.fixture(scope="module")
-def done(there, server):
+def done(there, requests):
     """A finished workspace on S3, and the requests that it took."""
-    before = len(server.read_text().splitlines())
+    before = len(requests.read_text().splitlines())
     ragbeam(*there(f"{BUCKET}/whole"))
-    lines = server.read_text().splitlines()[before:]
+    lines = requests.read_text().splitlines()[before:]
     return [found.groups() for found in map(REQUEST.search, lines) if found]
 
 
@@ -83,13 +83,14 @@ def test_requests_are_by_file_never_by_row(done):
         assert paths["GET", f"/bucket/{name}"] == 1, name  # cached on this machine's disk
 
 
-def test_a_second_run_reuses_all_and_writes_nothing(done, there, server, capsys):
-    before = len(server.read_text().splitlines())
+def test_a_second_run_reuses_all_and_writes_nothing(done, there, requests, capsys):
+    before = len(requests.read_text().splitlines())
     ragbeam(*there(f"{BUCKET}/whole"))
     assert capsys.readouterr().out.count("all reused, nothing to do") == len(STAGES)
-    assert not re.findall(r"(?:PUT|POST|DELETE) \S+", "\n".join(server.read_text().splitlines()[before:]))
+    assert not re.findall(r"(?:PUT|POST|DELETE) \S+", "\n".join(requests.read_text().splitlines()[before:]))
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_worker_processes_each_with_its_own_connection_give_the_same_bytes(done, there, store, local):
     workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     more = ["--passages", f"{BUCKET}/whole/passages", "--encoder", f"{BUCKET}/encoder", "--threads", 1]
@@ -99,13 +100,15 @@ def test_worker_processes_each_with_its_own_connection_give_the_same_bytes(done,
     assert left_over(store, "bucket/processes") == []
 
 
-def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(there, server, store, inputs, tmp_path, request):
+def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(
+    server, there, requests, store, inputs, tmp_path, request
+):
     cut = ["--num_shards", 24]  # so that embed is long enough to be met in its middle
     models = [request.getfixturevalue(fixture) for fixture in MODELS.values()]
     ragbeam(*instead(run_arguments(inputs, tmp_path / "local", *models), cut))
     command = [str(part) for part in there(f"{BUCKET}/killed", *cut)]
     written = re.compile(r"PUT /bucket/killed/embeddings/embeddings-\S+")
-    kill_when(lambda: len(written.findall(server.read_text())) >= 3, command, tmp_path / "run.log")
+    kill_when(lambda: len(written.findall(requests.read_text())) >= 3, server, command, tmp_path / "run.log")
     kept = store.glob("bucket/killed/embeddings/*.parquet")
     assert 3 <= len(kept) < 24
     stamps = {path: store.info(path)["LastModified"] for path in kept[:2]}
@@ -148,7 +151,7 @@ def test_another_process_objects_are_seen_at_once(store):
     assert storage.size_bytes(f"{BUCKET}/seen/one") == 3
 
 
-def test_no_credentials_and_no_bucket_are_one_line(inputs, server, tmp_path, capsys, monkeypatch):
+def test_no_credentials_and_no_bucket_are_one_line(inputs, requests, tmp_path, capsys, monkeypatch):
     job = ["chunk", "--input", inputs / "articles.jsonl", "--output"]
     code, line = fails(capsys, *job, "s3://no-such-bucket/out")
     assert (code, "bucket does not exist" in line) == (1, True), line

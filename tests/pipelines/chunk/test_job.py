@@ -97,12 +97,14 @@ def test_captions_and_windows_of_sentences_are_passages_if_asked_for(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.usefixtures("warm_workers")
-def test_the_excerpt_gives_the_same_bytes_in_other_processes(chunked, tmp_path, excerpt, workers):
-    command = ["chunk", "--input", excerpt, "--output", tmp_path / "p", "--direct_running_mode=multi_processing"]
-    ragbeam(*command, f"--direct_num_workers={workers}")
-    assert digests(tmp_path / "p", "chunk") == digests(chunked, "chunk")
+def test_pages_of_the_excerpt_give_the_same_bytes_in_other_processes(tmp_path, some_pages):
+    command = ["chunk", "--input", some_pages, "--num_shards", 3, "--output"]
+    ragbeam(*command, tmp_path / "usual")
+    for workers in (1, 2):
+        processes = ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+        ragbeam(*command, tmp_path / str(workers), *processes)
+        assert digests(tmp_path / str(workers), "chunk") == digests(tmp_path / "usual", "chunk")
 
 
 def test_a_multistream_dump_gives_what_its_plain_xml_gives(tmp_path):
@@ -288,6 +290,7 @@ def test_hostile_pages_are_dropped_and_named_and_the_others_come_out(tmp_path, c
     assert (steps["ReadSplits"]["dropped_too_complex"], steps["ReadSplits"]["dropped_too_long"]) == (2, 2)
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_snapshots_of_a_wiki_give_the_same_bytes_by_any_workers_and_are_counted(tmp_path):
     inputs = [
         wikis.write_archive(tmp_path / "a.tar.gz", {"a.ndjson": wikis.ARTICLES[:2], "b.ndjson": wikis.ARTICLES[2:]}),

@@ -79,7 +79,7 @@ def test_an_object_store_that_does_not_answer_is_one_line(capsys, articles, monk
         monkeypatch.setenv(variable, f"http://127.0.0.1:{listening.getsockname()[1]}")
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, "none")
-        monkeypatch.setattr(store, "ANSWER_SECS", 2.0)
+        monkeypatch.setattr(store, "ANSWER_SECS", 0.5)
         scheme, started = "gs" if variable.startswith("STORAGE") else "s3", time.monotonic()
         url = f"{scheme}://silent-{answers}/articles.jsonl".lower()
         code, line = fails(capsys, "chunk", "--input", url, "--output", tmp_path / "out")

@@ -33,7 +33,7 @@ def flink_overview(content: bytes):
             pass
 
     server = http.server.HTTPServer(("localhost", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"localhost:{server.server_port}"
@@ -133,12 +133,12 @@ def pool(path: str):
 
 
 def test_a_pool_whose_python_has_no_beam_is_told_and_a_good_one_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(preflight, "START_SECS", 10)
+    monkeypatch.setattr(preflight, "START_SECS", 2)
     bare = tmp_path / "bin"
     bare.mkdir()
     (bare / "python").write_text("#!/bin/sh\nexit 1\n")
     (bare / "python").chmod(0o755)
-    with pool(f"{bare}:/usr/bin:/bin") as address, pytest.raises(JobError, match="starts no worker within 10 s"):
+    with pool(f"{bare}:/usr/bin:/bin") as address, pytest.raises(JobError, match="starts no worker within 2 s"):
         preflight.check_worker_pool(address)
     monkeypatch.setattr(preflight, "START_SECS", 60)
     with pool(f"{os.path.dirname(sys.executable)}:/usr/bin:/bin") as address:

@@ -137,7 +137,7 @@ class Serving(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def served(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Serving)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setattr(Serving, "data", bytes(range(256)) * 40_000)
     yield f"http://127.0.0.1:{server.server_port}/file"
     server.shutdown()
