@@ -16,12 +16,13 @@ BATCH = 32
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Of so many parts of the excerpt one is encoded: 5 give about 900 passages."""
+    """Of so many parts of the excerpt one is encoded, in so many rounds: 5 give about 900 passages."""
 
     parts: int = 5
+    rounds: int = 2
 
 
-TOY = Sizes(parts=6)
+TOY = Sizes(parts=6, rounds=1)
 
 
 def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
@@ -46,7 +47,7 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         command = ["embed", "--passages", directory / "passages", "--encoder", encoder(), "--threads", THREADS]
         ragbeam(*command, "--output", directory / "embeddings")
 
-    seconds, bare_seconds = side_by_side(ours, bare)
+    seconds, bare_seconds = side_by_side(ours, bare, sizes.rounds)
     ratio = bare_seconds / seconds
     figures = f"{len(pairs) / seconds:.1f} passages/s, bare loop {len(pairs) / bare_seconds:.1f}, {THREADS} threads"
     return [Result("embed / bare length-sorted loop, passages per second", ratio, ">= 0.90", ratio >= 0.9, figures)]

@@ -47,7 +47,7 @@ class Sizes:
     articles_of: int | None = None
 
 
-TOY = Sizes(tuple(map(str, command.TRAINED)), held_out=2, trained_on=16, steps=2, articles_of=16)
+TOY = Sizes(tuple(map(str, command.TRAINED)), held_out=2, trained_on=6, steps=2, articles_of=6)
 
 
 def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
