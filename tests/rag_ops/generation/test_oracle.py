@@ -27,7 +27,7 @@ from rag_ops.generation.seq2seq import Seq2Seq
 from schemas.passages import Passage
 from tests.conftest import WORDS
 
-QUESTIONS, DOCS, NEW_TOKENS, PAD, END = 100, 3, 8, 0, 3
+QUESTIONS, DOCS, NEW_TOKENS, PAD, END = 200, 3, 8, 0, 3
 TOGETHER, ALONE = 25, 10  # questions that the oracle is asked at a time, and the first ones that it is asked alone too
 BY_BRUTE_FORCE = 20
 ROUNDING = 2e-5  # of a token's log-probability in float32, by a sharpened model; how much depends on the processor

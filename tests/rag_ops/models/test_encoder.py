@@ -19,7 +19,7 @@ from rag_ops.models import encoder as encoder_module
 from rag_ops.models.encoder import Encoder
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.parquet import read_parquet
-from tests.conftest import make_sentence_encoder
+from tests.conftest import make_sentence_encoder, pages_of, write_dump
 from tests.pipelines.workspace import ragbeam
 from tests.rag_ops.compute.peak_bytes import PeakBytes
 
@@ -111,10 +111,13 @@ def test_a_vector_is_the_same_bytes_whatever_is_encoded_beside_it(minilm, excerp
 
 
 @pytest.fixture(scope="module")
-def excerpt_passages(some_pages, tmp_path_factory) -> tuple[list[str], list[str]]:
+def excerpt_passages(excerpt, tmp_path_factory) -> tuple[list[str], list[str]]:
     """Titles and texts of 60 passages of the real excerpt, some of them cut short."""
     output = tmp_path_factory.mktemp("excerpt") / "passages"
-    ragbeam("chunk", "--input", some_pages, "--output", output, "--num_shards", 1)
+    head, pages = pages_of(excerpt)
+    articles = [page for page in pages if "#REDIRECT" not in page]
+    dump = write_dump(output.parent / "pages.xml.bz2", head, articles[:3])
+    ragbeam("chunk", "--input", dump, "--output", output, "--num_shards", 1)
     shard = read_manifest(str(output), "chunk").shards[0]
     table = read_parquet(f"{output}/{shard.path}", ["title", "text"]).slice(0, 60)
     assert table.num_rows == 60
