@@ -195,8 +195,6 @@ def become(address: str, request: dict[str, Any]) -> None:
     code = 1
     try:
         os.setpgid(0, request.get("group", 0))
-        for number, name in ((1, "log"), (2, "errors")):
-            os.dup2(os.open(request.get(name, request["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         os.chdir(request["directory"])
         os.environ.clear()
         os.environ.update(request["environment"])
@@ -208,14 +206,17 @@ def become(address: str, request: dict[str, Any]) -> None:
             if not request["locks"]:
                 fcntl.flock = no_locks
             sys.argv = ["ragbeam", *request["arguments"]]
+            print_to(request)
             code = sys.modules["pipelines.cli"].main()
         elif "of_pool" in request:
+            print_to(request)
             sys.modules["pipelines.runners.worker_pool"].work(*request["of_pool"])
             code = 0
         else:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as `local_workers.DEAF` has it
                 signal.signal(number, signal.SIG_IGN)
             sys.argv = [WORKER]
+            print_to(request)
             sys.modules[WORKER].main(sys.argv)
             code = 0
     except BaseException:
@@ -225,6 +226,12 @@ def become(address: str, request: dict[str, Any]) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def print_to(request: dict[str, Any]) -> None:
+    """Opens the files for what a fork prints, last of all: who finds them knows that its work begins."""
+    for number, name in ((1, "log"), (2, "errors")):
+        os.dup2(os.open(request.get(name, request["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
 
 
 def no_locks(descriptor: int, operation: int) -> None:

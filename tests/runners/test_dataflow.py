@@ -39,12 +39,13 @@ class Hurried:
 
 
 @pytest.fixture
-def google(monkeypatch):
+def google(monkeypatch, tmp_path):
     from apache_beam.internal.gcp import auth
     from apache_beam.runners.dataflow import dataflow_runner
 
     fake = Google()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
+    monkeypatch.setenv("RAGBEAM_CACHE", str(tmp_path / "cache"))  # another fake's objects have the same names and times
     for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "GOOGLE_API_KEY"):
         monkeypatch.setenv(name, SECRET)
     monkeypatch.setattr(auth._Credentials, "_credentials_init", True)
