@@ -11,7 +11,7 @@ import dataclasses
 
 import torch
 
-from rag_ops.generation.decoding import Batch, Constraints, Hypothesis, Mixture
+from rag_ops.generation.decoding import Batch, Constraints, Hypothesis, Mixture, going_on
 from rag_ops.generation.settings import GenerationSettings
 
 NEVER = -1.0e9  # the score of what is not to be chosen; finite, as transformers has it, so that ties resolve alike
@@ -113,7 +113,7 @@ def beam_search(batch: Batch, settings: GenerationSettings) -> list[list[Hypothe
         going &= torch.tensor(place + 1 < constraints.longest, device=going.device)
         for row in (~going).nonzero()[:, 0].tolist():
             results[int(active[row])] = finished.found(row, settings.n_best, length_penalty, batch.log_prior[row])
-        kept = going.nonzero()[:, 0]
+        kept = going_on(going)
         if not len(kept):
             break
         cache.reorder(parents.gather(1, chosen).repeat_interleave(docs, 0))

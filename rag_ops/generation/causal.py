@@ -99,6 +99,14 @@ class _Layer(DynamicLayer):
         else:
             self.keys, self.values = self.keys[places], self.values[places]
 
+    def close_gaps(self, count: int, gaps: torch.Tensor, places: torch.Tensor) -> None:
+        """Keeps the first so many rows, with those from other places in some of them."""
+        if not self.is_initialized:
+            return
+        for part in (self.keys, self.values):
+            part[gaps, :, : self.length] = part[places, :, : self.length]
+        self.keys, self.values = self.keys[:count], self.values[:count]
+
 
 class _Widened(torch.nn.Module):
     """A float32 output layer behind layers in another dtype."""
@@ -148,11 +156,16 @@ class CausalCache:
         self.mask, self.lengths = self.mask[places], self.lengths[places]
         if self.first is not None:
             self.first = self.first[places]
+        count = len(places)
+        gaps = (places != torch.arange(count, device=places.device)).nonzero()[:, 0]
+        closes = bool((places[gaps] >= count).all()) and not begin  # nothing is taken from where something is put
         for layer in self.inner.layers:
-            if isinstance(layer, _Layer):
-                layer.choose(places, begin)
-            else:
+            if not isinstance(layer, _Layer):
                 layer.reorder_cache(places)
+            elif closes:
+                layer.close_gaps(count, gaps, places[gaps])
+            else:
+                layer.choose(places, begin)
 
 
 class Causal:

@@ -173,6 +173,21 @@ def _repeating(sequence: list[int], size: int) -> list[int]:
     return [sequence[n + size - 1] for n in starts if sequence[n : n + size - 1] == ending]
 
 
+def going_on(going: torch.Tensor) -> torch.Tensor:
+    """The rows that go on, int64, those among the first in their place, the others in the gaps: a cache moves few.
+
+    Args:
+        going: which do, bool.
+
+    >>> going_on(torch.tensor([True, False, True, True])).tolist()
+    [0, 3, 2]
+    """
+    rows = going.nonzero()[:, 0]
+    kept = torch.arange(len(rows), device=rows.device)
+    kept[~going[: len(rows)]] = rows[rows >= len(rows)]
+    return kept
+
+
 class Mixture:
     """Next tokens of B questions under the mixture of their D passages, for K beams each.
 

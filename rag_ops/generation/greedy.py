@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rag_ops.generation.decoding import Batch, Hypothesis, Mixture
+from rag_ops.generation.decoding import Batch, Hypothesis, Mixture, going_on
 
 
 def greedy(batch: Batch) -> list[Hypothesis]:
@@ -24,7 +24,7 @@ def greedy(batch: Batch) -> list[Hypothesis]:
         log_probs[active, place] = own[:, 0]
         joints[active, place] = mixture.joint(torch.zeros_like(chosen), chosen)[:, 0]
         ended = batch.constraints.ended(tokens[active], place)[:, 0]
-        going = (~ended).nonzero()[:, 0]
+        going = going_on(~ended)
         if len(going) < len(active):
             for question in active[ended].tolist():
                 counts[question] = place + 1

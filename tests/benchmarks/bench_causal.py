@@ -4,9 +4,10 @@ The peer reads 8 questions with 5 passages each at once, sorted by length, padde
 gives the five rows of a question the mixture of their probabilities. The generator is random, of the shape of
 SmolLM2-135M (30 layers, 576 wide, 9 heads that share 3), with the demo's tokenizer; passages are the excerpt's. The
 limit is the ratio of the tokens that each side has to compute. That counts a token of a prompt and one of an answer
-alike, though the latter takes the output layer and the mixture too, which nobody computes once for several questions:
-in a model of 6 layers, 256 wide, with this vocabulary the output layer alone takes more than all layers, and no
-sharing of passages comes near the limit. Here it is a sixth, in SmolLM2 (49,152 tokens) a quarter.
+alike, though the latter takes the output layer and the mixture too, which nobody computes once for several questions.
+In a model of 6 layers, 256 wide, with this vocabulary the output layer takes more than all layers: 40 questions over 60
+and 10 passages took 2.31 and 3.85 times less processor time than the peer, 95% and 78% of the limits. Here the output
+layer takes a sixth of what the layers take, in SmolLM2 (49,152 tokens) a quarter.
 """
 
 from __future__ import annotations

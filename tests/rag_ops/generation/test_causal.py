@@ -10,7 +10,7 @@ import transformers as t
 from rag_ops.compute import processor
 from rag_ops.errors import InputError
 from rag_ops.generation.answer import Answer
-from rag_ops.generation.causal import Causal
+from rag_ops.generation.causal import Causal, _Layer
 from rag_ops.generation.prompts import Prompt
 from rag_ops.generation.reading import pad_rows
 from tests.rag_ops.generation.causal_models import (
@@ -71,6 +71,27 @@ def test_what_memory_has_no_room_for_is_read_again_to_the_same_bytes(chatting):
     computed, again = tight.passages_computed
     assert again == computed - roomy.passages_computed[0] > 0
     assert told(roomy.answer(*given, batch_tokens=700)) == expected  # the next block begins anew
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_where_a_question_ends_the_last_ones_fill_its_place(plain, monkeypatch, beams):
+    moved, close = [], _Layer.close_gaps
+
+    def watched(layer, count, gaps, places):
+        moved.append((len(gaps), count))
+        close(layer, count, gaps, places)
+
+    monkeypatch.setattr(_Layer, "close_gaps", watched)
+    questions, found, scores = asked(COUNT, PASSAGES)
+    generator = ours(tiny(plain), plain, num_beams=beams, stop=list("aeiost"))
+    together = generator.answer(questions, found, scores, batch_tokens=1 << 20)
+    assert any(0 < gaps < count for gaps, count in moved)
+    assert len({len(one.token_ids) for one in together}) > 1
+    for number, answer in enumerate(together):
+        [alone] = generator.answer([questions[number]], [found[number]], scores[number : number + 1])
+        assert answer.token_ids == alone.token_ids
+        assert answer.score == pytest.approx(alone.score, abs=1e-4)
+        assert answer.posterior == pytest.approx(alone.posterior, abs=1e-4)
 
 
 def test_columns_hold_for_every_passage(chatting):
