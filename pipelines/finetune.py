@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from pipelines.answer.options import read_prompt
 from pipelines.console import events
 from pipelines.console.command import Command, say
 from pipelines.console.options import Options, local_output_setting, query_prefix_setting
@@ -32,6 +33,13 @@ class FinetuneOptions(Options):
     output: str = local_output_setting()
     reading: QuestionOptions = dataclasses.field(default_factory=QuestionOptions)
     query_prefix: str | None = query_prefix_setting()
+    prompt: str | None = setting(
+        None,
+        "file with the prompt of a causal generator, as answer takes it, which the trained model keeps; by default the "
+        "model's own, else its tokenizer's chat template",
+        group="training",
+        metavar="URL",
+    )
     settings: FinetuneSettings = dataclasses.field(default_factory=FinetuneSettings)
     resume: bool = setting(False, "go on from the last checkpoint in --output", group="training")
     overwrite: bool = setting(False, "throw away the model or the unfinished training in --output", group="training")
@@ -52,6 +60,9 @@ def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> None:
     """
     from rag_ops.retrieval.corpus import check_model, open_corpus
 
+    settings = options.settings
+    if options.prompt is not None:
+        settings = dataclasses.replace(settings, template=read_prompt(options.prompt))
     training = expand_question_files(options.train)
     held_out = expand_question_files(options.eval) if options.eval else None
     check_model(options.model, open_corpus(options.index).index.info, options.query_prefix)
@@ -63,7 +74,7 @@ def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> None:
         options.index,
         read_questions(training, options.reading),
         options.output,
-        options.settings,
+        settings,
         held_out=read_questions(held_out, options.reading) if held_out else None,
         query_prefix=options.query_prefix,
         device=options.workers.device,
@@ -74,7 +85,7 @@ def run(options: FinetuneOptions, beam_arguments: Sequence[str] = ()) -> None:
         on_step=_Steps() if not bars else lambda step, steps: None,
         on_evaluation=_say,
     )
-    alone = options.settings.told_only
+    alone = settings.told_only
     left_out = f", {result.left_out:,} questions left out, whose passages hold no answer" if alone else ""
     say(f"finetune: {len(result.losses)} steps{left_out}; saved to {options.output}")
 
@@ -110,7 +121,8 @@ def _say(figures: dict[str, float]) -> None:
 COMMAND = Command.of(
     "finetune",
     "trains a RAG model on questions with answers",
-    "Question encoder and generator learn through the marginal loss; the index stays. Needs ragbeam[finetune].",
+    "Question encoder and generator learn through the marginal loss; the index stays. A causal generator may learn "
+    "through low-rank adapters. Needs ragbeam[finetune].",
     FinetuneOptions,
     run,
     takes_beam_flags=False,

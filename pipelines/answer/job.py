@@ -210,6 +210,7 @@ def _planned(options: AnswerOptions, beam_arguments: Sequence[str], known: Mappi
     digest = check_model(options.model, known, options.query_prefix)
     chosen, directory = options.generation, checkpoints.find_model(options.model)
     chosen.check_generator(checkpoints.is_causal_rag(directory))
+    checkpoints.check_adapter(directory)
     if chosen.lazy:
         _check_bart(directory)
     decoding = checkpoints.read_decoding(directory, options.model, chosen.decoding, chosen.any_architecture)

@@ -161,7 +161,7 @@ class AnswerOptions(StageOptions):
         """
         if self.prompt is None:
             return self
-        generation = dataclasses.replace(self.generation, template=_read_prompt(self.prompt))
+        generation = dataclasses.replace(self.generation, template=read_prompt(self.prompt))
         return dataclasses.replace(self, generation=generation)
 
     @property
@@ -170,7 +170,12 @@ class AnswerOptions(StageOptions):
         return self.retrieve or self.n_docs
 
 
-def _read_prompt(url: str) -> str:
+def read_prompt(url: str) -> str:
+    """The text of the file that --prompt names.
+
+    Raises:
+        InputError: it cannot be read, or is no text.
+    """
     expected = f"a UTF-8 text of at most {MAX_PROMPT_BYTES:,} bytes"
     try:
         with store.open_read(url) as file:

@@ -189,7 +189,7 @@ class Causal:
         self._head, self._head_states = tuple(head), States()
         both = (model, model.base_model)
         self._takes: dict[Any, Any] = {one: inspect.signature(one.forward).parameters for one in both}
-        self.shares = _keeps_keys(model)
+        self.shares = keeps_keys(model)
         self._masks_steps = True  # recurrent layers have nothing to mask but the prompt
         self.prefixes = Prefixes(self._read_prefixes, passage_bytes, self._device, self._headed)
         if self._device == "cpu":
@@ -383,7 +383,7 @@ class Causal:
         return model(**given, **{name: value for name, value in more.items() if name in takes})
 
 
-def _keeps_keys(model: Any) -> bool:
+def keeps_keys(model: Any) -> bool:
     """Whether all layers of a model keep keys and values of each token."""
     known = (DynamicLayer, DynamicSlidingWindowLayer)
     return all(type(layer) in known for layer in DynamicCache(config=model.config).layers)

@@ -6,7 +6,7 @@ All choices of a question are scored together (`scoring`), so its passages are e
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,21 +35,26 @@ class Chosen:
         return shares / shares.sum()
 
 
-def targets_of(tokenizer: Any, choices: Sequence[str], constraints: Constraints, before: str = "") -> list[list[int]]:
+def targets_of(
+    tokenizer: Any,
+    choices: Sequence[str],
+    constraints: Constraints,
+    encode: Callable[[Sequence[str]], list[list[int]]] | None = None,
+) -> list[list[int]]:
     """The tokens of choices as decoding would write them: a forced first token, those of the text, and an end token.
 
     Args:
         tokenizer: tokenizer of the generator.
         choices: texts.
         constraints: constraints of decoding.
-        before: what stands before an answer's text.
+        encode: gives the token ids of answers behind a prompt; None if they stand alone.
 
     Raises:
         UnreadableError: a choice is no text to the tokenizer, longer than an answer may be, or the same as another.
     """
     targets: list[list[int]] = []
     first = [] if constraints.first is None else [constraints.first]
-    encoded = tokenizer([before + choice for choice in choices], add_special_tokens=False)["input_ids"]
+    encoded = encode(choices) if encode else tokenizer([*choices], add_special_tokens=False)["input_ids"]
     for choice, ids in zip(choices, encoded, strict=True):
         length = len(first) + len(ids) + 1
         if not ids:

@@ -21,6 +21,7 @@ MESSAGE = (
 )
 PLAIN = "{{ title }}\n{{ text }}\n\nQuestion: {{ question }}\nAnswer:"
 PLAIN_STOPS = ("\n",)
+SAMPLE = (Passage("", "Moon", "The Moon orbits the Earth."), "What orbits the Earth?")
 OTHER_QUESTION = "\ue000\ue001"  # begins with a character of no language: where its prompt differs, questions begin
 
 
@@ -65,7 +66,7 @@ class PromptFormat:
             starts = range(len(with_ids) - len(plain) + 1)
             self._opening = with_ids[: next((n for n in starts if with_ids[n : n + len(plain)] == plain), 0)]
         try:
-            one = self._ids(Passage("", "Moon", "The Moon orbits the Earth."), "What orbits the Earth?")
+            one = self._ids(*SAMPLE)
             other = self._ids(Passage("", OTHER_QUESTION, OTHER_QUESTION), OTHER_QUESTION)
         except ValueError as error:
             raise InputError(f"the prompt template fails ({error})", value=name) from error
@@ -76,11 +77,22 @@ class PromptFormat:
         """Texts that end an answer if nothing else is said: a model without a chat template ends no answer itself."""
         return () if self.is_chat else PLAIN_STOPS
 
-    @property
-    def before_answers(self) -> str:
-        """What stands between a prompt and an answer: a space, unless the prompt ends in one or is a chat's."""
-        prompt = self.render(Passage("", "Moon", "The Moon orbits the Earth."), "What orbits the Earth?")
-        return "" if self.is_chat or prompt[-1:].isspace() else " "
+    def encode_answers(self, answers: Sequence[str]) -> list[list[int]]:
+        """Token ids of answers as a generator would write them: those that they have in one text with a prompt.
+
+        A space stands between the two, unless the prompt ends in one or is a chat's. If the tokenizer joins the two,
+        they are the ids of the answer's text alone, for the prompt's are given.
+        """
+
+        def ids_of(texts: list[str]) -> list[list[int]]:
+            return self._tokenizer(texts, add_special_tokens=False, truncation=False)["input_ids"] if texts else []
+
+        prompt = self.render(*SAMPLE)
+        space = "" if self.is_chat or prompt[-1:].isspace() else " "
+        texts = [space + answer for answer in answers]
+        [before], whole, alone = ids_of([prompt]), ids_of([prompt + text for text in texts]), ids_of(texts)
+        size = len(before)
+        return [ids[size:] if ids[:size] == before else own for ids, own in zip(whole, alone, strict=True)]
 
     def encode(self, passages: Sequence[Passage], questions: Sequence[str]) -> list[tuple[Prompt, bool]]:
         """The prompt of each passage and question, and whether one of the two was cut.

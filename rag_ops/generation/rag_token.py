@@ -87,6 +87,8 @@ class RagTokenGenerator:
         self._settings, self._device, self._threads = settings, device, threads
         causal = isinstance(model, CausalRag)
         settings.check_generator(causal)
+        if causal and settings.template is None:
+            settings = dataclasses.replace(settings, template=checkpoints.prompt_template(config))
         prefix = getattr(generator.config, "prefix", None)
         form = ContextFormat.of(config, generator.config, prefix, settings.max_combined_length)
         self._form = dataclasses.replace(form, keep_question=settings.truncation == "question")
@@ -435,8 +437,8 @@ class RagTokenGenerator:
         )
 
     def _targets_of(self, choices: Sequence[str]) -> Targets:
-        before = self._prompts.before_answers if self._prompts else ""
-        return targets_of(self._answers, choices, self._constraints, before)
+        encode = self._prompts.encode_answers if self._prompts else None
+        return targets_of(self._answers, choices, self._constraints, encode)
 
     def _check_choices(self, choices: Sequence[str]) -> None:
         """Refuses choices of all questions that the tokenizer cannot tell apart, or that are too long."""

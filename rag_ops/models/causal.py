@@ -2,7 +2,8 @@
 
 transformers' RagConfig takes any generator, but its models only sequence-to-sequence ones. So `architectures` in
 config.json names a class of ours, the weights beside it are the question encoder's alone, under the names that they
-have in a RAG model, and the generator is a model of its own in the folder `generator`.
+have in a RAG model, and the generator is a model of its own in the folder `generator`. One that was trained through a
+low-rank adapter has that beside it in the folder `adapter`, as config.json says; loading merges the two.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, RagConfig
 from transformers.models.auto import modeling_auto
 
 from rag_ops.errors import InputError
-from rag_ops.models import checkpoints
-from rag_ops.models.loading import RAG_ENCODER_PREFIX, load_auto, loading, refuse_adapter
+from rag_ops.models import adapters, checkpoints
+from rag_ops.models.loading import RAG_ENCODER_PREFIX, load_auto, loading
 
 MAX_PROMPT_TOKENS = 1024  # of a prompt, as config.json says it from composing on
 
@@ -53,19 +54,27 @@ def load_causal(directory: str, dtype: torch.dtype = torch.float32) -> Any:
     Raises:
         InputError: it cannot be loaded.
     """
-    refuse_adapter(directory)
     return load_auto("the generator", directory, dtype, AutoModelForCausalLM)
 
 
-def load_causal_rag(directory: str, dtype: torch.dtype) -> CausalRag:
+def load_causal_rag(directory: str, dtype: torch.dtype, merged: bool = True) -> CausalRag:
     """A RAG-Token model with a causal generator from a local directory, without the weights of its question encoder.
 
+    Args:
+        directory: see `checkpoints.find_model`.
+        dtype: dtype of the weights.
+        merged: whether its adapter, if it has one, is merged into the generator; else it is left aside.
+
     Raises:
-        InputError: it cannot be loaded.
+        InputError: it cannot be loaded, or its adapter is missing or of another model.
     """
     with loading("the RAG model's configuration", directory):
         config, generation = RagConfig.from_pretrained(directory), GenerationConfig.from_pretrained(directory)
-    return CausalRag(config, generation, load_causal(os.path.join(directory, checkpoints.GENERATOR), dtype))
+    has_adapter = checkpoints.check_adapter(directory)
+    generator = load_causal(os.path.join(directory, checkpoints.GENERATOR), dtype)
+    if has_adapter and merged:
+        adapters.merge(generator, adapters.read(os.path.join(directory, checkpoints.ADAPTER), generator))
+    return CausalRag(config, generation, generator)
 
 
 def save_causal_rag(config: Any, encoder: Any, generator: Any, tokenizer: Any, output: str) -> None:
@@ -91,9 +100,23 @@ def save_causal_rag(config: Any, encoder: Any, generator: Any, tokenizer: Any, o
     pad, start = _named("pad_token_id", generator, tokenizer), _named("bos_token_id", generator, tokenizer)
     config.architectures = [checkpoints.RAG_CAUSAL]
     config.max_combined_length = MAX_PROMPT_TOKENS
+    generation = GenerationConfig(eos_token_id=ends, pad_token_id=pad, bos_token_id=start)
+    write_causal_rag(config, generation, encoder, generator, output)
+
+
+def write_causal_rag(config: Any, generation: Any, encoder: Any, generator: Any, output: str) -> None:
+    """Writes the parts of such a model, but for tokenizers and adapter.
+
+    Args:
+        config: RagConfig of the model.
+        generation: generation configuration of the model.
+        encoder: question encoder.
+        generator: causal model.
+        output: local directory.
+    """
     os.makedirs(output, exist_ok=True)
     config.save_pretrained(output)
-    GenerationConfig(eos_token_id=ends, pad_token_id=pad, bos_token_id=start).save_pretrained(output)
+    generation.save_pretrained(output)
     state = {RAG_ENCODER_PREFIX + name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     save_file(state, os.path.join(output, "model.safetensors"), {"format": "pt"})
     generator.save_pretrained(os.path.join(output, checkpoints.GENERATOR))

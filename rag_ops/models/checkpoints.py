@@ -41,6 +41,10 @@ RAG_CAUSAL = "RagTokenCausalLM"  # the same of a model with a causal generator, 
 # What weights of each architecture were trained for
 DECODINGS = {RAG_TOKEN: "token", RAG_SEQUENCE: "sequence", RAG_CAUSAL: "token"}
 GENERATOR = "generator"  # folder of a causal generator in a RAG model
+# Folder of its low-rank adapter beside it, if config.json says under this name that it has one: see models/adapters.py
+ADAPTER = "adapter"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # PEFT's
+PROMPT = "prompt"  # in config.json: the template that a causal generator was trained with
 UNTRAINED = "untrained"  # mark in config.json of a generator that was never trained
 # The files that decide what a model computes. READMEs and other formats of the same weights don't.
 MODEL_FILES = "*.json *.safetensors pytorch_model*.bin vocab* merges.txt *.model *.spm *.codes".split()
@@ -260,6 +264,35 @@ def decoding_of(architectures: Any, name: str, wanted: str | None = None, any_ar
 def is_causal_rag(directory: str) -> bool:
     """Whether a local directory holds a RAG-Token model with a causal generator."""
     return RAG_CAUSAL in (read_config(directory).get("architectures") or ())
+
+
+def check_adapter(directory: str) -> bool:
+    """Whether the generator of the RAG model in a local directory is changed by an adapter beside it.
+
+    Raises:
+        InputError: it is, and a file of the adapter is missing.
+    """
+    if not read_config(directory).get(OUR_KEY, {}).get(ADAPTER):
+        return False
+    for name in ADAPTER_FILES:
+        path = os.path.join(directory, ADAPTER, name)
+        if not os.path.isfile(path):
+            raise InputError(
+                "the model's adapter is not there",
+                value=path,
+                expected="a file that ragbeam finetune wrote: the generator was trained through it alone",
+                remedy="copy the model's directory whole",
+            )
+    return True
+
+
+def prompt_template(config: Any) -> str | None:
+    """The prompt template that a RAG model's causal generator was trained with; None for its tokenizer's own.
+
+    Args:
+        config: a RagConfig.
+    """
+    return (getattr(config, OUR_KEY, None) or {}).get(PROMPT)
 
 
 def refuse_causal(directory: str, name: str, remedy: str) -> None:

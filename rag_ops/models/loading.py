@@ -38,7 +38,6 @@ from rag_ops.models.sentence_encoders import EncoderConfig
 OWN_CLASSES: dict[str, Any] = {"trust_remote_code": False}  # given to whatever of transformers would take a directory's
 MAX_REASON_CHARS = 160
 RAG_ENCODER_PREFIX = "rag.question_encoder."
-ADAPTER = "adapter_config.json"  # PEFT's
 MOST_NUMBERS = 16  # configurations whose models' numbers are kept
 
 _numbers: dict[tuple[Any, ...], weights.Numbers] = {}  # by class and configuration
@@ -110,7 +109,6 @@ def load_generator(directory: str) -> Any:
     Raises:
         InputError: it cannot be loaded.
     """
-    refuse_adapter(directory)
     return load_auto("the generator", directory, torch.float32, AutoModelForSeq2SeqLM)
 
 
@@ -151,7 +149,6 @@ def load_encoder(directory: str, role: str, dtype: torch.dtype = torch.float32) 
         InputError: it cannot be loaded.
     """
     folder, model_type = checkpoints.weights_directory(directory), checkpoints.read_config(directory)["model_type"]
-    refuse_adapter(folder)
     found: Any
     with loading("the encoder", directory):
         if model_type == "rag":
@@ -223,8 +220,9 @@ def check_size(what: str, directory: str, dtype: torch.dtype = torch.float32, ki
         kind: transformers' class that makes it of a configuration.
 
     Raises:
-        InputError: it asks for more.
+        InputError: it asks for more, or is an adapter, for which transformers would load the model that it names.
     """
+    refuse_adapter(directory)
     checkpoints.read_config(directory)  # refuses counts that a configuration alone cannot bear
     with loading(what, directory):
         config = AutoConfig.from_pretrained(directory, **OWN_CLASSES)
@@ -295,10 +293,11 @@ def refuse_adapter(directory: str) -> None:
     Raises:
         InputError: it is one.
     """
-    if os.path.isfile(os.path.join(directory, ADAPTER)):
+    path = os.path.join(directory, checkpoints.ADAPTER_FILES[0])
+    if os.path.isfile(path):
         raise InputError(
             "the model is an adapter of another one",
-            value=os.path.join(directory, ADAPTER),
+            value=path,
             expected="whole weights",
             remedy="merge it with PEFT's merge_and_unload and save the result",
         )

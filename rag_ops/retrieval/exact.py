@@ -94,7 +94,8 @@ def search(
     hits, how = [TopK.empty(0, k)], PASSES[device]
     if not how.half and len(questions) <= FEW_QUESTIONS and (vectors.dtype == np.float32 or _sums_half_in_float32()):
         how = PASSES["few"]
-    with torch_threads(threads), torch.inference_mode():
+    # In a training in bfloat16 the caller's autocast would round the products that candidates are proved by
+    with torch_threads(threads), torch.inference_mode(), torch.autocast(device, enabled=False):
         for first in range(0, len(questions), how.questions):
             asked = np.ascontiguousarray(questions[first : first + how.questions], np.float32)
             cuts = range(0, len(asked), QUESTION_BLOCK)

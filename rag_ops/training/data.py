@@ -102,7 +102,7 @@ def retrieved(
     tokenizer, passages = model.retriever.question_encoder_tokenizer, model.retriever.index.passages
     for start in range(0, len(questions), RETRIEVED_BATCH):
         batch = list(questions[start : start + RETRIEVED_BATCH])
-        encoded = _encoded(tokenizer, batch, settings)
+        encoded = encode_questions(tokenizer, batch, settings)
         with torch.inference_mode():
             vectors = model.question_encoder(
                 encoded["input_ids"].to(model.device), attention_mask=encoded["attention_mask"].to(model.device)
@@ -111,7 +111,7 @@ def retrieved(
         yield batch, [passages.passages(rows) for rows in hits.rows], hits.scores
 
 
-def _encoded(tokenizer: Any, questions: list[str], settings: FinetuneSettings) -> Any:
+def encode_questions(tokenizer: Any, questions: list[str], settings: FinetuneSettings) -> Any:
     """Token ids and mask of questions, padded to the longest, int64 (questions, tokens)."""
     limit = settings.max_question_tokens
     return tokenizer(questions, padding=True, truncation=True, max_length=limit, return_tensors="pt")
@@ -136,7 +136,7 @@ class Collator:
         """`input_ids`, `attention_mask` and `labels`, int64 (questions, tokens)."""
         settings = self._settings
         asked = [question["question"] for question in questions]
-        encoded = _encoded(self._tokenizer.question_encoder, asked, settings)
+        encoded = encode_questions(self._tokenizer.question_encoder, asked, settings)
         answers = self._tokenizer.generator(
             [question["answers"][0] for question in questions],
             add_special_tokens=False,

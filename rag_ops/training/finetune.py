@@ -7,27 +7,22 @@ smoothed over the vocabulary as the paper's code does.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from rag_ops.compute import processor
 from rag_ops.compute.devices import pick_device, torch_threads
 from rag_ops.errors import InputError
-from rag_ops.evaluation.metrics import exact_match, f1
-from rag_ops.generation.rag_token import RagTokenGenerator
-from rag_ops.generation.settings import GenerationSettings
 from rag_ops.interop.model_card import RagbeamIndex, RagRetriever, RagTokenForGeneration, RagTokenizer, ask_behind
 from rag_ops.interop.rag_sequence import RagSequenceForGeneration
 from rag_ops.models import checkpoints
@@ -39,8 +34,10 @@ from rag_ops.retrieval.corpus import check_question_encoder, prefix_config
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from rag_ops.storage.places import check_ours, local_output
-from rag_ops.training.data import Collator, answerable, retrieved, split_questions
+from rag_ops.training.causal import CausalCollator, CausalTrainer, TrainableCausalRag
+from rag_ops.training.data import Collator, answerable, split_questions
 from rag_ops.training.settings import FinetuneSettings
+from rag_ops.training.trainer import MarginalTrainer, figures_of
 from schemas.manifest import digest_of
 
 CHECKPOINTS = "checkpoints"  # in the output directory, while training is unfinished
@@ -104,13 +101,12 @@ def finetune(
             has an answer, or `output` holds a model, or an unfinished training that was started otherwise or is not to
             be resumed.
     """
-    if importlib.util.find_spec("accelerate") is None:
-        remedy = "pip install 'ragbeam[finetune]'"
-        raise InputError("fine-tuning needs a package that is not installed", value="accelerate", remedy=remedy)
-    kind = KINDS[checkpoints.read_decoding(model, model)]
-    checkpoints.refuse_causal(
-        model, model, "ragbeam answer takes it as it is; ragbeam finetune trains no such generator"
-    )
+    for package in ("accelerate", *(("peft",) if settings.adapter_rank else ())):
+        if importlib.util.find_spec(package) is None:
+            remedy = "pip install 'ragbeam[finetune]'"
+            raise InputError("fine-tuning needs a package that is not installed", value=package, remedy=remedy)
+    kind, causal = KINDS[checkpoints.read_decoding(model, model)], checkpoints.is_causal_rag(model)
+    settings.check_generator(causal)
     passages = read_manifest(index, "index")
     check_question_encoder(model, passages.info, query_prefix)
     encoding = checkpoints.encoder_config(model, "question", EncoderChanges(query_prefix))
@@ -118,9 +114,14 @@ def finetune(
     note = encoder_note(encoding, load_encoder_tokenizer(model)) if asked else {}
     check_question_prompt(note or checkpoints.read_config(model).get(checkpoints.OUR_KEY) or {})
     device = pick_device(device)
+    if settings.compute_dtype == "bfloat16" and device == "cpu":
+        processor.check("bfloat16")
     training, evaluation = split_questions(questions, held_out, settings.eval_fraction)
+    given = dataclasses.asdict(settings)
+    if settings.compute_dtype == "auto":
+        del given["compute_dtype"]
     identity = {
-        **dataclasses.asdict(settings),
+        **given,
         "model": checkpoints.model_digest(model),
         "index": passages.digest,
         "questions": digest_of([training, evaluation]),
@@ -133,9 +134,14 @@ def finetune(
     with torch_threads(threads):
         torch.manual_seed(settings.seed)
         tokenizer = RagTokenizer.from_pretrained(model)
-        rag = load_rag(model, torch.float32, kind)
+        rag: Any
+        rag = TrainableCausalRag.load(model, tokenizer, settings) if causal else load_rag(model, torch.float32, kind)
         if asked:
             ask_behind(rag, encoding, note)
+        for name, parameter in rag.named_parameters():
+            parameter.requires_grad &= not name.startswith(settings.freeze or ("\0",))
+        if not any(parameter.requires_grad for parameter in rag.parameters()):
+            raise InputError("--freeze leaves nothing to train", value=settings.freeze, remedy="give fewer names")
         if not (resume and before == now):
             _prepare(folder, now, anew=overwrite and before is not None)
         checkpoint = _last_checkpoint(folder)
@@ -144,23 +150,21 @@ def finetune(
         longest = min(encoding.max_tokens, longest_input(rag.question_encoder, encoding.max_tokens))  # as answer cuts
         settings = dataclasses.replace(settings, max_question_tokens=min(settings.max_question_tokens, longest))
         own_smoothing, rag.config.label_smoothing = rag.config.label_smoothing, settings.label_smoothing
-        for name, parameter in rag.named_parameters():
-            parameter.requires_grad = not name.startswith(settings.freeze or ("\0",))
         kept = answerable(rag, training, settings) if settings.told_only else training
-        trainer = MarginalTrainer(
+        trainer = (CausalTrainer if causal else MarginalTrainer)(
             model=rag,
             args=_arguments(settings, folder, device, progress, checkpoint is not None),
             train_dataset=kept,
             eval_dataset=evaluation,
-            data_collator=Collator(tokenizer, rag, settings),
+            data_collator=(CausalCollator if causal else Collator)(tokenizer, rag, settings),
             callbacks=[_Steps(on_step)],
         )
         trainer.prepare(tokenizer, settings, device, threads, on_evaluation)
         trainer.train(resume_from_checkpoint=checkpoint)
         history = trainer.state.log_history
-        evaluations = [{"step": e["step"], **_figures(e)} for e in history if "eval_em" in e]
+        evaluations = [{"step": e["step"], **figures_of(e)} for e in history if "eval_em" in e]
         if evaluations[-1]["step"] < trainer.state.global_step:
-            evaluations.append({"step": trainer.state.global_step, **_figures(trainer.evaluate())})
+            evaluations.append({"step": trainer.state.global_step, **figures_of(trainer.evaluate())})
         rag.config.label_smoothing = own_smoothing
         (getattr(rag.config, checkpoints.OUR_KEY, None) or {}).pop("generator", None)  # it is untrained no longer
         rag.save_pretrained(output)
@@ -178,63 +182,6 @@ class _Steps(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._on_step(state.global_step, state.max_steps)
-
-
-class MarginalTrainer(Trainer):
-    """The Trainer with the mean marginal loss, and with answers' EM and F1 at each evaluation."""
-
-    def prepare(
-        self,
-        tokenizer: RagTokenizer,
-        settings: FinetuneSettings,
-        device: str,
-        threads: int,
-        on_evaluation: Callable[[dict[str, float]], None],
-    ) -> None:
-        """Sets what evaluation needs besides the model."""
-        self._rag_tokenizer, self._settings = tokenizer, settings
-        self._rag_device, self._threads, self._on_evaluation = device, threads, on_evaluation
-        self.model_accepts_loss_kwargs = False  # or the Trainer would leave out to divide by the accumulated batches
-
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """-log p(y|x), smoothed, the mean over the batch."""
-        loss = model(**inputs, n_docs=self._settings.n_docs).loss.mean()
-        return (loss, {"loss": loss}) if return_outputs else loss
-
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        """Loss, and EM and F1 of greedy answers."""
-        figures = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        questions: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
-        answers = self.answers([question["question"] for question in questions])
-        gold = [question["answers"] for question in questions]
-        found = {
-            f"{metric_key_prefix}_em": float(np.mean([exact_match(a, g) for a, g in zip(answers, gold, strict=True)])),
-            f"{metric_key_prefix}_f1": float(np.mean([f1(a, g) for a, g in zip(answers, gold, strict=True)])),
-            f"{metric_key_prefix}_loss": figures[f"{metric_key_prefix}_loss"],
-        }
-        self.log(found)
-        self._on_evaluation({"step": self.state.global_step, **_figures(found)})
-        return figures | found
-
-    def answers(self, questions: Sequence[str]) -> list[str | None]:
-        """Greedy answers of the model as it is now."""
-        model: Any = self.model
-        was_training = model.training
-        model.eval()
-        parts = SimpleNamespace(
-            config=model.config,
-            generation_config=getattr(model, "generation_config", None),
-            rag=SimpleNamespace(generator=copy.deepcopy(model.rag.generator)),
-        )
-        decoding = GenerationSettings(max_new_tokens=self._settings.max_answer_tokens)
-        generator = RagTokenGenerator(parts, self._rag_tokenizer, decoding, self._rag_device, self._threads)
-        found: list[str | None] = []
-        for batch, texts, scores in retrieved(model, questions, self._settings):
-            found += [answer.text for answer in generator.answer(batch, texts, scores)]
-        model.train(was_training)
-        return found
 
 
 def _arguments(
@@ -263,7 +210,7 @@ def _arguments(
         report_to="none",
         disable_tqdm=not progress,
         use_cpu=device == "cpu",
-        bf16=device == "cuda",
+        bf16=settings.compute_dtype == "bfloat16" or (settings.compute_dtype == "auto" and device == "cuda"),
         seed=settings.seed,
         dataloader_pin_memory=device == "cuda",
     )
@@ -328,7 +275,3 @@ def _last_checkpoint(folder: str) -> str | None:
         else:
             whole[int(path.name.removeprefix("checkpoint-"))] = str(path)
     return whole[max(whole)] if whole else None
-
-
-def _figures(entry: dict[str, Any]) -> dict[str, float]:
-    return {name: float(entry[f"eval_{name}"]) for name in ("loss", "em", "f1") if f"eval_{name}" in entry}

@@ -41,6 +41,19 @@ class FinetuneSettings:
     max_answer_tokens: int = setting(32, "longer gold answers are cut", at_least=1)
     max_question_tokens: int = setting(64, "longer questions are cut", at_least=1)
     freeze: Sequence[str] = setting((), "beginnings of the names of parameters that stay", metavar="NAME")
+    adapter_rank: int | None = setting(
+        None,
+        "train a causal generator through low-rank adapters of this rank, which are saved beside its weights; by "
+        "default it learns whole",
+        at_least=1,
+        at_most=4096,
+    )
+    compute_dtype: str = setting(
+        "auto",
+        "arithmetic in training: auto: bfloat16 on a GPU, else float32; bfloat16 is quicker on CPUs that have "
+        "instructions for it",
+        choices=("auto", "float32", "bfloat16"),
+    )
     seed: int = setting(1, "seed of the order of the questions, and of dropout", at_least=0, at_most=2**32 - 1)
     # The field keeps its first name, which is a key of settings.json and training.json.
     told_only: bool = setting(
@@ -50,6 +63,7 @@ class FinetuneSettings:
         flag="answerable_only",
         also=("told_only",),
     )
+    template: str | None = None  # text of the file that --prompt names
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -66,3 +80,20 @@ class FinetuneSettings:
         if isinstance(self.freeze, str):
             raise InputError("--freeze is one text", value=self.freeze, expected="a tuple of names")
         object.__setattr__(self, "freeze", tuple(self.freeze))
+
+    def check_generator(self, causal: bool) -> None:
+        """Checks that the settings go with a model's generator.
+
+        Args:
+            causal: whether it is a causal one.
+
+        Raises:
+            InputError: a setting is for causal generators alone, and it is none.
+        """
+        given = {"adapter_rank": self.adapter_rank, "prompt": self.template}
+        if wrong := [name for name, value in given.items() if value is not None and not causal]:
+            raise InputError(
+                f"--{wrong[0]} is for causal generators",
+                expected="a model that ragbeam compose made of one",
+                remedy="leave it out",
+            )

@@ -62,6 +62,30 @@ def test_a_question_that_the_template_writes_twice_is_shared_up_to_its_first_pla
     assert begins.decode(ids[: ids.shared], skip_special_tokens=True).strip() == "Moon"
 
 
+def test_answers_get_the_tokens_that_they_have_behind_a_prompt(begins, chatting):
+    answers = ["the moon", "42", "Paris", "x"]
+    for own, template, space in (
+        (begins, None, " "),
+        (begins, "{{ text }} {{ question }}\n\n", ""),
+        (chatting, None, ""),
+    ):
+        form = PromptFormat(own, template, 400)
+        text = form.render(PASSAGE, QUESTION)
+        before = own(text, add_special_tokens=False)["input_ids"]
+        for answer, ids in zip(answers, form.encode_answers(answers), strict=True):
+            assert own(text + space + answer, add_special_tokens=False)["input_ids"] == [*before, *ids]
+            assert own.decode(ids) == space + answer
+    assert form.encode_answers([]) == []
+
+
+def test_an_answer_that_a_tokenizer_joins_to_the_prompt_has_its_own_tokens():
+    own = tokenizer()  # for which "the moon" is not "the" and " moon" behind a prompt that ends in a space
+    form = PromptFormat(own, "{{ text }} {{ question }} ", 400)
+    [ids] = form.encode_answers(["moon"])
+    assert own(form.render(PASSAGE, QUESTION) + "moon")["input_ids"][-len(ids) :] != ids
+    assert own.decode(ids) == "moon"
+
+
 def test_special_tokens_in_a_text_are_none(begins):
     ids, _ = encoded(begins, passage=Passage("1", "a</s>b", "in <pad> the"), question="who </s> is")
     assert not {begins.eos_token_id, begins.pad_token_id} & {*ids}
