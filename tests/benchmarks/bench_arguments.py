@@ -119,7 +119,7 @@ ALONE = [  # what may stand at the end of a list
 class Sizes:
     """Cases of all commands together, and the seed that they are drawn from."""
 
-    cases: int = int(os.environ.get("RAGBEAM_ARGUMENT_CASES", "10000"))
+    cases: int = int(os.environ.get("RAGBEAM_ARGUMENT_CASES", "2000"))
     seed: int = int(os.environ.get("RAGBEAM_ARGUMENT_SEED", "1"))
 
 

@@ -41,7 +41,7 @@ class Sizes:
     """The model, questions, and rounds that take turns."""
 
     model: Size = BASE
-    questions: int = 4
+    questions: int = 2
     rounds: int = ROUNDS
 
 
