@@ -136,11 +136,11 @@ class _Names:
 
     def _named(self, page: Page) -> str:
         title = _plain(page.title)
-        name = self._by_title.get(title) or self._by_id.get(page.page_id) or f"judged {len(self._by_title)} {title}"
+        new = f"title {title}" if title else f"page {page.page_id}"
+        name = self._by_title.get(title) or self._by_id.get(page.page_id) or new
         if title:
             self._by_title[title] = name
         else:
-            name = self._by_id.get(page.page_id) or f"judged {page.page_id}"
             self._without_title.add(page.page_id)
         if page.page_id:
             self._by_id[page.page_id] = name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -11,9 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rag_ops import machine
 from rag_ops.errors import InputError
 from rag_ops.questions.columns import (
     ANSWER_NAMES,
@@ -31,6 +28,7 @@ from rag_ops.questions.columns import (
 from rag_ops.questions.tables import DELIMITERS, layout_of
 from rag_ops.questions.text_lines import decoded_lines, decoded_text, peeked, records
 from rag_ops.storage import arrow, compression, json_documents, store
+from rag_ops.storage.parquet import open_given_parquet
 
 SUFFIXES = {
     **dict.fromkeys((".jsonl", ".jsonlines", ".ndjson", ".json"), "jsonl"),
@@ -94,7 +92,7 @@ def record_columns(url: str) -> list[str] | None:
     if kind == "arrow":
         return arrow.column_names(url)
     if kind == "parquet":
-        with store.open_read(url) as raw, _whole_parquet(url), pq.ParquetFile(raw) as parquet:
+        with open_given_parquet(url) as parquet:
             return list(parquet.schema_arrow.names)
     if kind != "jsonl":
         return None
@@ -272,23 +270,12 @@ def _column_rows(url: str, text: IO[str], options: QuestionOptions) -> Iterator[
 
 def _parquet_rows(url: str, options: QuestionOptions) -> Iterator[Row]:
     reached = [0]
-    with store.open_read(url) as raw, _whole_parquet(url, reached), pq.ParquetFile(raw) as parquet:
+    with open_given_parquet(url, reached) as parquet:
         columns = choose(url, parquet.schema_arrow.names, options)
         batches = parquet.iter_batches(PARQUET_BATCH_ROWS, columns=_names_of(columns))
         for row in _rows_of_batches(batches, columns):
             reached[0] = row.number
             yield row
-
-
-@contextlib.contextmanager
-def _whole_parquet(url: str, reached: Sequence[int] = (0,)) -> Iterator[None]:
-    """Turns errors of a damaged Parquet file into ours, which say the row that was reached."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        machine.check(error)
-        where = f"{url}, after row {reached[0]}" if reached[0] else url
-        raise InputError(f"not a whole Parquet file ({error})", value=where) from error
 
 
 def _names_of(columns: Columns) -> list[str]:

@@ -6,13 +6,11 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rag_ops import machine
 from rag_ops.errors import InputError
 from rag_ops.questions.columns import ANSWER_NAMES, ID_NAMES, QUESTION_NAMES, QuestionOptions, choose, plain
 from rag_ops.questions.files import FIRST_ROWS, NO_OBJECT, NOT_JSON, SHOWN_CHARS, Row
@@ -20,6 +18,7 @@ from rag_ops.questions.gold_answers import as_text
 from rag_ops.questions.reading import question_of
 from rag_ops.questions.text_lines import decoded_lines, decoded_text, peeked
 from rag_ops.storage import compression, json_documents, store
+from rag_ops.storage.parquet import open_given_parquet
 
 FORMS = (
     "the output of ragbeam search, a TREC run (question Q0 passage rank score tag), or JSON as DPR and Pyserini write "
@@ -268,7 +267,8 @@ def parquet_hits(url: str) -> Iterator[Hit]:
 
 
 def _names(url: str) -> list[str]:
-    return list(next(_parquet(url, lambda parquet: iter([parquet.schema_arrow.names]))))
+    with open_given_parquet(url) as parquet:
+        return list(parquet.schema_arrow.names)
 
 
 def _rows(url: str, names: Sequence[str]) -> Iterator[tuple[Hit, dict[str, Any]]]:
@@ -284,7 +284,7 @@ def _rows(url: str, names: Sequence[str]) -> Iterator[tuple[Hit, dict[str, Any]]
         )
     number = place = 0
     before = None
-    for batch in _parquet(url, lambda parquet: parquet.iter_batches(BATCH_ROWS)):
+    for batch in _batches(url):
         for cells in batch.to_pylist():
             number += 1
             one = {field: cells[name] if name else None for field, name in columns.items()}
@@ -300,14 +300,9 @@ def _rows(url: str, names: Sequence[str]) -> Iterator[tuple[Hit, dict[str, Any]]
             yield hit, cells
 
 
-def _parquet(url: str, read: Callable[[pq.ParquetFile], Iterator[Any]]) -> Iterator[Any]:
-    """Yields what `read` gives of an open file, with our errors."""
-    try:
-        with store.open_read(url) as raw, pq.ParquetFile(raw) as parquet:
-            yield from read(parquet)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        machine.check(error)
-        raise InputError(f"not a whole Parquet file ({error})", value=url) from error
+def _batches(url: str) -> Iterator[pa.RecordBatch]:
+    with open_given_parquet(url) as parquet:
+        yield from parquet.iter_batches(BATCH_ROWS)
 
 
 def _named(names: Sequence[str], known: Sequence[str]) -> str | None:

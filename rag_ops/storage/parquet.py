@@ -1,14 +1,15 @@
-"""Parquet files of our own: written so that the same tables give the same bytes, and opened with our errors."""
+"""Parquet files: our own have the same bytes for the same tables; all are opened with our errors."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rag_ops import machine
 from rag_ops.errors import InputError
 from rag_ops.storage.store import open_read
 
@@ -64,6 +65,27 @@ def open_parquet(url: str, rows: int | None = None) -> Iterator[pq.ParquetFile]:
         raise InputError(
             f"the Parquet file is damaged ({error})", value=url, remedy="run its stage again with --verify"
         ) from error
+
+
+@contextlib.contextmanager
+def open_given_parquet(url: str, reached: Sequence[int] = (0,)) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file that a user gives.
+
+    Args:
+        url: URL of the file.
+        reached: the number of the last row that was read, which an error names; whoever reads keeps it.
+
+    Raises:
+        InputError: it is cut, damaged or not Parquet.
+    """
+    with open_read(url) as file:
+        try:
+            with pq.ParquetFile(file) as parquet:
+                yield parquet
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            machine.check(error)
+            where = f"{url}, after row {reached[0]}" if reached[0] else url
+            raise InputError(f"not a whole Parquet file ({error})", value=where) from error
 
 
 def read_parquet(url: str, columns: list[str] | None = None, rows: int | None = None) -> pa.Table:
