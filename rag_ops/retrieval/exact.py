@@ -20,6 +20,9 @@ One question, or a few, take as long as the vectors take to be read: they are mu
 (summed in float32, the scores rounded to float16), and what is known of the vectors' lengths is that no number is
 greater than the largest.
 
+On a CPU the length of each vector of a block is found where the greatest leaves too many: some are far longer than
+most.
+
 On a GPU the product is of float16 numbers, summed in float32, to which questions, and vectors stored in float32, are
 rounded, with the same bound. Vectors pass through the card once for thousands of questions, block by block: a thread
 copies the next block into page-locked memory and from there to the card while the card works on this one.
@@ -59,8 +62,10 @@ TENSOR_CORES = 4  # how many times float32's error theirs is taken to be: they c
 KEPT_PER_HIT = 16  # candidates for each of the k best, on average over questions, before they are scored again
 RESCORED_ROWS = 512  # candidates that are scored again at once: 3 MB at 768 numbers
 REFINED_PER_HIT = 3  # for each of the k best, from which on the exact scores of the k that look best are worth having
-# Candidates for each of the k best, on average, up to which bfloat16 pays: of a block, and of all blocks.
+# Candidates for each of the k best, on average, up to which bfloat16, or one bound for a whole block, pays: of a block,
+# and of all blocks.
 BLOCK_HITS, NARROW_HITS = 4, 12
+UNLIKE = 4  # times the mean length that the greatest must be for each one's length to tell more
 FEW_QUESTIONS = 5  # up to which vectors are multiplied as they are stored: five times as is as quick as once converted
 
 Product = Callable[[torch.Tensor], torch.Tensor]  # vectors (rows, dimension) to scores (rows, questions)
@@ -260,42 +265,84 @@ class _Search:
 
     def _keep_of(self, block: Block, one: _Product) -> bool:
         """Keeps vectors of a block by a product, unless that is in bfloat16 and leaves too many; whether it did."""
-        scores, scale, error = self._scores(block, one)
-        best = self._best
-        if not block.start and len(scores) >= self._k:  # nothing is known yet; the first block shows where to begin
-            best = self._first_best(scores) * scale
-            best = best - error - one.rounding * np.abs(best)
-        return self._keep(block.start, scores, one, scale, error, best)
-
-    def _scores(self, block: Block, one: _Product) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-        """Products with a block; what they are to be multiplied by, and how far they may be off then, (questions,)."""
         block = block.narrow if one.narrow else block
-        scale = np.broadcast_to(one.scale * block.factor, self._lengths.shape)
-        error = self._lengths * (one.error * (block.longest + block.rounded) + (1 + one.error) * block.rounded)
-        return one.product(block.vectors).float(), scale, error + one.least * scale + TINY
-
-    def _first_best(self, scores: torch.Tensor) -> np.ndarray:
-        return scores.topk(self._k, dim=0, sorted=False).values.amin(0).double().cpu().numpy()
+        scores = one.product(block.vectors).float()
+        few = BLOCK_HITS * self._k * len(self._questions) if scores.is_cpu else math.inf
+        if self._keep(block, block.longest, scores, one, few):
+            return True
+        if one.narrow:
+            return False
+        lengths = block.lengths().double().numpy()[:, None]
+        vary = UNLIKE * lengths.mean() < block.longest
+        return self._keep(block, lengths if vary else block.longest, scores, one, math.inf)
 
     def _keep(
-        self, start: int, scores: torch.Tensor, one: _Product, scale: np.ndarray, error: np.ndarray, best: np.ndarray
+        self, block: Block, longest: float | np.ndarray, scores: torch.Tensor, one: _Product, most: float
     ) -> bool:
-        """Keeps the vectors, from row `start` on, whose scores are not too far below `best`, (questions,)."""
+        """Keeps the vectors of a block whose scores are not too far below the best; whether they were few enough.
+
+        Args:
+            block: some vectors.
+            longest: their greatest length, or the length of each, (rows, 1).
+            scores: their products with the questions, (rows, questions).
+            one: how those were found.
+            most: how many to keep at most, or none.
+        """
+        scale = np.broadcast_to(one.scale * block.factor, self._lengths.shape)
+        error = self._lengths * (one.error * (longest + block.rounded) + (1 + one.error) * block.rounded)
+        error = error + one.least * scale + TINY
+        best = self._best
+        if not block.start and len(scores) >= self._k:  # nothing is known yet; the first block shows where to begin
+            best = self._first_best(scores, scale, error, one.rounding)
+        return self._keep_reaching(best, block.start, scores, one, scale, error, most)
+
+    def _first_best(self, scores: torch.Tensor, scale: np.ndarray, error: np.ndarray, rounding: float) -> np.ndarray:
+        """What the k-th best score is at least, (questions,)."""
+        if error.ndim == 1:
+            best = scores.topk(self._k, dim=0, sorted=False).values.amin(0).double().cpu().numpy() * scale
+            return best - error - rounding * np.abs(best)
+        found = scores.double().numpy() * scale
+        least = found - error - rounding * np.abs(found)
+        return torch.from_numpy(least).topk(self._k, dim=0, sorted=False).values.amin(0).numpy()
+
+    def _keep_reaching(
+        self,
+        best: np.ndarray,
+        start: int,
+        scores: torch.Tensor,
+        one: _Product,
+        scale: np.ndarray,
+        error: np.ndarray,
+        most: float,
+    ) -> bool:
+        """Keeps the vectors, from row `start` on, whose scores can reach `best`, (questions,), if they are few enough.
+
+        Args:
+            best: no more than the k-th best score.
+            start: row of the first vector.
+            scores: see `_keep`.
+            one: how those were found.
+            scale: what they are to be multiplied by, (questions,).
+            error: how far they may be off then, (questions,) or (rows, questions).
+            most: see `_keep`.
+        """
         least = (best - error) / scale
         least *= 1 - one.rounding * np.sign(least)
         mask = _reaching(scores, np.nextafter(least.astype(np.float32), np.float32(-np.inf)))
-        if one.narrow and np.count_nonzero(mask.numpy()) > BLOCK_HITS * self._k * len(self._questions):
+        if most < math.inf and np.count_nonzero(mask.numpy()) > most:
             return False
+        error = np.broadcast_to(error, scores.shape)
         if mask.numel() > MOST_HITS and len(scores) > 1 and int(mask.count_nonzero()) > MOST_HITS:
             half = len(scores) // 2
-            self._keep(start, scores[:half], one, scale, error, best)
+            self._keep_reaching(best, start, scores[:half], one, scale, error[:half], most)
             self._thin_out()
-            return self._keep(start + half, scores[half:], one, scale, error, np.maximum(best, self._best))
+            best = np.maximum(best, self._best)
+            return self._keep_reaching(best, start + half, scores[half:], one, scale, error[half:], most)
         places = _true_places(mask)
         rows, questions = np.divmod(places, len(self._questions))
         found = scores.view(-1)[torch.from_numpy(places).to(scores.device)].double().cpu().numpy()
         found *= scale[questions]
-        off = error[questions] + one.rounding * np.abs(found)
+        off = error[rows, questions] + one.rounding * np.abs(found)
         upper = np.nextafter(found + off, np.inf)  # only an exact score has itself as its upper bound
         self._kept.append(Bounded(questions.astype(np.uint16), rows + start, found - off, upper))
         return True

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,9 +16,9 @@ import torch
 QUESTION_BLOCK = 1024  # questions of one product
 TINY = 1e-30  # more than what a processor that takes the very smallest numbers for nothing loses of a score
 
-# What no length of some vectors exceeds, by the row of the first, how many they are, and whether it goes by the largest
-# number alone.
-Lengths = dict[tuple[int, int, bool], float]
+# What no length of some vectors exceeds, or each one's length, float32 (vectors,): by the row of the first, how many
+# they are, and the name of the function that found it.
+Lengths = dict[tuple[int, int, str], torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Block:
         vectors: (rows, dimension), float32, or float16 or bfloat16 and to be multiplied by `factor`.
         longest: greatest length of one as stored, or more.
         rounded: greatest length of what was rounded off one.
+        known: lengths that are known of them.
     """
 
     start: int
@@ -62,15 +63,18 @@ class Block:
     longest: float
     rounded: float = 0.0
     factor: float = 1.0
+    known: Lengths = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, start: int, stored: torch.Tensor, how: Pass, lengths: Lengths | None = None) -> Block:
+    def of(cls, start: int, stored: torch.Tensor, how: Pass, known: Lengths | None = None) -> Block:
         """Vectors of float32, or as they are stored; lengths that are not known are added to those that are."""
-        vectors, lengths = stored if how.stored else stored.float(), {} if lengths is None else lengths
-        place = start, len(stored), how.stored
-        if place not in lengths:
-            lengths[place] = longest_by_numbers(vectors) if how.stored else longest(vectors)
-        return cls(start, vectors, lengths[place])
+        vectors, known = stored if how.stored else stored.float(), {} if known is None else known
+        bound = _known(known, start, vectors, longest_by_numbers if how.stored else longest)
+        return cls(start, vectors, float(bound), known=known)
+
+    def lengths(self) -> torch.Tensor:
+        """The length of each vector as stored, or more, float32 (rows,), in the time of a product with a question."""
+        return _known(self.known, self.start, self.vectors, lengths_of) * self.factor + self.rounded
 
     @functools.cached_property
     def narrow(self) -> Block:
@@ -82,9 +86,9 @@ class Block:
         """The vectors in float16."""
         half, factor = to_half(stored)
         if stored.dtype == torch.float16:
-            return cls(start, half, longest(stored))
+            return cls(start, half, float(longest(stored)))
         off = torch.linalg.vector_norm(stored - half.float() * factor, dim=1).amax()
-        return cls(start, half, longest(stored), float(off), factor)
+        return cls(start, half, float(longest(stored)), float(off), factor)
 
 
 def blocks_of(
@@ -141,15 +145,29 @@ def _carried(
             yield start, there
 
 
-def longest(vectors: torch.Tensor) -> float:
-    """The greatest length of a vector, computed in float32."""
-    return float(torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float32).amax())
+def _known(
+    known: Lengths, start: int, vectors: torch.Tensor, find: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    place = start, len(vectors), find.__name__
+    if place not in known:
+        known[place] = find(vectors)
+    return known[place]
 
 
-def longest_by_numbers(vectors: torch.Tensor) -> float:
+def lengths_of(vectors: torch.Tensor) -> torch.Tensor:
+    """The length of each vector, computed in float32."""
+    return torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float32)
+
+
+def longest(vectors: torch.Tensor) -> torch.Tensor:
+    """The greatest of them."""
+    return lengths_of(vectors).amax()
+
+
+def longest_by_numbers(vectors: torch.Tensor) -> torch.Tensor:
     """A length that no vector exceeds, for what reading the numbers takes: as if all were the largest."""
     least, most = torch.aminmax(vectors)
-    return max(-float(least), float(most)) * math.sqrt(vectors.shape[1])
+    return torch.maximum(-least, most).float() * math.sqrt(vectors.shape[1])
 
 
 def to_half(numbers: torch.Tensor) -> tuple[torch.Tensor, float]:

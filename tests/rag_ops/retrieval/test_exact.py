@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -244,11 +245,32 @@ def test_lengths_are_found_once_for_many_searches(count, monkeypatch):
     first = exact.search(asked, vectors, 5, block_rows=400, lengths=lengths)
     assert [place[:2] for place in sorted(lengths)] == [(0, 400), (400, 400), (800, 100)]
     true = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    assert all(1.0005 * found >= true[start : start + rows].max() for (start, rows, _), found in lengths.items())
-    monkeypatch.setattr(vector_blocks, "longest", None)
-    monkeypatch.setattr(vector_blocks, "longest_by_numbers", None)
+    assert all(1.0005 * float(found) >= true[start : start + rows].max() for (start, rows, _), found in lengths.items())
+    found_again(lengths, monkeypatch)
     again = exact.search(asked, vectors, 5, block_rows=400, lengths=lengths)
     assert again.to_bytes() == first.to_bytes()
+
+
+def found_again(lengths: vector_blocks.Lengths, monkeypatch) -> None:
+    """Makes it an error to look for what is known."""
+    for _, _, name in list(lengths):
+        find = mock.Mock(side_effect=AssertionError("known already"), __name__=name)
+        monkeypatch.setattr(vector_blocks, name, find)
+
+
+@pytest.mark.parametrize("name", ["heavy-tailed", "one far longer"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("count", [1, exact.FEW_QUESTIONS, 30])
+def test_few_candidates_are_scored_again_whatever_the_lengths_of_vectors(name, dtype, count, monkeypatch):
+    vectors, lengths, scored = corpus(name).astype(dtype), {}, []
+    real = exact.score_pairs
+    monkeypatch.setattr(exact, "score_pairs", lambda *pairs: scored.append(len(pairs[0])) or real(*pairs))
+    asked = draw(count, 1, 96, "float32")[0]
+    _, expected = brute_force(asked, vectors, 5)
+    np.testing.assert_array_equal(exact.search(asked, vectors, 5, block_rows=1500, lengths=lengths).rows, expected)
+    assert sum(scored) <= 10 * 5 * count, "of 6,000 vectors"
+    found_again(lengths, monkeypatch)
+    np.testing.assert_array_equal(exact.search(asked, vectors, 5, block_rows=1500, lengths=lengths).rows, expected)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 7, 384, 769])
