@@ -38,8 +38,9 @@ ANSWER_BYTES = 370  # a passage in an answer's row, compressed, with its share o
 HIT_BYTES = 300  # a row of hits, compressed
 
 CHUNK_ROW_BYTES = 2700  # a passage while its shard is put together
+CHUNK_ROUND, CHUNK_ROUND_ROW = 54e6, 1950  # what is buffered before it is spilled, at most and for a passage
 EMBED_ROW_BYTES = 4000  # a passage while its shard is embedded: its text and tokens
-CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 235e6, 248e6, 907e6  # a worker before its data: libraries and runner
+CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 250e6, 248e6, 907e6  # a worker before its data: libraries and runner
 WORDS_PROCESS = 785e6  # likewise, of search by words
 TORCH = 600e6  # extra memory of index while it measures recall
 # peak over file size: the checkpoint, its repacked copy, which in 16 bits is half, and what malloc keeps
@@ -47,8 +48,9 @@ EMBED_WEIGHTS, EMBED_WEIGHTS_16_BITS, ANSWER_WEIGHTS = 4.0, 2.0, 3.0
 DECODING_WEIGHTS = 2.0  # the same once questions are decoded: their batches take what the checkpoint had
 TOKEN_BYTES = 45  # activations in float32, for each token of a batch and each number of the feed-forward layer
 INDEX_COPIES = 1.05  # peak over shard size while an index shard is filled
-BM25_ROW_BYTES = 400  # of postings on disk, a passage of 100 words
-BM25_COPIES, BM25_RUN = 1.1, 150e6  # peak over shard size while it is filled; memory of what is counted at a time
+BM25_ROW_BYTES, BM25_WORDS = 285, 400e3  # of postings on disk, a passage of 100 words; and of the words themselves
+BM25_COPIES = 1.1  # peak over shard size while it is filled
+BM25_RUN_ROW, BM25_RUN = 625, 150e6  # a passage while its words are counted, and all that are counted at a time
 EMBED_COPIES = 3.0  # peak over the size of a shard's vectors while it is embedded and written
 
 
@@ -277,7 +279,7 @@ def plan(job: Job, rates: Mapping[str, Rate] | None = None) -> Plan:
     if not kind.exact:
         index_memory = max(index_memory, INDEX_PROCESS + TORCH + index_shard + vector_shard * width / 4)
     needs = {
-        "chunk": (job.passages, job.passages * PASSAGE_BYTES, CHUNK_PROCESS + CHUNK_ROW_BYTES * job.passages / files),
+        "chunk": (job.passages, job.passages * PASSAGE_BYTES, chunk_memory_bytes(job.passages, files)),
         "embed": (
             job.passages,
             job.passages * (job.dimension * width * VECTOR_PACKING + ROW_OVERHEAD_BYTES),
@@ -317,6 +319,11 @@ def _plan_search(name: str, job: Job, memory_bytes: float, rate: Rate | None) ->
     return StagePlan(name, job.questions, disk, memory_bytes, 0.0 if not job.questions else seconds)
 
 
+def chunk_memory_bytes(passages: float, shards: int) -> float:
+    """Peak memory of a worker that reads and writes so many passages in so many shards, in bytes."""
+    return CHUNK_PROCESS + min(CHUNK_ROUND, CHUNK_ROUND_ROW * passages) + CHUNK_ROW_BYTES * passages / shards
+
+
 def search_memory_bytes(weights: Sequence[int], shard_bytes: float) -> float:
     """Peak memory of a search worker, in bytes.
 
@@ -339,13 +346,14 @@ def plan_bm25(passages: int, num_shards: int | None = None, rate: Rate | None = 
     """
     shards = num_shards or max(1, -(-passages // SHARD_ROWS))
     seconds = rate.seconds(passages, 0, workers) if rate else None
-    disk = passages * ((rate.row_bytes if rate else None) or BM25_ROW_BYTES)
+    postings = passages * ((rate.row_bytes if rate else None) or BM25_ROW_BYTES)
+    disk = postings if rate and rate.row_bytes else postings + min(BM25_WORDS * shards, postings)
     return StagePlan(BM25.name, passages, disk, bm25_memory_bytes(-(-passages // shards)), seconds)
 
 
 def bm25_memory_bytes(rows: int) -> float:
     """Peak memory of a worker that writes a shard of an index of words, of so many passages, in bytes."""
-    return INDEX_PROCESS + BM25_RUN + BM25_COPIES * BM25_ROW_BYTES * rows
+    return INDEX_PROCESS + min(BM25_RUN, BM25_RUN_ROW * rows) + BM25_COPIES * BM25_ROW_BYTES * rows
 
 
 def embed_memory_bytes(job: Job) -> float:

@@ -105,8 +105,8 @@ def _processes(splits: Sequence[Split], num_shards: int) -> int:
     for url, kind in {split.url: FORMATS[split.format] for split in splits if FORMATS[split.format].is_file}.items():
         secs += store.size_bytes(url) / CORE_BYTES_PER_SEC[kind.is_markup, _is_compressed(url)]
     wanted = min(cores(), len(splits)) if secs >= WORTH_SECS else 1
-    rows = SHARD_PASSAGES * default_shards(splits) / num_shards
-    return local_workers.affordable(wanted, planning.CHUNK_PROCESS + planning.CHUNK_ROW_BYTES * rows)
+    rows = SHARD_PASSAGES * default_shards(splits)  # or fewer
+    return local_workers.affordable(wanted, planning.chunk_memory_bytes(rows, num_shards))
 
 
 def _articles_spilled(directory: str, splits: Sequence[Split]) -> Callable[[], int]:
