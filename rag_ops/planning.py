@@ -321,7 +321,7 @@ def _plan_search(name: str, job: Job, memory_bytes: float, rate: Rate | None) ->
 
 def chunk_memory_bytes(passages: float, shards: int) -> float:
     """Peak memory of a worker that reads and writes so many passages in so many shards, in bytes."""
-    return CHUNK_PROCESS + min(CHUNK_ROUND, CHUNK_ROUND_ROW * passages) + CHUNK_ROW_BYTES * passages / shards
+    return CHUNK_PROCESS + max(min(CHUNK_ROUND, CHUNK_ROUND_ROW * passages), CHUNK_ROW_BYTES * passages / shards)
 
 
 def search_memory_bytes(weights: Sequence[int], shard_bytes: float) -> float:
