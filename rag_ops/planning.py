@@ -346,8 +346,8 @@ def plan_bm25(passages: int, num_shards: int | None = None, rate: Rate | None = 
     """
     shards = num_shards or max(1, -(-passages // SHARD_ROWS))
     seconds = rate.seconds(passages, 0, workers) if rate else None
-    postings = passages * ((rate.row_bytes if rate else None) or BM25_ROW_BYTES)
-    disk = postings if rate and rate.row_bytes else postings + min(BM25_WORDS * shards, postings)
+    measured, postings = rate.row_bytes if rate else None, passages * BM25_ROW_BYTES
+    disk = passages * measured if measured else postings + min(BM25_WORDS * shards, postings)
     return StagePlan(BM25.name, passages, disk, bm25_memory_bytes(-(-passages // shards)), seconds)
 
 

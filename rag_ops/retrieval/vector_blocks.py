@@ -69,11 +69,14 @@ class Block:
     def of(cls, start: int, stored: torch.Tensor, how: Pass, known: Lengths | None = None) -> Block:
         """Vectors of float32, or as they are stored; lengths that are not known are added to those that are."""
         vectors, known = stored if how.stored else stored.float(), {} if known is None else known
-        bound = _known(known, start, vectors, longest_by_numbers if how.stored else longest)
-        return cls(start, vectors, float(bound), known=known)
+        found = _known(known, start, vectors, longest_by_numbers if how.stored else lengths_of)
+        return cls(start, vectors, float(found.amax()), known=known)
 
     def lengths(self) -> torch.Tensor:
-        """The length of each vector as stored, or more, float32 (rows,), in the time of a product with a question."""
+        """The length of each vector as stored, or more, float32 (rows,).
+
+        Those of vectors as they are stored are not known before, and take the time of a product with a question.
+        """
         return _known(self.known, self.start, self.vectors, lengths_of) * self.factor + self.rounded
 
     @functools.cached_property
