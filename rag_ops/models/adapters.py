@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,23 @@ def write(config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], direct
     Path(directory, ADAPTER_FILES[0]).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(weights.items())}
     save_file(held, os.path.join(directory, ADAPTER_FILES[1]), {"format": "pt"})
+
+
+def place(adapter: str, generator: torch.nn.Module, directory: str) -> None:
+    """Copies an adapter into a local directory, which is made.
+
+    Args:
+        adapter: local directory with its two files.
+        generator: what it is for.
+        directory: where to.
+
+    Raises:
+        InputError: see `read`.
+    """
+    read(adapter, generator)
+    os.makedirs(directory, exist_ok=True)
+    for name in ADAPTER_FILES:
+        shutil.copyfile(os.path.join(adapter, name), os.path.join(directory, name))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from transformers import RagConfig, RagSequenceForGeneration, RagTokenForGeneration, RagTokenizer
 
 from rag_ops.errors import InputError
-from rag_ops.models import causal, checkpoints
+from rag_ops.models import adapters, causal, checkpoints
 from rag_ops.models.loading import load_encoder, load_encoder_tokenizer, load_generator, load_tokenizer, loading
 from rag_ops.models.prompting import encoder_note
 from rag_ops.models.warm_start import read_trained, warm_start_generator
@@ -31,6 +31,7 @@ def compose(
     context_encoder: str | None = None,
     score_scale: float = 1.0,
     architecture: str = "token",
+    adapter: str | None = None,
 ) -> None:
     """Composes and saves a RAG model.
 
@@ -43,9 +44,10 @@ def compose(
         score_scale: factor on inner products before the softmax over passages. 1 is the paper's; vectors
             of length 1 have inner products within 1, of which the softmax makes hardly a difference.
         architecture: one of `ARCHITECTURES`: what config.json says the weights are for.
+        adapter: local directory of a low-rank adapter of a causal generator, as PEFT saves one.
 
     Raises:
-        InputError: a part is missing or of the wrong kind, or `output` holds files.
+        InputError: a part is missing or of the wrong kind, the adapter does not fit, or `output` holds files.
     """
     _check_scale(score_scale)
     check_empty(output)
@@ -59,6 +61,12 @@ def compose(
             value=f"{generator}, which is causal",
             expected="--architecture token",
         )
+    if adapter is not None and not is_causal:
+        raise InputError(
+            "--adapter is for causal generators",
+            value=f"{generator}, which is a sequence-to-sequence model",
+            remedy="merge it with PEFT's merge_and_unload, and compose a model of the result",
+        )
     model = causal.load_causal(generator_directory) if is_causal else load_generator(generator_directory)
     notes = {"score_scale": score_scale}
     save(
@@ -69,6 +77,7 @@ def compose(
         context_encoder=context_encoder,
         notes=notes,
         architecture=architecture,
+        adapter=adapter,
     )
 
 
@@ -135,8 +144,12 @@ def save(
     context_encoder: str | None = None,
     notes: Mapping[str, Any] | None = None,
     architecture: str = "token",
+    adapter: str | None = None,
 ) -> None:
-    """Saves question encoder and generator as one RAG model, with both tokenizers in their subfolders."""
+    """Saves question encoder and generator as one RAG model, with both tokenizers in their subfolders.
+
+    A causal generator may have an adapter, in a local directory: a copy lies beside it then.
+    """
     directory = checkpoints.find_model(question_encoder)
     tokenizer = load_encoder_tokenizer(directory)
     encoder = load_encoder(directory, "question")
@@ -150,8 +163,12 @@ def save(
     else:
         digest = checkpoints.model_digest(directory)
     ours = encoder_note(checkpoints.encoder_config(directory, "question"), tokenizer)
-    setattr(config, checkpoints.OUR_KEY, {**ours, "context_encoder_digest": digest, **(notes or {})})
+    ours |= {"context_encoder_digest": digest, **(notes or {})}
     output = local_output(output)
+    if adapter is not None:
+        adapters.place(adapter, generator, os.path.join(output, checkpoints.ADAPTER))
+        ours[checkpoints.ADAPTER] = True
+    setattr(config, checkpoints.OUR_KEY, ours)
     if generator.config.is_encoder_decoder:
         model = ARCHITECTURES[architecture](config=config, question_encoder=encoder, generator=generator)
         os.makedirs(output, exist_ok=True)

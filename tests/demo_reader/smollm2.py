@@ -1,7 +1,7 @@
-"""Tunes a low-rank adapter of SmolLM2-135M-Instruct to read for the demo, by `ragbeam finetune`, and measures it.
+"""Tunes a low-rank adapter of SmolLM2-135M-Instruct to read for the demo, by `ragbeam finetune`.
 
     python -m tests.demo_reader.smollm2 --output DIR --qa ../shared/data/qa --hours 2.5
-    python -m tests.demo_reader.smollm2 --output DIR --qa ../shared/data/qa --evaluate
+    python -m tests.demo_reader.readers --output ELSEWHERE --qa ../shared/data/qa --model DIR/mixing
 
 Two parts, the second from the adapter that the first made:
 
@@ -27,27 +27,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipelines.demo import command
-from rag_ops.evaluation.metrics import exact_match
-from rag_ops.generation.rag_token import RagTokenGenerator
-from rag_ops.generation.settings import GenerationSettings
 from rag_ops.models import compose
 from rag_ops.models.gguf import read_gguf
 from rag_ops.questions.reading import Question
 from rag_ops.training.finetune import finetune
 from rag_ops.training.settings import FinetuneSettings
-from schemas.passages import Passage
-from tests.benchmarks.bench_reader import write_articles, write_questions
-from tests.benchmarks.common import encoder, excerpt, ragbeam
+from tests.benchmarks.bench_reader import write_articles
+from tests.benchmarks.common import encoder, ragbeam
 from tests.demo_reader.finding import found_in
-from tests.demo_reader.reading import MAX_ANSWER_TOKENS, MAX_QUESTION_TOKENS, Sample, real_questions, split, window
+from tests.demo_reader.reading import MAX_ANSWER_TOKENS, MAX_QUESTION_TOKENS, Sample, real_questions, split
 from tests.demo_reader.train import say
 
-PROMPT = Path(__file__).with_suffix(".jinja")
 RANK = 16  # 4.9 million numbers, 20 MB
-CHECKED, GOLD, RETRIEVED = 48, 200, 600  # questions: of each evaluation in training, and of held-out articles at last
+CHECKED = 48  # questions of each evaluation in training
 SEARCHED_TIMES = 3  # questions as people ask a search engine are few, and the demo's are of their kind
 LOWERED = 0.5  # share of the others that are written as those are
 TRIAL_STEPS = 4
@@ -82,7 +75,7 @@ class Part:
             told_only=True,
             adapter_rank=rank,
             compute_dtype="bfloat16",
-            template=PROMPT.read_text(),
+            template=Path(command.PROMPT).read_text(),
         )
 
 
@@ -105,29 +98,28 @@ def drawn(training: Sequence[Sample], seed: int) -> list[Question]:
     ]
 
 
+def untuned(path: Path) -> Path:
+    """SmolLM2 as it comes, as a RAG-Token model with the demo's encoder, in a directory: composed once."""
+    if not (path / "config.json").exists():
+        shutil.rmtree(path, ignore_errors=True)
+        model, tokenizer = read_gguf(command.package_path(*command.SMOLLM2, command.SMOLLM2_REMEDY))
+        compose.save(encoder(), model, tokenizer, str(path), notes={"score_scale": command.SCORE_SCALE})
+    return path
+
+
 class Tuning:
     """The model, what it learns from, and both parts."""
 
     def __init__(self, flags: argparse.Namespace):
         self._flags, self._folder = flags, Path(flags.output)
         self._folder.mkdir(parents=True, exist_ok=True)
-        asked = list(real_questions(Path(flags.qa)))
-        training, self._unseen = split(asked)
+        training, unseen = split(list(real_questions(Path(flags.qa))))
         found = list(found_in(Path(flags.found))) if flags.found else []
-        self._asked, self._training = asked, [*training, *found]
+        self._training = [*training, *found]
         draw = random.Random(5)
         draw.shuffle(self._training)
         self._checked = drawn(self._training[:CHECKED], 0)[:CHECKED]
-        say(f"{len(self._training)} questions to train on, {len(self._unseen)} about held-out articles")
-
-    def base(self) -> Path:
-        """SmolLM2 as it comes, as a RAG-Token model with the demo's encoder."""
-        path = self._folder / "base"
-        if not (path / "config.json").exists():
-            shutil.rmtree(path, ignore_errors=True)
-            model, tokenizer = read_gguf(command.package_path(*command.SMOLLM2, command.SMOLLM2_REMEDY))
-            compose.save(encoder(), model, tokenizer, str(path), notes={"score_scale": command.SCORE_SCALE})
-        return path
+        say(f"{len(self._training)} questions to train on, {len(unseen)} about held-out articles")
 
     def index(self) -> Path:
         """An index of the texts of all questions that are trained on."""
@@ -140,7 +132,7 @@ class Tuning:
 
     def run(self) -> None:
         """Both parts; what is done already is left out."""
-        model, index = self.base(), self.index()
+        model, index = untuned(self._folder / "base"), self.index()
         for part in PARTS:
             output = self._folder / part.name
             if not (output / "config.json").exists():
@@ -198,42 +190,9 @@ class Tuning:
         plan.write_text(json.dumps({"steps": steps, "seconds": seconds}))
         return steps
 
-    def evaluate(self, model: Path) -> dict[str, float]:
-        """EM of a model: on held-out gold windows, on retrieved passages, and on the demo's questions."""
-        place = self._folder / "evaluation"
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        figures = {"gold": self._on_gold_windows(model)}
-        sample = random.Random(2).sample(self._unseen, min(RETRIEVED, len(self._unseen)))
-        write_articles(place / "articles.jsonl", self._asked)
-        write_questions(place / "questions.jsonl", sample)
-        for name, inputs, questions in (
-            ("retrieved", [place / "articles.jsonl", excerpt()], place / "questions.jsonl"),
-            ("demo", [excerpt()], command.QUESTIONS),
-        ):
-            given = ["--workspace", place / name, "--input", *inputs, "--encoder", encoder(), "--model", model]
-            ragbeam("run", *given, "--questions", questions, "--n_docs", 5, "--max_new_tokens", 20)
-            ragbeam("evaluate", "--answers", place / name / "answers", "--output", place / f"{name}.json")
-            figures[name] = json.loads((place / f"{name}.json").read_text())["all"]["em"]
-        say(json.dumps(figures))
-        return figures
-
-    def _on_gold_windows(self, model: Path) -> float:
-        draw = random.Random(3)
-        cuts = [cut for one in self._unseen[: 4 * GOLD] if (cut := window(one, draw))]
-        sample = random.Random(2).sample(cuts, min(GOLD, len(cuts)))
-        settings = GenerationSettings(max_new_tokens=20)
-        reader = RagTokenGenerator.load(str(model), settings, threads=self._flags.threads)
-        found = reader.answer(
-            [one.question for one in sample],
-            [[Passage("", one.title, one.text)] for one in sample],
-            np.zeros((len(sample), 1), np.float32),
-        )
-        return float(np.mean([exact_match(a.text, one.answers) for a, one in zip(found, sample, strict=True)]))
-
 
 def main(arguments: Sequence[str]) -> int:
-    """Tunes, or measures."""
+    """Tunes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True)
     parser.add_argument("--qa", default="../shared/data/qa")
@@ -242,14 +201,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, default=None, help="of each part, in place of hours")
     parser.add_argument("--rank", type=int, default=RANK)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--evaluate", action="store_true", help="measure DIR/mixing instead, or --model")
-    parser.add_argument("--model", default=None, help="another model to measure")
-    flags = parser.parse_args(arguments)
-    tuning = Tuning(flags)
-    if flags.evaluate:
-        tuning.evaluate(Path(flags.model or Path(flags.output, PARTS[-1].name)))
-    else:
-        tuning.run()
+    Tuning(parser.parse_args(arguments)).run()
     return 0
 
 

@@ -24,12 +24,17 @@ def made(family: str, directory: Path) -> tuple[torch.nn.Module, torch.nn.Module
     """A tiny model and the same with a random adapter, which `directory` gets."""
     config, kind, sizes, _, _ = causal_models.FAMILIES[family]
     base = causal_models.causal(config, kind, sizes, 340)
+    return base, random_adapter(base, directory, fan_in_fan_out=family == "gpt2")
+
+
+def random_adapter(base: torch.nn.Module, directory: Path, fan_in_fan_out: bool = False) -> torch.nn.Module:
+    """A copy of a model with a random adapter, which `directory` gets."""
     wanted = peft.LoraConfig(
-        r=3, lora_alpha=5, target_modules="all-linear", init_lora_weights=False, fan_in_fan_out=family == "gpt2"
+        r=3, lora_alpha=5, target_modules="all-linear", init_lora_weights=False, fan_in_fan_out=fan_in_fan_out
     )
     adapted = peft.get_peft_model(copy.deepcopy(base), wanted).eval()
     adapters.write(adapted.peft_config["default"].to_dict(), peft.get_peft_model_state_dict(adapted), str(directory))
-    return base, adapted
+    return adapted
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -131,3 +136,28 @@ def test_a_model_whose_adapter_is_missing_or_foreign_is_refused_before_it_answer
     assert checkpoints.check_adapter(str(model))
     before = causal.load_causal(str(model / "generator")).state_dict()
     assert not torch.equal(merged["model.layers.0.mlp.up_proj.weight"], before["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_compose_takes_an_adapter_that_fits_and_writes_nothing_with_another(
+    sentence_encoder, tiny_bart, tmp_path, capsys
+):
+    generator = causal_models.save(tmp_path / "g", "llama")
+    base, adapted = made("llama", tmp_path / "a")
+    made("gpt2", tmp_path / "foreign")
+    given = ["compose", "--question_encoder", sentence_encoder, "--generator", generator]
+    code, line = fails(capsys, *given, "--adapter", tmp_path / "foreign", "--output", tmp_path / "m")
+    assert (code, "the adapter names no matrix of the generator" in line) == (2, True)
+    assert not (tmp_path / "m").exists()
+    code, line = fails(capsys, *given, "--adapter", tmp_path / "none", "--output", tmp_path / "m")
+    assert (code, "the adapter cannot be loaded" in line) == (2, True)
+    ragbeam(*given, "--adapter", tmp_path / "a", "--output", tmp_path / "m")
+    found = causal.load_causal_rag(str(tmp_path / "m"), torch.float32).rag.generator
+    with torch.inference_mode():
+        assert torch.allclose(found(IDS).logits, adapted(IDS).logits, atol=1e-4)
+        assert not torch.allclose(found(IDS).logits, base(IDS).logits, atol=1e-1)
+    given[-1] = tiny_bart
+    code, line = fails(capsys, *given, "--adapter", tmp_path / "a", "--output", tmp_path / "b")
+    assert (code, "--adapter is for causal generators" in line) == (2, True)
+    given[-2:] = ["--warm_start"]
+    code, line = fails(capsys, *given, "--adapter", tmp_path / "a", "--output", tmp_path / "b")
+    assert (code, "--adapter is for a causal --generator" in line) == (2, True)

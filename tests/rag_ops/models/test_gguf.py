@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipelines.demo import command
 from rag_ops.errors import InputError
@@ -12,6 +14,7 @@ from rag_ops.models import causal, checkpoints, gguf, loading
 from rag_ops.storage import store
 from tests.pipelines.workspace import fails
 from tests.rag_ops.generation.causal_models import tokenizer
+from tests.rag_ops.models.test_adapters import random_adapter
 
 WIDTH, HEADS, INNER = 32, 2, 64
 
@@ -79,12 +82,21 @@ def test_a_gguf_file_becomes_a_model_that_is_saved_and_loaded_as_any(file, weigh
     assert loading.load_tokenizer(str(tmp_path))(text)["input_ids"] == tokenizer()(text)["input_ids"]
 
 
-def test_the_demo_composes_a_reader_of_one(file, minilm, tmp_path, monkeypatch, capsys):
+def test_the_demo_composes_a_reader_of_one_and_its_adapter(file, minilm, tmp_path, monkeypatch, capsys):
     real = command.package_path
     monkeypatch.setattr(command, "package_path", lambda name, *more: file if "smollm" in name else real(name, *more))
+    base, _ = gguf.read_gguf(file)
+    adapted = random_adapter(base, tmp_path / "adapter")
+    monkeypatch.setattr(command, "ADAPTER", str(tmp_path / "adapter"))
     directory = command.composed(minilm, str(tmp_path), "smollm2")
-    assert checkpoints.is_causal_rag(directory)
-    assert checkpoints.trained_sha256(directory) == [store.sha256_of(file)]
+    weights = tmp_path / "adapter" / checkpoints.ADAPTER_FILES[1]
+    assert checkpoints.trained_sha256(directory) == [store.sha256_of(one) for one in (file, str(weights), command.PROMPT)]
+    found = causal.load_causal_rag(directory, torch.float32)
+    assert checkpoints.prompt_template(found.config) == Path(command.PROMPT).read_text()
+    ids = torch.arange(3, 30)[None]
+    with torch.inference_mode():
+        assert torch.allclose(found.rag.generator(ids).logits, adapted(ids).logits, atol=1e-4)
+        assert not torch.allclose(found.rag.generator(ids).logits, base(ids).logits, atol=1e-1)
     assert command.composed(minilm, str(tmp_path), "smollm2") == directory
     assert capsys.readouterr().out.count("compose: ") == 1
 
