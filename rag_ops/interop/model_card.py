@@ -45,6 +45,7 @@ from rag_ops.models.loading import (
 from rag_ops.models.prompting import PROMPT_IDS, QuestionPrompt, encoder_note
 from rag_ops.models.sentence_encoders import EncoderConfig
 from rag_ops.models.weights import REPORTED
+from rag_ops.retrieval.corpus import check_question_encoder
 from rag_ops.retrieval.passage_index import PassageIndex
 from rag_ops.storage import store
 from schemas.passages import Passage
@@ -218,7 +219,8 @@ class RagRetriever(transformers.RagRetriever):
             kwargs: `config`, or settings of it that replace the model's.
 
         Raises:
-            InputError: the model, or the index that the configuration names, is missing.
+            InputError: the model, or the index that the configuration names, is missing, or the model's question encoder
+                does not go with that index (`check_question_encoder`).
         """
         config = kwargs.pop("config", None)
         if config is None:
@@ -229,7 +231,11 @@ class RagRetriever(transformers.RagRetriever):
         if indexed_dataset is not None:
             config.index_name = "custom"
             index = CustomHFIndex(config.retrieval_vector_size, indexed_dataset)
-        return cls(config, sides.question_encoder, sides.generator, index)
+        retriever = cls(config, sides.question_encoder, sides.generator, index)
+        if isinstance(retriever.index, RagbeamIndex):
+            directory = checkpoints.find_model(os.fspath(retriever_name_or_path))
+            check_question_encoder(directory, retriever.index.passages.manifest.info)
+        return retriever
 
     def retrieve(self, question_hidden_states: np.ndarray, n_docs: int) -> tuple[np.ndarray, np.ndarray, list[dict]]:
         """Passages of questions, whatever the index: vectors, times the model's score scale; rows; titles and texts.

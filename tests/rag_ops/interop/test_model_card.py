@@ -311,6 +311,13 @@ def test_no_index_is_one_clear_error(card_model, monkeypatch):
         RagRetriever.from_pretrained(card_model, config=config)
 
 
+def test_an_index_of_another_encoder_is_one_clear_error(indexes, tmp_path, dpr_pair, tiny_bart, sentence_encoder):
+    compose(dpr_pair[1], tiny_bart, str(tmp_path / "rag"), context_encoder=sentence_encoder)
+    for given in ({"index_path": indexes["exact"]}, {"index_name": "legacy", "index_path": indexes["legacy"]}):
+        with pytest.raises(InputError, match="context encoder's digest differs"):
+            RagRetriever.from_pretrained(tmp_path / "rag", **given)
+
+
 def test_more_passages_than_there_are_or_another_dimension_is_one_clear_error(indexes):
     index = PassageIndex(indexes["exact"])
     with pytest.raises(InputError, match="more passages"):
