@@ -2,7 +2,7 @@
 
     python -m tests.demo_reader.readers --output DIR --qa ../shared/data/qa
 
-Of each reader the EM, with two threads:
+Of each reader the EM:
 
     gold        given 100 words that hold an answer, of articles that no reader was trained on
     retrieved   over five passages that are retrieved from all articles of the question sets and the demo, for other
@@ -77,10 +77,19 @@ class Table:
         asked: all questions of the sets.
         gold, retrieved: numbers of questions.
         dumps: what the demo searches, and the other questions besides the articles of the question sets.
+        threads: threads of a reader.
     """
 
-    def __init__(self, directory: Path, asked: Sequence[Sample], gold: int, retrieved: int, dumps: Sequence[str]):
-        self._directory = directory
+    def __init__(
+        self,
+        directory: Path,
+        asked: Sequence[Sample],
+        gold: int,
+        retrieved: int,
+        dumps: Sequence[str],
+        threads: int = THREADS,
+    ):
+        self._directory, self._threads = directory, threads
         directory.mkdir(parents=True, exist_ok=True)
         _, unseen = split(asked)
         draw = random.Random(3)
@@ -111,7 +120,7 @@ class Table:
     def _on_gold(self, reader: Reader, model: str) -> float:
         template = reader.prompt.read_text() if reader.prompt else None
         settings = GenerationSettings(max_new_tokens=LONGEST, extractive=reader.extractive, template=template)
-        generator = RagTokenGenerator.load(model, settings, threads=THREADS)
+        generator = RagTokenGenerator.load(model, settings, threads=self._threads)
         passages = [[Passage("", one.title, one.text)] for one in self._gold]
         scores = np.zeros((len(self._gold), 1), np.float32)
         found = generator.answer([one.question for one in self._gold], passages, scores)
@@ -140,7 +149,7 @@ class Table:
                 "--output",
                 place / name,
             ),
-            *("--n_docs", 5, "--max_new_tokens", LONGEST, "--threads", THREADS, "--overwrite", *flags),
+            *("--n_docs", 5, "--max_new_tokens", LONGEST, "--threads", self._threads, "--overwrite", *flags),
         )
         seconds = time.perf_counter() - start
         ragbeam("evaluate", "--answers", place / name, "--output", place / f"{name}.json")
@@ -156,9 +165,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", default=None, help="directory of a tuned SmolLM2, in place of the one that ships")
     parser.add_argument("--gold", type=int, default=GOLD, help="questions with gold passages")
     parser.add_argument("--retrieved", type=int, default=RETRIEVED, help="questions with retrieved passages")
+    parser.add_argument("--threads", type=int, default=THREADS)
     flags = parser.parse_args(arguments)
     asked = list(real_questions(Path(flags.qa)))
-    table = Table(Path(flags.output), asked, flags.gold, flags.retrieved, [excerpt()])
+    table = Table(Path(flags.output), asked, flags.gold, flags.retrieved, [excerpt()], flags.threads)
     for reader in READERS:
         if reader.name in flags.readers:
             given = Path(flags.model) if flags.model and reader.model is tuned else None

@@ -90,7 +90,9 @@ def test_the_demo_composes_a_reader_of_one_and_its_adapter(file, minilm, tmp_pat
     monkeypatch.setattr(command, "ADAPTER", str(tmp_path / "adapter"))
     directory = command.composed(minilm, str(tmp_path), "smollm2")
     weights = tmp_path / "adapter" / checkpoints.ADAPTER_FILES[1]
-    assert checkpoints.trained_sha256(directory) == [store.sha256_of(one) for one in (file, str(weights), command.PROMPT)]
+    assert checkpoints.trained_sha256(directory) == [
+        store.sha256_of(one) for one in (file, str(weights), command.PROMPT)
+    ]
     found = causal.load_causal_rag(directory, torch.float32)
     assert checkpoints.prompt_template(found.config) == Path(command.PROMPT).read_text()
     ids = torch.arange(3, 30)[None]
