@@ -219,8 +219,8 @@ class RagRetriever(transformers.RagRetriever):
             kwargs: `config`, or settings of it that replace the model's.
 
         Raises:
-            InputError: the model, or the index that the configuration names, is missing, or the model's question encoder
-                does not go with that index (`check_question_encoder`).
+            InputError: the model, or the index that the configuration names, is missing, or the model's question
+                encoder does not go with that index (`check_question_encoder`).
         """
         config = kwargs.pop("config", None)
         if config is None:
