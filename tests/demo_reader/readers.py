@@ -39,11 +39,15 @@ from tests.demo_reader.train import say
 PROMPTED = Path(__file__).with_name("prompted.jinja")
 GOLD, RETRIEVED = 200, 600  # questions
 LONGEST = 20  # tokens of an answer
+STOP = ("\n",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """A reader by name: what composes its model in a directory, whether it is extractive, its prompt if not its own."""
+    """A reader by name: what composes its model in a directory, whether it is extractive, its prompt if not its own.
+
+    Of a `prompt` the end of a line ends the answer.
+    """
 
     name: str
     model: Callable[[Path], object]
@@ -119,7 +123,9 @@ class Table:
 
     def _on_gold(self, reader: Reader, model: str) -> float:
         template = reader.prompt.read_text() if reader.prompt else None
-        settings = GenerationSettings(max_new_tokens=LONGEST, extractive=reader.extractive, template=template)
+        settings = GenerationSettings(
+            max_new_tokens=LONGEST, extractive=reader.extractive, template=template, stop=STOP if template else ()
+        )
         generator = RagTokenGenerator.load(model, settings, threads=self._threads)
         passages = [[Passage("", one.title, one.text)] for one in self._gold]
         scores = np.zeros((len(self._gold), 1), np.float32)
@@ -135,7 +141,7 @@ class Table:
         ragbeam("embed", "--passages", stages["passages"], "--encoder", encoder(), "--output", stages["embeddings"])
         ragbeam("index", "--embeddings", stages["embeddings"], "--output", stages["index"])
         flags: list[object] = ["--extractive"] if reader.extractive else []
-        flags += ["--prompt", reader.prompt] if reader.prompt else []
+        flags += ["--prompt", reader.prompt, "--stop", *STOP] if reader.prompt else []
         start = time.perf_counter()
         ragbeam(
             *(

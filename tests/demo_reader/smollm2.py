@@ -44,7 +44,7 @@ CHECKED = 48  # questions of each evaluation in training
 SEARCHED_TIMES = 3  # questions as people ask a search engine are few, and the demo's are of their kind
 LOWERED = 0.5  # share of the others that are written as those are
 TRIAL_STEPS = 4
-CHECKPOINTS = 10  # of each part, at most
+CHECKPOINTS = 3  # of each part, at most: answering takes as long as some steps
 QUESTIONS_PER_ONE = 1.6  # drawn for each that a step needs: others have no passage with an answer
 
 
