@@ -49,18 +49,8 @@ def write(config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], direct
     save_file(held, os.path.join(directory, ADAPTER_FILES[1]), {"format": "pt"})
 
 
-def place(adapter: str, generator: torch.nn.Module, directory: str) -> None:
-    """Copies an adapter into a local directory, which is made.
-
-    Args:
-        adapter: local directory with its two files.
-        generator: what it is for.
-        directory: where to.
-
-    Raises:
-        InputError: see `read`.
-    """
-    read(adapter, generator)
+def copy(adapter: str, directory: str) -> None:
+    """Copies the files of an adapter from one local directory to another, which is made."""
     os.makedirs(directory, exist_ok=True)
     for name in ADAPTER_FILES:
         shutil.copyfile(os.path.join(adapter, name), os.path.join(directory, name))

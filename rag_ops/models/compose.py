@@ -166,7 +166,7 @@ def save(
     ours |= {"context_encoder_digest": digest, **(notes or {})}
     output = local_output(output)
     if adapter is not None:
-        adapters.place(adapter, generator, os.path.join(output, checkpoints.ADAPTER))
+        adapters.read(adapter, generator)  # refused before anything is written
         ours[checkpoints.ADAPTER] = True
     setattr(config, checkpoints.OUR_KEY, ours)
     if generator.config.is_encoder_decoder:
@@ -175,4 +175,6 @@ def save(
         model.save_pretrained(output)
     else:
         causal.save_causal_rag(config, encoder, generator, generator_tokenizer, output)
+    if adapter is not None:
+        adapters.copy(adapter, os.path.join(output, checkpoints.ADAPTER))
     RagTokenizer(tokenizer, generator_tokenizer).save_pretrained(output)
