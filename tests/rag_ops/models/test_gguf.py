@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipelines.demo import command
 from rag_ops.errors import InputError
-from rag_ops.models import causal, checkpoints, gguf, loading
+from rag_ops.generation.prompts import PromptFormat
+from rag_ops.models import adapters, causal, checkpoints, gguf, loading
 from rag_ops.storage import store
+from schemas.passages import Passage
 from tests.pipelines.workspace import fails
 from tests.rag_ops.generation.causal_models import tokenizer
 from tests.rag_ops.models.test_adapters import random_adapter
@@ -101,6 +104,20 @@ def test_the_demo_composes_a_reader_of_one_and_its_adapter(file, minilm, tmp_pat
         assert not torch.allclose(found.rag.generator(ids).logits, base(ids).logits, atol=1e-1)
     assert command.composed(minilm, str(tmp_path), "smollm2") == directory
     assert capsys.readouterr().out.count("compose: ") == 1
+
+
+def test_the_adapter_that_ships_fits_smollm2_and_its_prompt_ends_with_the_question():
+    sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49_152}
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=9, num_key_value_heads=3))
+    adapter = adapters.read(command.ADAPTER, model)
+    assert len(adapter.matrices) == 30 * 7
+    assert all(high.abs().sum() > 0 for _, high in adapter.matrices.values()), "a matrix that learned nothing"
+    megabytes = sum(path.stat().st_size for path in Path(command.ADAPTER).iterdir()) / 1e6
+    assert megabytes <= 25
+    prompts = PromptFormat(tokenizer(), Path(command.PROMPT).read_text(), 500)
+    rendered = prompts.render(Passage("", "Title", "Text"), "Question?")
+    assert rendered.index("Title") < rendered.index("Text") < rendered.index("Question?")
 
 
 def test_what_is_no_gguf_file_and_a_package_that_is_missing_are_one_line(tmp_path, monkeypatch, capsys):
