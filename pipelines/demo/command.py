@@ -93,7 +93,7 @@ def run(options: DemoOptions, beam_arguments: Sequence[str]) -> None:
     given = {name: getattr(options, name) for name in ("workspace", "n_docs", "max_new_tokens", "overwrite")}
     given |= {"input": [package_path(*EXCERPT)], "questions": options.questions or [QUESTIONS]}
     given |= {"encoder": encoder, "model": model, **dataclasses.asdict(options.workers)}
-    given |= {"extractive": not options.model and options.reader == "own"}  # as its own reader learned to answer
+    given |= {"extractive": not options.model}  # which its readers are better by: see MODEL_CARD.md
     job = stages.make_options(given)
     if not options.model:
         composed(encoder, options.workspace, options.reader)
