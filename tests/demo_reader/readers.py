@@ -4,12 +4,12 @@
 
 Of each reader the EM:
 
-    gold        given 100 words that hold an answer, of articles that no reader was trained on
+    gold        in float32, given 100 words that hold an answer, of articles that no reader was trained on
     retrieved   over five passages that are retrieved from all articles of the question sets and the demo, for other
                 questions about such articles, and seconds a question of `ragbeam answer`, its start and end included
     demo        over five passages, of the demo's own questions
 
-What is done already, in the same DIR, is left out. `--model` is a tuned SmolLM2 that does not ship yet.
+Passages, vectors and indexes that DIR has already are used again. `--model` is a tuned SmolLM2 that does not ship yet.
 """
 
 from __future__ import annotations
