@@ -222,9 +222,10 @@ class RagRetriever(transformers.RagRetriever):
             InputError: the model, or the index that the configuration names, is missing, or the model's question
                 encoder does not go with that index (`check_question_encoder`).
         """
-        config = kwargs.pop("config", None)
+        name, config = os.fspath(retriever_name_or_path), kwargs.pop("config", None)
+        alone = config is not None and os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json"))
+        directory = name if alone else checkpoints.find_model(name)  # tokenizers may lie without a model
         if config is None:
-            directory = checkpoints.find_model(os.fspath(retriever_name_or_path))
             config = transformers.RagConfig.from_pretrained(directory, **kwargs)
         sides = RagTokenizer.from_pretrained(retriever_name_or_path, config=config)
         index = None
@@ -232,8 +233,7 @@ class RagRetriever(transformers.RagRetriever):
             config.index_name = "custom"
             index = CustomHFIndex(config.retrieval_vector_size, indexed_dataset)
         retriever = cls(config, sides.question_encoder, sides.generator, index)
-        if isinstance(retriever.index, RagbeamIndex):
-            directory = checkpoints.find_model(os.fspath(retriever_name_or_path))
+        if not alone and isinstance(retriever.index, RagbeamIndex):
             check_question_encoder(directory, retriever.index.passages.manifest.info)
         return retriever
 

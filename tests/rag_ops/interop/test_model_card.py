@@ -311,6 +311,13 @@ def test_no_index_is_one_clear_error(card_model, monkeypatch):
         RagRetriever.from_pretrained(card_model, config=config)
 
 
+def test_tokenizers_that_lie_without_a_model_do_for_a_retriever_with_a_configuration(card_model, indexes, tmp_path):
+    RagTokenizer.from_pretrained(card_model).save_pretrained(tmp_path)
+    assert not (tmp_path / "config.json").exists()
+    config = transformers.RagConfig.from_pretrained(card_model, index_path=indexes["exact"])
+    assert RagRetriever.from_pretrained(tmp_path, config=config).index.passages.shards
+
+
 def test_an_index_of_another_encoder_is_one_clear_error(indexes, tmp_path, dpr_pair, tiny_bart, sentence_encoder):
     compose(dpr_pair[1], tiny_bart, str(tmp_path / "rag"), context_encoder=sentence_encoder)
     for given in ({"index_path": indexes["exact"]}, {"index_name": "legacy", "index_path": indexes["legacy"]}):
