@@ -196,9 +196,8 @@ def composed(encoder: str, workspace: str, reader: str = "own") -> str:
             from rag_ops.models.gguf import read_gguf
 
             model, tokenizer = read_gguf(smollm2)
-            notes: dict[str, Any] = {"score_scale": SCORE_SCALE, "trained_sha256": wanted}
-            with open(PROMPT, encoding="utf-8") as file:
-                notes[checkpoints.PROMPT] = file.read()
+            prompt = {checkpoints.PROMPT: store.read_text(PROMPT)}
+            notes = {"score_scale": SCORE_SCALE, "trained_sha256": wanted, **prompt}
             compose.save(encoder, model, tokenizer, temporary, notes=notes, adapter=ADAPTER)
         else:
             compose.compose_warm_started(encoder, temporary, score_scale=SCORE_SCALE, trained=trained)

@@ -41,6 +41,15 @@ def encoder() -> str:
     return demo.package_path(*demo.ENCODER)
 
 
+def indexed(directory: Path, *inputs: object) -> Path:
+    """An index of inputs by the demo's encoder, beside its passages and vectors in a directory; made once."""
+    passages, embeddings, index = (directory / name for name in ("passages", "embeddings", "index"))
+    ragbeam("chunk", "--input", *inputs, "--output", passages)
+    ragbeam("embed", "--passages", passages, "--encoder", encoder(), "--output", embeddings)
+    ragbeam("index", "--embeddings", embeddings, "--output", index)
+    return index
+
+
 def some_passages(directory: Path, parts: int, num_shards: int, copies: int = 1) -> list[tuple[str, str]]:
     """Writes about one of so many parts of the excerpt's passages to `directory/passages`, so many times.
 

@@ -31,7 +31,7 @@ from rag_ops.generation.rag_token import RagTokenGenerator
 from rag_ops.generation.settings import GenerationSettings
 from schemas.passages import Passage
 from tests.benchmarks.bench_reader import write_articles, write_questions
-from tests.benchmarks.common import THREADS, encoder, excerpt, ragbeam
+from tests.benchmarks.common import THREADS, encoder, excerpt, indexed, ragbeam
 from tests.demo_reader.reading import Sample, real_questions, split, window
 from tests.demo_reader.smollm2 import untuned
 from tests.demo_reader.train import say
@@ -103,9 +103,10 @@ class Table:
         sample = random.Random(2).sample(unseen, min(retrieved, len(unseen)))
         write_questions(directory / "questions.jsonl", sample)
         self._asked = len(sample)
-        self._inputs = {
-            "retrieved": ([directory / "articles.jsonl", *dumps], directory / "questions.jsonl"),
-            "demo": (dumps, command.QUESTIONS),
+        searched = indexed(directory / "retrieved", directory / "articles.jsonl", *dumps)
+        self._asking = {
+            "retrieved": ("--questions", directory / "questions.jsonl", "--index", searched),
+            "demo": ("--questions", command.QUESTIONS, "--index", indexed(directory / "demo", *dumps)),
         }
 
     def row(self, reader: Reader, given: Path | None = None) -> dict[str, float]:
@@ -114,7 +115,7 @@ class Table:
         place.mkdir(parents=True, exist_ok=True)
         model = str(given or reader.model(place / "reader"))
         figures = {"gold": self._on_gold(reader, model)}
-        for name in self._inputs:
+        for name in self._asking:
             em, seconds = self._on_retrieved(reader, model, name, place)
             figures[name] = em
             if name == "retrieved":
@@ -135,26 +136,11 @@ class Table:
 
     def _on_retrieved(self, reader: Reader, model: str, name: str, place: Path) -> tuple[float, float]:
         """EM, and seconds of answering."""
-        inputs, questions = self._inputs[name]
-        stages = {stage: self._directory / name / stage for stage in ("passages", "embeddings", "index")}
-        ragbeam("chunk", "--input", *inputs, "--output", stages["passages"])
-        ragbeam("embed", "--passages", stages["passages"], "--encoder", encoder(), "--output", stages["embeddings"])
-        ragbeam("index", "--embeddings", stages["embeddings"], "--output", stages["index"])
         flags: list[object] = ["--extractive"] if reader.extractive else []
         flags += ["--prompt", reader.prompt, "--stop", *STOP] if reader.prompt else []
         start = time.perf_counter()
         ragbeam(
-            *(
-                "answer",
-                "--questions",
-                questions,
-                "--index",
-                stages["index"],
-                "--model",
-                model,
-                "--output",
-                place / name,
-            ),
+            *("answer", *self._asking[name], "--model", model, "--output", place / name),
             *("--n_docs", 5, "--max_new_tokens", LONGEST, "--threads", self._threads, "--overwrite", *flags),
         )
         seconds = time.perf_counter() - start

@@ -34,7 +34,7 @@ from rag_ops.questions.reading import Question
 from rag_ops.training.finetune import finetune
 from rag_ops.training.settings import FinetuneSettings
 from tests.benchmarks.bench_reader import write_articles
-from tests.benchmarks.common import encoder, ragbeam
+from tests.benchmarks.common import encoder, indexed
 from tests.demo_reader.finding import found_in
 from tests.demo_reader.reading import MAX_ANSWER_TOKENS, MAX_QUESTION_TOKENS, Sample, real_questions, split
 from tests.demo_reader.train import say
@@ -123,12 +123,8 @@ class Tuning:
 
     def index(self) -> Path:
         """An index of the texts of all questions that are trained on."""
-        places = {name: self._folder / name for name in ("passages", "embeddings", "index")}
         write_articles(self._folder / "articles.jsonl", self._training)
-        ragbeam("chunk", "--input", self._folder / "articles.jsonl", "--output", places["passages"])
-        ragbeam("embed", "--passages", places["passages"], "--encoder", encoder(), "--output", places["embeddings"])
-        ragbeam("index", "--embeddings", places["embeddings"], "--output", places["index"])
-        return places["index"]
+        return indexed(self._folder, self._folder / "articles.jsonl")
 
     def run(self) -> None:
         """Both parts; what is done already is left out."""

@@ -92,6 +92,7 @@ def test_the_demo_composes_a_reader_of_one_and_its_adapter(file, minilm, tmp_pat
     adapted = random_adapter(base, tmp_path / "adapter")
     monkeypatch.setattr(command, "ADAPTER", str(tmp_path / "adapter"))
     directory = command.composed(minilm, str(tmp_path), "smollm2")
+    assert checkpoints.is_causal_rag(directory)
     weights = tmp_path / "adapter" / checkpoints.ADAPTER_FILES[1]
     assert checkpoints.trained_sha256(directory) == [
         store.sha256_of(one) for one in (file, str(weights), command.PROMPT)
