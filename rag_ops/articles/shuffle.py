@@ -35,10 +35,11 @@ from rag_ops.storage import store
 from schemas import passages
 from schemas.passages import Passage
 
-# Rows and text buffered before a round of batches is written. A split fits in one, or batches would be the smaller
-# the more shards there are: of 20 rows for psgs_w100, whose overhead doubles the time.
-ROUND_BYTES = 32 << 20
-ROW_BYTES = 500  # of a row, besides its text
+# What is buffered before a round of batches is written: of psgs_w100 a split, which takes 60 MB. The smaller it is, the
+# smaller are the batches, and what each costs besides its rows was most of the time of putting shards together.
+ROUND_BYTES = 64 << 20
+PIECE_BYTES = 4 << 20  # of rows that are not yet Arrow
+ROW_BYTES = 500  # of such a row, besides its text
 SOURCE_BITS = 40  # low bits of a source number: the article's place in its split; the split's ordinal is above them
 NO_PASSAGE = -1  # the position in the row of a page that is no article
 # What decides between articles of one id: the latest of a dump's revisions, then the first in input order.
@@ -84,17 +85,18 @@ def write_spill(
     shards: list[int] = []  # of each batch
     articles = rows = text_bytes = 0
     with store.atomic_write(directory, name) as file, pa.ipc.new_file(file, SCHEMA, options=_OPTIONS) as writer:
-        for buffer in _rounds(_passages(sources, dropped, cutting), ordinal << SOURCE_BITS):
-            places = np.array([shard_of(row["article_id"], num_shards) for row in buffer])
-            whole = pa.RecordBatch.from_pylist(buffer, schema=SCHEMA).take(pa.array(np.argsort(places, kind="stable")))
-            numbers, counts_of = np.unique(places, return_counts=True)
-            for shard, start, count in zip(numbers, np.cumsum(counts_of) - counts_of, counts_of, strict=True):
-                writer.write_batch(whole.slice(start, count))
-                shards.append(int(shard))
+        for whole in _rounds(_passages(sources, dropped, cutting), ordinal << SOURCE_BITS):
+            places = np.array([shard_of(article_id, num_shards) for article_id in whole["article_id"].to_pylist()])
+            order = np.argsort(places, kind="stable")
+            numbers, starts = np.unique(places[order], return_index=True)
+            for shard, of_shard in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+                writer.write_batch(whole.take(pa.array(of_shard)))
+                shards.append(shard)
             positions = whole["position"].to_numpy()
             rows += int((positions != NO_PASSAGE).sum())
             articles += int((positions == 0).sum())
-            text_bytes += sum(len(row["text"]) for row in buffer)
+            text_bytes += pc.sum(pc.utf8_length(whole["text"])).as_py()
+            del whole
             heap.trim()
         writer.write_batch(_contents(shards))
     counts, lost = dict(sorted(dropped.items())), most_common(dropped.templates, SPLIT_TEMPLATES)
@@ -230,18 +232,39 @@ def _row(
     return {**row, "date": moment.date, "revision": moment.revision}
 
 
-def _rounds(rows: Iterator[tuple[int, dict[str, Any]]], first_source: int) -> Iterator[list[dict[str, Any]]]:
-    """Yields rows with their source, so many at a time as `ROUND_BYTES` hold."""
+def _rounds(rows: Iterator[tuple[int, dict[str, Any]]], first_source: int) -> Iterator[pa.RecordBatch]:
+    """Yields rows with their source, some `ROUND_BYTES` at a time."""
+    pieces: list[pa.RecordBatch] = []
+    size = 0
+    for piece in _pieces(rows, first_source):
+        if pieces and size + piece.nbytes > ROUND_BYTES:
+            yield _joined(pieces)
+            size = 0
+        pieces.append(piece)
+        size += piece.nbytes
+    if pieces:
+        yield _joined(pieces)
+
+
+def _joined(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """All pieces in one, which alone is left: the list is emptied."""
+    whole = pa.concat_batches(pieces)
+    pieces.clear()
+    return whole
+
+
+def _pieces(rows: Iterator[tuple[int, dict[str, Any]]], first_source: int) -> Iterator[pa.RecordBatch]:
+    """Yields rows with their source, as many at a time as `PIECE_BYTES` hold."""
     buffer: list[dict[str, Any]] = []
     size = 0
     for number, row in rows:
         buffer.append({**row, "source": first_source + number})
         size += ROW_BYTES + len(row["text"])
-        if size >= ROUND_BYTES:
-            yield buffer
+        if size >= PIECE_BYTES:
+            yield pa.RecordBatch.from_pylist(buffer, schema=SCHEMA)
             buffer, size = [], 0
     if buffer:
-        yield buffer
+        yield pa.RecordBatch.from_pylist(buffer, schema=SCHEMA)
 
 
 def find_spill(directory: str, name: str) -> SpillRecord | None:

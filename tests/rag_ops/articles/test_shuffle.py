@@ -45,7 +45,8 @@ def test_the_cut_into_splits_does_not_show(tmp_path):
 
 def test_rounds_do_not_show_either(tmp_path, monkeypatch):
     whole = shards(write(tmp_path / "a", [ARTICLES]))
-    monkeypatch.setattr(shuffle, "ROUND_BYTES", 7 * shuffle.ROW_BYTES)
+    monkeypatch.setattr(shuffle, "PIECE_BYTES", 3 * shuffle.ROW_BYTES)
+    monkeypatch.setattr(shuffle, "ROUND_BYTES", 1000)
     records = write(tmp_path / "b", [ARTICLES])
     with pa.ipc.open_file(records[0].url) as reader:
         assert reader.num_record_batches > 3 * 3 + 1, "several batches for each shard"
