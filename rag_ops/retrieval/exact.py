@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from rag_ops import heap
 from rag_ops.compute.devices import torch_threads
 from rag_ops.compute.packed_linear import PackedLinear, can_pack
 from rag_ops.retrieval.topk import TopK
@@ -65,6 +66,9 @@ REFINED_PER_HIT = 3  # for each of the k best, from which on the exact scores of
 # Candidates for each of the k best, on average, up to which bfloat16, or one bound for a whole block, pays: of a block,
 # and of all blocks.
 BLOCK_HITS, NARROW_HITS = 4, 12
+# Between which what malloc keeps is given back: candidates and lengths, which stay, lie among the scores of a block,
+# which do not, and the heap would grow by half a megabyte a block.
+TRIM_BLOCKS = 128
 UNLIKE = 4  # times the mean length that the greatest must be for each one's length to tell more
 FEW_QUESTIONS = 5  # up to which vectors are multiplied as they are stored: five times as is as quick as once converted
 
@@ -107,9 +111,11 @@ def search(
             searches = [_Search(asked[cut : cut + QUESTION_BLOCK], vectors, k, device, how) for cut in cuts]
             blocks = blocks_of(vectors, block_rows or how.block_rows, device, threads, how, lengths)
             with contextlib.closing(blocks):
-                for block in blocks:
+                for number, block in enumerate(blocks, 1):
                     for one in searches:
                         one.look_at(block)
+                    if not number % TRIM_BLOCKS:
+                        heap.trim()
             hits += [one.finish() for one in searches]
     return TopK(np.concatenate([part.scores for part in hits]), np.concatenate([part.rows for part in hits]))
 

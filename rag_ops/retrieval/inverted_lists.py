@@ -35,7 +35,8 @@ QUESTION_BLOCK = 1 << 16  # questions whose numbers fit into 16 bits
 PRODUCT_SCORES = 1 << 20  # of one product: 4 MB
 ROUND_LISTS = 64  # lists between two looks at how many candidates there are
 PLACE_BITS = 32  # low bits of a candidate's row: its place in its list; the list is above them
-MOST_CANDIDATES = 1 << 23  # of a block of questions, before those that are out by now are dropped
+# Candidates of a block of questions, before those that are out by now are dropped: for each of the k best, and at most
+KEPT_PER_HIT, MOST_CANDIDATES = 32, 1 << 23
 THINNED_QUESTIONS = 2048  # whose candidates are compared at once
 CUT = 4096  # vectors that are in float64 at once
 SLACK = 2.0**-20  # relative, for the rounding of bounds and of what is added to a product
@@ -213,6 +214,7 @@ class _Search:
         self._order = np.argsort(probed.ravel(), kind="stable")  # by list, then by question
         self._starts = np.searchsorted(probed.ravel()[self._order], np.arange(lists.size + 1))
         self._kept: list[Bounded] = []
+        self._limit = min(KEPT_PER_HIT * max(k, 8) * len(questions), MOST_CANDIDATES)
 
     def asking(self, number: int, nearest: bool) -> np.ndarray:
         """The places in `probed` of the questions that probe a list, as their nearest or as a further one."""
@@ -259,10 +261,13 @@ class _Search:
         size = lengths * longest + np.abs(self._added[asked]) + np.abs(products)
         return (1 + SLACK) * error + (SLACK + self._relative) * size
 
-    def thin_out(self, most: int = MOST_CANDIDATES) -> None:
-        """Drops candidates that are out by now, if there are more than so many."""
-        if sum(map(len, self._kept)) <= most:
-            return
+    def thin_out(self) -> None:
+        """Drops candidates that are out by now, if there are many; twice as many as are left are the next time."""
+        if sum(map(len, self._kept)) > self._limit:
+            self._drop_out()
+            self._limit = max(self._limit, min(2 * len(self._kept[0]), MOST_CANDIDATES))
+
+    def _drop_out(self) -> None:
         kept = Bounded.joined(self._kept)
         for first in range(0, len(self._questions), THINNED_QUESTIONS):
             asked = min(THINNED_QUESTIONS, len(self._questions) - first)
@@ -274,9 +279,9 @@ class _Search:
 
     def finish(self, pool: ThreadPoolExecutor) -> TopK:
         """The best k of all lists, scored from the vectors as FAISS decodes them."""
-        self.thin_out(0)
         if not self._kept:
             return TopK.empty(len(self._questions), self._k)
+        self._drop_out()
         kept = self._kept.pop()
         kept = kept.only(np.argsort((kept.rows >> PLACE_BITS).astype(np.uint32), kind="stable"))
         starts = np.flatnonzero(np.diff(kept.rows >> PLACE_BITS, prepend=-1)).tolist()
