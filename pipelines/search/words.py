@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
 
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.allowed import Allowed
+from pipelines.transforms.saved_hits import search_once
 from pipelines.transforms.topk import MergeTopK
 from pipelines.transforms.work import Work
 from rag_ops.questions import blocks
@@ -48,10 +50,20 @@ def search_words(numbers: Any, how: WordSearch) -> Any:
 
 
 def search_shard(number: int, how: WordSearch) -> Iterator[tuple[int, TopK]]:
-    """Opens one shard and searches it for all blocks."""
-    shard, file, counters = how.corpus.open_shard(number), how.corpus.shards[number], StepCounters("SearchWords")
+    """Searches one shard for all blocks; those for which it has been searched before are not searched again."""
+    counters = StepCounters("SearchWords")
+    search = partial(_search_blocks, number, how, counters)
+    name = how.work.name("word-hits", number, "arrow")
+    yield from search_once(how.work, name, how.todo, lambda block: b"", search, counters)
+
+
+def _search_blocks(
+    number: int, how: WordSearch, counters: StepCounters, numbers: list[int]
+) -> Iterator[tuple[int, TopK]]:
+    """Opens a shard and searches it for some blocks."""
+    shard, file = how.corpus.open_shard(number), how.corpus.shards[number]
     among = None if how.allowed is None else how.allowed.places(file.first_row, file.rows)
-    for block in how.todo:
+    for block in numbers:
         with counters.timed():
             asked = read_parquet(how.work.path(blocks.block_name(block)))["question"].to_pylist()
             if among is None:

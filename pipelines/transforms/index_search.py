@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -13,8 +15,10 @@ from pipelines.runners.counters import StepCounters
 from pipelines.transforms.allowed import Allowed
 from pipelines.transforms.model_workers import WorkerOptions
 from pipelines.transforms.question_vectors import question_vectors
+from pipelines.transforms.saved_hits import search_once
 from pipelines.transforms.topk import MergeTopK
 from pipelines.transforms.work import Work
+from rag_ops import heap
 from rag_ops.retrieval.corpus import Corpus
 from rag_ops.retrieval.kinds import SearchSettings, kind_of
 from rag_ops.retrieval.topk import TopK
@@ -71,8 +75,23 @@ def search(shards: Any, how: IndexSearch, encoded: Any) -> Any:
 
 
 def search_shard(element: tuple[ShardRecord, int], how: IndexSearch, encoded: list[int]) -> Iterator[tuple[int, TopK]]:
-    """Opens one index shard and searches it for all blocks, many questions at once."""
+    """Searches one index shard for all blocks; those for which it has been searched before are not searched again."""
     shard, first_row = element
+    counters = StepCounters("SearchShards")
+
+    def content(block: int) -> bytes:
+        return hashlib.sha256(question_vectors(how.work, block).tobytes()).digest()
+
+    search = partial(_search_blocks, shard, first_row, how, counters)
+    name = how.work.name("hits", first_row, "arrow")
+    yield from search_once(how.work, name, encoded, content, search, counters)
+    heap.trim()  # models of this worker have malloc keep what is freed
+
+
+def _search_blocks(
+    shard: ShardRecord, first_row: int, how: IndexSearch, counters: StepCounters, blocks: list[int]
+) -> Iterator[tuple[int, TopK]]:
+    """Opens an index shard and searches it for some blocks, many questions at once."""
     opened, url = kind_of(how.corpus.index.info["spec"]).shard, store.join(how.corpus.index_url, shard.path)
     workers = how.workers
     # Of Dataflow a GPU is asked for the models alone, and hits are the same on any device.
@@ -80,9 +99,9 @@ def search_shard(element: tuple[ShardRecord, int], how: IndexSearch, encoded: li
     place |= how.params
     index = opened(url, shard.sha256, first_row, shard.rows, threads=workers.cpu_threads, **place)
     among = None if how.allowed is None else how.allowed.places(first_row, shard.rows)
-    counters, at_once = StepCounters("SearchShards"), max(1, index.questions_at_once // how.block_questions)
-    for start in range(0, len(encoded), at_once):
-        numbers = sorted(encoded)[start : start + at_once]
+    at_once = max(1, index.questions_at_once // how.block_questions)
+    for start in range(0, len(blocks), at_once):
+        numbers = blocks[start : start + at_once]
         with counters.timed():
             questions = [question_vectors(how.work, number) for number in numbers]
             vectors = np.concatenate(questions)

@@ -14,6 +14,7 @@ from rag_ops.retrieval.fusion import FusionSettings, fuse
 from rag_ops.retrieval.topk import TopK, merge
 from rag_ops.storage import verify
 from rag_ops.storage.manifests import read_manifest
+from rag_ops.storage.stages import StageOutput
 from tests.pipelines.workspace import TOPICS, digests, fails, ragbeam
 
 BLOCKS = ("--block_questions", 3, "--num_shards", 2)
@@ -64,6 +65,32 @@ def questions(rows: list[dict]) -> dict[str, list[dict]]:
         assert [row["rank"] for row in ranked] == list(range(1, len(ranked) + 1))
         assert sorted((row["score"] for row in ranked), reverse=True) == [row["score"] for row in ranked]
     return found
+
+
+def test_a_search_that_is_killed_once_its_shards_are_searched_does_not_search_them_again(
+    stage, sentence_encoder, tmp_path, monkeypatch
+):
+    from rag_ops.retrieval import passage_texts
+    from rag_ops.retrieval.bm25 import Bm25Shard
+    from rag_ops.retrieval.index_kind import IndexShard
+
+    def stops(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    asked = [*by_vectors(stage, sentence_encoder), "--bm25", stage / "bm25", "--n_docs", 5]
+    with monkeypatch.context() as patched:
+        patched.setattr(passage_texts, "fetch", stops)
+        patched.setattr(StageOutput, "abandon", lambda output: None)  # a process that is killed tidies nothing up
+        with pytest.raises(AssertionError):
+            ragbeam(*command(stage, tmp_path / "hits", *asked))
+    with monkeypatch.context() as patched:
+        for shard in (IndexShard, Bm25Shard):
+            patched.setattr(shard, "search", stops)
+        ragbeam(*command(stage, tmp_path / "hits", *asked))
+    steps = json.loads((tmp_path / "hits" / "run.json").read_text())["steps"]
+    assert [steps[name]["reused"] for name in ("SearchShards", "SearchWords")] == [3, 3]
+    ragbeam(*command(stage, tmp_path / "fresh", *asked))
+    assert digests(tmp_path / "hits", "search") == digests(tmp_path / "fresh", "search")
 
 
 def as_topk(rows: list[dict], score: str, k: int) -> TopK:
