@@ -406,7 +406,7 @@ def measured_rates(workspace: str) -> dict[str, Rate]:
                     reports[stage.name] = report
         passages = next((reports[name]["rows"] for name in ("index", BM25.name) if name in reports), 0)
         rates = {
-            name: _rate_of(report, passages) for stage, report in reports.items() for name in _lines_of(stage, report)
+            name: rate_of(report, passages) for stage, report in reports.items() for name in _lines_of(stage, report)
         }
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InputError("a run.json there gives no rate", value=workspace, remedy="give --rate") from error
@@ -425,8 +425,13 @@ def _lines_of(stage: str, report: Mapping[str, Any]) -> list[str]:
     return [line for line, digest in searched.items() if digest in report["info"]]
 
 
-def _rate_of(report: Mapping[str, Any], passages: int) -> Rate:
-    """The rate that a run.json shows: by the time of its steps, where the runner counted it, else by all of it."""
+def rate_of(report: Mapping[str, Any], passages: int) -> Rate:
+    """The rate that a run.json shows: by the time of its steps, where the runner counted it, else by all of it.
+
+    Args:
+        report: the run.json of a run that took over nothing from an earlier one.
+        passages: how many answer and search searched; 0 if that is not known.
+    """
     steps = report["steps"].items()
     seconds = {step: counters.get("millis", 0) / 1000 for step, counters in steps if step != FIXED_STEP}
     searching = sum(seconds.pop(step, 0.0) for step in SEARCH_STEPS) if passages else 0.0

@@ -58,6 +58,20 @@ def test_a_stage_that_is_killed_is_resumed_and_measured(tmp_path, monkeypatch, t
     assert found == dict(zip(block["id"].to_pylist(), block["text"].to_pylist(), strict=True))
 
 
+def test_an_unbroken_one_is_not_killed_and_shows_its_rate(tmp_path, monkeypatch, toy):
+    monkeypatch.setattr(Watched, "run", lambda self, command, *_: (ragbeam(*command), self.seconds.append(100.0)))
+    record = rehearse("chunk", tmp_path, "--workers", 0, "--unbroken", rows=2000)
+    assert (record["killed_after"], len(record["seconds"])) == (None, 1)
+    rate = record["rate"]
+    report = json.loads((tmp_path / "2000-rows" / "passages" / "run.json").read_text())
+    work = sum(step["millis"] for step in report["steps"].values()) / 1000
+    assert rate["rows_per_sec"] == pytest.approx(2000 / work)
+    assert rate["start_secs"] == pytest.approx(100 - work, abs=0.01)
+    assert rate["row_bytes"] * 2000 == report["bytes"]
+    with pytest.raises(RuntimeError, match="give --again"):
+        rehearse("chunk", tmp_path, "--workers", 0, "--unbroken", rows=2000)
+
+
 def test_embed_index_and_answer_run_over_what_is_made_from_the_seed(tmp_path, monkeypatch, toy):
     monkeypatch.setattr(Watched, "run", lambda self, command, places, killed=None: ragbeam(*command))
     sizes = ["--workers", 0, "--embedded", 100, "--questions", 5, "--spec", "IVF2,SQ8"]
@@ -91,7 +105,12 @@ def test_the_page_tells_growth_plan_and_gpus():
     two = one | {"rows": 10**7, "made_rows": 10**7, "launcher_bytes": 3e8, "manifest_bytes": 9000}
     assert list(scale.growth([two, one])) == [("chunk", "1,000,000 to 10,000,000", "10.00", "1.50", "1.00", "9.00")]
     assert list(scale.growth([one])) == []
-    assert [row[-1] for row in scale.planned([one, two])] == ["1.00", "0.10"]
+    assert [row[-4:] for row in scale.planned([one, two])] == [("1.00", "", "", ""), ("0.10", "", "", "")]
+    rate = {"rows_per_sec": 1e4, "start_secs": 4.0, "row_bytes": 27.7, "search_secs": 0.0}
+    few = one | {"rows": 10**4, "made_rows": 10**4, "seconds": [5.0], "workers": 1, "rate": rate}
+    assert list(scale.growth([few, one])) == [], "one that was not killed is no beginning"
+    whole = [row for row in scale.planned([few, one | {"workers": 1}]) if row[1] == "1,000,000"]
+    assert [row[-4:] for row in whole] == [("10.00", "108 s", "11 s", "0.10")]  # 100 s of work and two starts
     index = one | {"stage": "index", "spec": "Flat", "rows": 21_015_324, "seconds": [300.0, 0.0]}
     rows = {row[0]: row for row in scale.wikipedia([index], {"L4": 2 * 85e6 * 137 * 21_015_324 / 36_000}, 10)}
     assert rows["index"][3] == "1.0"  # 300 s for vectors of 64, an hour for those of 768

@@ -1,26 +1,34 @@
 """Rehearses a stage at true size: `python -m tests.rehearsal chunk --directory /large/disk`.
 
 The stage's input is made from a seed if it is not there. Its command is killed once with SIGKILL when half of its work
-is done, and run again; what both took goes to `measured.jsonl`. A rehearsal that is itself cut short goes on where it
-stopped: its `directory` may be lost, and is then made anew.
+is done, and run again; what both took goes to `measured.jsonl`. One with `--unbroken` is not killed, and says what rate
+it shows: a hundredth of the rows, made first, is what the time of the whole is planned from. A rehearsal that is itself
+cut short goes on where it stopped: its `directory` may be lost, and is then made anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rag_ops import planning
+from rag_ops.articles.reading import USUAL_SPLITS
 from rag_ops.storage.manifests import find_manifest, read_manifest
 from schemas.layout import STAGES
 from tests.benchmarks.running import processor
 from tests.rehearsal import corpus
 from tests.rehearsal.watch import Watched, file_sizes, now
+from tests.runners import flink
 
 ROWS = 21_015_324  # of psgs_w100
 EMBEDDED = 4_000_000  # rows that embed computes; it finds the vectors of the others finished
@@ -28,6 +36,7 @@ SPEC = "IVF1024,SQ8"
 INDEX_ROWS = 2_000_000  # of an index shard
 SPLIT_BYTES = 16 << 20  # chunk's default
 BLOCK_QUESTIONS = 256  # answer's
+EMBED_TOKENS = 4096  # of a batch
 MEASURED = Path(__file__).with_name("measured.jsonl")
 
 
@@ -58,7 +67,7 @@ class Rehearsal:
 
     def _prepare_chunk(self) -> tuple[list[object], str, int]:
         source = corpus.write_tsv(self.place / "psgs.tsv", self.rows)
-        splits = max(1, source.stat().st_size // SPLIT_BYTES)
+        splits = min(USUAL_SPLITS, -(-source.stat().st_size // SPLIT_BYTES))
         return ["chunk", "--input", source], "_incomplete/parts-*/*.arrow", -(-splits // 2)
 
     def _prepare_embed(self) -> tuple[list[object], str, int]:
@@ -68,10 +77,11 @@ class Rehearsal:
         return self._embed(models.encoder), "embeddings-*.parquet", shards - left // 2
 
     def _embed(self, encoder: str) -> list[object]:
-        # In float32: the vectors of a random encoder are too near to each other for bfloat16.
+        # In float32: the vectors of a random encoder are too near to each other for bfloat16. Large batches, as a GPU
+        # has them: in a CPU's of three passages so small a model would be little else than the calls of its layers.
         return [
             *("embed", "--passages", self.output("chunk"), "--encoder", encoder),
-            *("--compute_dtype", corpus.COMPUTE_DTYPE),
+            *("--compute_dtype", corpus.COMPUTE_DTYPE, "--batch_tokens", EMBED_TOKENS),
         ]
 
     def _prepare_index(self) -> tuple[list[object], str, int]:
@@ -99,20 +109,23 @@ class Rehearsal:
             Watched().run([*command, "--output", output], [self.place / "tmp"])
 
     def run(self) -> dict[str, Any]:
-        """Kills the stage's command once, runs it to its end, and returns the record of both."""
+        """Kills the stage's command once, unless it is to be unbroken, runs it to its end, and returns the record."""
+        if self.flags.unbroken and self.output(self.stage.name).exists():
+            raise RuntimeError(f"{self.output(self.stage.name)} is there already: give --again")
         command, pattern, half = self.prepare()
         output, watched = self.output(self.stage.name), Watched()
         command, places = [*command, "--output", output], [output, self.place / "tmp"]
-        command.append(f"--direct_num_workers={self.flags.workers or 1}")
-        if self.flags.workers:
-            command.append("--direct_running_mode=multi_processing")
 
         def is_half_done() -> bool:
             return sum(1 for _ in output.glob(pattern)) >= half
 
-        was_killed = watched.run(command, places, is_half_done)
-        if was_killed:
-            watched.run(command, places)
+        was_killed = False
+        if not self.flags.unbroken:
+            with self._runner(watched) as flags:
+                was_killed = watched.run([*command, *flags], places, is_half_done)
+        if was_killed or self.flags.unbroken:
+            with self._runner(watched) as flags:
+                watched.run([*command, *flags], places)
         manifest, report = read_manifest(str(output), self.stage.name), json.loads((output / "run.json").read_text())
         return {
             "stage": self.stage.name,
@@ -126,11 +139,43 @@ class Rehearsal:
             "manifest_bytes": (output / "manifest.json").stat().st_size,
             "run_bytes": (output / "run.json").stat().st_size,
             "shards": report["shards"],
+            "rate": self._rate(report, watched.seconds[-1]) if self.flags.unbroken else None,
             "workers": self.flags.workers,
+            "runner": "Flink" if self.flags.flink else None,
             "machine": processor(),
             "cores": os.cpu_count(),
             "date": now(),
         }
+
+    @contextlib.contextmanager
+    def _runner(self, watched: Watched) -> Iterator[list[str]]:
+        """The flags of a runner: the local one, or a Flink cluster that lives as long as this and is watched."""
+        count = self.flags.workers
+        if not self.flags.flink:
+            processes = ["--direct_running_mode=multi_processing"] if count else []
+            yield [f"--direct_num_workers={count or 1}", *processes]
+            return
+
+        def start(arguments: Sequence[str], log: Path) -> subprocess.Popen:
+            process = flink.start_cold(arguments, log)
+            watched.sessions = {process.pid}
+            return process
+
+        with (
+            tempfile.TemporaryDirectory(dir=self.place, ignore_cleanup_errors=True) as place,
+            flink.cluster(Path(place) / "cluster", count) as cluster,
+            cluster.job_server() as endpoint,
+            flink.worker_pool(Path(place), start) as port,
+        ):
+            flags = ["--runner=FlinkRunner", f"--flink_master={cluster.master}", "--flink_version=1.19"]
+            flags += [f"--parallelism={count}", f"--job_endpoint={endpoint}", "--environment_type=EXTERNAL"]
+            flags.append(f"--environment_config=localhost:{port}")
+            yield [*flags, "--threads", "1"] if self.stage.name in ("embed", "answer") else flags
+
+    def _rate(self, report: Mapping[str, Any], secs: float) -> dict[str, float]:
+        """What an unbroken run shows of the stage's rate; its start includes that of the process."""
+        rate = planning.rate_of(report, self.rows)
+        return dataclasses.asdict(dataclasses.replace(rate, start_secs=rate.start_secs + secs - report["seconds"]))
 
     def _made_rows(self, rows: int) -> int:
         """The rows that the command worked on, if its output is whole.
@@ -154,6 +199,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--questions", type=int, default=corpus.QUESTIONS, help="questions that answer is asked")
     parser.add_argument("--spec", default=SPEC, help="spec of the index")
     parser.add_argument("--workers", type=int, default=1, help="worker processes; 0: none besides the launcher")
+    parser.add_argument(
+        "--flink", action="store_true", help="on a Flink cluster of that many workers, which is killed too"
+    )
+    parser.add_argument("--unbroken", action="store_true", help="do not kill it; record its rate")
     parser.add_argument("--again", action="store_true", help="remove the stage's earlier output first")
     parser.add_argument("--measured", type=Path, default=MEASURED, help="file that gets the record")
     flags = parser.parse_args(arguments)

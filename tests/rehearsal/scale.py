@@ -11,12 +11,12 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rag_ops import planning
-from rag_ops.sizes import size
+from rag_ops.sizes import duration, size
 from schemas.layout import STAGES
 from tests.rehearsal import corpus
 from tests.rehearsal.__main__ import MEASURED, ROWS
@@ -34,14 +34,15 @@ Record = Mapping[str, Any]
 
 
 def of_stage(records: Sequence[Record], stage: str) -> list[Record]:
-    """The records of a stage, by spec and then by the rows that it worked on."""
+    """The records of a stage, by spec and runner, then by the rows that it worked on."""
     found = [record for record in records if record["stage"] == stage]
-    return sorted(found, key=lambda record: (record["spec"] or "", record["rows"], record["made_rows"]))
+    return sorted(found, key=lambda record: (name_of(record), record["rows"], record["made_rows"]))
 
 
 def name_of(record: Record) -> str:
-    """A stage, with the spec of its index."""
-    return f"{record['stage']} {record['spec'] or ''}".strip()
+    """A stage, with the spec of its index, and its runner if that is not the local one."""
+    on = f"on {record['runner']}" if record.get("runner") else ""
+    return " ".join(part for part in (record["stage"], record["spec"], on) if part)
 
 
 def table(head: str, rows: Iterator[Sequence[str]]) -> list[str]:
@@ -63,7 +64,8 @@ def measured(records: Sequence[Record]) -> Iterator[Sequence[str]]:
 
 
 def growth(records: Sequence[Record]) -> Iterator[Sequence[str]]:
-    """Rows of how memory grows from the smallest to the largest rehearsal of each stage."""
+    """Rows of how memory grows from the smallest to the largest rehearsal of each stage, of those that were killed."""
+    records = [record for record in records if not record.get("rate")]
     for name in dict.fromkeys(name_of(record) for stage in STAGES for record in of_stage(records, stage)):
         few, *_, many = [record for record in records if name_of(record) == name] * 2
         few, many = sorted((few, many), key=lambda record: (record["rows"], record["made_rows"]))
@@ -74,7 +76,11 @@ def growth(records: Sequence[Record]) -> Iterator[Sequence[str]]:
 
 
 def planned(records: Sequence[Record]) -> Iterator[Sequence[str]]:
-    """Rows of what `ragbeam plan` says, from nothing measured, beside what was taken; measured over planned."""
+    """Rows of what `ragbeam plan` says beside what was taken; measured over planned.
+
+    Memory is planned from formats and constants alone. So is disk, unless an unbroken rehearsal of fewer rows shows a
+    rate, from which time is planned too.
+    """
     for stage in STAGES:
         for record in of_stage(records, stage):
             shards, rows = record["shards"]["total"], record["rows"]
@@ -85,15 +91,35 @@ def planned(records: Sequence[Record]) -> Iterator[Sequence[str]]:
             job = planning.Job(
                 rows, corpus.DIMENSION, "float16", spec, files, index_shards, questions=questions, **sizes
             )
-            needs = planning.plan(job).stage(stage)
-            cells = [size(needs.memory_bytes), size(record["worker_bytes"])]
-            cells.append(f"{record['worker_bytes'] / needs.memory_bytes:.2f}")
-            if stage != "answer":  # whose size follows from how alike the passages are that were found
-                cells += [size(needs.disk_bytes), size(record["disk_bytes"])]
-                cells.append(f"{record['disk_bytes'] / needs.disk_bytes:.2f}")
+            rate = rate_below(records, record)
+            needs = planning.plan(job, {stage: rate} if rate else {}).stage(stage)
+            cells = compared(size, needs.memory_bytes, record["worker_bytes"])
+            if rate or stage != "answer":  # whose size follows from how alike the passages are that were found
+                cells += compared(size, needs.disk_bytes, record["disk_bytes"])
+            else:
+                cells += [""] * 3
+            if rate:
+                begins = rate.start_secs * len(record["seconds"])
+                secs = begins + rate.seconds(record["made_rows"], rows, record["workers"] or 1) - rate.start_secs
+                cells += compared(duration, secs, sum(record["seconds"]))
             else:
                 cells += [""] * 3
             yield name_of(record), f"{rows:,}", *cells
+
+
+def rate_below(records: Sequence[Record], record: Record) -> planning.Rate | None:
+    """The rate that the largest unbroken rehearsal of the same stage, but of fewer rows, shows; None without one."""
+    found = [
+        one
+        for one in of_stage(records, record["stage"])
+        if one.get("rate") and name_of(one) == name_of(record) and one["rows"] < record["rows"]
+    ]
+    return planning.Rate(**found[-1]["rate"]) if found else None
+
+
+def compared(show: Callable[[float], str], planned: float, measured: float) -> list[str]:
+    """Cells of a planned and a measured figure, and the ratio of the second to the first."""
+    return [show(planned), show(measured), f"{measured / planned:.2f}"]
 
 
 def benchmark(pattern: str) -> float:
@@ -129,6 +155,11 @@ def wikipedia(records: Sequence[Record], flops: Mapping[str, float], questions: 
         yield stage, *cells
 
 
+PLANNED = textwrap.fill(
+    "What `ragbeam plan` says of the same jobs, from formats and constants alone; time, and disk beside it, from the "
+    "rate of an unbroken rehearsal of a hundredth of the rows, with its start once more for the kill.",
+    120,
+)
 HOW = """
 Written by `python -m tests.rehearsal.scale` from `tests/rehearsal/measured.jsonl`. A rehearsal is one stage over
 synthetic passages of real length, with vectors of {dimension} numbers and models of one layer, in a launcher and one
@@ -171,14 +202,14 @@ def page(records: Sequence[Record], flops: Mapping[str, float]) -> str:
         textwrap.fill(text.format(**facts).strip(), 120, break_on_hyphens=False) for text in (HOW, WHERE, DERIVED)
     )
     memory = "launcher, peak | worker, peak | disk (peak) | files (peak) | manifest, bytes"
-    compared = "worker, planned | measured | ratio | disk, planned | measured | ratio"
+    planned_head = " | ".join(f"{what}, planned | measured | ratio" for what in ("worker", "disk", "time"))
     took = f"core-hours | hours on {BOX_CORES} cores | hours of one H100 | hours of {CHIPS['L4']} L4"
     lines = ["# What a whole Wikipedia takes", "", how, "", "## Measured", "", where, ""]
     lines += table(f"stage | passages | {memory} | seconds | load", measured(records))
     lines += ["How it grows with the work (1.00: not at all; memory may grow to 1.10):", ""]
     lines += table("stage | rows | times the rows | launcher | worker | manifest", growth(records))
-    lines += ["## Planned", "", "What `ragbeam plan` says of the same jobs, from formats and constants alone.", ""]
-    lines += table(f"stage | passages | {compared}", planned(records))
+    lines += ["## Planned", "", PLANNED, ""]
+    lines += table(f"stage | passages | {planned_head}", planned(records))
     lines += ["## Wikipedia", "", derived, ""]
     lines += table(f"stage | disk | memory of a worker | {took}", wikipedia(records, flops, corpus.QUESTIONS))
     return "\n".join(lines)

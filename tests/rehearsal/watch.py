@@ -24,12 +24,14 @@ class Watched:
     """What a command took.
 
     Attributes:
+        sessions: those of processes besides the command's own that count as its workers: a cluster's.
         seconds: of its runs, in order: until it was killed, then until it ended.
         launcher, worker: peak resident bytes of the command's own process and of the largest of its others.
         disk, files: the most bytes and files in its directories at any time.
         load: the machine's load, on average over the looks.
     """
 
+    sessions: set[int] = dataclasses.field(default_factory=set)
     seconds: list[float] = dataclasses.field(default_factory=list)
     launcher: int = 0
     worker: int = 0
@@ -95,7 +97,7 @@ class Watched:
     def _look_at_memory(self, session: int) -> None:
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError, StopIteration):  # it has ended
-                if not entry.name.isdigit() or os.getsid(int(entry.name)) != session:
+                if not entry.name.isdigit() or os.getsid(int(entry.name)) not in {session, *self.sessions}:
                     continue
                 lines = (entry / "status").read_text().splitlines()
                 peak = int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
