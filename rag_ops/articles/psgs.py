@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 from collections.abc import Iterator
 from functools import partial
 
 from rag_ops.articles import tsv
 from rag_ops.articles.article import Article, Split
 from rag_ops.articles.columns import SECTION
-from rag_ops.articles.lines import line_source, read_lines
+from rag_ops.articles.lines import MAX_LINE_BYTES, line_source, read_lines
 from rag_ops.articles.options import InputOptions
 from rag_ops.articles.source_format import Cut, Format, Row, byte_cuts
 from rag_ops.articles.tsv import Layout
@@ -16,6 +18,8 @@ from rag_ops.errors import InputError
 from rag_ops.storage import store
 from rag_ops.storage.compression import COMPRESSIONS
 from schemas.passages import Passage
+
+LINE_BYTES = 1 << 20  # longer lines are few
 
 
 class Psgs(Format):
@@ -32,11 +36,17 @@ class Psgs(Format):
         return tsv.layout_of(_head(url), url, options.columns)
 
     def cuts(self, url: str, options: InputOptions) -> Iterator[Cut]:
-        """Cuts every `split_bytes`; between records if cells are quoted, which takes a pass over the file."""
+        """Cuts every `split_bytes`; between records if cells are quoted.
+
+        That takes a pass over the file if a quoted cell may go over the end of a line near a cut, or the cuts are many.
+        """
         start, size = 0, store.size_bytes(url)
         is_one = store.name_of(url).lower().endswith(COMPRESSIONS) or size <= options.cut_bytes
         if is_one or not (layout := self.layout(url, options)).quoted:
             yield from byte_cuts(url, options)
+            return
+        if options.cut_bytes >= tsv.MAX_RECORD_BYTES and (starts := _sure_starts(url, options.cut_bytes, size)):
+            yield from itertools.pairwise([*starts, size])
             return
         for _, position, _ in tsv.records(read_lines(Split(0, "psgs", url)), layout.width):  # 4 s a GB
             if position >= start + options.cut_bytes:
@@ -80,6 +90,32 @@ class Documents(Psgs):
 
     def kept(self, article: Article) -> Article | Passage | None:
         return Format.kept(self, article)
+
+
+def _sure_starts(url: str, cut_bytes: int, size: int) -> list[int] | None:
+    """Where the splits of a file begin, by what lies before each of them alone; None where that does not tell.
+
+    A record goes over the end of a line only from a line with an odd number of quotes, and over no more than
+    `tsv.MAX_RECORD_BYTES` after it. So a line before which all lines have even numbers for so long begins a record.
+    """
+    starts = [0]
+    with store.open_read(url) as file:
+        while (target := starts[-1] + cut_bytes) < size:
+            first = max(0, target - tsv.MAX_RECORD_BYTES - LINE_BYTES)
+            file.seek(first)
+            before = file.read(target - 1 - first) + file.readline(MAX_LINE_BYTES)
+            start = first + len(before)
+            lines = io.BytesIO(before)
+            if first:
+                lines.readline()  # which begins before `first`
+                if first + lines.tell() >= start - tsv.MAX_RECORD_BYTES:
+                    return None
+            if start == size:
+                break
+            if any(line.count(b'"') % 2 for line in lines) or not before.endswith(b"\n"):
+                return None
+            starts.append(start)
+    return starts
 
 
 def is_tsv(url: str) -> bool:

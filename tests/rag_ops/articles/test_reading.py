@@ -9,14 +9,17 @@ import itertools
 import json
 import lzma
 import os
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from rag_ops.articles import lines, options, reading
+from rag_ops.articles import lines, options, reading, tsv
+from rag_ops.articles import psgs as psgs_format
 from rag_ops.articles.dropped import Dropped
+from rag_ops.articles.formats import FORMATS
 from rag_ops.articles.options import InputOptions
 from rag_ops.articles.reading import plan_splits, read_split
 from rag_ops.errors import InputError
@@ -129,6 +132,36 @@ def test_a_larger_input_has_larger_splits_and_no_more_of_them(tmp_path, monkeypa
         rows = sum(1 for split in splits for _ in read_split(split, InputOptions(), Dropped()))
         assert rows == 2000 * len(files)
     assert len(plan_splits(names[:1], InputOptions(split_bytes=100))) > 300
+
+
+@pytest.mark.parametrize("broken", [0.0, 0.002, 0.1])
+def test_cuts_of_a_quoted_tsv_are_those_of_a_pass_over_all_of_it(tmp_path, monkeypatch, broken):
+    monkeypatch.setattr(tsv, "MAX_RECORD_BYTES", 400)
+    monkeypatch.setattr(psgs_format, "LINE_BYTES", 100)
+    chance, sure, path = random.Random(5), 0, tmp_path / "a.tsv"
+    for _ in range(40):
+        ends = ["\n" if chance.random() < broken else " " for _ in range(200)]
+        rows = [f'{n}\t"some ""words""{end}{"more " * chance.randrange(12)}"\tT\n' for n, end in enumerate(ends)]
+        path.write_text("id\ttext\ttitle\n" + "".join(rows) + chance.choice(["", '9\t"last', '9\t"a"\tT']))
+        options = InputOptions(split_bytes=500)
+        cuts = list(FORMATS["psgs"].cuts(str(path), options))
+        starts = psgs_format._sure_starts(str(path), 500, path.stat().st_size)
+        assert starts is None or starts == [start for start, _ in cuts]
+        sure += starts is not None
+        with monkeypatch.context() as patched:
+            patched.setattr(psgs_format, "_sure_starts", lambda *_: None)
+            assert list(FORMATS["psgs"].cuts(str(path), options)) == cuts
+        assert len(cuts) > 10
+    assert (sure == 40, sure == 0) == (broken == 0, broken == 0.1)
+
+
+def test_a_line_longer_than_what_is_looked_at_before_a_cut_takes_the_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr(tsv, "MAX_RECORD_BYTES", 400)
+    monkeypatch.setattr(psgs_format, "LINE_BYTES", 100)
+    path = tmp_path / "a.tsv"
+    path.write_text("id\ttext\ttitle\n" + "".join(f'{n}\t"{"word " * 150}"\tT\n' for n in range(20)))
+    assert psgs_format._sure_starts(str(path), 500, path.stat().st_size) is None
+    assert len(list(FORMATS["psgs"].cuts(str(path), InputOptions(split_bytes=500)))) == 20
 
 
 def test_a_bad_line_of_a_tsv_in_splits_is_told_by_its_number_in_the_file(tmp_path):
