@@ -37,6 +37,7 @@ INDEX_ROWS = 2_000_000  # of an index shard
 SPLIT_BYTES = 16 << 20  # chunk's default
 BLOCK_QUESTIONS = 256  # answer's
 EMBED_TOKENS = 4096  # of a batch
+MAX_NEW_TOKENS = 8  # of an answer
 MEASURED = Path(__file__).with_name("measured.jsonl")
 
 
@@ -96,7 +97,15 @@ class Rehearsal:
         command, *_ = self._prepare_index()
         self._finish(command, self.output("index"))
         questions = corpus.write_questions(self.place / "questions.jsonl", self.flags.questions)
-        command = ["answer", "--questions", questions, "--index", self.output("index"), "--max_new_tokens", 8]
+        command = [
+            "answer",
+            "--questions",
+            questions,
+            "--index",
+            self.output("index"),
+            "--max_new_tokens",
+            MAX_NEW_TOKENS,
+        ]
         command += ["--model", self._corpus().model]
         return command, "_incomplete/work-*/result-*.parquet", -(-self.flags.questions // BLOCK_QUESTIONS // 2)
 

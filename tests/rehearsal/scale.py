@@ -16,14 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from rag_ops import planning
+from rag_ops.generation.batch_memory import Decoder
+from rag_ops.generation.settings import GenerationSettings
 from rag_ops.sizes import duration, size
 from schemas.layout import STAGES
 from tests.rehearsal import corpus
-from tests.rehearsal.__main__ import MEASURED, ROWS
+from tests.rehearsal.__main__ import EMBED_TOKENS, MAX_NEW_TOKENS, MEASURED, ROWS
 
 PAGE = Path(__file__).parents[2] / "pipelines" / "SCALE.md"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "measured.jsonl"
-ENCODER, MODEL = planning.Model(8_085_000, 128), planning.Model(16_500_000, 128)  # corpus.Models: bytes, feed-forward
+# corpus.Models: bytes, feed-forward, and the decoder
+ENCODER, MODEL = planning.Model(8_085_000, 128), planning.Model(16_500_000, 128, Decoder(128, 64, 30_522, 1, True))
+AS_RUN: dict[str, Any] = {  # what the commands of rehearsals say
+    "compute_dtype": corpus.COMPUTE_DTYPE,
+    "embed_batch_tokens": EMBED_TOKENS,
+    "generation": GenerationSettings(max_new_tokens=MAX_NEW_TOKENS),
+}
 PAGES = 6_900_000  # articles of the English Wikipedia
 PASSAGE_TOKENS = 137  # of a passage and its title, as DPR's encoder reads them
 BERT_BASE_WEIGHTS = 85e6  # that a token meets: without the embeddings
@@ -75,6 +83,14 @@ def growth(records: Sequence[Record]) -> Iterator[Sequence[str]]:
             yield name, f"{few[work]:,} to {many[work]:,}", *(f"{ratio:.2f}" for ratio in ratios)
 
 
+def dumps(records: Sequence[Record]) -> Iterator[Sequence[str]]:
+    """Rows of the benchmark `dump` at the size of a rehearsal: what is compared, the ratio, its mark, the figures."""
+    for record in records:
+        if record.get("benchmark") == "dump" and "ratio" in record:
+            beside = f"; {record['beside']}" if "beside" in record else ""
+            yield record["name"], f"{record['ratio']:.2f}", record["wanted"], record["figures"] + beside
+
+
 def planned(records: Sequence[Record]) -> Iterator[Sequence[str]]:
     """Rows of what `ragbeam plan` says beside what was taken; measured over planned.
 
@@ -87,7 +103,7 @@ def planned(records: Sequence[Record]) -> Iterator[Sequence[str]]:
             files = shards if stage in ("chunk", "embed") else -(-rows // corpus.SHARD_ROWS)
             index_shards = shards if stage == "index" else -(-rows // 2_000_000)
             questions = record["made_rows"] if stage == "answer" else 0
-            spec, sizes = record["spec"] or "Flat", {"encoder": ENCODER, "model": MODEL}
+            spec, sizes = record["spec"] or "Flat", {"encoder": ENCODER, "model": MODEL, **AS_RUN}
             job = planning.Job(
                 rows, corpus.DIMENSION, "float16", spec, files, index_shards, questions=questions, **sizes
             )
@@ -163,12 +179,13 @@ PLANNED = textwrap.fill(
 HOW = """
 Written by `python -m tests.rehearsal.scale` from `tests/rehearsal/measured.jsonl`. A rehearsal is one stage over
 synthetic passages of real length, with vectors of {dimension} numbers and models of one layer, in a launcher and one
-worker process; it is killed once with SIGKILL when half of it is done, and run again. `python -m tests.rehearsal STAGE
---directory DIR` makes one. A size that is not in the table was not run.
+worker process, or on a Flink cluster of two workers with one thread each. It is killed once with SIGKILL when half of
+it is done, and run again, the cluster too; one with a single number of seconds was not killed. `python -m
+tests.rehearsal STAGE --directory DIR` makes one. A size that is not in the table was not run.
 """
 WHERE = """
-On {machines}, {when}. Seconds are until the kill, and of the run after it. The machine was shared with other
-work, and `load` is its mean load: the seconds say little else than that the stage ends.
+On {machines}, {when}. Seconds are until the kill, and of the run after it. `load` is the machine's mean load: where it
+is much over the processes' own threads, other work took part of the two cores.
 """
 DERIVED = """
 {rows:,} passages (DPR's), vectors of 768 float16, exact search, {questions:,} questions (NQ's test set). All of
@@ -184,6 +201,7 @@ GPUs were not measured here; given with `--flops`: {given}.
 
 def page(records: Sequence[Record], flops: Mapping[str, float]) -> str:
     """The page's text."""
+    of_dumps, records = list(dumps(records)), [record for record in records if "stage" in record]
     dates = sorted({record["date"][:10] for record in records})
     facts = {
         "when": " to ".join(dict.fromkeys((dates[0], dates[-1]))),
@@ -206,6 +224,9 @@ def page(records: Sequence[Record], flops: Mapping[str, float]) -> str:
     took = f"core-hours | hours on {BOX_CORES} cores | hours of one H100 | hours of {CHIPS['L4']} L4"
     lines = ["# What a whole Wikipedia takes", "", how, "", "## Measured", "", where, ""]
     lines += table(f"stage | passages | {memory} | seconds | load", measured(records))
+    if of_dumps:
+        lines += ["A dump of Wikipedia's form (`RAGBEAM_BENCH_PAGES=200000 python -m tests.benchmarks dump`):", ""]
+        lines += table("what | ratio | wanted | figures", iter(of_dumps))
     lines += ["How it grows with the work (1.00: not at all; memory may grow to 1.10):", ""]
     lines += table("stage | rows | times the rows | launcher | worker | manifest", growth(records))
     lines += ["## Planned", "", PLANNED, ""]
