@@ -25,6 +25,7 @@ from rag_ops import planning
 from rag_ops.articles.reading import USUAL_SPLITS
 from rag_ops.storage.manifests import find_manifest, read_manifest
 from schemas.layout import STAGES
+from schemas.manifest import Manifest
 from tests.benchmarks.running import processor
 from tests.rehearsal import corpus
 from tests.rehearsal.watch import Watched, file_sizes, now
@@ -140,7 +141,7 @@ class Rehearsal:
             "stage": self.stage.name,
             "spec": self.flags.spec if self.stage.name in ("index", "answer") else None,
             "rows": self.rows,
-            "made_rows": self._made_rows(manifest.rows),
+            "made_rows": self._made_rows(manifest),
             "killed_after": f"{half} of {pattern}" if was_killed else None,
             **watched.as_dict(),
             "disk_bytes": sum(file_sizes(output)),
@@ -186,16 +187,19 @@ class Rehearsal:
         rate = planning.rate_of(report, self.rows)
         return dataclasses.asdict(dataclasses.replace(rate, start_secs=rate.start_secs + secs - report["seconds"]))
 
-    def _made_rows(self, rows: int) -> int:
+    def _made_rows(self, manifest: Manifest) -> int:
         """The rows that the command worked on, if its output is whole.
 
         Raises:
             RuntimeError: rows are lost.
         """
         wanted = self.flags.questions if self.stage.name == "answer" else self.rows
-        if rows != wanted:
-            raise RuntimeError(f"{self.stage.name} wrote {rows:,} rows of {wanted:,}")
-        return min(wanted, self.flags.embedded) if self.stage.name == "embed" else wanted
+        if manifest.rows != wanted:
+            raise RuntimeError(f"{self.stage.name} wrote {manifest.rows:,} rows of {wanted:,}")
+        if self.stage.name != "embed":
+            return wanted
+        starts = zip(manifest.shards, manifest.row_starts(), strict=False)  # which have the end too
+        return sum(shard.rows for shard, start in starts if start < self.flags.embedded)
 
 
 def main(arguments: Sequence[str]) -> int:
