@@ -40,7 +40,7 @@ HIT_BYTES = 300  # a row of hits, compressed
 CHUNK_ROW_BYTES = 2700  # a passage while its shard is put together
 CHUNK_ROUND, CHUNK_ROUND_ROW = 54e6, 1950  # what is buffered before it is spilled, at most and for a passage
 EMBED_ROW_BYTES = 4000  # a passage while its shard is embedded: its text and tokens
-CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 250e6, 248e6, 907e6  # a worker before its data: libraries and runner
+CHUNK_PROCESS, INDEX_PROCESS, MODEL_PROCESS = 250e6, 262e6, 907e6  # a worker before its data: libraries and runner
 WORDS_PROCESS = 785e6  # likewise, of search by words
 TORCH = 600e6  # extra memory of index while it measures recall
 # peak over file size: the checkpoint, its repacked copy, which in 16 bits is half, and what malloc keeps

@@ -10,14 +10,14 @@ from rag_ops.errors import InputError
 def size(count: float) -> str:
     """Formats a number of bytes for people: binary units, three digits.
 
-    >>> size(3 * 2**30), size(1536)
-    ('3 GiB', '1.5 KiB')
+    >>> size(3 * 2**30), size(1536), size(1020 * 2**20)
+    ('3 GiB', '1.5 KiB', '1,020 MiB')
     """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.3g} {unit}"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            break
         count /= 1024
-    return f"{count:.3g} TiB"
+    return f"{count:,.0f} {unit}" if abs(count) >= 999.5 else f"{count:.3g} {unit}"
 
 
 MAX_BYTES = 1 << 60

@@ -7,6 +7,7 @@ gives the FLOP a second that a GPU reaches, from a source that whoever gives it 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -108,6 +109,8 @@ def planned(records: Sequence[Record]) -> Iterator[Sequence[str]]:
                 rows, corpus.DIMENSION, "float16", spec, files, index_shards, questions=questions, **sizes
             )
             rate = rate_below(records, record)
+            if rate and record["made_rows"] < rows and stage == "embed":  # the others' vectors are no encoder's
+                rate = dataclasses.replace(rate, row_bytes=None)
             needs = planning.plan(job, {stage: rate} if rate else {}).stage(stage)
             cells = compared(size, needs.memory_bytes, record["worker_bytes"])
             if rate or stage != "answer":  # whose size follows from how alike the passages are that were found
