@@ -17,7 +17,7 @@ from pipelines.index.recall import Measurement
 from pipelines.runners import launch, local_workers
 from pipelines.runners.counters import StepCounters
 from pipelines.transforms.stage_job import StageRun, begins_again, distribute, rows_done, stage_job
-from rag_ops import defaults
+from rag_ops import defaults, heap
 from rag_ops.compute.cores import cores
 from rag_ops.errors import InputError
 from rag_ops.retrieval import kinds
@@ -335,6 +335,8 @@ def build_shard(task: IndexTask, options: IndexOptions, kind: IndexKind) -> None
         trained = store.local_copy(url, task.fingerprint) if kind.training else None
         index = kind.build(vectors, task.rows, options.cpu_threads, trained)
         record = write_shard(options.output, task.name, task.fingerprint, partial(kind.write, index))
+        del index
+        heap.trim()  # its lists grew in pieces, between which the next shard's do not fit
     counters.add(rows_in=record.rows, rows_out=record.rows, bytes=record.bytes)
 
 
