@@ -372,3 +372,13 @@ def test_a_shard_of_vectors_is_searched_on_the_device(device, monkeypatch):
     monkeypatch.setattr(exact, "search", lambda *_, device, **how: used.append(device) or TopK.empty(4, 5))
     shard._search(asked, 5)
     assert used == ["cuda" if device == "auto" else "cpu"]
+
+
+def test_memory_is_given_back_between_blocks(monkeypatch):
+    given = []
+    monkeypatch.setattr(exact, "TRIM_BLOCKS", 3)
+    monkeypatch.setattr(exact.heap, "trim", lambda: given.append(None))
+    chance = np.random.default_rng(3)
+    vectors, questions = (chance.standard_normal((rows, 8)).astype(np.float32) for rows in (1000, 20))
+    exact.search(questions, vectors, 5, block_rows=100)
+    assert len(given) == 3  # after the third, sixth and ninth of ten

@@ -99,6 +99,7 @@ def test_bytes_depend_neither_on_the_product_nor_on_threads_nor_on_cuts(spec, mo
     for constants, bits, threads in (
         ({"QUESTION_BLOCK": 70, "PRODUCT_SCORES": 999}, True, 3),
         ({"MOST_CANDIDATES": 100, "ROUND_LISTS": 3, "THINNED_QUESTIONS": 7}, True, 2),
+        ({"KEPT_PER_HIT": 0, "ROUND_LISTS": 3}, True, 2),
         ({"CUT": 64}, False, 2),
     ):
         with monkeypatch.context() as patch:
