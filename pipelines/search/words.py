@@ -19,6 +19,8 @@ from rag_ops.retrieval.bm25 import Bm25Corpus
 from rag_ops.retrieval.topk import TopK
 from rag_ops.storage.parquet import read_parquet
 
+AS_ASKED = b""  # the content of a block: its words, which the job's fingerprint has
+
 
 @dataclasses.dataclass(frozen=True)
 class WordSearch:
@@ -54,12 +56,12 @@ def search_shard(number: int, how: WordSearch) -> Iterator[tuple[int, TopK]]:
     counters = StepCounters("SearchWords")
     search = partial(_search_blocks, number, how, counters)
     name = how.work.name("word-hits", number, "arrow")
-    yield from search_once(how.work, name, how.todo, lambda block: b"", search, counters)
+    yield from search_once(how.work, name, how.todo, lambda block: AS_ASKED, search, counters)
 
 
 def _search_blocks(
     number: int, how: WordSearch, counters: StepCounters, numbers: list[int]
-) -> Iterator[tuple[int, TopK]]:
+) -> Iterator[tuple[int, bytes, TopK]]:
     """Opens a shard and searches it for some blocks."""
     shard, file = how.corpus.open_shard(number), how.corpus.shards[number]
     among = None if how.allowed is None else how.allowed.places(file.first_row, file.rows)
@@ -71,4 +73,4 @@ def _search_blocks(
             else:
                 hits = shard.search_among(asked, how.candidates, among)
         counters.add(rows_in=len(asked), rows_out=len(asked))
-        yield block, hits
+        yield block, AS_ASKED, hits

@@ -80,7 +80,7 @@ def search_shard(element: tuple[ShardRecord, int], how: IndexSearch, encoded: li
     counters = StepCounters("SearchShards")
 
     def content(block: int) -> bytes:
-        return hashlib.sha256(question_vectors(how.work, block).tobytes()).digest()
+        return _digest(question_vectors(how.work, block))
 
     search = partial(_search_blocks, shard, first_row, how, counters)
     name = how.work.name("hits", first_row, "arrow")
@@ -90,8 +90,8 @@ def search_shard(element: tuple[ShardRecord, int], how: IndexSearch, encoded: li
 
 def _search_blocks(
     shard: ShardRecord, first_row: int, how: IndexSearch, counters: StepCounters, blocks: list[int]
-) -> Iterator[tuple[int, TopK]]:
-    """Opens an index shard and searches it for some blocks, many questions at once."""
+) -> Iterator[tuple[int, bytes, TopK]]:
+    """Opens an index shard and searches it for some blocks, many questions at once; with digests of their vectors."""
     opened, url = kind_of(how.corpus.index.info["spec"]).shard, store.join(how.corpus.index_url, shard.path)
     workers = how.workers
     # Of Dataflow a GPU is asked for the models alone, and hits are the same on any device.
@@ -113,7 +113,11 @@ def _search_blocks(
         ends = np.cumsum([len(block) for block in questions])
         for number, block, end in zip(numbers, questions, ends, strict=True):
             here = slice(end - len(block), end)
-            yield number, TopK(hits.scores[here], hits.rows[here])
+            yield number, _digest(block), TopK(hits.scores[here], hits.rows[here])
+
+
+def _digest(vectors: np.ndarray) -> bytes:
+    return hashlib.sha256(vectors.tobytes()).digest()
 
 
 @beam.ptransform_fn

@@ -19,7 +19,7 @@ def search_once(
     name: str,
     blocks: Iterable[int],
     content: Callable[[int], bytes],
-    search: Callable[[list[int]], Iterator[tuple[int, TopK]]],
+    search: Callable[[list[int]], Iterator[tuple[int, bytes, TopK]]],
     counters: StepCounters,
 ) -> Iterator[tuple[int, TopK]]:
     """Yields (block, hits) of all blocks: as an earlier run of the same job found them, or from a search.
@@ -29,7 +29,7 @@ def search_once(
         name: of the file with the hits, which is there once all of them have been found.
         blocks: numbers of the blocks of questions.
         content: gives what identifies a block's content: hits of another one do not count.
-        search: finds the hits of some blocks, in ascending order; called if there are blocks left.
+        search: gives blocks, in ascending order, with their contents and hits; called if there are blocks left.
         counters: of the step; `reused` blocks are counted.
     """
     left = set(blocks)
@@ -45,8 +45,8 @@ def search_once(
                 counters.add(reused=1)
                 yield keep(block, known, hits)
         if left:
-            for block, hits in search(sorted(left)):
-                yield keep(block, content(block), hits)
+            for block, known, hits in search(sorted(left)):
+                yield keep(block, known, hits)
 
 
 def _saved(url: str) -> Iterator[tuple[int, bytes, TopK]]:

@@ -118,8 +118,8 @@ def planned(records: Sequence[Record]) -> Iterator[Sequence[str]]:
             else:
                 cells += [""] * 3
             if rate:
-                begins = rate.start_secs * len(record["seconds"])
-                secs = begins + rate.seconds(record["made_rows"], rows, record["workers"] or 1) - rate.start_secs
+                again = rate.start_secs * (len(record["seconds"]) - 1)
+                secs = rate.seconds(record["made_rows"], rows, record["workers"] or 1) + again
                 cells += compared(duration, secs, sum(record["seconds"]))
             else:
                 cells += [""] * 3

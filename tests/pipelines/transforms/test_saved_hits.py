@@ -22,7 +22,7 @@ def search(tmp_path):
                 asked.append(block)
                 if block == until:
                     raise MemoryError
-                yield block, HITS[block]
+                yield block, contents[block], HITS[block]
 
         step = StepCounters("SearchShards")
         got = dict(search_once(Work(str(tmp_path)), "hits.arrow", blocks, contents.__getitem__, found, step))
