@@ -107,15 +107,14 @@ def compare(
     timed = functools.partial(_timed, command)
     some_passages(directory, sizes.parts, sizes.shards, sizes.copies)
     alone = timed(directory, "local", 1)
-    on_flink = ["--runner=FlinkRunner", f"--flink_master={cluster.master}", "--flink_version=1.19"]
-    on_flink += [f"--parallelism={WORKERS}", f"--job_endpoint={endpoint}"]
-    external = ["--environment_type=EXTERNAL", f"--environment_config=localhost:{port}"]
-    pool = timed(directory, "pool", WORKERS, *on_flink, *external)
+    pool = timed(directory, "pool", WORKERS, *cluster.flags(endpoint, WORKERS, port))
     described = [alone.describe("local, 2 threads"), pool.describe("Flink, 2 workers of a pool")]
     if sizes.copies == 1:
         processes = ["--direct_running_mode=multi_processing", f"--direct_num_workers={WORKERS}"]
         described.append(timed(directory, "processes", WORKERS, *processes).describe("local, 2 processes"))
-        described.append(timed(directory, "loopback", WORKERS, *on_flink).describe("Flink, LOOPBACK"))
+        described.append(
+            timed(directory, "loopback", WORKERS, *cluster.flags(endpoint, WORKERS)).describe("Flink, LOOPBACK")
+        )
     ratio, work = alone.seconds / pool.seconds, alone.work_secs / pool.work_secs
     least, name = 0.9 if alone.seconds >= LONG_SECS else 0.3, "embed on Flink with 2 workers / local"
     name += f", a job of {alone.seconds / 60:.0f} min" if alone.seconds >= LONG_SECS else ", passages per second"

@@ -177,9 +177,7 @@ class Rehearsal:
             cluster.job_server() as endpoint,
             flink.worker_pool(Path(place), start) as port,
         ):
-            flags = ["--runner=FlinkRunner", f"--flink_master={cluster.master}", "--flink_version=1.19"]
-            flags += [f"--parallelism={count}", f"--job_endpoint={endpoint}", "--environment_type=EXTERNAL"]
-            flags.append(f"--environment_config=localhost:{port}")
+            flags = cluster.flags(endpoint, count, port)
             yield [*flags, "--threads", "1"] if self.stage.name in ("embed", "answer") else flags
 
     def _rate(self, report: Mapping[str, Any], secs: float) -> dict[str, float]:

@@ -105,6 +105,13 @@ class Cluster:
             process.kill()
             process.wait()
 
+    def flags(self, endpoint: str, parallelism: int, pool: int | None = None) -> list[str]:
+        """The flags of a job on it, by a job server: in LOOPBACK, or by the worker pool that listens on a port."""
+        flags = ["--runner=FlinkRunner", f"--flink_master={self.master}", "--flink_version=1.19"]
+        flags += [f"--parallelism={parallelism}", f"--job_endpoint={endpoint}"]
+        external = ["--environment_type=EXTERNAL", f"--environment_config=localhost:{pool}"]
+        return flags if pool is None else flags + external
+
     def slots(self) -> int:
         """Slots of the task managers that are connected."""
         return int(self._get("overview")["slots-total"])
