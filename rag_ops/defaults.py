@@ -12,6 +12,7 @@ DIRECT_LOOKS = 24  # of BART's decoder, for each passage: queries that cost abou
 COMPUTE_DTYPES = {"cpu": "float32", "cuda": "bfloat16", "auto": "float32"}
 # What stands before a passage's text where a model reads it.
 TITLE, TITLE_SECTION = CONTEXTS = ("title", "title_section")
+MIN_FIDELITY = 0.99  # recall@20 of float32's neighbours that vectors in a narrow dtype must have
 TARGET_RECALL = 0.95  # recall that --spec auto aims at
 SHARD_MEMORY = "2GiB"  # memory for an index shard, as --shard_memory gives it
 PASSAGE_MEMORY = "2GiB"  # for what a causal generator has read of passages, as --passage_memory gives it

@@ -6,7 +6,7 @@ import dataclasses
 
 from pipelines.console.options import VECTOR_DTYPES, StageOptions, embed_dtype_setting
 from pipelines.transforms.model_workers import WorkerOptions
-from rag_ops.defaults import CONTEXTS, TITLE
+from rag_ops.defaults import CONTEXTS, MIN_FIDELITY, TITLE
 from rag_ops.models.sentence_encoders import EncoderChanges
 from rag_ops.settings import setting
 from schemas.layout import MAX_DIMENSION
@@ -21,8 +21,9 @@ class EmbedOptions(StageOptions):
     dtype: str = setting("float16", "numbers of the vectors on disk: float16 or float32", choices=VECTOR_DTYPES)
     compute_dtype: str = embed_dtype_setting()
     min_fidelity: float = setting(
-        0.99,
-        "recall@20 of float32's neighbours under which bfloat16 and int8 are refused on a CPU, and auto is float32",
+        MIN_FIDELITY,
+        "recall@20 of float32's neighbours under which bfloat16 and int8 are refused on a CPU, and auto is float32; "
+        "the lower, the more of int8's matrices are in 8 bits",
         group="workers",
         within=(0.0, 1.0),
     )

@@ -150,15 +150,15 @@ def _quantised(options: EmbedOptions, before: Sequence[Mapping[str, Any]], diges
         if wanted and store.exists(url) and store.sha256_of(url) in wanted:
             with store.open_read(url) as file:
                 return file.read()
-    return _made(options.encoder, digest, options.max_tokens)
+    return _made(options.encoder, digest, options.max_tokens, options.min_fidelity)
 
 
 @functools.lru_cache(1)  # `ragbeam run` asks twice
-def _made(encoder: str, digest: str, max_tokens: int | None) -> bytes:
+def _made(encoder: str, digest: str, max_tokens: int | None, recall: float) -> bytes:
     from rag_ops.models import calibration
 
     try:
-        return calibration.quantise(checkpoints.find_model(encoder), max_tokens)
+        return calibration.quantise(checkpoints.find_model(encoder), max_tokens, recall)
     finally:
         _forget_models()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rag_ops.compute import processor
+from rag_ops.defaults import MIN_FIDELITY
 from rag_ops.models import calibration, quantisation
 from rag_ops.models.encoder import Encoder
 from rag_ops.models.fidelity import Sample, fidelity
@@ -25,16 +26,16 @@ class Sizes:
         parts: of so many parts of the excerpt one is encoded.
         rounds: of each.
         small: whether a random encoder of one layer takes the place of the demo's.
-        cosines: how near int8's vectors must be to bfloat16's, for each mixture of the curve; the first is ragbeam's.
+        recalls: recall that each mixture of int8 and bfloat16 is made for; the first is the default of embed.
     """
 
     parts: int = 5
     rounds: int = 5
     small: bool = False
-    cosines: tuple[float, ...] = (calibration.MIN_COSINE, 0.9998, 0.9995, 0.998)
+    recalls: tuple[float, ...] = (MIN_FIDELITY, 0.985, 0.98, 0.96)
 
 
-TOY = Sizes(parts=2, rounds=1, small=True, cosines=(calibration.MIN_COSINE,))
+TOY = Sizes(parts=2, rounds=1, small=True, recalls=(MIN_FIDELITY,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,8 @@ def run(directory: Path, sizes: Sizes = Sizes()) -> list[Result]:
         NotHereError: the processor has no instructions for bfloat16 or int8.
     """
     pairs, model = inputs(directory, sizes)
-    rates, recall, curve = measured(pairs, own_ways(model, pairs, sizes.cosines), sizes.rounds)
-    int8 = int8_name(sizes.cosines[0])
+    rates, recall, curve = measured(pairs, own_ways(model, pairs, sizes.recalls), sizes.rounds)
+    int8 = int8_name(sizes.recalls[0])
     wide, narrow = rates["bfloat16"] / rates["float32"], rates[int8] / rates["bfloat16"]
     ok = narrow >= 1.2 and recall[int8] >= 0.99
     return [
@@ -73,7 +74,7 @@ def inputs(directory: Path, sizes: Sizes) -> tuple[list[tuple[str, str]], str]:
     return pairs, small_encoder(directory) if sizes.small else encoder()
 
 
-def own_ways(model: str, pairs: list[tuple[str, str]], cosines: Sequence[float]) -> dict[str, Way]:
+def own_ways(model: str, pairs: list[tuple[str, str]], recalls: Sequence[float]) -> dict[str, Way]:
     """Ragbeam's encoder in float32, bfloat16 and int8.
 
     Raises:
@@ -83,14 +84,14 @@ def own_ways(model: str, pairs: list[tuple[str, str]], cosines: Sequence[float])
         if not processor.computes(dtype):
             raise NotHereError(f"the processor has no instructions for {dtype}")
     ways = {dtype: ours(model, dtype, pairs) for dtype in ("float32", "bfloat16")}
-    for cosine in cosines:
-        ways[int8_name(cosine)] = ours(model, "int8", pairs, calibration.quantise(model, min_cosine=cosine))
+    for recall in recalls:
+        ways[int8_name(recall)] = ours(model, "int8", pairs, calibration.quantise(model, recall=recall))
     return ways
 
 
-def int8_name(cosine: float) -> str:
+def int8_name(recall: float) -> str:
     """The name of a mixture of int8 and bfloat16."""
-    return f"int8 at cosine {cosine}"
+    return f"int8 for {recall}"
 
 
 def measured(

@@ -12,6 +12,7 @@ from rag_ops.compute import devices, processor
 from rag_ops.errors import InputError, JobError
 from rag_ops.models import calibration, fidelity, quantisation
 from rag_ops.models.encoder import Encoder
+from rag_ops.models.loading import load_encoder
 from rag_ops.storage import store
 from rag_ops.storage.manifests import read_manifest
 from tests.pipelines.workspace import chunked, digests, fails, ragbeam
@@ -118,7 +119,6 @@ def test_auto_is_float32_where_bfloat16_falls_short_and_a_named_dtype_is_refused
 @narrow
 def test_an_int8_model_is_made_once_and_goes_with_the_vectors(command, tmp_path, monkeypatch, capsys):
     narrow_command = [*command, "--compute_dtype", "int8", "--min_fidelity", 0.01]
-    monkeypatch.setattr(calibration, "MIN_COSINE", 0.99)
     ragbeam(*narrow_command, "--output", tmp_path / "a")
     manifest = read_manifest(str(tmp_path / "a"), "embed")
     file = tmp_path / "a" / "quantised.safetensors"
@@ -142,6 +142,17 @@ def test_an_int8_model_is_made_once_and_goes_with_the_vectors(command, tmp_path,
     monkeypatch.undo()
     ragbeam("embed", *narrow_command[1:], "--output", tmp_path / "c", "--overwrite")
     assert json.loads((tmp_path / "c" / "manifest.json").read_text())["config"].keys() == manifest.config.keys()
+
+
+@narrow
+def test_the_less_recall_is_wanted_the_more_matrices_are_in_8_bits(sentence_encoder):
+    counts = [
+        len(quantisation.from_bytes(calibration.quantise(sentence_encoder, recall=recall), "int8"))
+        for recall in (1.0, 0.95, 0.0)
+    ]
+    layers = len(quantisation.trials(load_encoder(sentence_encoder, "context"), sentence_encoder))
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, layers)
 
 
 def test_int8_of_layers_that_have_none_is_refused(passages, tmp_path, capsys, monkeypatch, tokenizer):

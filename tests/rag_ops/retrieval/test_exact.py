@@ -6,6 +6,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 
 from rag_ops.retrieval import exact, vector_blocks
 from rag_ops.retrieval.faiss_shard import FaissShard
@@ -216,6 +217,21 @@ def test_bfloat16_is_given_up_where_it_cannot_tell_scores_apart(monkeypatch):
     made.clear()
     exact.search(asked, alike, 5, block_rows=200)
     assert len(made) < 15, "candidates of all blocks"
+
+
+@pytest.mark.parametrize("least", [-1.0, -0.0, 0.0, 1e-40, 0.3, 0.5, 0.5 + 2**-20, 1.0, 2.0**120, np.inf])
+def test_scores_in_bfloat16_are_compared_as_numbers(least):
+    scores = torch.tensor([-np.inf, -1.0, -0.0, 0.0, 1e-40, 0.298, 0.5, 0.502, 1.0, 2.0**120, np.inf]).bfloat16()
+    least = np.array([least, 0.3], np.float32)
+    found = exact._reaching(torch.stack([scores, scores], 1), least)
+    assert found.tolist() == (scores.double().numpy()[:, None] >= least.astype(np.float64)).tolist()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 8, 64, 65])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
+def test_places_of_a_mask(rows, share):
+    mask = torch.from_numpy(np.random.default_rng(rows).random((rows, 9)) < share)
+    assert exact._true_places(mask).tolist() == np.flatnonzero(mask.numpy()).tolist()
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
