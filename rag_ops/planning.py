@@ -45,6 +45,7 @@ WORDS_PROCESS = 785e6  # likewise, of search by words
 TORCH = 600e6  # extra memory of index while it measures recall
 # peak over file size: the checkpoint, its repacked copy, which in 16 bits is half, and what malloc keeps
 EMBED_WEIGHTS, EMBED_WEIGHTS_16_BITS, ANSWER_WEIGHTS = 4.0, 2.0, 3.0
+ANSWER_LEAST = 400e6  # instead of weights and batches, if those are less: what malloc keeps of texts and small batches
 DECODING_WEIGHTS = 2.0  # the same once questions are decoded: their batches take what the checkpoint had
 TOKEN_BYTES = 45  # activations in float32, for each token of a batch and each number of the feed-forward layer
 INDEX_COPIES = 1.05  # peak over shard size while an index shard is filled
@@ -387,7 +388,7 @@ def answer_memory_bytes(
     if model.decoder is not None:
         number_bytes = 4 if compute_dtype == "float32" else 2
         decoding += batch_bytes(model.decoder, generation, n_docs, batch_tokens, number_bytes)
-    return MODEL_PROCESS + max(loading, decoding) + index_bytes
+    return MODEL_PROCESS + max(loading, decoding, ANSWER_LEAST) + index_bytes
 
 
 def measured_rates(workspace: str) -> dict[str, Rate]:
