@@ -227,7 +227,8 @@ class Rate:
             search.
         start_secs: seconds of the stage's start and end, whatever its rows.
         row_bytes: bytes of a row on disk, of search of one passage for a question; None if not measured.
-        search_secs: seconds of one worker to search one passage for one question; of answer and search alone.
+        search_secs: seconds of one worker to search one vector for one question; of answer and search alone. What a
+            search takes for each list counts as vectors: see `IndexKind.searched`.
 
     Raises:
         ValueError: a number is no rate, size or time.
@@ -298,25 +299,26 @@ def plan(job: Job, rates: Mapping[str, Rate] | None = None) -> Plan:
         ),
     }
     stages = []
+    searched = kind.searched(job.passages, shards)
     for stage, (rows, disk, memory) in needs.items():
         rate = rates.get(stage)
-        seconds = rate.seconds(rows, job.passages, job.workers) if rate else None
+        seconds = rate.seconds(rows, searched, job.workers) if rate else None
         disk = rows * rate.row_bytes if rate and rate.row_bytes else disk
         stages.append(StagePlan(stage, rows, disk, memory, 0.0 if not rows else seconds))
     words = plan_bm25(job.passages, None, rates.get(BM25.name), job.workers)
     dense = search_memory_bytes([job.encoder.weight_bytes], index_shard + kind.search_bytes(job.questions))
     by_words = search_memory_bytes([], BM25_ROW_BYTES * min(job.passages, SHARD_ROWS))
     search, word_search = (
-        _plan_search(name, job, memory, rates.get(name))
-        for name, memory in ((SEARCH.name, dense), (WORD_SEARCH, by_words))
+        _plan_search(name, job, vectors, memory, rates.get(name))
+        for name, vectors, memory in ((SEARCH.name, searched, dense), (WORD_SEARCH, job.passages, by_words))
     )
     return Plan(tuple(stages), kind.spec, reason, shards, words, search, word_search)
 
 
-def _plan_search(name: str, job: Job, memory_bytes: float, rate: Rate | None) -> StagePlan:
+def _plan_search(name: str, job: Job, vectors: int, memory_bytes: float, rate: Rate | None) -> StagePlan:
     hits = job.questions * min(job.search_docs, job.passages)
     disk = hits * ((rate.row_bytes if rate else None) or HIT_BYTES)
-    seconds = rate.seconds(job.questions, job.passages, job.workers) if rate else None
+    seconds = rate.seconds(job.questions, vectors, job.workers) if rate else None
     return StagePlan(name, job.questions, disk, memory_bytes, 0.0 if not job.questions else seconds)
 
 
@@ -405,9 +407,9 @@ def measured_rates(workspace: str) -> dict[str, Rate]:
                 report = json.loads(store.read_text(url))
                 if report["shards"]["made"] == report["shards"]["total"]:
                     reports[stage.name] = report
-        passages = next((reports[name]["rows"] for name in ("index", BM25.name) if name in reports), 0)
+        vectors = next((_searched(reports[name]) for name in ("index", BM25.name) if name in reports), 0)
         rates = {
-            name: rate_of(report, passages) for stage, report in reports.items() for name in _lines_of(stage, report)
+            name: rate_of(report, vectors) for stage, report in reports.items() for name in _lines_of(stage, report)
         }
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InputError("a run.json there gives no rate", value=workspace, remedy="give --rate") from error
@@ -418,6 +420,15 @@ def measured_rates(workspace: str) -> dict[str, Rate]:
     return rates
 
 
+def _searched(report: Mapping[str, Any]) -> int:
+    """What the time of a search in an index grows with, by the run.json of the index."""
+    rows, info = int(report["rows"]), report.get("info", {})
+    if "dimension" not in info:  # an index of words
+        return rows
+    kind = kinds.kind_of(info["spec"])(info["spec"], info["dimension"])
+    return kind.searched(rows, report["shards"]["total"])
+
+
 def _lines_of(stage: str, report: Mapping[str, Any]) -> list[str]:
     """The lines of a plan that a run.json says something of: a search by both indexes of both, for want of better."""
     if stage != SEARCH.name:
@@ -426,16 +437,16 @@ def _lines_of(stage: str, report: Mapping[str, Any]) -> list[str]:
     return [line for line, digest in searched.items() if digest in report["info"]]
 
 
-def rate_of(report: Mapping[str, Any], passages: int) -> Rate:
+def rate_of(report: Mapping[str, Any], vectors: int) -> Rate:
     """The rate that a run.json shows: by the time of its steps, where the runner counted it, else by all of it.
 
     Args:
         report: the run.json of a run that took over nothing from an earlier one.
-        passages: how many answer and search searched; 0 if that is not known.
+        vectors: how many answer and search searched, as `IndexKind.searched` counts; 0 if that is not known.
     """
     steps = report["steps"].items()
     seconds = {step: counters.get("millis", 0) / 1000 for step, counters in steps if step != FIXED_STEP}
-    searching = sum(seconds.pop(step, 0.0) for step in SEARCH_STEPS) if passages else 0.0
+    searching = sum(seconds.pop(step, 0.0) for step in SEARCH_STEPS) if vectors else 0.0
     vector_counts = report.get("vectors", {})
     rows = vector_counts.get("computed", 0) + vector_counts.get("checked", 0) or report["rows"]
     row_bytes, rows_per_sec = report["bytes"] / max(report["rows"], 1), float(report["rows_per_sec"])
@@ -445,7 +456,7 @@ def rate_of(report: Mapping[str, Any], passages: int) -> Rate:
     if (at_work := sum(seconds.values())) <= 0 or not rows:
         return Rate(max(rows_per_sec, 1e-9), row_bytes=row_bytes)
     start = max(0.0, report["seconds"] - at_work - searching)
-    return Rate(rows / at_work, start, row_bytes, searching / max(1, rows * passages))
+    return Rate(rows / at_work, start, row_bytes, searching / max(1, rows * vectors))
 
 
 def parse_rates(given: Sequence[str]) -> dict[str, Rate]:

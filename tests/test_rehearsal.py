@@ -20,7 +20,7 @@ ROWS = 300
 @pytest.fixture
 def toy(monkeypatch, minilm):
     monkeypatch.setattr(corpus, "SHARD_ROWS", 100)
-    monkeypatch.setattr(rehearsal, "INDEX_ROWS", 150)
+    monkeypatch.setattr(corpus, "INDEX_ROWS", 150)
 
 
 def rehearse(stage, tmp_path, *more, rows=ROWS):

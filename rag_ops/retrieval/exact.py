@@ -69,6 +69,7 @@ BLOCK_HITS, NARROW_HITS = 4, 12
 # Between which what malloc keeps is given back: candidates and lengths, which stay, lie among the scores of a block,
 # which do not, and the heap would grow by half a megabyte a block.
 TRIM_BLOCKS = 128
+MANY_SCORES = 1 << 16  # of a block, from which on fewer bytes tell more than more calls
 EIGHT = 8  # bytes of an integer, and truths in it
 GROUPS = 6  # of the first block, for each of the k best
 UNLIKE = 4  # times the mean length that the greatest must be for each one's length to tell more
@@ -412,7 +413,7 @@ def _reaching(scores: torch.Tensor, least: np.ndarray) -> torch.Tensor:
         return scores >= torch.from_numpy(least).to(scores.device)
     # NumPy compares three times as fast as torch, but knows no bfloat16: of two numbers, if one is positive, that is
     # the greater whose bits are the greater integer.
-    if scores.dtype == torch.bfloat16 and np.all(least > 0):
+    if scores.dtype == torch.bfloat16 and scores.numel() >= MANY_SCORES and np.all(least > 0):
         bits = (least.view(np.int32) + 0xFFFF) >> 16  # rounded up
         return torch.from_numpy(scores.view(torch.int16).numpy() >= bits.astype(np.int16))
     return torch.from_numpy(scores.float().numpy() >= least)
@@ -423,7 +424,7 @@ def _true_places(mask: torch.Tensor) -> np.ndarray:
     if not mask.is_cpu:
         return mask.view(-1).nonzero()[:, 0].cpu().numpy()
     flat = mask.view(-1).numpy()  # of which NumPy finds the true ones four times as fast as torch
-    if len(flat) % EIGHT or not flat.flags.c_contiguous:
+    if len(flat) < MANY_SCORES or len(flat) % EIGHT or not flat.flags.c_contiguous:
         return np.flatnonzero(flat)
     # Few are true: eight are looked at as one number first
     found = np.flatnonzero(flat.view(np.uint64) != 0)

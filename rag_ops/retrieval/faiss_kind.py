@@ -27,6 +27,7 @@ GRAPH_BYTES = 16  # each vector in a graph, besides its links of 4 bytes
 LISTS_READ = re.compile(r"IVF\d+[kM]?(_HNSW\d*)?,(Flat|SQ8)")  # those that `inverted_lists` can read
 # of its search, at most: of a number of a question's vector, and of a question's candidates
 SEARCH_NUMBER_BYTES, SEARCH_QUESTION_BYTES, MOST_CANDIDATE_BYTES = 13, 8000, 400_000_000
+LIST_NUMBERS = 200_000  # of vectors, whose products take as long as all else for a list and those who ask for it
 PLAIN = {"float16": "SQfp16", "float32": "Flat"}  # what keeps vectors of a dtype as they are
 NPROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
 EF_SEARCHES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
@@ -100,6 +101,17 @@ class Faiss(IndexKind):
             return 0
         numbers = min(questions * self.dimension, faiss_index.MANY_NUMBERS)
         return SEARCH_NUMBER_BYTES * numbers + min(SEARCH_QUESTION_BYTES * questions, MOST_CANDIDATE_BYTES)
+
+    def searched(self, rows: int, shards: int) -> int:
+        """See `IndexKind.searched`: each list counts as some vectors more, for what its visit takes.
+
+        >>> Faiss("Flat", 64).searched(1000, 2), Faiss("IVF64,SQ8", 64).searched(1000, 2) > 1000
+        (1000, True)
+        """
+        if not LISTS_READ.fullmatch(self.spec):
+            return rows
+        lists = max(getattr(part, "nlist", 0) for part in faiss_factory.parts_of(self._sketch()))
+        return rows + shards * lists * LIST_NUMBERS // self.dimension
 
     def config(self) -> dict[str, Any]:
         """See `IndexKind.config`; augmented vectors stand for inner products."""

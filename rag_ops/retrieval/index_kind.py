@@ -196,6 +196,15 @@ class IndexKind(abc.ABC):
         """Bytes that a search takes besides its shard, of a job of so many questions, as far as they are many."""
         return 0
 
+    def searched(self, rows: int, shards: int) -> int:
+        """What the time that a search takes for a question grows with: vectors, in all shards together.
+
+        Args:
+            rows: number of vectors.
+            shards: number of shards.
+        """
+        return rows
+
     @abc.abstractmethod
     def check(self, rows: int | None) -> None:
         """Checks the spec against the vectors before any work.

@@ -11,6 +11,7 @@ from rag_ops.errors import InputError
 from rag_ops.generation import batch_memory
 from rag_ops.generation.settings import GenerationSettings
 from rag_ops.planning import Job, Rate, StagePlan, plan
+from rag_ops.retrieval import kinds
 from rag_ops.retrieval.bm25_postings import SHARD_ROWS
 from tests.pipelines.workspace import fails, ragbeam, write_articles, write_corpus
 
@@ -135,6 +136,25 @@ def test_rates_are_by_the_time_of_the_steps_and_start_and_training_come_once(tmp
     assert [stage.disk_bytes for stage in found.stages] == [700_000, 700_000, 700_000, 140]
     write("uncounted/passages", 10, 5.0, {})
     assert planning.measured_rates(str(tmp_path / "uncounted")) == {"chunk": Rate(2.0, row_bytes=7.0)}
+
+
+def test_the_time_of_a_search_of_lists_grows_with_the_lists_of_all_shards(tmp_path):
+    """A hundredth of the vectors in one shard shows what a search of many shards takes, lists counted."""
+    steps = {"Generate": {"millis": 100}, "SearchShards": {"millis": 500}}
+    index = {"rows": 1000, "info": {"spec": "IVF64,SQ8", "dimension": 64}, "steps": {}}
+    for folder, report in (("index", index), ("answers", {"rows": 10, "steps": steps})):
+        report |= {"bytes": 1000, "seconds": 1.0, "rows_per_sec": 1.0, "shards": {"made": 1, "total": 1}}
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "run.json").write_text(json.dumps(report))
+    rate = planning.measured_rates(str(tmp_path))["answer"]
+    lists = kinds.kind_of("IVF64,SQ8")("IVF64,SQ8", 64).searched(0, 1)
+    assert lists > 10_000
+    assert rate.search_secs == pytest.approx(0.5 / 10 / (1000 + lists))
+    one, four = (
+        plan(Job(100_000, 64, spec="IVF64,SQ8", index_shards=shards, questions=10), {"answer": rate}).stage("answer")
+        for shards in (1, 4)
+    )
+    assert four.seconds - one.seconds == pytest.approx(0.5 * 3 * lists / (1000 + lists))
 
 
 def test_what_does_not_fit_memory_or_disk_is_refused(tmp_path, monkeypatch):

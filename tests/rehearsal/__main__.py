@@ -34,7 +34,6 @@ from tests.runners import flink
 ROWS = 21_015_324  # of psgs_w100
 EMBEDDED = 4_000_000  # rows that embed computes; it finds the vectors of the others finished
 SPEC = "IVF1024,SQ8"
-INDEX_ROWS = 2_000_000  # of an index shard
 SPLIT_BYTES = 16 << 20  # chunk's default
 BLOCK_QUESTIONS = 256  # answer's
 EMBED_TOKENS = 4096  # of a batch
@@ -90,7 +89,7 @@ class Rehearsal:
         models, embeddings = self._corpus(), self.output("embed")
         corpus.write_vectors(embeddings, self.output("chunk"), models.encoder, 0)
         self._finish(self._embed(models.encoder), embeddings)
-        shards = -(-self.rows // INDEX_ROWS)
+        shards = corpus.index_shards(self.rows)
         command = ["index", "--embeddings", embeddings, "--spec", self.flags.spec, "--num_shards", shards]
         return command, "index-*.faiss", -(-shards // 2)
 
@@ -182,7 +181,7 @@ class Rehearsal:
 
     def _rate(self, report: Mapping[str, Any], secs: float) -> dict[str, float]:
         """What an unbroken run shows of the stage's rate; its start includes that of the process."""
-        rate = planning.rate_of(report, self.rows)
+        rate = planning.rate_of(report, corpus.searched(self.flags.spec, self.rows))
         return dataclasses.asdict(dataclasses.replace(rate, start_secs=rate.start_secs + secs - report["seconds"]))
 
     def _made_rows(self, manifest: Manifest) -> int:

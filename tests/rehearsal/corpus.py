@@ -21,6 +21,7 @@ from pipelines.demo import command as demo
 from pipelines.embed import job as embed_job
 from pipelines.embed.options import EmbedOptions
 from rag_ops.models import compose
+from rag_ops.retrieval.kinds import kind_of
 from rag_ops.storage.manifests import find_manifest, read_manifest
 from rag_ops.storage.parquet import read_parquet, write_parquet
 from rag_ops.storage.stages import StageOutput, write_shard
@@ -36,9 +37,21 @@ BLOCK_ROWS = 1 << 13  # rows made at a time, from a random state of their own
 SLOTS = 1 << 18  # of the table of words: a word fills as many as it is frequent
 PASSAGES_OF_AN_ARTICLE = 6  # those with one title; 6.5 in psgs_w100
 SHARD_ROWS = 102_000  # of a file of passages: what chunk makes of psgs_w100
+INDEX_ROWS = 2_000_000  # of an index shard
 COMPUTE_DTYPE = "float32"
 CENTRES = 4096  # around which vectors lie
 QUESTIONS = 3610  # of NQ's test set
+
+
+def index_shards(rows: int) -> int:
+    """The number of index shards for so many vectors."""
+    return -(-rows // INDEX_ROWS)
+
+
+def searched(spec: str | None, rows: int) -> int:
+    """What the time of a search grows with, in an index of so many vectors; None is exact."""
+    spec = spec or "Flat"
+    return kind_of(spec)(spec, DIMENSION).searched(rows, index_shards(rows))
 
 
 @functools.cache

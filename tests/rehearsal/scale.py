@@ -102,7 +102,7 @@ def planned(records: Sequence[Record]) -> Iterator[Sequence[str]]:
         for record in of_stage(records, stage):
             shards, rows = record["shards"]["total"], record["rows"]
             files = shards if stage in ("chunk", "embed") else -(-rows // corpus.SHARD_ROWS)
-            index_shards = shards if stage == "index" else -(-rows // 2_000_000)
+            index_shards = shards if stage == "index" else corpus.index_shards(rows)
             questions = record["made_rows"] if stage == "answer" else 0
             spec, sizes = record["spec"] or "Flat", {"encoder": ENCODER, "model": MODEL, **AS_RUN}
             job = planning.Job(
@@ -119,7 +119,8 @@ def planned(records: Sequence[Record]) -> Iterator[Sequence[str]]:
                 cells += [""] * 3
             if rate:
                 again = rate.start_secs * (len(record["seconds"]) - 1)
-                secs = rate.seconds(record["made_rows"], rows, record["workers"] or 1) + again
+                searched = corpus.searched(spec, rows)
+                secs = rate.seconds(record["made_rows"], searched, record["workers"] or 1) + again
                 cells += compared(duration, secs, sum(record["seconds"]))
             else:
                 cells += [""] * 3

@@ -35,6 +35,7 @@ def product(request, monkeypatch):
     monkeypatch.setattr(exact, "can_pack", lambda _: request.param == "bfloat16")
     monkeypatch.setattr(exact, "BLOCK_HITS", math.inf)  # so that it is never given up
     monkeypatch.setattr(exact, "NARROW_HITS", math.inf)
+    monkeypatch.setattr(exact, "MANY_SCORES", 1)
 
 
 @pytest.mark.usefixtures("product")
@@ -220,7 +221,8 @@ def test_bfloat16_is_given_up_where_it_cannot_tell_scores_apart(monkeypatch):
 
 
 @pytest.mark.parametrize("least", [-1.0, -0.0, 0.0, 1e-40, 0.3, 0.5, 0.5 + 2**-20, 1.0, 2.0**120, np.inf])
-def test_scores_in_bfloat16_are_compared_as_numbers(least):
+def test_scores_in_bfloat16_are_compared_as_numbers(least, monkeypatch):
+    monkeypatch.setattr(exact, "MANY_SCORES", 1)
     scores = torch.tensor([-np.inf, -1.0, -0.0, 0.0, 1e-40, 0.298, 0.5, 0.502, 1.0, 2.0**120, np.inf]).bfloat16()
     least = np.array([least, 0.3], np.float32)
     found = exact._reaching(torch.stack([scores, scores], 1), least)
@@ -229,7 +231,8 @@ def test_scores_in_bfloat16_are_compared_as_numbers(least):
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 8, 64, 65])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
-def test_places_of_a_mask(rows, share):
+def test_places_of_a_mask(rows, share, monkeypatch):
+    monkeypatch.setattr(exact, "MANY_SCORES", 1)
     mask = torch.from_numpy(np.random.default_rng(rows).random((rows, 9)) < share)
     assert exact._true_places(mask).tolist() == np.flatnonzero(mask.numpy()).tolist()
 
