@@ -21,6 +21,7 @@ from pipelines import interrupts
 from pipelines.console import events, streams
 from pipelines.console.options import Parser, add_flags
 from rag_ops import machine, settings
+from rag_ops.compute.cores import cores
 from rag_ops.errors import InputError, JobError, NoMemoryError, RagbeamError, UnknownArgumentError
 from rag_ops.redaction import public_text
 from rag_ops.storage import places
@@ -33,6 +34,10 @@ QUIET = {  # libraries that print bars and notices of their own unless switched 
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",  # its threads fight with torch's
 }
+# glibc gives up to eight arenas a core to the threads of a process, and each keeps pieces of what a shard took, so that
+# a worker grew by 20 MB a shard until all had some. It asks when a process starts: this is for those that this one
+# starts. One for a core takes no more time than eight.
+ARENAS = "MALLOC_ARENA_MAX"
 STORE_CLIENTS = ("aiohttp", "botocore", "gcsfs", "google")  # their errors, of credentials say, are no OSError
 CLIENT_LOGGERS = ("gcsfs", "s3fs", "aiobotocore", "botocore", "google", "urllib3")  # log what they raise, at length
 EPILOG = "Flags that are not listed go to the Beam runner: --runner FlinkRunner --flink_master HOST:8081, say."
@@ -129,7 +134,7 @@ def main(commands: Sequence[Command], arguments: Sequence[str], whole_process: b
 def _main(commands: Sequence[Command], arguments: Sequence[str], lasts: bool) -> int:
     arguments = [normalise(argument) for argument in arguments]
     debug = "--debug" in arguments
-    for name, value in QUIET.items():
+    for name, value in {**QUIET, ARENAS: str(max(2, cores()))}.items():
         os.environ.setdefault(name, value)
     console = logging.StreamHandler()
     console.setFormatter(events.TextLines("%(name)s: %(message)s"))

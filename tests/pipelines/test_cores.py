@@ -1,11 +1,14 @@
 """Without a flag a local run takes the cores, or a process for each GPU, and its bytes are those of one process."""
 
 import json
+import os
 import shutil
 
 import pytest
 import torch
 
+from pipelines.console.command import ARENAS
+from rag_ops.compute.cores import cores
 from tests.pipelines.workspace import digests, ragbeam
 
 STAGES = {"chunk": "passages", "embed": "embeddings", "index": "index", "answer": "answers"}
@@ -58,3 +61,12 @@ def test_a_small_input_stays_in_one_process(searchable, tmp_path, monkeypatch):
     shutil.copy(searchable / "articles.jsonl", tmp_path / "a.jsonl")
     ragbeam("chunk", "--input", tmp_path / "a.jsonl", "--split_bytes", 4000, "--output", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "run.json").read_text())["processes"] == 1
+
+
+@pytest.mark.parametrize("given", [None, "7"])
+def test_processes_that_a_job_starts_have_an_arena_for_each_core(given, monkeypatch):
+    monkeypatch.setenv(ARENAS, given or "")
+    if given is None:
+        monkeypatch.delenv(ARENAS)
+    ragbeam("plan", "--articles", 10)
+    assert os.environ[ARENAS] == (given or str(max(2, cores())))
