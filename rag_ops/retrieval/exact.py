@@ -10,11 +10,11 @@ times the product of the two lengths, with u = 2^-24 (Higham, Accuracy and Stabi
 section 3.1). So each candidate has a score that it reaches at least and one that it reaches at most, and is out when
 its most is less than the least of k others.
 
-Where a CPU has instructions for products of bfloat16, summed in float32, questions and vectors are rounded to it: that
-is twice as fast as float32. By the Cauchy-Schwarz inequality rounding moves a score by at most the length of what was
-rounded off times the other length. Some three vectors for each of the best can then be among them; a block in which
-there are many more (one vector is far longer than the others, or scores differ by little) is multiplied in float32, as
-are the next ones: twice as many each time, until bfloat16 does.
+Where a CPU has instructions for products of bfloat16, summed in float32, many questions and the vectors are rounded to
+it: that is twice as fast as float32. By the Cauchy-Schwarz inequality rounding moves a score by at most the length of
+what was rounded off times the other length. Some three vectors for each of the best can then be among them; a block in
+which there are many more (one vector is far longer than the others, or scores differ by little) is multiplied in
+float32, as are the next ones: twice as many each time, until bfloat16 does.
 
 One question, or a few, take as long as the vectors take to be read: they are multiplied as they are stored, float16 too
 (summed in float32, the scores rounded to float16), and what is known of the vectors' lengths is that no number is
@@ -69,6 +69,7 @@ BLOCK_HITS, NARROW_HITS = 4, 12
 # Between which what malloc keeps is given back: candidates and lengths, which stay, lie among the scores of a block,
 # which do not, and the heap would grow by half a megabyte a block.
 TRIM_BLOCKS = 128
+NARROW_QUESTIONS = 64  # from which on bfloat16 saves more than it takes to round the vectors to it
 MANY_SCORES = 1 << 16  # of a block, from which on fewer bytes tell more than more calls
 EIGHT = 8  # bytes of an integer, and truths in it
 GROUPS = 6  # of the first block, for each of the k best
@@ -446,7 +447,7 @@ def _products(questions: np.ndarray, stored: np.dtype, device: str, how: Pass) -
             return [_Product(lambda block: block @ asked.T, 1.0, error)]
         return [_few_halves(questions, error)]
     wide = _Product(PackedLinear(asked, None), 1.0, error)
-    if not can_pack(asked.bfloat16()):
+    if len(questions) < NARROW_QUESTIONS or not can_pack(asked.bfloat16()):
         return [wide]
     narrow = asked.bfloat16()
     off = _relative_lengths(narrow.double().numpy() - questions, questions)

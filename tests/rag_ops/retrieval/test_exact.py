@@ -28,6 +28,12 @@ def draw(questions: int, rows: int, dimension: int, dtype: str, seed: int = 0) -
     return generator.standard_normal((questions, dimension)).astype(np.float32), vectors
 
 
+@pytest.fixture(autouse=True)
+def few_are_many(monkeypatch):
+    """As few questions as there are here are multiplied in bfloat16, where that can be."""
+    monkeypatch.setattr(exact, "NARROW_QUESTIONS", 1)
+
+
 @pytest.fixture(params=["float32", "bfloat16", "stored"])
 def product(request, monkeypatch):
     """Which product proposes candidates, however many questions there are and whatever the processor computes."""
