@@ -425,7 +425,7 @@ def _true_places(mask: torch.Tensor) -> np.ndarray:
     if not mask.is_cpu:
         return mask.view(-1).nonzero()[:, 0].cpu().numpy()
     flat = mask.view(-1).numpy()  # of which NumPy finds the true ones four times as fast as torch
-    if len(flat) < MANY_SCORES or len(flat) % EIGHT or not flat.flags.c_contiguous:
+    if len(flat) < MANY_SCORES or len(flat) % EIGHT:
         return np.flatnonzero(flat)
     # Few are true: eight are looked at as one number first
     found = np.flatnonzero(flat.view(np.uint64) != 0)

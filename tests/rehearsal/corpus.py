@@ -48,9 +48,8 @@ def index_shards(rows: int) -> int:
     return -(-rows // INDEX_ROWS)
 
 
-def searched(spec: str | None, rows: int) -> int:
-    """What the time of a search grows with, in an index of so many vectors; None is exact."""
-    spec = spec or "Flat"
+def searched(spec: str, rows: int) -> int:
+    """What the time of a search grows with, in an index of so many vectors."""
     return kind_of(spec)(spec, DIMENSION).searched(rows, index_shards(rows))
 
 
